@@ -1,0 +1,1 @@
+//! A stand-in cloud-hypervisor binary: same command line, same API, no KVM.

@@ -1,0 +1,1 @@
+//! Regatta's pure core: manifest, observation, decision, combine, guards, planner, state machines.

@@ -1,0 +1,1 @@
+//! Metric sources, windows in memory, and exposition.

@@ -1,0 +1,1 @@
+//! Crash-safe state and tick records.

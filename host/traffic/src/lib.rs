@@ -1,0 +1,1 @@
+//! Load balancer and health probes of a scale set.

@@ -1,0 +1,1 @@
+//! Cloud Hypervisor client, VMM processes, golden images and overlays.

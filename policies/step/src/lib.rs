@@ -1,0 +1,1 @@
+//! Built-in policy: thresholds with steps.

@@ -1,0 +1,1 @@
+//! Built-in policy: keep a metric at its target.

@@ -1,0 +1,1 @@
+//! Write Regatta scaling policies in Rust.

@@ -1,0 +1,1 @@
+//! End-to-end, conformance, hostile-module and chaos tests.
