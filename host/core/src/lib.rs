@@ -6,6 +6,7 @@
 
 pub mod combine;
 pub mod decision;
+pub mod explain;
 pub mod guard;
 pub mod instance_state;
 pub mod manifest;
@@ -14,3 +15,4 @@ pub mod observation;
 pub mod plan;
 pub mod record;
 pub mod state;
+pub mod tick;
