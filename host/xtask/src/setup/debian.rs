@@ -178,8 +178,10 @@ impl Apt {
             .context("cannot start dpkg-deb")?;
         let stream = unpacker.stdout.take().context("stdout was piped")?;
         let mut tar = Command::new("tar");
-        tar.args(["-x", "--wildcards", "./usr/src/rustc-*/library/*", "-C"])
+        // -C only counts for the patterns after it.
+        tar.args(["-x", "--wildcards", "-C"])
             .arg(&sources)
+            .arg("./usr/src/rustc-*/library/*")
             .stdin(stream);
         proc::run(&mut tar)?;
         let status = unpacker.wait()?;
