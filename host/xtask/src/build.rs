@@ -45,9 +45,6 @@ pub(crate) fn host(
     build.args(extra.iter().copied());
     build.run(step.prefix())?;
     let profile = if release { "release" } else { "debug" };
-    step.done(format_args!(
-        "binaries are in {}",
-        workspace.target.join(profile).display()
-    ));
+    step.done(format_args!("binaries are in {}", workspace.target.join(profile).display()));
     Ok(())
 }

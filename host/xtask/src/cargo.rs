@@ -109,12 +109,9 @@ impl Build {
         ticker.clear();
         let status = child.wait()?;
         // A reader that panicked would have lost cargo's words.
-        reader
-            .join()
-            .map_err(|_| anyhow::anyhow!("the reader of cargo's stderr panicked"))?;
-        let artifacts = artifacts
-            .join()
-            .map_err(|_| anyhow::anyhow!("the reader of cargo's stdout panicked"))??;
+        reader.join().map_err(|_| anyhow::anyhow!("the reader of cargo's stderr panicked"))?;
+        let artifacts =
+            artifacts.join().map_err(|_| anyhow::anyhow!("the reader of cargo's stdout panicked"))??;
         if !status.success() {
             bail!("`{}` failed: {status}", proc::shown(&self.command));
         }
@@ -181,17 +178,10 @@ impl Progress {
     /// Reads `    Building [===>   ] 48/55: typenum, hybrid-array`.
     fn parse(segment: &str) -> Option<Self> {
         let plain = without_ansi(segment);
-        let (_, rest) = plain
-            .trim_start()
-            .strip_prefix("Building [")?
-            .split_once("] ")?;
+        let (_, rest) = plain.trim_start().strip_prefix("Building [")?.split_once("] ")?;
         let (counts, names) = rest.split_once(':').unwrap_or((rest, ""));
         let (done, total) = counts.trim().split_once('/')?;
-        Some(Self {
-            done: done.parse().ok()?,
-            total: total.parse().ok()?,
-            names: names.trim().to_owned(),
-        })
+        Some(Self { done: done.parse().ok()?, total: total.parse().ok()?, names: names.trim().to_owned() })
     }
 }
 
@@ -199,10 +189,7 @@ impl Progress {
 fn is_routine(segment: &str) -> bool {
     let plain = without_ansi(segment);
     let word = plain.split_whitespace().next().unwrap_or_default();
-    matches!(
-        word,
-        "" | "Compiling" | "Finished" | "Fresh" | "Dirty" | "Building" | "Downloaded"
-    )
+    matches!(word, "" | "Compiling" | "Finished" | "Fresh" | "Dirty" | "Building" | "Downloaded")
 }
 
 /// The text without terminal control sequences (`ESC [ … letter`).
@@ -226,20 +213,13 @@ mod tests {
     use super::*;
 
     fn progress(done: u32, total: u32, names: &str) -> Option<Progress> {
-        Some(Progress {
-            done,
-            total,
-            names: names.to_owned(),
-        })
+        Some(Progress { done, total, names: names.to_owned() })
     }
 
     #[test]
     fn the_bar_is_read_with_and_without_colour() {
         let plain = "    Building [=====>   ] 48/55: typenum, hybrid-array          ";
-        assert_eq!(
-            Progress::parse(plain),
-            progress(48, 55, "typenum, hybrid-array")
-        );
+        assert_eq!(Progress::parse(plain), progress(48, 55, "typenum, hybrid-array"));
         let coloured = "\x1b[1m\x1b[36m    Building\x1b[0m [=>  ] 3/350: serde(build)";
         assert_eq!(Progress::parse(coloured), progress(3, 350, "serde(build)"));
         let nameless = "    Building [=>  ] 0/2  ";
@@ -249,13 +229,9 @@ mod tests {
 
     #[test]
     fn diagnostics_are_kept_and_routine_lines_are_not() {
-        assert!(is_routine(
-            "\x1b[1m\x1b[32m   Compiling\x1b[0m serde v1.0.0"
-        ));
+        assert!(is_routine("\x1b[1m\x1b[32m   Compiling\x1b[0m serde v1.0.0"));
         assert!(!is_routine("error[E0583]: file not found for module `x`"));
-        assert!(!is_routine(
-            "    Blocking waiting for file lock on build directory"
-        ));
+        assert!(!is_routine("    Blocking waiting for file lock on build directory"));
     }
 
     #[test]

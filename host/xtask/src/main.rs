@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod build;
 mod cargo;
 mod check;
+mod demo;
 mod policies;
 mod proc;
 mod setup;
@@ -38,6 +39,8 @@ enum Task {
     Build(build::Args),
     /// Everything that must hold: fmt, clippy, guests, unit to end-to-end tests, docs.
     Test(check::Args),
+    /// Drive load through a scale set on this machine and watch a policy size it.
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Policies(args) => policies::run(&workspace, &args)?,
         Task::Build(args) => build::run(&workspace, &args)?,
         Task::Test(args) => return check::run(&workspace, &args),
+        Task::Demo(args) => demo::run(&workspace, &args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -84,8 +84,7 @@ fn lay_out(name: &str, built: &Path, out: &Path) -> Result<Module> {
     if changed {
         let new = out.join(format!(".{name}.wasm.{}", std::process::id()));
         fs::write(&new, &bytes).with_context(|| format!("cannot write {}", new.display()))?;
-        fs::rename(&new, &destination)
-            .with_context(|| format!("cannot write {}", destination.display()))?;
+        fs::rename(&new, &destination).with_context(|| format!("cannot write {}", destination.display()))?;
     }
     Ok(Module {
         name: name.to_owned(),

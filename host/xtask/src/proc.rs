@@ -19,16 +19,13 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Whether a program of this name can be started from PATH.
 pub(crate) fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-    })
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
 /// Runs with the terminal's own stdin, stdout and stderr.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
-    command
-        .status()
-        .with_context(|| format!("cannot start `{}`", shown(command)))
+    command.status().with_context(|| format!("cannot start `{}`", shown(command)))
 }
 
 /// Like [`status`], but a failure of the program is an error.
@@ -81,11 +78,7 @@ pub(crate) fn limited(command: &mut Command, limit: Duration) -> Result<()> {
         if Instant::now() >= deadline {
             child.kill()?;
             child.wait()?;
-            bail!(
-                "`{}` was stopped after {} s without an end",
-                shown(command),
-                limit.as_secs()
-            );
+            bail!("`{}` was stopped after {} s without an end", shown(command), limit.as_secs());
         }
         thread::sleep(Duration::from_millis(50));
     };
@@ -105,11 +98,8 @@ mod tests {
 
     #[test]
     fn a_program_that_never_ends_is_stopped() {
-        let error = limited(
-            Command::new("sleep").arg("1000"),
-            Duration::from_millis(100),
-        )
-        .expect_err("sleep outlives the limit");
+        let error = limited(Command::new("sleep").arg("1000"), Duration::from_millis(100))
+            .expect_err("sleep outlives the limit");
         assert!(error.to_string().contains("was stopped"), "{error}");
     }
 

@@ -40,10 +40,7 @@ impl Steps {
         self.done += 1;
         let prefix = format!("[{}/{}] {title}", self.done, self.total);
         println!("{prefix}");
-        Step {
-            prefix,
-            start: Instant::now(),
-        }
+        Step { prefix, start: Instant::now() }
     }
 }
 
@@ -83,20 +80,12 @@ impl Ticker {
 
     /// A ticker on stdout.
     pub(crate) fn new() -> Self {
-        Self {
-            terminal: std::io::stdout().is_terminal(),
-            start: Instant::now(),
-            last: None,
-        }
+        Self { terminal: std::io::stdout().is_terminal(), start: Instant::now(), last: None }
     }
 
     /// Shows `text` if it is time to.
     pub(crate) fn show(&mut self, text: impl Display) {
-        let every = if self.terminal {
-            Self::DRAW_EVERY
-        } else {
-            Self::LOG_EVERY
-        };
+        let every = if self.terminal { Self::DRAW_EVERY } else { Self::LOG_EVERY };
         // The first line of a log comes after one interval: short work needs none.
         let since = self.last.unwrap_or(self.start).elapsed();
         if since < every {

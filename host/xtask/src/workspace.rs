@@ -41,10 +41,7 @@ impl Workspace {
     pub(crate) fn locate() -> Result<Self> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let mut command = cargo::command();
-        command
-            .args(["metadata", "--no-deps", "--format-version=1"])
-            .arg("--manifest-path")
-            .arg(manifest);
+        command.args(["metadata", "--no-deps", "--format-version=1"]).arg("--manifest-path").arg(manifest);
         let output = proc::capture(&mut command)?;
         let metadata: Metadata =
             serde_json::from_slice(&output).context("cargo metadata printed something else")?;
@@ -72,8 +69,6 @@ impl Workspace {
 
 impl Package {
     fn makes(&self, crate_type: &str) -> bool {
-        self.targets
-            .iter()
-            .any(|target| target.crate_types.iter().any(|made| made == crate_type))
+        self.targets.iter().any(|target| target.crate_types.iter().any(|made| made == crate_type))
     }
 }

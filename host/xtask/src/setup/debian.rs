@@ -24,14 +24,7 @@ use super::toolchain::Toolchain;
 
 /// Where a version may be found, the likeliest first; each is asked only if those before it
 /// do not have the version, since every list is megabytes.
-const SUITES: [&str; 6] = [
-    "trixie-backports",
-    "testing",
-    "sid",
-    "trixie",
-    "bookworm-backports",
-    "bookworm",
-];
+const SUITES: [&str; 6] = ["trixie-backports", "testing", "sid", "trixie", "bookworm-backports", "bookworm"];
 
 /// The sources' names: the second follows the browser and has other versions.
 const PACKAGES: [&str; 2] = ["rust-src", "rust-web-src"];
@@ -48,19 +41,13 @@ pub(crate) fn install(toolchain: &Toolchain, scratch: &Path) -> Result<String> {
         ensure!(proc::on_path(tool), "there is no {tool} on PATH");
     }
     let apt = Apt::create(scratch)?;
-    let found = said("looking for the sources on the Debian mirror", || {
-        apt.find(&toolchain.version)
-    })?;
-    let library = said(
-        &format!("downloading and unpacking {found} (45 MB)"),
-        || apt.unpack(&found, scratch),
-    )?;
+    let found = said("looking for the sources on the Debian mirror", || apt.find(&toolchain.version))?;
+    let library =
+        said(&format!("downloading and unpacking {found} (45 MB)"), || apt.unpack(&found, scratch))?;
     let shadow = Shadow::create(toolchain, &library, scratch)?;
     let built = said("compiling the standard library", || shadow.build(scratch))?;
     place(toolchain, &built)?;
-    toolchain
-        .probe_guest(scratch)
-        .context("the library was built, but the compiler does not take it")?;
+    toolchain.probe_guest(scratch).context("the library was built, but the compiler does not take it")?;
     Ok(found)
 }
 
@@ -89,10 +76,7 @@ impl Apt {
         command.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]);
         let targets = String::from_utf8(proc::capture(&mut command)?)?;
         let mirrors = mirrors(&targets);
-        ensure!(
-            !mirrors.is_empty(),
-            "the apt configuration names no Debian mirror"
-        );
+        ensure!(!mirrors.is_empty(), "the apt configuration names no Debian mirror");
         Ok(Self { root, mirrors })
     }
 
@@ -122,18 +106,12 @@ impl Apt {
 
     /// The first source package of this version, as `name=version`.
     fn find(&self, version: &str) -> Result<String> {
-        let signed = if Path::new(KEYRING).is_file() {
-            format!("[signed-by={KEYRING}] ")
-        } else {
-            String::new()
-        };
+        let signed =
+            if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() };
         let mut failures = Vec::new();
         for mirror in &self.mirrors {
             for suite in SUITES {
-                fs::write(
-                    self.root.join("sources.list"),
-                    format!("deb {signed}{mirror} {suite} main\n"),
-                )?;
+                fs::write(self.root.join("sources.list"), format!("deb {signed}{mirror} {suite} main\n"))?;
                 let mut update = self.command("apt-get");
                 update.args(["--quiet=2", "update"]);
                 if let Err(error) = proc::limited(&mut update, super::target::RUSTUP_LIMIT) {
@@ -163,9 +141,7 @@ impl Apt {
     fn unpack(&self, package: &str, scratch: &Path) -> Result<PathBuf> {
         let deb = self.root.join("deb");
         let mut download = self.command("apt-get");
-        download
-            .args(["--quiet=2", "download", package])
-            .current_dir(&deb);
+        download.args(["--quiet=2", "download", package]).current_dir(&deb);
         proc::capture(&mut download)?;
         let file = only_entry(&deb)?;
         let sources = scratch.join("src");
@@ -179,10 +155,7 @@ impl Apt {
         let stream = unpacker.stdout.take().context("stdout was piped")?;
         let mut tar = Command::new("tar");
         // -C only counts for the patterns after it.
-        tar.args(["-x", "--wildcards", "-C"])
-            .arg(&sources)
-            .arg("./usr/src/rustc-*/library/*")
-            .stdin(stream);
+        tar.args(["-x", "--wildcards", "-C"]).arg(&sources).arg("./usr/src/rustc-*/library/*").stdin(stream);
         proc::run(&mut tar)?;
         let status = unpacker.wait()?;
         ensure!(status.success(), "dpkg-deb failed: {status}");
@@ -211,9 +184,8 @@ fn mirrors(targets: &str) -> Vec<String> {
         .filter(|(_, release)| !release.ends_with("-security"))
         .map(|(uri, _)| uri)
         .collect();
-    let (main, other): (Vec<&str>, Vec<&str>) = uris
-        .into_iter()
-        .partition(|uri| uri.trim_end_matches('/').ends_with("/debian"));
+    let (main, other): (Vec<&str>, Vec<&str>) =
+        uris.into_iter().partition(|uri| uri.trim_end_matches('/').ends_with("/debian"));
     main.into_iter().chain(other).map(str::to_owned).collect()
 }
 
@@ -347,13 +319,7 @@ mod tests {
              http://mirror.example/extra/ stable\n\
              http://mirror.example/debian/ bookworm\n\
              http://mirror.example/debian/ bookworm-updates\n";
-        assert_eq!(
-            mirrors(targets),
-            [
-                "http://mirror.example/debian/",
-                "http://mirror.example/extra/"
-            ]
-        );
+        assert_eq!(mirrors(targets), ["http://mirror.example/debian/", "http://mirror.example/extra/"]);
         assert!(mirrors("").is_empty());
     }
 
@@ -361,10 +327,7 @@ mod tests {
     fn only_the_exact_version_matches() {
         let table = " rust-src | 1.95.1+dfsg1-1 | http://mirror.example/debian sid/main amd64 Packages\n \
              rust-src | 1.95.0+dfsg1-2~bpo13+1 | http://mirror.example/debian trixie-backports/main amd64 Packages\n";
-        assert_eq!(
-            matching(table, "rust-src", "1.95.0"),
-            Some("1.95.0+dfsg1-2~bpo13+1")
-        );
+        assert_eq!(matching(table, "rust-src", "1.95.0"), Some("1.95.0+dfsg1-2~bpo13+1"));
         assert_eq!(matching(table, "rust-src", "1.9"), None);
         assert_eq!(matching(table, "rust-web-src", "1.95.0"), None);
         let beta = " rust-src | 1.95.0~rc1+dfsg1-1 | sid";

@@ -74,9 +74,7 @@ fn rustup(toolchain: &Toolchain, scratch: &Path) -> Result<()> {
     let mut command = Command::new("rustup");
     command.args(["target", "add", TARGET]);
     proc::limited(&mut command, RUSTUP_LIMIT)?;
-    toolchain
-        .probe_guest(scratch)
-        .context("rustup added it, but the active rustc still cannot use it")
+    toolchain.probe_guest(scratch).context("rustup added it, but the active rustc still cannot use it")
 }
 
 /// What a person can do when nothing worked.
@@ -106,8 +104,7 @@ fn lock(rustlib: &Path) -> Result<File> {
     })?;
     if file.try_lock().is_err() {
         println!("      another set-up is at work: waiting for it");
-        file.lock()
-            .with_context(|| format!("cannot lock {}", path.display()))?;
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)
 }

@@ -37,11 +37,7 @@ impl Toolchain {
         let version = release(&verbose)
             .with_context(|| format!("rustc does not say its release: {verbose}"))?
             .to_owned();
-        Ok(Self {
-            rustc,
-            sysroot,
-            version,
-        })
+        Ok(Self { rustc, sysroot, version })
     }
 
     /// The program to start for this compiler.
@@ -57,8 +53,7 @@ impl Toolchain {
     /// Compiles and links a small guest in `scratch`. That there are files of the standard
     /// library is not enough: they may be of another compiler, or the linker may be missing.
     pub(crate) fn probe_guest(&self, scratch: &Path) -> Result<()> {
-        fs::create_dir_all(scratch)
-            .with_context(|| format!("cannot create {}", scratch.display()))?;
+        fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let source = scratch.join("probe.rs");
         fs::write(
             &source,
@@ -78,9 +73,7 @@ impl Toolchain {
 
 /// The `release:` line of `rustc -vV`, without a channel suffix.
 fn release(verbose: &str) -> Option<&str> {
-    let line = verbose
-        .lines()
-        .find_map(|line| line.strip_prefix("release: "))?;
+    let line = verbose.lines().find_map(|line| line.strip_prefix("release: "))?;
     line.split('-').next()
 }
 
