@@ -1,3 +1,5 @@
-//! The daemon.
+//! Regatta: the daemon and its command line in one binary.
+
+mod api;
 
 fn main() {}
