@@ -11,6 +11,7 @@ pub mod guard;
 pub mod instance_state;
 pub mod manifest;
 pub mod metric;
+pub mod narrate;
 pub mod observation;
 pub mod plan;
 pub mod record;
