@@ -1,7 +1,7 @@
 //! Starting and stopping the daemon.
 
-use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +10,6 @@ use regatta_metrics::Exposition;
 use regatta_policy_host::PolicyHost;
 use regatta_store::{RedbStore, Retention, Store, Writer};
 use regatta_vmm::{BinaryRequest, CgroupRoot, FailedLogs, ImageStore, StartLimiter, VmmBinary, VmmHost};
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -87,10 +86,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let fleet = Arc::new(Fleet::new(shared, policy_dirs, vmm, shutdown.clone()));
     fleet.restart().await?;
-    let listener = listen(&socket)?;
+    let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     tracing::info!(socket = %socket.display(), data = %data.display(), "ready");
     let stop = shutdown.clone();
-    let api = tokio::spawn(api::server::serve_unix(listener, api::routes::router(fleet), async move {
+    let api = tokio::spawn(api::serve_unix(listener, api::router(fleet), async move {
         stop.cancelled().await;
     }));
     wait_for_signal().await?;
@@ -145,23 +144,6 @@ fn policy_dirs(asked: Vec<PathBuf>, data: &Path) -> PolicyDirs {
         dirs.push(bin.join("../policies"));
     }
     PolicyDirs(dirs)
-}
-
-/// The data directory is ours alone, so a socket that lies there is left over.
-fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
-        bail!("another program answers on {}; name another with --socket", socket.display());
-    }
-    match std::fs::remove_file(socket) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-            return Err(why).with_context(|| format!("cannot replace the socket {}", socket.display()));
-        }
-        _ => {}
-    }
-    let listener =
-        UnixListener::bind(socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
-    std::fs::set_permissions(socket, Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

@@ -1,4 +1,7 @@
 //! What crosses the HTTP API, as JSON. Times are Unix milliseconds.
+//!
+//! Requests refuse unknown fields: a daemon that ignored, say, a `dry_run` that it
+//! does not know would do what the user did not ask for. Answers may grow.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +20,8 @@ pub struct ApiError {
     pub problems: Vec<Problem>,
 }
 
-/// What kind of error.
+/// What kind of error. The HTTP status is a function of it, except for
+/// [`ErrorCode::BadRequest`], whose status names the fault of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
@@ -25,6 +29,9 @@ pub enum ErrorCode {
     NotFound,
     /// The input has problems; nothing was done (422).
     Invalid,
+    /// The request itself is not understood: no such route, wrong method,
+    /// malformed or too large body, bad query (400, 404, 405, 413, 415).
+    BadRequest,
     /// It cannot be done in the present state (409).
     Conflict,
     /// The daemon cannot do it now, for example on a full disk (503).
@@ -53,6 +60,7 @@ pub struct Problem {
 
 /// A manifest to apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// Name of the source as the user knows it, for messages.
     pub source: String,
@@ -265,6 +273,7 @@ pub struct InstanceInfo {
 
 /// A new capacity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ScaleRequest {
     /// Within the set's min and max.
     pub capacity: u32,
@@ -272,6 +281,7 @@ pub struct ScaleRequest {
 
 /// Protection of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ProtectRequest {
     /// From scale-in.
     pub protected: bool,
@@ -279,6 +289,7 @@ pub struct ProtectRequest {
 
 /// Another policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SwapRequest {
     /// Name of the source as the user knows it: a file, or the name of a module
     /// in the daemon's policy directories.
@@ -325,6 +336,7 @@ pub struct PolicyList {
 /// Which tick to explain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub struct WhyQuery {
     /// This tick.
     #[serde(default)]
@@ -349,6 +361,7 @@ pub enum WhyLast {
 /// A range of records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub struct RecordsQuery {
     /// Only ticks after this one.
     #[serde(default)]
@@ -361,6 +374,7 @@ pub struct RecordsQuery {
 /// Which events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 pub struct EventsQuery {
     /// Of this set only.
     #[serde(default)]

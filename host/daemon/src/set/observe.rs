@@ -2,19 +2,10 @@
 
 use regatta_core::manifest::ScaleSet;
 use regatta_core::observation::{InstanceRow, InstanceTable, Observation};
-use regatta_metrics::{CounterRate, CpuShare, MetricSpec, SetWindows};
+use regatta_metrics::{CONNECTION_RATE, CONNECTIONS, CPU, CounterRate, CpuShare, MEMORY, MetricSpec};
 use regatta_traffic::ScrapeReport;
 
 use super::SetTask;
-
-/// Share of its virtual CPUs that an instance uses, 0 to 1.
-const CPU: &str = "cpu";
-/// Resident memory of the VMM process, bytes.
-const MEMORY: &str = "memory";
-/// Open connections of an instance through the load balancer.
-const CONNECTIONS: &str = "connections";
-/// Connections per second that the load balancer accepts.
-const CONNECTION_RATE: &str = "connection_rate";
 
 /// Counters of one instance that become rates.
 #[derive(Debug, Default)]
