@@ -1,0 +1,110 @@
+//! `demo`: everything from a fresh machine to a set that scales, in one command.
+//!
+//! The first three steps are here: set-up, guests, host binaries. The rest is the program
+//! `xtask-live`, which then takes the place of this process.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::ui::Steps;
+use crate::workspace::Workspace;
+use crate::{build, policies, setup};
+
+/// A tide of requests needs this long for a scale-out and a scale-in.
+const SHORTEST: Duration = Duration::from_secs(20);
+
+/// Beyond this it is no demo any more.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Options of `demo`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How long load is driven, such as 60s or 2m.
+    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = length)]
+    length: Duration,
+    /// Which VMM to run, such as cloud-hypervisor=/usr/bin/cloud-hypervisor (default: the
+    /// stand-in, which needs no KVM).
+    #[arg(long, value_name = "KIND=PATH")]
+    vmm: Option<String>,
+    /// Leave the daemon and the set running at the end.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn length(text: &str) -> Result<Duration> {
+    let length = humantime::parse_duration(text)?;
+    if !(SHORTEST..=LONGEST).contains(&length) {
+        bail!("from {}s to {}s", SHORTEST.as_secs(), LONGEST.as_secs());
+    }
+    Ok(length)
+}
+
+/// The task; returns only when it failed.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    let mut steps = Steps::new(6);
+    setup::guest_target(&mut steps)?;
+    policies::build(workspace, &workspace.target.join("policies"), &mut steps)?;
+    let live = ["--package", "xtask", "--features", "xtask/live", "--bin", "xtask-live"];
+    build::host(workspace, false, &live, &mut steps)?;
+    image(&workspace.root.join("target/quickstart"), args.vmm.is_some())?;
+
+    let bin = workspace.target.join("debug");
+    let mut command = Command::new(bin.join("xtask-live"));
+    command
+        .arg("--root")
+        .arg(&workspace.root)
+        .arg("--bin")
+        .arg(&bin)
+        .arg("--logs")
+        .arg(workspace.target.join("demo"))
+        .arg("--seconds")
+        .arg(args.length.as_secs().to_string());
+    if let Some(vmm) = &args.vmm {
+        command.args(["--vmm", vmm]);
+    }
+    if args.keep {
+        command.arg("--keep");
+    }
+    Err(anyhow!(command.exec()).context("cannot start xtask-live"))
+}
+
+/// Makes the image files that the quickstart manifest names, unless they are there: the stand-in
+/// starts a guest without reading them. A real VMM needs a real kernel and disk in their place.
+fn image(directory: &Path, real_vmm: bool) -> Result<()> {
+    const DISK_BYTES: usize = 1 << 20;
+    const PLACEHOLDER: &[u8] = b"Placeholder of `cargo xtask demo`: the stand-in VMM boots nothing.\n";
+    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let mut disk = PLACEHOLDER.to_vec();
+    disk.resize(DISK_BYTES, 0);
+    for (name, bytes) in [("golden.raw", disk.as_slice()), ("vmlinux", PLACEHOLDER)] {
+        let path = directory.join(name);
+        if !path.exists() {
+            let new = directory.join(format!(".{name}.{}", std::process::id()));
+            fs::write(&new, bytes).with_context(|| format!("cannot write {}", new.display()))?;
+            fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let placeholder = fs::read(&path).is_ok_and(|there| there.starts_with(PLACEHOLDER));
+        if real_vmm && placeholder {
+            println!("      note: {} is a placeholder; a real VMM needs a real one there", path.display());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_has_limits() {
+        assert_eq!(length("2m").expect("valid"), Duration::from_secs(120));
+        for wrong in ["5s", "2h", "60", "soon"] {
+            assert!(length(wrong).is_err(), "{wrong}");
+        }
+    }
+}
