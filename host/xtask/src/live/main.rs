@@ -44,7 +44,7 @@ struct Args {
     seconds: u64,
     /// Passed on to `regatta serve`.
     #[arg(long)]
-    vmm: Option<String>,
+    vmm: String,
     /// Leave the daemon and the set running.
     #[arg(long)]
     keep: bool,
@@ -88,7 +88,7 @@ async fn run(args: &Args) -> Result<bool> {
     let binary = args.bin.join("regatta");
     println!("[4/6] starting the daemon");
     let started = tokio::select! {
-        started = Daemon::start(&binary, &place.data, &place.log, args.vmm.as_deref()) => started,
+        started = Daemon::start(&binary, &place.data, &place.log, &args.vmm) => started,
         signal = interrupted() => Err(signal),
     };
     let daemon = match started {
@@ -157,7 +157,7 @@ async fn clean_up(args: &Args, daemon: Daemon, place: &Place) {
 /// The programs that the demo starts, directly or through the daemon.
 fn programs(args: &Args) -> Vec<PathBuf> {
     let own = ["regatta", "regatta-chsim"].map(|name| args.bin.join(name));
-    let given = args.vmm.as_deref().and_then(|vmm| vmm.split_once('=')).map(|(_, path)| PathBuf::from(path));
+    let given = args.vmm.split_once('=').map(|(_, path)| PathBuf::from(path));
     own.into_iter().chain(given).filter_map(|path| path.canonicalize().ok()).collect()
 }
 
