@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use crate::api::{ApiError, ApiErrorKind, VmmClient};
 use crate::api::response::VmState;
+use crate::api::{ApiError, ApiErrorKind, VmmClient};
 use crate::instance::{InstanceDir, Vmm, VmmHost};
 use crate::process::{VmmIdentity, VmmProcess, procfs};
 
@@ -126,19 +126,36 @@ impl VmmHost {
     ///
     /// # Errors
     /// The system refused to tell, or the VMM answered nonsense. Nothing was changed then.
-    pub async fn adopt(&self, dir: &InstanceDir, recorded: Option<&VmmIdentity>) -> Result<Adoption, AdoptError> {
-        let system = |source| AdoptError::System { id: dir.id().to_owned(), source };
-        let api = |source| AdoptError::Api { id: dir.id().to_owned(), source };
+    pub async fn adopt(
+        &self,
+        dir: &InstanceDir,
+        recorded: Option<&VmmIdentity>,
+    ) -> Result<Adoption, AdoptError> {
+        let system = |source| AdoptError::System {
+            id: dir.id().to_owned(),
+            source,
+        };
+        let api = |source| AdoptError::Api {
+            id: dir.id().to_owned(),
+            source,
+        };
         let listener = listener(&dir.api_socket()).map_err(system)?;
 
         let candidate = match (recorded, listener) {
-            (Some(recorded), _) => Pid::from_raw(recorded.pid).map(|pid| (pid, recorded.start_time_ticks)),
-            (None, Listener::Pid(pid)) => procfs::stat(pid).map(|stat| (pid, stat.start_time_ticks)),
+            (Some(recorded), _) => {
+                Pid::from_raw(recorded.pid).map(|pid| (pid, recorded.start_time_ticks))
+            }
+            (None, Listener::Pid(pid)) => {
+                procfs::stat(pid).map(|stat| (pid, stat.start_time_ticks))
+            }
             (None, Listener::Nobody | Listener::Busy) => None,
         };
         let attached = match candidate {
             Some((pid, start)) => {
-                let cgroup = self.cgroups.as_ref().and_then(|root| root.find(&dir.flat_name(), pid));
+                let cgroup = self
+                    .cgroups
+                    .as_ref()
+                    .and_then(|root| root.find(&dir.flat_name(), pid));
                 VmmProcess::attach(pid, start, cgroup).map_err(system)?
             }
             None => None,
@@ -147,13 +164,17 @@ impl VmmHost {
             return Ok(match listener {
                 Listener::Pid(pid) => Adoption::Stranger {
                     pid: pid.as_raw_nonzero().get(),
-                    why: "it listens on the instance's socket, but is not the recorded VMM".to_owned(),
+                    why: "it listens on the instance's socket, but is not the recorded VMM"
+                        .to_owned(),
                 },
                 Listener::Nobody | Listener::Busy => Adoption::Gone,
             });
         };
         if let Some(why) = stranger(dir, &process, listener) {
-            return Ok(Adoption::Stranger { pid: process.pid(), why });
+            return Ok(Adoption::Stranger {
+                pid: process.pid(),
+                why,
+            });
         }
 
         let client = VmmClient::new(&dir.api_socket()).map_err(api)?;
@@ -162,7 +183,10 @@ impl VmmHost {
             Listener::Pid(_) | Listener::Busy => match client.ping(PING_WITHIN).await {
                 Ok(ping) if ping.pid != i64::from(process.pid()) => {
                     let why = format!("process {} answers on its socket", ping.pid);
-                    return Ok(Adoption::Stranger { pid: process.pid(), why });
+                    return Ok(Adoption::Stranger {
+                        pid: process.pid(),
+                        why,
+                    });
                 }
                 Ok(_) => state(&client).await.map_err(api)?,
                 Err(error) => not_answering(error).map_err(api)?,
@@ -182,7 +206,10 @@ fn stranger(dir: &InstanceDir, process: &VmmProcess, listener: Listener) -> Opti
     if let Listener::Pid(listener) = listener
         && listener.as_raw_nonzero().get() != pid
     {
-        return Some(format!("process {} listens on the instance's socket", listener.as_raw_nonzero()));
+        return Some(format!(
+            "process {} listens on the instance's socket",
+            listener.as_raw_nonzero()
+        ));
     }
     let args = Pid::from_raw(pid).map(procfs::cmdline).unwrap_or_default();
     // An empty command line is that of a process about to end; the pidfd tells.
@@ -194,7 +221,9 @@ fn stranger(dir: &InstanceDir, process: &VmmProcess, listener: Listener) -> Opti
 
 async fn state(client: &VmmClient) -> Result<AdoptedState, ApiError> {
     match client.info_if_created().await {
-        Ok(info) => Ok(AdoptedState::Known(info.map_or(VmState::NotCreated, |info| info.vm_state()))),
+        Ok(info) => Ok(AdoptedState::Known(
+            info.map_or(VmState::NotCreated, |info| info.vm_state()),
+        )),
         Err(error) => not_answering(error),
     }
 }
@@ -221,15 +250,17 @@ enum Listener {
 
 /// Asks the kernel who listens on a socket, without waiting and without asking the process itself.
 fn listener(socket: &Path) -> io::Result<Listener> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match connect(&probe, &SocketAddrUnix::new(socket)?) {
         Ok(()) => Ok(Listener::Pid(sockopt::socket_peercred(&probe)?.pid)),
         Err(rustix::io::Errno::AGAIN) => Ok(Listener::Busy),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOTDIR) => {
-            Ok(Listener::Nobody)
-        }
+        Err(
+            rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOTDIR,
+        ) => Ok(Listener::Nobody),
         Err(error) => Err(error.into()),
     }
 }
@@ -244,7 +275,10 @@ mod tests {
         let socket = dir.path().join("s");
         assert_eq!(listener(&socket).expect("asked"), Listener::Nobody);
         let bound = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
-        assert_eq!(listener(&socket).expect("asked"), Listener::Pid(rustix::process::getpid()));
+        assert_eq!(
+            listener(&socket).expect("asked"),
+            Listener::Pid(rustix::process::getpid())
+        );
         drop(bound);
         assert_eq!(listener(&socket).expect("asked"), Listener::Nobody);
     }

@@ -10,14 +10,22 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Environment variables that tell a child it was started by a service manager; a VMM was not.
-const NOT_FOR_CHILDREN: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+const NOT_FOR_CHILDREN: [&str; 4] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
 
 /// Starts `program` in a session of its own and returns its process id.
 ///
@@ -60,18 +68,42 @@ pub(crate) fn spawn_detached(
         let mut none = MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigfillset(all.as_mut_ptr());
         libc::sigemptyset(none.as_mut_ptr());
-        check(libc::posix_spawnattr_setsigdefault(&mut attributes.0, all.as_ptr()))?;
-        check(libc::posix_spawnattr_setsigmask(&mut attributes.0, none.as_ptr()))?;
+        check(libc::posix_spawnattr_setsigdefault(
+            &mut attributes.0,
+            all.as_ptr(),
+        ))?;
+        check(libc::posix_spawnattr_setsigmask(
+            &mut attributes.0,
+            none.as_ptr(),
+        ))?;
         let flags = i32::from(libc::POSIX_SPAWN_SETSID)
             | libc::POSIX_SPAWN_SETSIGDEF
             | libc::POSIX_SPAWN_SETSIGMASK;
-        check(libc::posix_spawnattr_setflags(&mut attributes.0, flags as libc::c_short))?;
+        check(libc::posix_spawnattr_setflags(
+            &mut attributes.0,
+            flags as libc::c_short,
+        ))?;
         let actions = &mut actions.0;
-        check(libc::posix_spawn_file_actions_adddup2(actions, stdin.as_raw_fd(), 0))?;
-        check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 1))?;
-        check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 2))?;
+        check(libc::posix_spawn_file_actions_adddup2(
+            actions,
+            stdin.as_raw_fd(),
+            0,
+        ))?;
+        check(libc::posix_spawn_file_actions_adddup2(
+            actions,
+            output.as_raw_fd(),
+            1,
+        ))?;
+        check(libc::posix_spawn_file_actions_adddup2(
+            actions,
+            output.as_raw_fd(),
+            2,
+        ))?;
         check(libc::posix_spawn_file_actions_addclosefrom_np(actions, 3))?;
-        check(libc::posix_spawn_file_actions_addchdir_np(actions, c"/".as_ptr()))?;
+        check(libc::posix_spawn_file_actions_addchdir_np(
+            actions,
+            c"/".as_ptr(),
+        ))?;
     }
     let mut pid: libc::pid_t = 0;
     // SAFETY: every pointer outlives the call; argv and envp end with a null pointer.
@@ -86,6 +118,15 @@ pub(crate) fn spawn_detached(
         )
     })?;
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn returned process id 0"))
+}
+
+/// Has the runtime watch a descriptor for becoming readable. Call it inside a tokio runtime.
+///
+/// # Errors
+/// The descriptor cannot be polled, or there is no more memory for it.
+pub(crate) fn watch_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an `Arc<OwnedFd>` names one descriptor and keeps it open as long as the `AsyncFd` holds it.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// Takes a shared open-file-description lock on the whole of `file` without waiting.
@@ -124,7 +165,9 @@ pub(crate) fn process_cpu_time_ns(pid: Pid) -> io::Result<u64> {
         }
         time.assume_init()
     };
-    Ok((time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64))
+    Ok((time.tv_sec as u64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(time.tv_nsec as u64))
 }
 
 fn whole_file_lock(kind: libc::c_int) -> libc::flock {
@@ -176,7 +219,11 @@ impl Drop for FileActions {
 }
 
 fn check(code: libc::c_int) -> io::Result<()> {
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(code))
+    }
 }
 
 fn c_string(text: &OsStr) -> io::Result<CString> {

@@ -21,16 +21,18 @@ const SHORTEST: Duration = Duration::from_secs(20);
 /// Beyond this it is no demo any more.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// The VMM that the quickstart's placeholder image is made for.
+const STAND_IN: &str = "sim";
+
 /// Options of `demo`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How long load is driven, such as 60s or 2m.
     #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = length)]
     length: Duration,
-    /// Which VMM to run, such as cloud-hypervisor=/usr/bin/cloud-hypervisor (default: the
-    /// stand-in, which needs no KVM).
-    #[arg(long, value_name = "KIND=PATH")]
-    vmm: Option<String>,
+    /// Which VMM to run: `sim`, the stand-in that needs no KVM, or cloud-hypervisor=PATH.
+    #[arg(long, value_name = "KIND[=PATH]", default_value = STAND_IN)]
+    vmm: String,
     /// Leave the daemon and the set running at the end.
     #[arg(long)]
     keep: bool,
@@ -51,7 +53,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     policies::build(workspace, &workspace.target.join("policies"), &mut steps)?;
     let live = ["--package", "xtask", "--features", "xtask/live", "--bin", "xtask-live"];
     build::host(workspace, false, &live, &mut steps)?;
-    image(&workspace.root.join("target/quickstart"), args.vmm.is_some())?;
+    image(&workspace.root.join("target/quickstart"), args.vmm != STAND_IN)?;
 
     let bin = workspace.target.join("debug");
     let mut command = Command::new(bin.join("xtask-live"));
@@ -64,9 +66,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         .arg(workspace.target.join("demo"))
         .arg("--seconds")
         .arg(args.length.as_secs().to_string());
-    if let Some(vmm) = &args.vmm {
-        command.args(["--vmm", vmm]);
-    }
+    command.args(["--vmm", &args.vmm]);
     if args.keep {
         command.arg("--keep");
     }

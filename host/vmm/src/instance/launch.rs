@@ -78,7 +78,9 @@ pub enum LaunchError {
         log_tail: String,
     },
     /// Another process answers on the VMM's socket.
-    #[error("process {found} answers on the socket of instance {id}, not the VMM started as {expected}")]
+    #[error(
+        "process {found} answers on the socket of instance {id}, not the VMM started as {expected}"
+    )]
     Stranger {
         /// The instance.
         id: String,
@@ -120,7 +122,11 @@ pub enum LaunchError {
 
 fn log_note(tail: &str) -> String {
     let tail = tail.trim();
-    if tail.is_empty() { String::new() } else { format!("; its log ends: {tail}") }
+    if tail.is_empty() {
+        String::new()
+    } else {
+        format!("; its log ends: {tail}")
+    }
 }
 
 /// Bounds how many VMMs of the host start at the same time. Clones share the bound.
@@ -133,7 +139,9 @@ impl StartLimiter {
     /// At most `at_once` starts at a time (at least 1).
     #[must_use]
     pub fn new(at_once: usize) -> Self {
-        Self { slots: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))) }
+        Self {
+            slots: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))),
+        }
     }
 
     async fn turn(&self) -> Option<SemaphorePermit<'_>> {
@@ -161,8 +169,18 @@ pub struct VmmHost {
 impl VmmHost {
     /// Starts VMMs with `binary`, gives each a cgroup below `cgroups` if there is one, keeps logs of failures in `failed`.
     #[must_use]
-    pub fn new(binary: VmmBinary, cgroups: Option<CgroupRoot>, failed: FailedLogs, starts: StartLimiter) -> Self {
-        Self { binary, cgroups, failed, starts }
+    pub fn new(
+        binary: VmmBinary,
+        cgroups: Option<CgroupRoot>,
+        failed: FailedLogs,
+        starts: StartLimiter,
+    ) -> Self {
+        Self {
+            binary,
+            cgroups,
+            failed,
+            starts,
+        }
     }
 
     /// The VMM program.
@@ -180,7 +198,11 @@ impl VmmHost {
     pub async fn launch(&self, spec: &LaunchSpec) -> Result<Vmm, LaunchError> {
         check(spec)?;
         let _turn = self.starts.turn().await;
-        let mut attempt = Attempt { dir: None, process: None, reached: "preparing its disk" };
+        let mut attempt = Attempt {
+            dir: None,
+            process: None,
+            reached: "preparing its disk",
+        };
         let result = tokio::time::timeout(spec.boot_timeout, self.run(spec, &mut attempt)).await;
         let result = result.unwrap_or_else(|_| {
             Err(LaunchError::Timeout {
@@ -199,8 +221,15 @@ impl VmmHost {
         };
         if let Some(process) = &attempt.process {
             process.signal(Signal::KILL);
-            if tokio::time::timeout(KILL_WAIT, process.exited()).await.is_err() {
-                tracing::warn!(instance = spec.id, pid = process.pid(), "killed VMM is still there");
+            if tokio::time::timeout(KILL_WAIT, process.exited())
+                .await
+                .is_err()
+            {
+                tracing::warn!(
+                    instance = spec.id,
+                    pid = process.pid(),
+                    "killed VMM is still there"
+                );
             }
         }
         // A directory that was in use by another VMM is not ours to look into.
@@ -229,14 +258,16 @@ impl VmmHost {
             let config = body(spec, root.as_ref())?;
             ensure_booted(vmm.client(), &spec.id, &config, false, spec.boot_timeout).await
         };
-        tokio::time::timeout(spec.boot_timeout, work).await.unwrap_or_else(|_| {
-            Err(LaunchError::Timeout {
-                id: spec.id.clone(),
-                after: spec.boot_timeout,
-                reached: "booting again",
-                log_tail: log_tail(&spec.dir),
+        tokio::time::timeout(spec.boot_timeout, work)
+            .await
+            .unwrap_or_else(|_| {
+                Err(LaunchError::Timeout {
+                    id: spec.id.clone(),
+                    after: spec.boot_timeout,
+                    reached: "booting again",
+                    log_tail: log_tail(&spec.dir),
+                })
             })
-        })
     }
 
     async fn run(&self, spec: &LaunchSpec, attempt: &mut Attempt) -> Result<Vmm, LaunchError> {
@@ -250,7 +281,10 @@ impl VmmHost {
         attempt.process = Some(process.clone());
 
         let socket = spec.dir.api_socket();
-        let client = VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
+        let client = VmmClient::new(&socket).map_err(|source| LaunchError::Api {
+            id: spec.id.clone(),
+            source,
+        })?;
         attempt.reached = "waiting for the VMM's socket";
         let booted = async {
             wait_for_answer(&client, &spec.id, process.pid()).await?;
@@ -266,7 +300,8 @@ impl VmmHost {
         if let Err(error) = result {
             if let LaunchError::Api { source, .. } = &error
                 && source.kind == ApiErrorKind::ConnectionLost
-                && let Ok(exit) = tokio::time::timeout(EXIT_AFTER_LOST_CONNECTION, process.exited()).await
+                && let Ok(exit) =
+                    tokio::time::timeout(EXIT_AFTER_LOST_CONNECTION, process.exited()).await
             {
                 return Err(exited(spec, exit));
             }
@@ -287,8 +322,12 @@ impl VmmHost {
         args.extend(option("--event-monitor", &spec.dir.events()));
         let name = spec.dir.flat_name();
         let cgroup = self.cgroups.as_ref().map(|root| (root, name.as_str()));
-        process::spawn(self.binary.path(), &args, &spec.dir.vmm_log(), cgroup)
-            .map_err(|source| LaunchError::Spawn { id: spec.id.clone(), source })
+        process::spawn(self.binary.path(), &args, &spec.dir.vmm_log(), cgroup).map_err(|source| {
+            LaunchError::Spawn {
+                id: spec.id.clone(),
+                source,
+            }
+        })
     }
 }
 
@@ -356,15 +395,24 @@ async fn make_dir_and_root(
     let root = root_plan(spec);
     let cancelled = Arc::clone(&cancel.0);
     blocking(move || {
-        dir.prepare().map_err(|source| LaunchError::Dir { id: id.clone(), source })?;
+        dir.prepare().map_err(|source| LaunchError::Dir {
+            id: id.clone(),
+            source,
+        })?;
         let guard = DirGuard(Some(dir.clone()));
         let root = root.map(|root| root.prepare(&dir, &cancelled)).transpose();
-        Ok((guard, root.map_err(|source| LaunchError::Overlay { id, source })?))
+        Ok((
+            guard,
+            root.map_err(|source| LaunchError::Overlay { id, source })?,
+        ))
     })
     .await
 }
 
-async fn make_root(spec: &LaunchSpec, cancel: &CancelOnDrop) -> Result<Option<PreparedDisk>, LaunchError> {
+async fn make_root(
+    spec: &LaunchSpec,
+    cancel: &CancelOnDrop,
+) -> Result<Option<PreparedDisk>, LaunchError> {
     let (dir, id, root) = (spec.dir.clone(), spec.id.clone(), root_plan(spec));
     let cancelled = Arc::clone(&cancel.0);
     blocking(move || {
@@ -381,8 +429,18 @@ struct RootPlan {
 }
 
 impl RootPlan {
-    fn prepare(&self, dir: &InstanceDir, cancelled: &AtomicBool) -> Result<PreparedDisk, OverlayError> {
-        overlay::prepare(dir.path(), self.kind, &self.backing, self.size_bytes, cancelled)
+    fn prepare(
+        &self,
+        dir: &InstanceDir,
+        cancelled: &AtomicBool,
+    ) -> Result<PreparedDisk, OverlayError> {
+        overlay::prepare(
+            dir.path(),
+            self.kind,
+            &self.backing,
+            self.size_bytes,
+            cancelled,
+        )
     }
 }
 
@@ -417,8 +475,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn body(spec: &LaunchSpec, root: Option<&PreparedDisk>) -> Result<Value, LaunchError> {
-    serde_json::to_value(vm_config(spec, root, &spec.dir.serial_log()))
-        .map_err(|_| LaunchError::Spec { id: spec.id.clone(), why: "a path in it is not valid UTF-8" })
+    serde_json::to_value(vm_config(spec, root, &spec.dir.serial_log())).map_err(|_| {
+        LaunchError::Spec {
+            id: spec.id.clone(),
+            why: "a path in it is not valid UTF-8",
+        }
+    })
 }
 
 /// Waits until the VMM answers, and makes sure that it is the process that was started. Bounded by the launch's time-out.
@@ -430,11 +492,22 @@ async fn wait_for_answer(client: &VmmClient, id: &str, pid: i32) -> Result<(), L
             match client.ping(PING_WITHIN).await {
                 Ok(ping) if ping.pid == i64::from(pid) => return Ok(()),
                 Ok(ping) => {
-                    return Err(LaunchError::Stranger { id: id.to_owned(), expected: pid, found: ping.pid });
+                    return Err(LaunchError::Stranger {
+                        id: id.to_owned(),
+                        expected: pid,
+                        found: ping.pid,
+                    });
                 }
                 Err(error) => match error.kind {
-                    ApiErrorKind::ConnectionLost | ApiErrorKind::Timeout | ApiErrorKind::TryLater => {}
-                    _ => return Err(LaunchError::Api { id: id.to_owned(), source: error }),
+                    ApiErrorKind::ConnectionLost
+                    | ApiErrorKind::Timeout
+                    | ApiErrorKind::TryLater => {}
+                    _ => {
+                        return Err(LaunchError::Api {
+                            id: id.to_owned(),
+                            source: error,
+                        });
+                    }
                 },
             }
         }
@@ -444,27 +517,49 @@ async fn wait_for_answer(client: &VmmClient, id: &str, pid: i32) -> Result<(), L
 }
 
 fn exited(spec: &LaunchSpec, exit: VmmExit) -> LaunchError {
-    LaunchError::Exited { id: spec.id.clone(), exit, log_tail: log_tail(&spec.dir) }
+    LaunchError::Exited {
+        id: spec.id.clone(),
+        exit,
+        log_tail: log_tail(&spec.dir),
+    }
 }
 
 fn log_tail(dir: &InstanceDir) -> String {
     let log: PathBuf = dir.vmm_log();
-    read_tail(&log, LOG_TAIL_BYTES).map(|tail| String::from_utf8_lossy(&tail).into_owned()).unwrap_or_default()
+    read_tail(&log, LOG_TAIL_BYTES)
+        .map(|tail| String::from_utf8_lossy(&tail).into_owned())
+        .unwrap_or_default()
 }
 
 fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
-    let refuse = |why| Err(LaunchError::Spec { id: spec.id.clone(), why });
-    let mut ids: Vec<&str> = spec.shared_disks.iter().map(|disk| disk.id.as_str()).collect();
+    let refuse = |why| {
+        Err(LaunchError::Spec {
+            id: spec.id.clone(),
+            why,
+        })
+    };
+    let mut ids: Vec<&str> = spec
+        .shared_disks
+        .iter()
+        .map(|disk| disk.id.as_str())
+        .collect();
     ids.sort_unstable();
     if spec.vcpus == 0 {
         refuse("it has no processor")
     } else if spec.memory_bytes < 1 << 20 {
         refuse("it has less than 1 MiB of memory")
-    } else if ids.iter().any(|id| id.is_empty() || id.starts_with("__") || *id == "root" || id.starts_with("net")) {
+    } else if ids
+        .iter()
+        .any(|id| id.is_empty() || id.starts_with("__") || *id == "root" || id.starts_with("net"))
+    {
         refuse("a shared disk has an id that is empty or reserved")
     } else if ids.windows(2).any(|pair| pair[0] == pair[1]) {
         refuse("two shared disks have the same id")
-    } else if spec.taps.iter().any(|tap| tap.name.is_empty() || tap.name.len() > 15) {
+    } else if spec
+        .taps
+        .iter()
+        .any(|tap| tap.name.is_empty() || tap.name.len() > 15)
+    {
         refuse("the name of a network interface is empty or has more than 15 bytes")
     } else {
         Ok(())

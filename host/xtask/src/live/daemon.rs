@@ -44,13 +44,10 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Starts `binary serve` on the data directory `data`, and waits until it answers.
-    pub(crate) async fn start(binary: &Path, data: &Path, log: &Path, vmm: Option<&str>) -> Result<Self> {
+    pub(crate) async fn start(binary: &Path, data: &Path, log: &Path, vmm: &str) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
         let mut command = Command::new(binary);
-        command.arg("serve").arg("--data").arg(data);
-        if let Some(vmm) = vmm {
-            command.args(["--vmm", vmm]);
-        }
+        command.arg("serve").arg("--data").arg(data).args(["--vmm", vmm]);
         command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -88,7 +85,7 @@ impl Daemon {
 
     /// Where the daemon listens.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.data.join("regatta.sock")
+        self.data.join("api.sock")
     }
 
     /// GET of a path of the API.
