@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
-use regatta_policy_host::PolicyHost;
-use regatta_store::{RedbStore, Retention, Store, Writer};
+use regatta_policy_host::{Engine, EngineOptions};
+use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
 use regatta_vmm::{BinaryRequest, CgroupRoot, FailedLogs, ImageStore, StartLimiter, VmmBinary, VmmHost};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -49,7 +49,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     make_dir(&dirs.root)?;
 
     // Holds the data directory from here on: a second daemon is refused before it touches anything.
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Retention::default())?);
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Options::default())?);
     for dir in [&dirs.images, &dirs.instances, &dirs.failed] {
         make_dir(dir)?;
     }
@@ -70,12 +70,13 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         FailedLogs::new(&dirs.failed, FAILED_LOGS_KEPT),
         StartLimiter::new(cpus * STARTS_PER_CPU),
     );
+    let (writer, _writer_thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT)?;
     let policy_dirs = policy_dirs(args.policies, &data);
     let shared = Arc::new(Shared {
         images: ImageStore::open(&dirs.images)?,
-        writer: Writer::start(Arc::clone(&store)),
+        writer,
         store,
-        policies: PolicyHost::new()?,
+        policies: Engine::new(EngineOptions::default())?,
         vmms: Arc::new(vmms),
         addresses: AddressBook::default(),
         exposition: Exposition::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_metrics::Exposition;
-use regatta_policy_host::PolicyHost;
+use regatta_policy_host::Engine;
 use regatta_store::{Store, Writer};
 use regatta_vmm::{ImageStore, VmmHost};
 use tokio::sync::Notify;
@@ -27,7 +27,7 @@ pub struct Shared {
     /// Writes; batches of many sets share a transaction.
     pub writer: Writer,
     /// Compiles and runs policies.
-    pub policies: PolicyHost,
+    pub policies: Engine,
     /// Launches and adopts VMMs.
     pub vmms: Arc<VmmHost>,
     /// Golden images by digest.

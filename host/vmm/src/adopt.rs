@@ -29,7 +29,7 @@ pub struct FoundVmm {
 #[derive(Debug)]
 pub enum Adoption {
     /// It runs and is ours again.
-    Adopted(Adopted),
+    Adopted(Box<Adopted>),
     /// It has ended. Its directory may still be there.
     Gone,
     /// The recorded process is gone, or never was of this instance, and another process holds the socket: nothing of ours to touch.
@@ -196,7 +196,7 @@ impl VmmHost {
         if vmm.process().has_ended() {
             return Ok(Adoption::Gone);
         }
-        Ok(Adoption::Adopted(Adopted { vmm, state }))
+        Ok(Adoption::Adopted(Box::new(Adopted { vmm, state })))
     }
 }
 

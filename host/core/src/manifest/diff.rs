@@ -16,12 +16,9 @@ pub struct Change {
     /// Field, for example `instance.memory` or `metrics[utilization].series`.
     pub path: String,
     /// Value before, as the manifest writes it; none when the field is new.
-    pub old: Option<Json>,
+    pub before: Option<Json>,
     /// Value after; none when the field is gone.
-    pub new: Option<Json>,
-    /// Whether instances that already run keep the old value, so that only their
-    /// replacement brings the new one.
-    pub replaces_instances: bool,
+    pub after: Option<Json>,
 }
 
 /// All fields that differ between two sets, in the order of the manifest.
@@ -34,10 +31,11 @@ pub fn diff(old: &ScaleSet, new: &ScaleSet) -> Vec<Change> {
     changes
 }
 
-/// Whether a change of this field reaches instances only when they are made
-/// anew. `path` as in [`Change::path`].
+/// Whether instances that already run keep the old value of this field, so that
+/// only instances made after the change have the new one. `path` as in
+/// [`Change::path`].
 #[must_use]
-pub fn replaces_instances(path: &str) -> bool {
+pub fn affects_new_instances_only(path: &str) -> bool {
     let mut object: &'static Object = &MANIFEST;
     for name in path.split('.') {
         let name = name.split('[').next().unwrap_or(name);
@@ -49,7 +47,7 @@ pub fn replaces_instances(path: &str) -> bool {
         object = inner;
     }
     // The whole of a mapping: as strict as its strictest field.
-    any_replaces(object)
+    any_new_instances(object)
 }
 
 fn inner_object(kind: &'static Kind) -> Option<&'static Object> {
@@ -59,10 +57,11 @@ fn inner_object(kind: &'static Kind) -> Option<&'static Object> {
     }
 }
 
-fn any_replaces(object: &'static Object) -> bool {
-    let replaces =
-        |field: &'static Field| field.new_instances || inner_object(&field.kind).is_some_and(any_replaces);
-    object.fields.iter().any(replaces)
+fn any_new_instances(object: &'static Object) -> bool {
+    let new_only = |field: &'static Field| {
+        field.new_instances || inner_object(&field.kind).is_some_and(any_new_instances)
+    };
+    object.fields.iter().any(new_only)
 }
 
 fn compare(path: &str, old: &Tree, new: &Tree, changes: &mut Vec<Change>) {
@@ -125,10 +124,5 @@ fn compare_optional(path: &str, old: Option<&Tree>, new: Option<&Tree>, changes:
 
 fn push(path: &str, old: Option<&Tree>, new: Option<&Tree>, changes: &mut Vec<Change>) {
     let json = |tree: Option<&Tree>| tree.map(|tree| tree.clone().into_json());
-    changes.push(Change {
-        path: path.to_owned(),
-        old: json(old),
-        new: json(new),
-        replaces_instances: replaces_instances(path),
-    });
+    changes.push(Change { path: path.to_owned(), before: json(old), after: json(new) });
 }

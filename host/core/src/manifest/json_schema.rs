@@ -7,8 +7,8 @@ use super::section::default_value;
 
 /// JSON schema (draft 2020-12) of the manifest.
 ///
-/// It accepts every manifest that [`super::read_manifest`] accepts; the reader is
-/// stricter, since rules between fields are not in the schema.
+/// The reader is stricter: ranges of durations and sizes and the rules between
+/// fields are not in the schema.
 #[must_use]
 pub fn manifest_schema() -> Json {
     let mut schema = object(&MANIFEST);

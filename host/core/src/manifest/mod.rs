@@ -23,7 +23,7 @@ mod tests;
 mod types;
 pub mod units;
 
-pub use diff::{Change, diff, replaces_instances};
+pub use diff::{Change, affects_new_instances_only, diff};
 pub use export::{to_manifest_json, to_manifest_yaml};
 pub use formats::BUILT_IN_METRICS;
 pub use json_schema::manifest_schema;

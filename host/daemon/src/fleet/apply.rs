@@ -149,9 +149,9 @@ fn changes(old: &ScaleSet, new: &ScaleSet) -> Vec<FieldChange> {
     manifest::diff(old, new)
         .into_iter()
         .map(|change| FieldChange {
-            new_instances_only: manifest::affects_new_instances_only(&change.path),
-            before: change.before.map(|value| value.to_string()),
-            after: change.after.map(|value| value.to_string()),
+            new_instances_only: change.replaces_instances,
+            before: change.old.map(|value| value.to_string()),
+            after: change.new.map(|value| value.to_string()),
             path: change.path,
         })
         .collect()

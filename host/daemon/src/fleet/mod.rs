@@ -194,7 +194,7 @@ impl Control for Fleet {
     async fn metrics(&self) -> Answer<String> {
         let stats = self.sets_now().iter().map(|(name, handle)| (name.clone(), handle.view())).collect::<Vec<_>>();
         for (name, view) in stats {
-            self.shared.exposition.observe_set(&name, &view.state, &view.instances, view.traffic.as_deref());
+            self.shared.exposition.observe_set(&name, &view.state, &view.instances, view.traffic.as_ref().map(|traffic| &traffic.stats.totals));
         }
         self.shared.exposition.encode().map_err(|why| error(ErrorCode::Internal, why.to_string()))
     }

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::commands::{Command, CommandError, Switched};
 pub use self::policy::ActivePolicy;
-pub use self::view::{SetView, policy_info};
+pub use self::view::{SetView, Traffic, policy_info};
 
 use self::driver::News;
 use self::instance::Instance;
@@ -272,7 +272,7 @@ impl SetTask {
     fn publish(&self) {
         let traffic = self.load_balancer.as_ref().map(|load_balancer| {
             load_balancer.set_endpoints(self.endpoints());
-            Arc::new(load_balancer.stats())
+            Arc::new(Traffic { listen: load_balancer.local_addr(), stats: load_balancer.stats() })
         });
         let view = SetView {
             state: Arc::new(self.state.clone()),

@@ -32,11 +32,11 @@ impl ActivePolicy {
         Self { activation, compiled: Err(why) }
     }
 
-    /// Names of the metrics that it asks for.
+    /// Names of the metrics that it asks for, with these parameters.
     #[must_use]
     pub fn wanted_metrics(&self) -> Vec<String> {
         match &self.compiled {
-            Ok(compiled) => compiled.manifest().metrics.iter().map(|metric| metric.name.clone()).collect(),
+            Ok(compiled) => compiled.wishes(&self.activation.params).into_iter().map(|wish| wish.name).collect(),
             Err(_) => Vec::new(),
         }
     }
@@ -48,7 +48,7 @@ impl ActivePolicy {
 
     /// Decides, on a thread of its own: a slow policy delays no other set. The
     /// second value is the new state, base64; none when it stays.
-    pub async fn decide(&self, observation: Observation, limits: PolicyLimits) -> (PolicyRun, Option<String>) {
+    pub async fn decide(&self, observation: Arc<Observation>, limits: PolicyLimits) -> (PolicyRun, Option<String>) {
         let compiled = match &self.compiled {
             Ok(compiled) => Arc::clone(compiled),
             Err(why) => return (self.failed(why.clone()), None),
@@ -61,7 +61,7 @@ impl ActivePolicy {
         let decided =
             tokio::task::spawn_blocking(move || compiled.decide(&observation, &params, &state, &limits)).await;
         match decided {
-            Ok(decided) => (decided.run, decided.state.map(|state| BASE64.encode(state))),
+            Ok(call) => (call.run, call.state.map(|state| BASE64.encode(state))),
             Err(error) => (self.failed(format!("the host failed to run it: {error}")), None),
         }
     }

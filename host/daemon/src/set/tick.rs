@@ -33,12 +33,12 @@ impl SetTask {
         let now = now_ms();
         self.give_up_slow_boots(now);
         self.sample(now);
-        let observation = self.observe(now);
-        let (runs, policy_state) = self.decide(&observation).await;
+        let observation = Arc::new(self.observe(now));
+        let (runs, policy_state) = self.decide(Arc::clone(&observation)).await;
         let facts = self.facts();
         let wanted_metrics = self.policy.wanted_metrics();
         let input = TickInput {
-            observation,
+            observation: Arc::unwrap_or_clone(observation),
             changes: self.changes.clone(),
             operator: self.operator.clone(),
             facts,
@@ -72,11 +72,11 @@ impl SetTask {
     }
 
     /// Runs the policy. It is given its own thread, so that a slow one delays no one else.
-    async fn decide(&self, observation: &Observation) -> (Vec<PolicyRun>, Option<String>) {
+    async fn decide(&self, observation: Arc<Observation>) -> (Vec<PolicyRun>, Option<String>) {
         if self.state.deleting {
             return (Vec::new(), None);
         }
-        let (run, state) = self.policy.decide(observation.clone(), self.state.set.policy.limits).await;
+        let (run, state) = self.policy.decide(observation, self.state.set.policy.limits).await;
         self.shared.exposition.policy_ran(&self.state.set.name, &run);
         (vec![run], state)
     }

@@ -1,6 +1,7 @@
 //! What others see of a set: published by its loop, read without waiting for it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use regatta_core::instance_state::InstanceState;
@@ -25,7 +26,16 @@ pub struct SetView {
     /// What keeps the set from being as wanted.
     pub problems: Vec<String>,
     /// Its load balancer.
-    pub traffic: Option<Arc<LbStats>>,
+    pub traffic: Option<Arc<Traffic>>,
+}
+
+/// A load balancer as it was last looked at.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    /// Address of its listener.
+    pub listen: SocketAddr,
+    /// What it has done and holds.
+    pub stats: LbStats,
 }
 
 impl SetView {
@@ -75,7 +85,7 @@ impl SetView {
     fn instance_info(&self, instance: &InstanceRecord) -> InstanceInfo {
         let set = &self.state.set;
         let connections =
-            self.traffic.as_ref().and_then(|lb| lb.endpoints.iter().find(|e| e.id == instance.id)).map_or(0, |e| e.open);
+            self.traffic.as_ref().and_then(|lb| lb.stats.endpoints.iter().find(|e| e.endpoint.id == instance.id)).map_or(0, |e| e.open);
         InstanceInfo {
             name: format!("{}-{}", set.name, instance.id),
             id: instance.id,
@@ -138,13 +148,15 @@ fn metrics_of(record: &TickRecord, instance: &InstanceRecord) -> BTreeMap<String
     observation.metrics.iter().filter_map(value).collect()
 }
 
-fn traffic_info(lb: &LbStats) -> TrafficInfo {
+fn traffic_info(traffic: &Traffic) -> TrafficInfo {
+    let (totals, endpoints) = (&traffic.stats.totals, &traffic.stats.endpoints);
+    let serving = endpoints.iter().filter(|endpoint| !endpoint.draining).count();
     TrafficInfo {
-        listen: lb.listen.to_string(),
-        endpoints: lb.serving,
-        accepted: lb.accepted,
-        open: u64::from(lb.open),
-        unserved: lb.unserved,
-        retries: lb.retries,
+        listen: traffic.listen.to_string(),
+        endpoints: u32::try_from(serving).unwrap_or(u32::MAX),
+        accepted: totals.accepted,
+        open: u64::from(totals.active),
+        unserved: totals.unserved,
+        retries: totals.retries,
     }
 }

@@ -177,3 +177,7 @@ impl VmmClient {
             .unwrap_or_else(|_| Err(ApiError::timeout(call, within)))
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

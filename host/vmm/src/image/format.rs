@@ -66,7 +66,7 @@ pub(crate) fn probe(head: &[u8], len: u64) -> Result<(ImageFormat, u64), FormatE
         return Err(FormatError::Empty);
     }
     if !head.starts_with(&QCOW2_MAGIC) {
-        return if len % SECTOR_BYTES == 0 {
+        return if len.is_multiple_of(SECTOR_BYTES) {
             Ok((ImageFormat::Raw, len))
         } else {
             Err(FormatError::OddLength { len })

@@ -160,8 +160,8 @@ fn what_cannot_be_made_leaves_nothing() {
     // Where blocks are shared a copy is over before it can be cancelled.
     let probe = dir.path().join("probe");
     let shares = rustix::fs::ioctl_ficlone(
-        &File::create(&probe).expect("create"),
-        &File::open(&golden.path).expect("open"),
+        File::create(&probe).expect("create"),
+        File::open(&golden.path).expect("open"),
     );
     fs::remove_file(&probe).expect("remove");
     if shares.is_err() {

@@ -31,10 +31,6 @@ impl CgroupRoot {
     fn detect_at(mount: &Path, self_cgroup: &str) -> Result<Self, String> {
         let kind = rustix::fs::statfs(mount)
             .map_err(|error| format!("{} cannot be read: {error}", mount.display()))?;
-        #[expect(
-            clippy::unnecessary_cast,
-            reason = "the field's type differs between architectures"
-        )]
         if kind.f_type as i64 != CGROUP2_MAGIC {
             return Err(format!(
                 "{} is not a cgroup v2 hierarchy (v1 or hybrid)",

@@ -7,8 +7,8 @@ use serde_json::json;
 fn changes(old: &str, new: &str) -> Vec<String> {
     let line = |change: Change| {
         let value = |json: Option<serde_json::Value>| json.map_or("-".to_owned(), |json| json.to_string());
-        let mark = if change.replaces_instances { " (replaces)" } else { "" };
-        format!("{}: {} → {}{mark}", change.path, value(change.old), value(change.new))
+        let mark = if affects_new_instances_only(&change.path) { " (new instances)" } else { "" };
+        format!("{}: {} → {}{mark}", change.path, value(change.before), value(change.after))
     };
     diff(&good(&minimal_with(old)), &good(&minimal_with(new))).into_iter().map(line).collect()
 }
@@ -20,7 +20,7 @@ fn a_change_is_told_in_the_words_of_the_manifest() {
             "instance: { memory: 64MiB, boot_timeout: 90s }",
             "instance: { memory: 1GiB, boot_timeout: 1m }"
         ),
-        ["instance.memory: \"64MiB\" → \"1GiB\" (replaces)", "instance.boot_timeout: \"90s\" → \"1m\""],
+        ["instance.memory: \"64MiB\" → \"1GiB\" (new instances)", "instance.boot_timeout: \"90s\" → \"1m\""],
     );
     assert_eq!(
         changes("repair: {}", "load_balancer: { listen: 127.0.0.1:80 }"),
@@ -30,7 +30,7 @@ fn a_change_is_told_in_the_words_of_the_manifest() {
     );
     assert_eq!(
         changes("image: { kernel: a, disk: d }", "image: { kernel: a }"),
-        ["image.disk: {\"overlay\":\"qcow2\",\"path\":\"/srv/web/d\"} → - (replaces)"],
+        ["image.disk: {\"overlay\":\"qcow2\",\"path\":\"/srv/web/d\"} → - (new instances)"],
     );
 }
 
@@ -68,7 +68,7 @@ fn elements_with_names_are_told_apart_by_them() {
 #[test]
 fn which_changes_reach_new_instances_only() {
     for path in ["image", "image.disk.path", "image.kernel", "instance.vcpus", "instance", "network.port"] {
-        assert!(replaces_instances(path), "{path}");
+        assert!(affects_new_instances_only(path), "{path}");
     }
     let live = [
         "name",
@@ -82,7 +82,7 @@ fn which_changes_reach_new_instances_only() {
         "",
     ];
     for path in live {
-        assert!(!replaces_instances(path), "{path}");
+        assert!(!affects_new_instances_only(path), "{path}");
     }
 }
 

@@ -6,15 +6,41 @@ use super::super::formats::list;
 use super::super::schema::{Field, Kind, MANIFEST, Object, Presence};
 use super::units::{format_duration_ms, format_size_bytes};
 
-/// Markdown: a section per mapping, outer ones first.
+/// Markdown: a section per mapping, outer ones first; mappings that are the same
+/// share one.
 pub(super) fn fields() -> String {
+    let mut objects = Vec::new();
+    collect(&MANIFEST, String::new(), &mut objects);
     let mut page = String::new();
-    section(&MANIFEST, "", &mut page);
+    for (object, paths) in objects {
+        let titles: Vec<_> =
+            paths.iter().filter(|path| !path.is_empty()).map(|path| format!("`{path}`")).collect();
+        let title = if titles.is_empty() { "The manifest".to_owned() } else { titles.join(", ") };
+        section(object, &title, &mut page);
+    }
+    page.push('\n');
     page
 }
 
-fn section(object: &Object, path: &str, page: &mut String) {
-    let title = if path.is_empty() { "The manifest".to_owned() } else { format!("`{path}`") };
+fn collect(object: &'static Object, path: String, found: &mut Vec<(&'static Object, Vec<String>)>) {
+    match found.iter_mut().find(|(other, _)| std::ptr::eq(*other, object)) {
+        Some((_, paths)) => return paths.push(path),
+        None => found.push((object, vec![path.clone()])),
+    }
+    for field in object.fields {
+        let path = if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
+        match &field.kind {
+            Kind::List { of, .. } => collect(of, format!("{path}[]"), found),
+            kind => {
+                if let Some(object) = kind.object() {
+                    collect(object, path, found);
+                }
+            }
+        }
+    }
+}
+
+fn section(object: &Object, title: &str, page: &mut String) {
     let _ =
         writeln!(page, "\n### {title}\n\n| field | value | default | meaning |\n| --- | --- | --- | --- |");
     for field in object.fields {
@@ -22,17 +48,6 @@ fn section(object: &Object, path: &str, page: &mut String) {
         let marked = if field.new_instances { " ↻" } else { "" };
         let _ =
             writeln!(page, "| `{name}`{marked} | {value} | {default} | {} |", field.doc.replace('|', "\\|"));
-    }
-    for field in object.fields {
-        let path = if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
-        match &field.kind {
-            Kind::List { of, .. } => section(of, &format!("{path}[]"), page),
-            kind => {
-                if let Some(object) = kind.object() {
-                    section(object, &path, page);
-                }
-            }
-        }
     }
 }
 

@@ -173,3 +173,15 @@ fn assert_committed(path: &str, make: impl Fn(&str) -> String) {
         "{path} is out of date: run this test once with REGATTA_BLESS=1 and commit it"
     );
 }
+
+/// Every complete manifest on the reference page is one.
+#[test]
+fn the_manifests_of_the_reference_page_are_accepted() {
+    let page = include_str!("../../../../../docs/manifest.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let complete: Vec<_> = blocks.filter(|block| block.starts_with("version:")).collect();
+    assert!(!complete.is_empty());
+    for block in complete {
+        good(block);
+    }
+}
