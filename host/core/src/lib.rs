@@ -6,11 +6,14 @@
 
 pub mod combine;
 pub mod decision;
+pub mod explain;
 pub mod guard;
 pub mod instance_state;
 pub mod manifest;
 pub mod metric;
+pub mod narrate;
 pub mod observation;
 pub mod plan;
 pub mod record;
 pub mod state;
+pub mod tick;

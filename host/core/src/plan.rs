@@ -24,8 +24,8 @@ pub struct PlannedInstance {
     pub generation: u64,
     /// Protected from scale-in.
     pub protected: bool,
-    /// Open connections through the load balancer.
-    pub open_connections: u64,
+    /// Draining, and no connection is left.
+    pub drained: bool,
 }
 
 /// Everything that a plan depends on.
@@ -134,7 +134,7 @@ fn remove_failed(input: &PlanInput<'_>, plan: &mut Plan) {
 fn finish_drains(input: &PlanInput<'_>, plan: &mut Plan) {
     for instance in input.instances.iter().filter(|i| i.state == InstanceState::Draining) {
         let drained_for_ms = input.now_ms.saturating_sub(instance.state_since_ms);
-        let cause = if instance.open_connections == 0 {
+        let cause = if instance.drained {
             RemovalCause::Drained
         } else if drained_for_ms >= input.drain_timeout_ms {
             RemovalCause::DrainTimeout

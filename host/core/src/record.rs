@@ -21,6 +21,8 @@ pub struct TickRecord {
     pub observation: Observation,
     /// What happened to instances since the last tick: the outcomes of earlier plans.
     pub changes: Vec<InstanceChange>,
+    /// What the plan rests on beside the observation.
+    pub facts: PlanFacts,
     /// The active policies, in the order of the manifest.
     pub runs: Vec<PolicyRun>,
     /// What they want together.
@@ -31,6 +33,19 @@ pub struct TickRecord {
     pub plan: Plan,
     /// What an operator did to the set since the last tick, one line each.
     pub operator: Vec<String>,
+}
+
+/// What a plan rests on beside the observation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanFacts {
+    /// Draining instances without an open connection.
+    pub drained: Vec<u32>,
+    /// The first instance id that was never used.
+    pub next_id: u32,
+    /// No launch before this time, Unix milliseconds; 0 for none.
+    pub launches_resume_ms: u64,
+    /// The set is being deleted: its capacity is zero, whatever anyone wants.
+    pub deleting: bool,
 }
 
 /// An instance went from one state to another.

@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::instance_state::InstanceState;
+use crate::instance_state::{IllegalTransition, InstanceEvent, InstanceState, step};
 use crate::manifest::ScaleSet;
+use crate::record::InstanceChange;
 
 /// A scale set as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,6 +95,48 @@ pub struct InstanceRecord {
     pub vmm: Option<VmmProcessId>,
     /// What there is to say about its state.
     pub detail: Option<String>,
+}
+
+impl InstanceRecord {
+    /// An instance that is wanted and of which nothing exists yet.
+    #[must_use]
+    pub fn pending(id: u32, now_ms: u64, generation: u64, address: Ipv4Addr) -> Self {
+        Self {
+            id,
+            state: InstanceState::Pending,
+            state_since_ms: now_ms,
+            created_ms: now_ms,
+            generation,
+            address,
+            protected: false,
+            served: false,
+            vmm: None,
+            detail: None,
+        }
+    }
+
+    /// Lets an event meet the state. None when it is old news.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] when the event means nothing in this state; the
+    /// record stays as it is.
+    pub fn meet(
+        &mut self,
+        event: InstanceEvent,
+        at_ms: u64,
+        detail: Option<String>,
+    ) -> Result<Option<InstanceChange>, IllegalTransition> {
+        let from = self.state;
+        let to = step(from, event)?;
+        if to == from {
+            return Ok(None);
+        }
+        self.state = to;
+        self.state_since_ms = at_ms;
+        self.served |= to == InstanceState::InService;
+        self.detail.clone_from(&detail);
+        Ok(Some(InstanceChange { id: self.id, at_ms, event, from, to, detail }))
+    }
 }
 
 /// A process, told apart from a later one with the same pid.

@@ -1,0 +1,497 @@
+//! Launching: directory and disk, process, socket, VM. Drop-safe: a launch that is not awaited to its end leaves nothing behind.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::boot::ensure_booted;
+use super::dir::{DirError, InstanceDir};
+use super::failed::{FailedLogs, read_tail};
+use super::spec::LaunchSpec;
+use super::vmm::Vmm;
+use crate::api::config::vm_config;
+use crate::api::{ApiError, ApiErrorKind, VmmClient};
+use crate::host::VmmBinary;
+use crate::overlay::{self, Backing, OverlayError, PreparedDisk};
+use crate::process::{self, CgroupRoot, SpawnError, VmmExit, VmmProcess};
+
+/// How much of a VMM's last words an error carries.
+const LOG_TAIL_BYTES: u64 = 2048;
+/// How long a killed process may take to go before its directory is removed under it.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+/// How long after a lost connection the process's end is waited for, to report the cause and not the symptom.
+const EXIT_AFTER_LOST_CONNECTION: Duration = Duration::from_millis(500);
+const PING_WITHIN: Duration = Duration::from_secs(2);
+
+/// A launch failed. Whatever it had made is gone again, but for kept logs.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The specification makes no VM.
+    #[error("instance {id} cannot be launched: {why}")]
+    Spec {
+        /// The instance.
+        id: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Its directory cannot be used.
+    #[error("instance {id} has no directory")]
+    Dir {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: DirError,
+    },
+    /// Its root disk could not be made.
+    #[error("instance {id} has no root disk")]
+    Overlay {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: OverlayError,
+    },
+    /// The VMM could not be started.
+    #[error("instance {id} has no VMM process")]
+    Spawn {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: SpawnError,
+    },
+    /// The VMM ended before the VM was booted.
+    #[error("the VMM of instance {id} ended early ({exit}){}", log_note(log_tail))]
+    Exited {
+        /// The instance.
+        id: String,
+        /// How it ended.
+        exit: VmmExit,
+        /// Its last words, at most 2 KiB.
+        log_tail: String,
+    },
+    /// Another process answers on the VMM's socket.
+    #[error("process {found} answers on the socket of instance {id}, not the VMM started as {expected}")]
+    Stranger {
+        /// The instance.
+        id: String,
+        /// The process that was started.
+        expected: i32,
+        /// The process that answered.
+        found: i64,
+    },
+    /// It took too long.
+    #[error("instance {id} was not booted within {} ms ({reached}){}", after.as_millis(), log_note(log_tail))]
+    Timeout {
+        /// The instance.
+        id: String,
+        /// The limit.
+        after: Duration,
+        /// How far it came.
+        reached: &'static str,
+        /// The VMM's last words, at most 2 KiB.
+        log_tail: String,
+    },
+    /// A call to the VMM failed.
+    #[error("the VM of instance {id} was not booted")]
+    Api {
+        /// The instance.
+        id: String,
+        /// The call's error.
+        #[source]
+        source: ApiError,
+    },
+    /// The VMM ignored part of what was sent: another version than we know.
+    #[error("the VMM of instance {id} did not keep these settings: {}", fields.join(", "))]
+    NotKept {
+        /// The instance.
+        id: String,
+        /// Paths of the settings.
+        fields: Vec<String>,
+    },
+}
+
+fn log_note(tail: &str) -> String {
+    let tail = tail.trim();
+    if tail.is_empty() { String::new() } else { format!("; its log ends: {tail}") }
+}
+
+/// Bounds how many VMMs of the host start at the same time. Clones share the bound.
+#[derive(Clone, Debug)]
+pub struct StartLimiter {
+    slots: Arc<Semaphore>,
+}
+
+impl StartLimiter {
+    /// At most `at_once` starts at a time (at least 1).
+    #[must_use]
+    pub fn new(at_once: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))) }
+    }
+
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed, so an error cannot happen; going on without a slot would be harmless.
+        self.slots.acquire().await.ok()
+    }
+}
+
+impl Default for StartLimiter {
+    /// Four starts per core: they wait more than they compute.
+    fn default() -> Self {
+        Self::new(std::thread::available_parallelism().map_or(1, usize::from) * 4)
+    }
+}
+
+/// What all VMMs of this host have in common.
+#[derive(Clone, Debug)]
+pub struct VmmHost {
+    pub(crate) binary: VmmBinary,
+    pub(crate) cgroups: Option<CgroupRoot>,
+    pub(crate) failed: FailedLogs,
+    starts: StartLimiter,
+}
+
+impl VmmHost {
+    /// Starts VMMs with `binary`, gives each a cgroup below `cgroups` if there is one, keeps logs of failures in `failed`.
+    #[must_use]
+    pub fn new(
+        binary: VmmBinary,
+        cgroups: Option<CgroupRoot>,
+        failed: FailedLogs,
+        starts: StartLimiter,
+    ) -> Self {
+        Self { binary, cgroups, failed, starts }
+    }
+
+    /// The VMM program.
+    #[must_use]
+    pub fn binary(&self) -> &VmmBinary {
+        &self.binary
+    }
+
+    /// Launches an instance: waits for its turn, makes directory and root disk, starts the VMM, describes and boots the VM.
+    ///
+    /// Dropping the future at any point kills the process it started and removes the directory; that is how a stop preempts a launch.
+    ///
+    /// # Errors
+    /// The first step that failed. Process and directory are gone by then; logs are kept if the specification says so.
+    pub async fn launch(&self, spec: &LaunchSpec) -> Result<Vmm, LaunchError> {
+        check(spec)?;
+        let _turn = self.starts.turn().await;
+        let mut attempt = Attempt { dir: None, process: None, reached: "preparing its disk" };
+        let result = tokio::time::timeout(spec.boot_timeout, self.run(spec, &mut attempt)).await;
+        let result = result.unwrap_or_else(|_| {
+            Err(LaunchError::Timeout {
+                id: spec.id.clone(),
+                after: spec.boot_timeout,
+                reached: attempt.reached,
+                log_tail: log_tail(&spec.dir),
+            })
+        });
+        let error = match result {
+            Ok(vmm) => {
+                attempt.disarm();
+                return Ok(vmm);
+            }
+            Err(error) => error,
+        };
+        if let Some(process) = &attempt.process {
+            process.signal(Signal::KILL);
+            if tokio::time::timeout(KILL_WAIT, process.exited()).await.is_err() {
+                tracing::warn!(instance = spec.id, pid = process.pid(), "killed VMM is still there");
+            }
+        }
+        // A directory that was in use by another VMM is not ours to look into.
+        if spec.keep_failed_logs && attempt.dir.is_some() {
+            self.failed.keep(&spec.dir, &chain_text(&error));
+        }
+        drop(attempt);
+        Err(error)
+    }
+
+    /// Goes on with a launch that an earlier daemon left unfinished: describes and boots the VM of an adopted VMM. A VM that runs already is
+    /// left as it is. The root disk of that launch is used if it is there, else made.
+    ///
+    /// # Errors
+    /// As for [`VmmHost::launch`], but the VMM and its directory stay; the caller stops it.
+    pub async fn finish_launch(&self, vmm: &Vmm, spec: &LaunchSpec) -> Result<(), LaunchError> {
+        check(spec)?;
+        let _turn = self.starts.turn().await;
+        let work = async {
+            let cancel = CancelOnDrop::default();
+            let root = existing_root(spec);
+            let root = match root {
+                None => make_root(spec, &cancel).await?,
+                some => some,
+            };
+            let config = body(spec, root.as_ref())?;
+            ensure_booted(vmm.client(), &spec.id, &config, false, spec.boot_timeout).await
+        };
+        tokio::time::timeout(spec.boot_timeout, work).await.unwrap_or_else(|_| {
+            Err(LaunchError::Timeout {
+                id: spec.id.clone(),
+                after: spec.boot_timeout,
+                reached: "booting again",
+                log_tail: log_tail(&spec.dir),
+            })
+        })
+    }
+
+    async fn run(&self, spec: &LaunchSpec, attempt: &mut Attempt) -> Result<Vmm, LaunchError> {
+        let cancel = CancelOnDrop::default();
+        let (dir, root) = make_dir_and_root(spec, &cancel).await?;
+        attempt.dir = Some(dir);
+
+        // No await between the spawn and the guard: the process cannot be forgotten.
+        attempt.reached = "starting its VMM";
+        let process = self.spawn(spec)?;
+        attempt.process = Some(process.clone());
+
+        let socket = spec.dir.api_socket();
+        let client =
+            VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
+        attempt.reached = "waiting for the VMM's socket";
+        let booted = async {
+            wait_for_answer(&client, &spec.id, process.pid()).await?;
+            attempt.reached = "booting the VM";
+            let config = body(spec, root.as_ref())?;
+            ensure_booted(&client, &spec.id, &config, true, spec.boot_timeout).await
+        };
+        let result = tokio::select! {
+            biased;
+            result = booted => result,
+            exit = process.exited() => Err(exited(spec, exit)),
+        };
+        if let Err(error) = result {
+            if let LaunchError::Api { source, .. } = &error
+                && source.kind == ApiErrorKind::ConnectionLost
+                && let Ok(exit) = tokio::time::timeout(EXIT_AFTER_LOST_CONNECTION, process.exited()).await
+            {
+                return Err(exited(spec, exit));
+            }
+            return Err(error);
+        }
+        let image = spec.root.as_ref().map(|root| root.image.clone());
+        Ok(Vmm::new(spec.dir.clone(), process, client, image))
+    }
+
+    fn spawn(&self, spec: &LaunchSpec) -> Result<VmmProcess, LaunchError> {
+        let option = |name: &str, path: &Path| {
+            let mut value = OsString::from("path=");
+            value.push(path);
+            [OsString::from(name), value]
+        };
+        let mut args: Vec<OsString> = Vec::new();
+        args.extend(option("--api-socket", &spec.dir.api_socket()));
+        args.extend(option("--event-monitor", &spec.dir.events()));
+        let name = spec.dir.flat_name();
+        let cgroup = self.cgroups.as_ref().map(|root| (root, name.as_str()));
+        process::spawn(self.binary.path(), &args, &spec.dir.vmm_log(), cgroup)
+            .map_err(|source| LaunchError::Spawn { id: spec.id.clone(), source })
+    }
+}
+
+/// What a launch has made so far; undone when dropped, unless disarmed.
+struct Attempt {
+    dir: Option<DirGuard>,
+    process: Option<VmmProcess>,
+    reached: &'static str,
+}
+
+impl Attempt {
+    fn disarm(&mut self) {
+        if let Some(dir) = self.dir.take() {
+            dir.disarm();
+        }
+        self.process = None;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        // Before the directory goes (fields drop after this). Reaped in the background.
+        if let Some(process) = self.process.take() {
+            process.signal(Signal::KILL);
+        }
+    }
+}
+
+/// Removes an instance's directory when dropped, unless disarmed. Moved through blocking tasks, so that one whose launch was
+/// dropped still cleans up after itself.
+struct DirGuard(Option<InstanceDir>);
+
+impl DirGuard {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for DirGuard {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.0
+            && let Err(error) = dir.remove()
+        {
+            tracing::warn!(instance = dir.id(), %error, "directory of a failed instance stays");
+        }
+    }
+}
+
+/// Tells a blocking copy to stop when the launch that wants it is dropped.
+#[derive(Default)]
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn make_dir_and_root(
+    spec: &LaunchSpec,
+    cancel: &CancelOnDrop,
+) -> Result<(DirGuard, Option<PreparedDisk>), LaunchError> {
+    let dir = spec.dir.clone();
+    let id = spec.id.clone();
+    let root = root_plan(spec);
+    let cancelled = Arc::clone(&cancel.0);
+    blocking(move || {
+        dir.prepare().map_err(|source| LaunchError::Dir { id: id.clone(), source })?;
+        let guard = DirGuard(Some(dir.clone()));
+        let root = root.map(|root| root.prepare(&dir, &cancelled)).transpose();
+        Ok((guard, root.map_err(|source| LaunchError::Overlay { id, source })?))
+    })
+    .await
+}
+
+async fn make_root(spec: &LaunchSpec, cancel: &CancelOnDrop) -> Result<Option<PreparedDisk>, LaunchError> {
+    let (dir, id, root) = (spec.dir.clone(), spec.id.clone(), root_plan(spec));
+    let cancelled = Arc::clone(&cancel.0);
+    blocking(move || {
+        let root = root.map(|root| root.prepare(&dir, &cancelled)).transpose();
+        root.map_err(|source| LaunchError::Overlay { id, source })
+    })
+    .await
+}
+
+struct RootPlan {
+    backing: Backing,
+    kind: overlay::OverlayKind,
+    size_bytes: Option<u64>,
+}
+
+impl RootPlan {
+    fn prepare(&self, dir: &InstanceDir, cancelled: &AtomicBool) -> Result<PreparedDisk, OverlayError> {
+        overlay::prepare(dir.path(), self.kind, &self.backing, self.size_bytes, cancelled)
+    }
+}
+
+fn root_plan(spec: &LaunchSpec) -> Option<RootPlan> {
+    spec.root.as_ref().map(|root| RootPlan {
+        backing: Backing {
+            path: root.image.path().to_path_buf(),
+            format: root.image.format(),
+            virtual_size_bytes: root.image.virtual_size_bytes(),
+        },
+        kind: root.overlay,
+        size_bytes: root.size_bytes,
+    })
+}
+
+/// The root disk that an earlier attempt made in the directory.
+fn existing_root(spec: &LaunchSpec) -> Option<PreparedDisk> {
+    let plan = root_plan(spec)?;
+    let disk = overlay::planned(spec.dir.path(), plan.kind, &plan.backing);
+    disk.path.exists().then_some(disk)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime shuts down: there is no one left to answer to.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+fn body(spec: &LaunchSpec, root: Option<&PreparedDisk>) -> Result<Value, LaunchError> {
+    serde_json::to_value(vm_config(spec, root, &spec.dir.serial_log()))
+        .map_err(|_| LaunchError::Spec { id: spec.id.clone(), why: "a path in it is not valid UTF-8" })
+}
+
+/// Waits until the VMM answers, and makes sure that it is the process that was started. Bounded by the launch's time-out.
+async fn wait_for_answer(client: &VmmClient, id: &str, pid: i32) -> Result<(), LaunchError> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        // Looking is far cheaper than connecting, and 200 of these run at once.
+        if client.socket().exists() {
+            match client.ping(PING_WITHIN).await {
+                Ok(ping) if ping.pid == i64::from(pid) => return Ok(()),
+                Ok(ping) => {
+                    return Err(LaunchError::Stranger { id: id.to_owned(), expected: pid, found: ping.pid });
+                }
+                Err(error) => match error.kind {
+                    ApiErrorKind::ConnectionLost | ApiErrorKind::Timeout | ApiErrorKind::TryLater => {}
+                    _ => {
+                        return Err(LaunchError::Api { id: id.to_owned(), source: error });
+                    }
+                },
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(Duration::from_millis(10));
+    }
+}
+
+fn exited(spec: &LaunchSpec, exit: VmmExit) -> LaunchError {
+    LaunchError::Exited { id: spec.id.clone(), exit, log_tail: log_tail(&spec.dir) }
+}
+
+fn log_tail(dir: &InstanceDir) -> String {
+    let log: PathBuf = dir.vmm_log();
+    read_tail(&log, LOG_TAIL_BYTES)
+        .map(|tail| String::from_utf8_lossy(&tail).into_owned())
+        .unwrap_or_default()
+}
+
+fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
+    let refuse = |why| Err(LaunchError::Spec { id: spec.id.clone(), why });
+    let mut ids: Vec<&str> = spec.shared_disks.iter().map(|disk| disk.id.as_str()).collect();
+    ids.sort_unstable();
+    if spec.vcpus == 0 {
+        refuse("it has no processor")
+    } else if spec.memory_bytes < 1 << 20 {
+        refuse("it has less than 1 MiB of memory")
+    } else if ids
+        .iter()
+        .any(|id| id.is_empty() || id.starts_with("__") || *id == "root" || id.starts_with("net"))
+    {
+        refuse("a shared disk has an id that is empty or reserved")
+    } else if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        refuse("two shared disks have the same id")
+    } else if spec.taps.iter().any(|tap| tap.name.is_empty() || tap.name.len() > 15) {
+        refuse("the name of a network interface is empty or has more than 15 bytes")
+    } else {
+        Ok(())
+    }
+}
+
+/// An error with all its causes on one line.
+pub(crate) fn chain_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
