@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
-use regatta_policy_host::PolicyHost;
-use regatta_store::{RedbStore, Retention, Store, Writer};
+use regatta_policy_host::{Engine, EngineOptions};
+use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
 use regatta_vmm::{BinaryRequest, CgroupRoot, FailedLogs, ImageStore, StartLimiter, VmmBinary, VmmHost};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -43,13 +43,14 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let data = args.data.clone().unwrap_or_else(default_data_dir);
-    let data = std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
+    let data =
+        std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
     let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
     let dirs = DataDirs::under(&data);
     make_dir(&dirs.root)?;
 
     // Holds the data directory from here on: a second daemon is refused before it touches anything.
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Retention::default())?);
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Options::default())?);
     for dir in [&dirs.images, &dirs.instances, &dirs.failed] {
         make_dir(dir)?;
     }
@@ -70,12 +71,13 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         FailedLogs::new(&dirs.failed, FAILED_LOGS_KEPT),
         StartLimiter::new(cpus * STARTS_PER_CPU),
     );
+    let (writer, _writer_thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT)?;
     let policy_dirs = policy_dirs(args.policies, &data);
     let shared = Arc::new(Shared {
         images: ImageStore::open(&dirs.images)?,
-        writer: Writer::start(Arc::clone(&store)),
+        writer,
         store,
-        policies: PolicyHost::new()?,
+        policies: Engine::new(EngineOptions::default())?,
         vmms: Arc::new(vmms),
         addresses: AddressBook::default(),
         exposition: Exposition::new(),

@@ -6,8 +6,11 @@
 //! in [`decode`]. Problems are collected in [`report`] on the way.
 
 mod decode;
+mod diff;
+mod export;
 mod formats;
 mod hints;
+mod json_schema;
 mod node;
 mod problem;
 mod read;
@@ -20,7 +23,10 @@ mod tests;
 mod types;
 pub mod units;
 
+pub use diff::{Change, affects_new_instances_only, diff};
+pub use export::{to_manifest_json, to_manifest_yaml};
 pub use formats::BUILT_IN_METRICS;
+pub use json_schema::manifest_schema;
 pub use problem::{MAX_PROBLEMS, Problem, Problems};
 pub use read::{MAX_MANIFEST_BYTES, Manifest, ManifestSource, read_manifest};
 pub use types::{

@@ -384,6 +384,15 @@ impl<'t> Item<'t> {
     }
 }
 
+/// A default of the table, as JSON.
+pub(crate) fn default_value(text: &str) -> serde_json::Value {
+    match scalar(text) {
+        Value::Bool(value) => value.into(),
+        Value::Unsigned(value) => value.into(),
+        _ => text.into(),
+    }
+}
+
 /// A default of the table, as the parser would have read it.
 fn scalar(text: &str) -> Value {
     match text {

@@ -1,7 +1,12 @@
 //! Tests of the reader as a whole.
 
 mod bad_input;
+mod diffs;
+mod generate;
 mod good_input;
+mod page;
+mod properties;
+mod table;
 
 use super::*;
 
