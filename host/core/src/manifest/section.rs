@@ -57,6 +57,10 @@ impl<'t> Section<'t> {
     ) -> Self {
         let mut meant = Vec::new();
         for entry in entries.iter().filter(|entry| object.field(&entry.key).is_none()) {
+            if report.is_crowded() {
+                report.push(child(&path, &entry.key), entry.key_place, "unknown field".into(), None);
+                continue;
+            }
             let near = nearest(&entry.key, object.fields.iter().map(|field| field.name));
             let hint = match near {
                 Some(name) => format!("did you mean `{name}`?"),
