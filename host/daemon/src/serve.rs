@@ -43,7 +43,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let data = args.data.clone().unwrap_or_else(default_data_dir);
-    let data = std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
+    let data =
+        std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
     let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
     let dirs = DataDirs::under(&data);
     make_dir(&dirs.root)?;

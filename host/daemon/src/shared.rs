@@ -13,13 +13,13 @@ use crate::addresses::AddressBook;
 use crate::paths::DataDirs;
 
 /// No tick sooner after the last one than this, whatever a policy wishes.
-pub const TICK_MIN_MS: u64 = 100;
+pub(crate) const TICK_MIN_MS: u64 = 100;
 
 /// How long a guest may take to shut down after its power button was pressed.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// What all sets of a daemon share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// Layout of the data directory.
     pub dirs: DataDirs,
     /// Reads.

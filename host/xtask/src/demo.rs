@@ -3,17 +3,15 @@
 //! The first three steps are here: set-up, guests, host binaries. The rest is the program
 //! `xtask-live`, which then takes the place of this process.
 
-use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::ui::Steps;
 use crate::workspace::Workspace;
-use crate::{build, policies, setup};
+use crate::{build, policies, quickstart, setup};
 
 /// A tide of requests needs this long for a scale-out and a scale-in.
 const SHORTEST: Duration = Duration::from_secs(20);
@@ -53,7 +51,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     policies::build(workspace, &workspace.target.join("policies"), &mut steps)?;
     let live = ["--package", "xtask", "--features", "xtask/live", "--bin", "xtask-live"];
     build::host(workspace, false, &live, &mut steps)?;
-    image(&workspace.root.join("target/quickstart"), args.vmm != STAND_IN)?;
+    if quickstart::image(workspace)? && args.vmm != STAND_IN {
+        println!(
+            "      note: target/quickstart has placeholders; a real VMM needs a real kernel and disk there"
+        );
+    }
 
     let bin = workspace.target.join("debug");
     let mut command = Command::new(bin.join("xtask-live"));
@@ -71,29 +73,6 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         command.arg("--keep");
     }
     Err(anyhow!(command.exec()).context("cannot start xtask-live"))
-}
-
-/// Makes the image files that the quickstart manifest names, unless they are there: the stand-in
-/// starts a guest without reading them. A real VMM needs a real kernel and disk in their place.
-fn image(directory: &Path, real_vmm: bool) -> Result<()> {
-    const DISK_BYTES: usize = 1 << 20;
-    const PLACEHOLDER: &[u8] = b"Placeholder of `cargo xtask demo`: the stand-in VMM boots nothing.\n";
-    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let mut disk = PLACEHOLDER.to_vec();
-    disk.resize(DISK_BYTES, 0);
-    for (name, bytes) in [("golden.raw", disk.as_slice()), ("vmlinux", PLACEHOLDER)] {
-        let path = directory.join(name);
-        if !path.exists() {
-            let new = directory.join(format!(".{name}.{}", std::process::id()));
-            fs::write(&new, bytes).with_context(|| format!("cannot write {}", new.display()))?;
-            fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        let placeholder = fs::read(&path).is_ok_and(|there| there.starts_with(PLACEHOLDER));
-        if real_vmm && placeholder {
-            println!("      note: {} is a placeholder; a real VMM needs a real one there", path.display());
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -71,26 +71,14 @@ impl InstanceDir {
         check_name("set", set)?;
         check_name("instance", id)?;
         let path = std::path::absolute(instances)
-            .map_err(|source| DirError::Io {
-                what: "resolve",
-                path: instances.to_path_buf(),
-                source,
-            })?
+            .map_err(|source| DirError::Io { what: "resolve", path: instances.to_path_buf(), source })?
             .join(set)
             .join(id);
-        let dir = Self {
-            path,
-            set: set.to_owned(),
-            id: id.to_owned(),
-        };
+        let dir = Self { path, set: set.to_owned(), id: id.to_owned() };
         let socket = dir.api_socket();
         let len = socket.as_os_str().as_bytes().len();
         if len > SOCKET_PATH_LIMIT_BYTES {
-            return Err(DirError::PathTooLong {
-                socket,
-                len,
-                limit: SOCKET_PATH_LIMIT_BYTES,
-            });
+            return Err(DirError::PathTooLong { socket, len, limit: SOCKET_PATH_LIMIT_BYTES });
         }
         Ok(dir)
     }
@@ -156,11 +144,7 @@ impl InstanceDir {
 
     /// Makes the directory, empty, readable only by us. Leftovers of a dead VMM are removed.
     pub(crate) fn prepare(&self) -> Result<(), DirError> {
-        let error = |what, source| DirError::Io {
-            what,
-            path: self.path.clone(),
-            source,
-        };
+        let error = |what, source| DirError::Io { what, path: self.path.clone(), source };
         let make = || {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true).mode(0o700);
@@ -174,22 +158,21 @@ impl InstanceDir {
             other => return other.map_err(|source| error("make directory", source)),
         }
         if is_listening(&self.api_socket()) {
-            return Err(DirError::InUse {
-                path: self.path.clone(),
-            });
+            return Err(DirError::InUse { path: self.path.clone() });
         }
         fs::remove_dir_all(&self.path).map_err(|source| error("remove old directory", source))?;
         make().map_err(|source| error("make directory", source))
     }
 
-    /// Removes the directory and all in it; nothing happens when it is gone.
-    pub(crate) fn remove(&self) -> Result<(), DirError> {
+    /// Removes the directory and all in it; nothing happens when it is gone. Blocking.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn remove(&self) -> Result<(), DirError> {
         match fs::remove_dir_all(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(DirError::Io {
-                what: "remove",
-                path: self.path.clone(),
-                source,
-            }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(DirError::Io { what: "remove", path: self.path.clone(), source })
+            }
             _ => Ok(()),
         }
     }
@@ -199,20 +182,14 @@ impl InstanceDir {
 pub(crate) fn is_listening(socket: &Path) -> bool {
     match std::os::unix::net::UnixStream::connect(socket) {
         Ok(_) => true,
-        Err(error) => !matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-        ),
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
     }
 }
 
 fn check_name(what: &'static str, name: &str) -> Result<(), DirError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(DirError::Name {
-            what,
-            name: name.chars().take(100).collect(),
-        });
+        return Err(DirError::Name { what, name: name.chars().take(100).collect() });
     }
     Ok(())
 }
@@ -225,50 +202,28 @@ mod tests {
     fn names_that_lead_elsewhere_are_refused() {
         for name in ["", ".", "..", "a/b", "a b", "ä", ".hidden", &"x".repeat(65)] {
             assert!(
-                matches!(
-                    InstanceDir::new(Path::new("/d"), "set", name),
-                    Err(DirError::Name { .. })
-                ),
+                matches!(InstanceDir::new(Path::new("/d"), "set", name), Err(DirError::Name { .. })),
                 "{name}"
             );
             assert!(
-                matches!(
-                    InstanceDir::new(Path::new("/d"), name, "id"),
-                    Err(DirError::Name { .. })
-                ),
+                matches!(InstanceDir::new(Path::new("/d"), name, "id"), Err(DirError::Name { .. })),
                 "{name}"
             );
         }
         let dir = InstanceDir::new(Path::new("/d"), "web", "web-0001.a").expect("plain names");
         assert_eq!(dir.api_socket(), Path::new("/d/web/web-0001.a/api.sock"));
-        assert_eq!(
-            InstanceDir::of_socket(Path::new("/d"), &dir.api_socket()),
-            Some(dir)
-        );
-        assert_eq!(
-            InstanceDir::of_socket(Path::new("/d"), Path::new("/d/web/other.sock")),
-            None
-        );
-        assert_eq!(
-            InstanceDir::of_socket(Path::new("/e"), Path::new("/d/web/i/api.sock")),
-            None
-        );
+        assert_eq!(InstanceDir::of_socket(Path::new("/d"), &dir.api_socket()), Some(dir));
+        assert_eq!(InstanceDir::of_socket(Path::new("/d"), Path::new("/d/web/other.sock")), None);
+        assert_eq!(InstanceDir::of_socket(Path::new("/e"), Path::new("/d/web/i/api.sock")), None);
     }
 
     #[test]
     fn a_path_too_long_for_a_socket_says_by_how_much() {
-        let fits = format!(
-            "/{}",
-            "d".repeat(SOCKET_PATH_LIMIT_BYTES - "//s/i/api.sock".len())
-        );
+        let fits = format!("/{}", "d".repeat(SOCKET_PATH_LIMIT_BYTES - "//s/i/api.sock".len()));
         InstanceDir::new(Path::new(&fits), "s", "i").expect("107 bytes fit");
-        let error =
-            InstanceDir::new(Path::new(&format!("{fits}dd")), "s", "i").expect_err("109 bytes");
+        let error = InstanceDir::new(Path::new(&format!("{fits}dd")), "s", "i").expect_err("109 bytes");
         let text = error.to_string();
-        assert!(
-            text.contains("109 bytes") && text.contains("at least 2"),
-            "{text}"
-        );
+        assert!(text.contains("109 bytes") && text.contains("at least 2"), "{text}");
     }
 
     #[test]

@@ -74,13 +74,8 @@ impl Vmm {
     pub async fn stop(&self, grace: Duration) -> Result<Stopped, StopError> {
         let stopped = self.end(grace).await?;
         let dir = self.dir().clone();
-        let removed = tokio::task::spawn_blocking(move || dir.remove())
-            .await
-            .unwrap_or(Ok(()));
-        removed.map_err(|source| StopError::Cleanup {
-            id: self.dir().id().to_owned(),
-            source,
-        })?;
+        let removed = tokio::task::spawn_blocking(move || dir.remove()).await.unwrap_or(Ok(()));
+        removed.map_err(|source| StopError::Cleanup { id: self.dir().id().to_owned(), source })?;
         Ok(stopped)
     }
 
@@ -90,10 +85,7 @@ impl Vmm {
     /// The process cannot be killed.
     pub async fn end(&self, grace: Duration) -> Result<Stopped, StopError> {
         if let Some(exit) = self.exit_status() {
-            return Ok(Stopped {
-                how: StopHow::AlreadyGone,
-                exit,
-            });
+            return Ok(Stopped { how: StopHow::AlreadyGone, exit });
         }
         if !grace.is_zero()
             && let Some(stopped) = self.ask_guest(grace).await
@@ -103,24 +95,15 @@ impl Vmm {
         // Lets the VMM flush and close the disks; how it answers does not matter.
         let shutdown = self.client().shutdown(SHUTDOWN_WITHIN);
         if let Some(exit) = self.exit_while(shutdown).await {
-            return Ok(Stopped {
-                how: StopHow::Terminated,
-                exit,
-            });
+            return Ok(Stopped { how: StopHow::Terminated, exit });
         }
         self.process().signal(Signal::TERM);
         if let Ok(exit) = tokio::time::timeout(TERM_WITHIN, self.exited()).await {
-            return Ok(Stopped {
-                how: StopHow::Terminated,
-                exit,
-            });
+            return Ok(Stopped { how: StopHow::Terminated, exit });
         }
         self.process().signal(Signal::KILL);
         match tokio::time::timeout(KILL_WITHIN, self.exited()).await {
-            Ok(exit) => Ok(Stopped {
-                how: StopHow::Killed,
-                exit,
-            }),
+            Ok(exit) => Ok(Stopped { how: StopHow::Killed, exit }),
             Err(_) => Err(StopError::Unkillable {
                 id: self.dir().id().to_owned(),
                 pid: self.process().pid(),
@@ -139,10 +122,7 @@ impl Vmm {
             match self.client().power_button().await {
                 // A time-out or a lost connection leaves open whether the guest was told: wait for it all the same.
                 Ok(()) => true,
-                Err(error) => matches!(
-                    error.kind,
-                    ApiErrorKind::Timeout | ApiErrorKind::ConnectionLost
-                ),
+                Err(error) => matches!(error.kind, ApiErrorKind::Timeout | ApiErrorKind::ConnectionLost),
             }
         };
         let waited = tokio::time::timeout(grace, async {
@@ -153,10 +133,7 @@ impl Vmm {
             }
         });
         let exit = waited.await.ok().flatten()?;
-        Some(Stopped {
-            how: StopHow::PowerButton,
-            exit,
-        })
+        Some(Stopped { how: StopHow::PowerButton, exit })
     }
 
     /// Runs a call unless the process ends first; how it ended, or `None` when the call came back.

@@ -89,7 +89,7 @@ async fn run(args: &Args) -> Result<bool> {
     let binary = args.bin.join("regatta");
     println!("[4/6] starting the daemon");
     let started = tokio::select! {
-        started = Daemon::start(&binary, &place.data, &place.log, &args.vmm) => started,
+        started = Daemon::start(&binary, &args.root, &place.data, &place.log, &args.vmm) => started,
         ended = signals.wait() => Err(ended),
     };
     let daemon = match started {
@@ -116,7 +116,7 @@ async fn run(args: &Args) -> Result<bool> {
 }
 
 async fn steps(args: &Args, daemon: &Daemon, place: &Place) -> Result<bool> {
-    let set = demo::apply(daemon, &args.root.join("examples/quickstart/set.yaml")).await?;
+    let set = demo::apply(daemon, "examples/quickstart/set.yaml").await?;
     println!("[5/6] driving load up and down for {} s", args.seconds);
     let outcome = demo::play(daemon, &set, Duration::from_secs(args.seconds)).await?;
     println!("[6/6] why it scaled, and the summary");
