@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
+use super::fields::MANIFEST;
 use super::formats::{self, Complaint};
 use super::hints::{describe, nearest, other_fields};
 use super::node::{Entry, Node, Value};
 use super::problem::quote;
 use super::report::{Invalid, Report, child, item};
-use super::schema::{Field, Kind, MANIFEST, Object, Presence};
+use super::schema::{Field, Kind, Object, Presence};
 use super::source::Place;
 use super::units::{self, QuantityError};
 
