@@ -45,6 +45,14 @@ fn events_are_lines() {
 }
 
 #[test]
+fn an_event_cannot_steer_the_terminal() {
+    let canned = Canned::default();
+    canned.push_event(event(1, "launch-failed", Some(1), "guest says \x1b]0;owned\x07\nand more", "daemon"));
+    let ran = Server::start(canned).run(&["events"]);
+    assert!(ran.out.contains(r"guest says \u{1b}]0;owned\u{7} and more [daemon]"), "{}", ran.out);
+}
+
+#[test]
 fn a_follower_gets_events_as_they_happen_and_ends_quietly_with_its_reader() {
     let server = Server::start(Canned::with_web());
     let out = Head::until("third");
