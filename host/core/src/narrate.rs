@@ -31,7 +31,8 @@ pub fn events_of(record: &TickRecord, policy_failed_before: bool) -> Vec<Event> 
     if !policy_failed_before {
         for run in &record.runs {
             if let Err(failure) = &run.result {
-                let text = format!("{} gave no decision ({}): {}", run.name, failure.kind.as_str(), failure.message);
+                let text =
+                    format!("{} gave no decision ({}): {}", run.name, failure.kind.as_str(), failure.message);
                 events.push(event(now, "policy-failed", None, text));
             }
         }
@@ -53,7 +54,10 @@ pub fn events_of(record: &TickRecord, policy_failed_before: bool) -> Vec<Event> 
         events.push(event(now, kind, None, text));
     }
     for action in &record.plan.actions {
-        if let Action::Terminate { id, cause: cause @ (RemovalCause::Unhealthy | RemovalCause::DrainTimeout) } = *action
+        if let Action::Terminate {
+            id,
+            cause: cause @ (RemovalCause::Unhealthy | RemovalCause::DrainTimeout),
+        } = *action
         {
             let kind = if cause == RemovalCause::Unhealthy { "repair" } else { "drain-timeout" };
             events.push(event(now, kind, Some(id), format!("{set}-{id} is removed: {}", cause.as_str())));
@@ -65,8 +69,12 @@ pub fn events_of(record: &TickRecord, policy_failed_before: bool) -> Vec<Event> 
 fn told(change: &InstanceChange) -> Option<(&'static str, &'static str)> {
     match (change.event, change.to) {
         (InstanceEvent::LaunchFailed, _) => Some(("launch-failed", "could not be launched")),
-        (InstanceEvent::BootTimedOut, _) => Some(("boot-timed-out", "was not healthy within its boot time-out")),
-        (InstanceEvent::VmmExited, InstanceState::Failed) => Some(("instance-died", "died: its VMM ended unasked")),
+        (InstanceEvent::BootTimedOut, _) => {
+            Some(("boot-timed-out", "was not healthy within its boot time-out"))
+        }
+        (InstanceEvent::VmmExited, InstanceState::Failed) => {
+            Some(("instance-died", "died: its VMM ended unasked"))
+        }
         (_, InstanceState::InService) => Some(("in-service", "is in service")),
         (_, InstanceState::Unhealthy) => Some(("unhealthy", "is unhealthy")),
         (_, InstanceState::Gone) => Some(("instance-gone", "is gone")),

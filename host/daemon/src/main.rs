@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use regatta::cli::serve_args::ServeArgs;
 use regatta::cli::{self, Io};
 
 fn main() -> ExitCode {
@@ -22,15 +21,10 @@ fn main() -> ExitCode {
         err: &mut err,
         colour,
         clock_ms: &cli::time::system_clock_ms,
-        serve: &serve,
+        serve: &regatta::serve::run,
     };
     let code = cli::run(std::env::args_os(), &mut io);
     // A reader that went away (`regatta … | head`) is no failure worth words.
     let _ = out.flush();
     ExitCode::from(code)
-}
-
-/// Stands in for the daemon until it is merged.
-fn serve(_args: ServeArgs) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no daemon")
 }

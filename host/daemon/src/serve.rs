@@ -1,16 +1,15 @@
 //! Starting and stopping the daemon.
 
-use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
-use regatta_policy_host::PolicyHost;
-use regatta_store::{RedbStore, Retention, Store, Writer};
+use regatta_policy_host::{Engine, EngineOptions};
+use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
 use regatta_vmm::{BinaryRequest, CgroupRoot, FailedLogs, ImageStore, StartLimiter, VmmBinary, VmmHost};
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -44,13 +43,14 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let data = args.data.clone().unwrap_or_else(default_data_dir);
-    let data = std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
+    let data =
+        std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
     let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
     let dirs = DataDirs::under(&data);
     make_dir(&dirs.root)?;
 
     // Holds the data directory from here on: a second daemon is refused before it touches anything.
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Retention::default())?);
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Options::default())?);
     for dir in [&dirs.images, &dirs.instances, &dirs.failed] {
         make_dir(dir)?;
     }
@@ -71,12 +71,13 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         FailedLogs::new(&dirs.failed, FAILED_LOGS_KEPT),
         StartLimiter::new(cpus * STARTS_PER_CPU),
     );
+    let (writer, _writer_thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT)?;
     let policy_dirs = policy_dirs(args.policies, &data);
     let shared = Arc::new(Shared {
         images: ImageStore::open(&dirs.images)?,
-        writer: Writer::start(Arc::clone(&store)),
+        writer,
         store,
-        policies: PolicyHost::new()?,
+        policies: Engine::new(EngineOptions::default())?,
         vmms: Arc::new(vmms),
         addresses: AddressBook::default(),
         exposition: Exposition::new(),
@@ -87,10 +88,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let fleet = Arc::new(Fleet::new(shared, policy_dirs, vmm, shutdown.clone()));
     fleet.restart().await?;
-    let listener = listen(&socket)?;
+    let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     tracing::info!(socket = %socket.display(), data = %data.display(), "ready");
     let stop = shutdown.clone();
-    let api = tokio::spawn(api::server::serve_unix(listener, api::routes::router(fleet), async move {
+    let api = tokio::spawn(api::serve_unix(listener, api::router(fleet), async move {
         stop.cancelled().await;
     }));
     wait_for_signal().await?;
@@ -145,23 +146,6 @@ fn policy_dirs(asked: Vec<PathBuf>, data: &Path) -> PolicyDirs {
         dirs.push(bin.join("../policies"));
     }
     PolicyDirs(dirs)
-}
-
-/// The data directory is ours alone, so a socket that lies there is left over.
-fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
-        bail!("another program answers on {}; name another with --socket", socket.display());
-    }
-    match std::fs::remove_file(socket) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-            return Err(why).with_context(|| format!("cannot replace the socket {}", socket.display()));
-        }
-        _ => {}
-    }
-    let listener =
-        UnixListener::bind(socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
-    std::fs::set_permissions(socket, Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

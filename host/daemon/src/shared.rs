@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_metrics::Exposition;
-use regatta_policy_host::PolicyHost;
+use regatta_policy_host::Engine;
 use regatta_store::{Store, Writer};
 use regatta_vmm::{ImageStore, VmmHost};
 use tokio::sync::Notify;
@@ -13,13 +13,13 @@ use crate::addresses::AddressBook;
 use crate::paths::DataDirs;
 
 /// No tick sooner after the last one than this, whatever a policy wishes.
-pub const TICK_MIN_MS: u64 = 100;
+pub(crate) const TICK_MIN_MS: u64 = 100;
 
 /// How long a guest may take to shut down after its power button was pressed.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// What all sets of a daemon share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// Layout of the data directory.
     pub dirs: DataDirs,
     /// Reads.
@@ -27,7 +27,7 @@ pub struct Shared {
     /// Writes; batches of many sets share a transaction.
     pub writer: Writer,
     /// Compiles and runs policies.
-    pub policies: PolicyHost,
+    pub policies: Engine,
     /// Launches and adopts VMMs.
     pub vmms: Arc<VmmHost>,
     /// Golden images by digest.

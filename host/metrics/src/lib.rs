@@ -6,13 +6,16 @@
 //!
 //! * [`text`] reads the guests' Prometheus text,
 //! * [`rate`] makes rates and shares out of counters,
-//! * [`windows`] knows what is fresh, stale and missing.
+//! * [`windows`] knows what is fresh, stale and missing,
+//! * [`exposition`] shows the daemon's own metrics.
 
+pub mod exposition;
 mod lb_totals;
 pub mod rate;
 pub mod text;
 pub mod windows;
 
+pub use exposition::Exposition;
 pub use lb_totals::LbTotals;
 pub use rate::{CounterRate, CpuShare, WrappingRate};
 pub use windows::{MetricSpec, SetWindows};

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
-use crate::api::{ApiError, ApiErrorKind, VmmClient};
 use crate::api::response::VmState;
+use crate::api::{ApiError, ApiErrorKind, VmmClient};
 use crate::instance::{InstanceDir, Vmm, VmmHost};
 use crate::process::{VmmIdentity, VmmProcess, procfs};
 
@@ -29,7 +29,7 @@ pub struct FoundVmm {
 #[derive(Debug)]
 pub enum Adoption {
     /// It runs and is ours again.
-    Adopted(Adopted),
+    Adopted(Box<Adopted>),
     /// It has ended. Its directory may still be there.
     Gone,
     /// The recorded process is gone, or never was of this instance, and another process holds the socket: nothing of ours to touch.
@@ -126,7 +126,11 @@ impl VmmHost {
     ///
     /// # Errors
     /// The system refused to tell, or the VMM answered nonsense. Nothing was changed then.
-    pub async fn adopt(&self, dir: &InstanceDir, recorded: Option<&VmmIdentity>) -> Result<Adoption, AdoptError> {
+    pub async fn adopt(
+        &self,
+        dir: &InstanceDir,
+        recorded: Option<&VmmIdentity>,
+    ) -> Result<Adoption, AdoptError> {
         let system = |source| AdoptError::System { id: dir.id().to_owned(), source };
         let api = |source| AdoptError::Api { id: dir.id().to_owned(), source };
         let listener = listener(&dir.api_socket()).map_err(system)?;
@@ -172,7 +176,7 @@ impl VmmHost {
         if vmm.process().has_ended() {
             return Ok(Adoption::Gone);
         }
-        Ok(Adoption::Adopted(Adopted { vmm, state }))
+        Ok(Adoption::Adopted(Box::new(Adopted { vmm, state })))
     }
 }
 
@@ -221,7 +225,9 @@ enum Listener {
 
 /// Asks the kernel who listens on a socket, without waiting and without asking the process itself.
 fn listener(socket: &Path) -> io::Result<Listener> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match connect(&probe, &SocketAddrUnix::new(socket)?) {

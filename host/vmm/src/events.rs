@@ -196,7 +196,9 @@ impl EventTail {
             self.offset = 0;
             self.parser.pending.clear();
         }
-        let Some((file, _)) = &self.open else { return Ok(Vec::new()) };
+        let Some((file, _)) = &self.open else {
+            return Ok(Vec::new());
+        };
         let mut events = Vec::new();
         let mut buffer = vec![0; READ_BYTES];
         let mut total = 0;

@@ -6,7 +6,8 @@ use super::*;
 
 /// A record as Cloud Hypervisor writes it.
 fn record(secs: u64, source: &str, event: &str, properties: &BTreeMap<String, String>) -> String {
-    let properties = if properties.is_empty() { serde_json::Value::Null } else { serde_json::json!(properties) };
+    let properties =
+        if properties.is_empty() { serde_json::Value::Null } else { serde_json::json!(properties) };
     let value = serde_json::json!({
         "timestamp": {"secs": secs, "nanos": 190_396},
         "source": source,

@@ -113,7 +113,10 @@ impl Search {
         let real = self.on_path(REAL);
         match (&real, &self.kvm) {
             (Some(path), Ok(())) => {
-                return Ok((path.clone(), format!("{}: found on PATH, and /dev/kvm is usable", path.display())));
+                return Ok((
+                    path.clone(),
+                    format!("{}: found on PATH, and /dev/kvm is usable", path.display()),
+                ));
             }
             (Some(path), Err(why)) => tried.push(format!("{} is there, but {why}", path.display())),
             (None, Ok(())) => tried.push(format!("/dev/kvm is usable, but there is no {REAL} on PATH")),
@@ -223,7 +226,10 @@ mod tests {
     #[test]
     fn versions_are_found_in_what_vmms_print() {
         assert_eq!(parse_version("cloud-hypervisor v53.0\n"), Some((53, "53.0".to_owned())));
-        assert_eq!(parse_version("cloud-hypervisor v53.0.0-12-gabc"), Some((53, "53.0.0-12-gabc".to_owned())));
+        assert_eq!(
+            parse_version("cloud-hypervisor v53.0.0-12-gabc"),
+            Some((53, "53.0.0-12-gabc".to_owned()))
+        );
         assert_eq!(parse_version("regatta-chsim 53.0.0 (stand-in)"), Some((53, "53.0.0".to_owned())));
         assert_eq!(parse_version("busybox"), None);
         assert_eq!(parse_version("e.g. this"), None);
@@ -234,7 +240,8 @@ mod tests {
         let (on_path, beside) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
         let real = program(on_path.path(), REAL, "");
         let stand_in = program(beside.path(), STAND_IN, "");
-        let choose = |kvm| search(on_path.path(), beside.path(), kvm).choose(&BinaryRequest::Auto).expect("found");
+        let choose =
+            |kvm| search(on_path.path(), beside.path(), kvm).choose(&BinaryRequest::Auto).expect("found");
         assert_eq!(choose(true).0, real);
         let (path, why) = choose(false);
         assert_eq!(path, stand_in);
@@ -259,7 +266,8 @@ mod tests {
     fn version_checks_on_real_processes() {
         let dir = tempfile::tempdir().expect("dir");
         let resolve = |name: &str, script: &str| {
-            VmmBinary::resolve(&BinaryRequest::Path(program(dir.path(), name, script))).map(|(binary, _)| binary)
+            VmmBinary::resolve(&BinaryRequest::Path(program(dir.path(), name, script)))
+                .map(|(binary, _)| binary)
         };
         assert_eq!(resolve("new", "echo cloud-hypervisor v53.0").expect("works").version(), "53.0");
         assert!(matches!(resolve("old", "echo cloud-hypervisor v51.1"), Err(BinaryError::TooOld { .. })));

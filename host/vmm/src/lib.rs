@@ -26,8 +26,8 @@ pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
 pub use image::{Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile};
 pub use instance::{
-    BootSource, DirError, FailedLogs, InstanceDir, LaunchError, LaunchSpec, RootDisk, SharedDisk, StartLimiter,
-    StopError, StopHow, Stopped, TapSpec, Vmm, VmmHost,
+    BootSource, DirError, FailedLogs, InstanceDir, LaunchError, LaunchSpec, RootDisk, SharedDisk,
+    StartLimiter, StopError, StopHow, Stopped, TapSpec, Vmm, VmmHost,
 };
 pub use overlay::{OverlayError, OverlayKind};
 pub use process::{CgroupRoot, SpawnError, VmmExit, VmmIdentity};

@@ -10,11 +10,14 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Environment variables that tell a child it was started by a service manager; a VMM was not.
 const NOT_FOR_CHILDREN: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
@@ -62,9 +65,8 @@ pub(crate) fn spawn_detached(
         libc::sigemptyset(none.as_mut_ptr());
         check(libc::posix_spawnattr_setsigdefault(&mut attributes.0, all.as_ptr()))?;
         check(libc::posix_spawnattr_setsigmask(&mut attributes.0, none.as_ptr()))?;
-        let flags = i32::from(libc::POSIX_SPAWN_SETSID)
-            | libc::POSIX_SPAWN_SETSIGDEF
-            | libc::POSIX_SPAWN_SETSIGMASK;
+        let flags =
+            i32::from(libc::POSIX_SPAWN_SETSID) | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
         check(libc::posix_spawnattr_setflags(&mut attributes.0, flags as libc::c_short))?;
         let actions = &mut actions.0;
         check(libc::posix_spawn_file_actions_adddup2(actions, stdin.as_raw_fd(), 0))?;
@@ -86,6 +88,15 @@ pub(crate) fn spawn_detached(
         )
     })?;
     Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn returned process id 0"))
+}
+
+/// Has the runtime watch a descriptor for becoming readable. Call it inside a tokio runtime.
+///
+/// # Errors
+/// The descriptor cannot be polled, or there is no more memory for it.
+pub(crate) fn watch_readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an `Arc<OwnedFd>` names one descriptor and keeps it open as long as the `AsyncFd` holds it.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// Takes a shared open-file-description lock on the whole of `file` without waiting.

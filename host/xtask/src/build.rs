@@ -6,7 +6,7 @@ use crate::cargo::Build;
 use crate::setup;
 use crate::ui::Steps;
 use crate::workspace::Workspace;
-use crate::{policies, ui};
+use crate::{policies, quickstart, ui};
 
 /// Packages whose binaries make a working Regatta.
 const HOST_PACKAGES: [&str; 2] = ["regatta", "regatta-chsim"];
@@ -24,7 +24,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let mut steps = Steps::new(3);
     setup::guest_target(&mut steps)?;
     policies::build(workspace, &workspace.target.join("policies"), &mut steps)?;
-    host(workspace, args.release, &[], &mut steps)
+    host(workspace, args.release, &[], &mut steps)?;
+    quickstart::image(workspace)?;
+    Ok(())
 }
 
 /// Compiles the host binaries and `extra` cargo arguments' targets, as one step of `steps`.

@@ -113,8 +113,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         let mut command = cargo(&["nextest", "run", "--workspace"]);
         proc::run(command.args(WITH_LIVE).args(&args.nextest))
     });
-    report
-        .stage("doc tests", &[ready], || proc::run(&mut cargo(&["test", "--quiet", "--doc", "--workspace"])));
+    report.stage("doc tests", &[ready], || proc::run(&mut cargo(&["test", "--doc", "--workspace"])));
     report.stage("doc", &[ready], || {
         let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
         proc::run(command.env("RUSTDOCFLAGS", "-D warnings"))

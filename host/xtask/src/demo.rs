@@ -3,17 +3,15 @@
 //! The first three steps are here: set-up, guests, host binaries. The rest is the program
 //! `xtask-live`, which then takes the place of this process.
 
-use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::ui::Steps;
 use crate::workspace::Workspace;
-use crate::{build, policies, setup};
+use crate::{build, policies, quickstart, setup};
 
 /// A tide of requests needs this long for a scale-out and a scale-in.
 const SHORTEST: Duration = Duration::from_secs(20);
@@ -21,16 +19,18 @@ const SHORTEST: Duration = Duration::from_secs(20);
 /// Beyond this it is no demo any more.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// The VMM that the quickstart's placeholder image is made for.
+const STAND_IN: &str = "sim";
+
 /// Options of `demo`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// How long load is driven, such as 60s or 2m.
     #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = length)]
     length: Duration,
-    /// Which VMM to run, such as cloud-hypervisor=/usr/bin/cloud-hypervisor (default: the
-    /// stand-in, which needs no KVM).
-    #[arg(long, value_name = "KIND=PATH")]
-    vmm: Option<String>,
+    /// Which VMM to run: `sim`, the stand-in that needs no KVM, or cloud-hypervisor=PATH.
+    #[arg(long, value_name = "KIND[=PATH]", default_value = STAND_IN)]
+    vmm: String,
     /// Leave the daemon and the set running at the end.
     #[arg(long)]
     keep: bool,
@@ -51,7 +51,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     policies::build(workspace, &workspace.target.join("policies"), &mut steps)?;
     let live = ["--package", "xtask", "--features", "xtask/live", "--bin", "xtask-live"];
     build::host(workspace, false, &live, &mut steps)?;
-    image(&workspace.root.join("target/quickstart"), args.vmm.is_some())?;
+    if quickstart::image(workspace)? && args.vmm != STAND_IN {
+        println!(
+            "      note: target/quickstart has placeholders; a real VMM needs a real kernel and disk there"
+        );
+    }
 
     let bin = workspace.target.join("debug");
     let mut command = Command::new(bin.join("xtask-live"));
@@ -64,36 +68,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         .arg(workspace.target.join("demo"))
         .arg("--seconds")
         .arg(args.length.as_secs().to_string());
-    if let Some(vmm) = &args.vmm {
-        command.args(["--vmm", vmm]);
-    }
+    command.args(["--vmm", &args.vmm]);
     if args.keep {
         command.arg("--keep");
     }
     Err(anyhow!(command.exec()).context("cannot start xtask-live"))
-}
-
-/// Makes the image files that the quickstart manifest names, unless they are there: the stand-in
-/// starts a guest without reading them. A real VMM needs a real kernel and disk in their place.
-fn image(directory: &Path, real_vmm: bool) -> Result<()> {
-    const DISK_BYTES: usize = 1 << 20;
-    const PLACEHOLDER: &[u8] = b"Placeholder of `cargo xtask demo`: the stand-in VMM boots nothing.\n";
-    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let mut disk = PLACEHOLDER.to_vec();
-    disk.resize(DISK_BYTES, 0);
-    for (name, bytes) in [("golden.raw", disk.as_slice()), ("vmlinux", PLACEHOLDER)] {
-        let path = directory.join(name);
-        if !path.exists() {
-            let new = directory.join(format!(".{name}.{}", std::process::id()));
-            fs::write(&new, bytes).with_context(|| format!("cannot write {}", new.display()))?;
-            fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        let placeholder = fs::read(&path).is_ok_and(|there| there.starts_with(PLACEHOLDER));
-        if real_vmm && placeholder {
-            println!("      note: {} is a placeholder; a real VMM needs a real one there", path.display());
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

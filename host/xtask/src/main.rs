@@ -14,6 +14,7 @@ mod check;
 mod demo;
 mod policies;
 mod proc;
+mod quickstart;
 mod setup;
 mod ui;
 mod workspace;

@@ -1,5 +1,6 @@
 //! How a command ends when it does not end well.
 
+use crate::chain::chain;
 use std::io;
 
 use serde_json::json;
@@ -155,16 +156,4 @@ impl From<io::Error> for Stop {
             _ => failed("cannot write the output", error),
         }
     }
-}
-
-/// An error with its sources in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

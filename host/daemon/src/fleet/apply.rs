@@ -8,9 +8,7 @@ use regatta_traffic::{LbConfig, LoadBalancer};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
-use crate::api::types::{
-    ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem,
-};
+use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem};
 use crate::chain::chain;
 use crate::clock::now_ms;
 use crate::images::SetImages;
@@ -109,7 +107,7 @@ impl Fleet {
             previous_policy: None,
             launch_failures_in_a_row: 0,
             launches_resume_ms: 0,
-            images: images.digests(),
+            image: images.digests(),
             set,
         };
         let event = Event {

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use regatta_core::manifest::{ManifestSource, PolicySpec, Problem as ManifestProblem};
+use regatta_core::manifest::{ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem};
 use regatta_core::observation::Observation;
 use regatta_core::state::PolicyActivation;
-use regatta_policy_host::CompiledPolicy;
+use regatta_policy_host::{CompiledPolicy, ParamsError, dry_run};
+use regatta_store::RecordQuery;
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
@@ -20,18 +21,18 @@ use crate::clock::now_ms;
 use crate::set::{ActivePolicy, Command, SetView, Switched, policy_info};
 
 /// Recorded ticks that a new policy is tried on before it takes over.
-const REHEARSED_TICKS: u32 = 20;
+const REHEARSED_TICKS: usize = 20;
 /// A module larger than this is refused before it is read.
 const MODULE_MAX_BYTES: u64 = 32 << 20;
 
 /// The directories in which a policy is looked up by its name.
 #[derive(Debug, Clone, Default)]
-pub struct PolicyDirs(pub Vec<PathBuf>);
+pub(crate) struct PolicyDirs(pub Vec<PathBuf>);
 
 impl PolicyDirs {
     /// The modules that can be named: name and path. The first directory wins.
     #[must_use]
-    pub fn available(&self) -> BTreeMap<String, PathBuf> {
+    pub(crate) fn available(&self) -> BTreeMap<String, PathBuf> {
         let mut found = BTreeMap::new();
         for dir in &self.0 {
             let Ok(entries) = std::fs::read_dir(dir) else { continue };
@@ -97,7 +98,7 @@ impl Fleet {
         let module = read_module(&path).await.map_err(PolicyProblem::of_module)?;
         let compiled = self.compile(module.clone()).await.map_err(PolicyProblem::of_module)?;
         let params = spec.params.to_string();
-        self.validate(&compiled, &params).await?;
+        self.validate(&compiled, &params, spec.limits).await?;
         let activation = activation(&compiled, &spec.module, params);
         Ok((ActivePolicy::new(activation, compiled), module))
     }
@@ -109,21 +110,26 @@ impl Fleet {
         compiled.map_err(|why| why.to_string())?.map_err(|why| chain(&why))
     }
 
-    async fn validate(&self, compiled: &Arc<CompiledPolicy>, params: &str) -> Result<(), Vec<PolicyProblem>> {
+    async fn validate(
+        &self,
+        compiled: &Arc<CompiledPolicy>,
+        params: &str,
+        limits: PolicyLimits,
+    ) -> Result<(), Vec<PolicyProblem>> {
         let (compiled, params) = (Arc::clone(compiled), params.to_owned());
-        let validated = tokio::task::spawn_blocking(move || compiled.validate(&params)).await;
-        let problems = match validated {
-            Ok(Ok(problems)) => problems,
-            Ok(Err(failure)) => return Err(PolicyProblem::of_module(failure.message)),
-            Err(why) => return Err(PolicyProblem::of_module(why.to_string())),
-        };
-        if problems.is_empty() {
-            return Ok(());
+        let validated = tokio::task::spawn_blocking(move || compiled.validate(&params, &limits)).await;
+        match validated {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(ParamsError::Problems(problems))) => {
+                let located = problems.into_iter().map(|problem| PolicyProblem {
+                    params_pointer: Some(problem.path),
+                    message: problem.message,
+                });
+                Err(located.collect())
+            }
+            Ok(Err(failed)) => Err(PolicyProblem::of_module(chain(&failed))),
+            Err(why) => Err(PolicyProblem::of_module(why.to_string())),
         }
-        let located = problems
-            .into_iter()
-            .map(|problem| PolicyProblem { params_pointer: Some(problem.path), message: problem.message });
-        Err(located.collect())
     }
 
     /// A stored policy, ready to run again after a restart.
@@ -144,12 +150,18 @@ impl Fleet {
         let view = self.find(set)?.view();
         let module = self.module_of(&request).await?;
         let refused = |message| ApiError { code: ErrorCode::Invalid, message, problems: Vec::new() };
-        let compiled = self.compile(module.clone()).await.map_err(|why| refused(format!("{}: {why}", request.source)))?;
+        let compiled = self
+            .compile(module.clone())
+            .await
+            .map_err(|why| refused(format!("{}: {why}", request.source)))?;
         let params = match &request.params {
             Some(params) => params.to_string(),
             None => view.state.policy.params.clone(),
         };
-        self.validate(&compiled, &params).await.map_err(|problems| params_invalid(&request.source, &problems))?;
+        let limits = view.state.set.policy.limits;
+        self.validate(&compiled, &params, limits)
+            .await
+            .map_err(|problems| params_invalid(&request.source, &problems))?;
 
         let mut activation = activation(&compiled, &request.source, params);
         let (ticks, state) = self.rehearse(&view, &compiled, &mut activation).await.map_err(refused)?;
@@ -173,17 +185,13 @@ impl Fleet {
         let observations = self.last_observations(&view.state.set.name)?;
         let old = &view.state.policy;
         let limits = view.state.set.policy.limits;
-        let same_shape = old.name == activation.name && old.state_version == activation.state_version;
-        let first_state = if same_shape { BASE64.decode(&old.state).unwrap_or_default() } else { Vec::new() };
         let ticks = u32::try_from(observations.len()).unwrap_or(u32::MAX);
-        let (compiled, params, start) = (Arc::clone(compiled), activation.params.clone(), first_state.clone());
+        let (rehearsed, params) = (Arc::clone(compiled), activation.params.clone());
         let rehearsal =
-            tokio::task::spawn_blocking(move || compiled.rehearse(&params, &observations, &start, &limits)).await;
-        let built = rehearsal.map_err(|why| why.to_string())?.map_err(|failure| {
-            format!("{} fails on a recorded tick ({}): {}", activation.name, failure.kind.as_str(), failure.message)
-        })?;
-        let (state, told) = if same_shape {
-            (first_state, "carried over")
+            tokio::task::spawn_blocking(move || dry_run(&rehearsed, &params, &observations, &limits)).await;
+        let built = rehearsal.map_err(|why| why.to_string())?.map_err(|why| chain(&why))?.state;
+        let (state, told) = if old.name == activation.name && old.state_version == activation.state_version {
+            (BASE64.decode(&old.state).unwrap_or_default(), "carried over")
         } else if ticks == 0 {
             (Vec::new(), "empty: there is no recorded tick yet")
         } else {
@@ -193,18 +201,21 @@ impl Fleet {
         Ok((ticks, told.to_owned()))
     }
 
-    fn last_observations(&self, set: &str) -> Result<Vec<Observation>, String> {
-        let mut records = self.shared.store.newest_records(set, REHEARSED_TICKS).map_err(|why| chain(&why))?;
+    fn last_observations(&self, set: &str) -> Result<Vec<Arc<Observation>>, String> {
+        let query = RecordQuery::newest(REHEARSED_TICKS);
+        let mut records = self.shared.store.records(set, &query).map_err(|why| chain(&why))?;
         records.sort_by_key(|record| record.observation.tick);
-        Ok(records.into_iter().map(|record| record.observation).collect())
+        Ok(records.into_iter().map(|record| Arc::new(record.observation)).collect())
     }
 
     async fn module_of(&self, request: &SwapRequest) -> Answer<Vec<u8>> {
         if let Some(module) = &request.module {
             let decoded = BASE64.decode(module);
-            return decoded.map_err(|why| error(ErrorCode::Invalid, format!("the module is no base64: {why}")));
+            return decoded
+                .map_err(|why| error(ErrorCode::Invalid, format!("the module is no base64: {why}")));
         }
-        let path = self.policy_dirs.resolve(&request.source).map_err(|why| error(ErrorCode::NotFound, why))?;
+        let path =
+            self.policy_dirs.resolve(&request.source).map_err(|why| error(ErrorCode::NotFound, why))?;
         read_module(&path).await.map_err(|why| error(ErrorCode::Invalid, why))
     }
 

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use regatta_core::record::{Direction, TickRecord};
+use regatta_store::{Order, RecordQuery};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
 use crate::api::types::{ApiError, ErrorCode, EventEntry, EventsQuery, RecordsQuery, WhyLast, WhyQuery};
 use crate::chain::chain;
 
-const LIMIT_DEFAULT: u32 = 100;
-const LIMIT_MAX: u32 = 1_000;
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1_000;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Fleet {
@@ -23,11 +24,13 @@ impl Fleet {
             }
             (Some(tick), None) => store.record(set, tick),
             (None, None) => return self.newest(&view),
-            (None, Some(WhyLast::ScaleOut)) => store.last_record(set, Direction::ScaleOut),
-            (None, Some(WhyLast::ScaleIn)) => store.last_record(set, Direction::ScaleIn),
+            (None, Some(WhyLast::ScaleOut)) => store.last_record(set, Some(Direction::ScaleOut)),
+            (None, Some(WhyLast::ScaleIn)) => store.last_record(set, Some(Direction::ScaleIn)),
             (None, Some(WhyLast::Change)) => {
-                let out = store.last_record(set, Direction::ScaleOut).map_err(|why| unreadable(&why))?;
-                let inward = store.last_record(set, Direction::ScaleIn).map_err(|why| unreadable(&why))?;
+                let out =
+                    store.last_record(set, Some(Direction::ScaleOut)).map_err(|why| unreadable(&why))?;
+                let inward =
+                    store.last_record(set, Some(Direction::ScaleIn)).map_err(|why| unreadable(&why))?;
                 Ok(out.into_iter().chain(inward).max_by_key(|record| record.observation.tick))
             }
         };
@@ -50,8 +53,12 @@ impl Fleet {
 
     pub(super) async fn list_records(&self, set: &str, query: &RecordsQuery) -> Answer<Vec<TickRecord>> {
         self.find(set)?;
-        let limit = query.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
-        self.shared.store.records_after(set, query.after, limit).map_err(|why| unreadable(&why))
+        let query = RecordQuery {
+            ticks: query.after.saturating_add(1)..=u64::MAX,
+            limit: limit(query.limit),
+            order: Order::OldestFirst,
+        };
+        self.shared.store.records(set, &query).map_err(|why| unreadable(&why))
     }
 
     pub(super) async fn list_events(&self, query: &EventsQuery) -> Answer<Vec<EventEntry>> {
@@ -84,8 +91,11 @@ impl Fleet {
     }
 
     fn events_now(&self, query: &EventsQuery) -> Answer<Vec<EventEntry>> {
-        let limit = query.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
-        let events = self.shared.store.events(query.set.as_deref(), query.after, limit);
+        let (set, limit) = (query.set.as_deref(), limit(query.limit));
+        let events = match query.after {
+            Some(after) => self.shared.store.events(set, after, limit),
+            None => self.shared.store.latest_events(set, limit),
+        };
         let entry = |(seq, event): (u64, regatta_core::state::Event)| EventEntry {
             seq,
             at_ms: event.at_ms,
@@ -97,6 +107,10 @@ impl Fleet {
         };
         Ok(events.map_err(|why| unreadable(&why))?.into_iter().map(entry).collect())
     }
+}
+
+fn limit(asked: Option<u32>) -> usize {
+    asked.and_then(|asked| usize::try_from(asked).ok()).unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX)
 }
 
 fn unreadable(why: &dyn std::error::Error) -> ApiError {

@@ -16,7 +16,7 @@ use crate::clock::now_ms;
 use crate::images::SetImages;
 
 /// A command, with where its answer goes.
-pub enum Command {
+pub(crate) enum Command {
     /// Another manifest, already checked.
     Update {
         /// The manifest.
@@ -90,7 +90,7 @@ pub enum CommandError {
 
 /// A switch from one policy to another.
 #[derive(Debug, Clone)]
-pub struct Switched {
+pub(crate) struct Switched {
     /// The policy before.
     pub from: PolicyActivation,
     /// The policy in charge.
@@ -137,7 +137,7 @@ impl SetTask {
         let load_balancer = self.moved_load_balancer(&set).await?;
         let mut next = SetState {
             generation: self.state.generation + 1,
-            images: images.digests(),
+            image: images.digests(),
             // A new manifest may mend what kept launches from succeeding.
             launch_failures_in_a_row: 0,
             launches_resume_ms: 0,
@@ -175,7 +175,9 @@ impl SetTask {
         match &set.load_balancer {
             Some(spec) if old != Some(spec.listen) || self.load_balancer.is_none() => {
                 let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
-                LoadBalancer::bind(spec.listen, config).map(Some).map_err(|error| CommandError::Conflict(chain(&error)))
+                LoadBalancer::bind(spec.listen, config)
+                    .map(Some)
+                    .map_err(|error| CommandError::Conflict(chain(&error)))
             }
             _ => Ok(None),
         }
@@ -184,7 +186,8 @@ impl SetTask {
     /// Probes and scrapes follow the manifest.
     fn watch_again(&mut self) {
         for instance in self.instances.values_mut().filter(|instance| instance.watch.is_some()) {
-            instance.watch = super::watch::start(&self.state.set, &instance.record, &self.probes, &self.scrapes);
+            instance.watch =
+                super::watch::start(&self.state.set, &instance.record, &self.probes, &self.scrapes);
         }
     }
 
@@ -209,8 +212,10 @@ impl SetTask {
         };
         let before = std::mem::replace(&mut instance.record.protected, protected);
         instance.dirty = true;
-        let what = if protected { "is protected from scale-in" } else { "is no longer protected from scale-in" };
-        let written = self.write(self.state.clone(), Vec::new(), "protection", &format!("{name} {what}"), actor).await;
+        let what =
+            if protected { "is protected from scale-in" } else { "is no longer protected from scale-in" };
+        let written =
+            self.write(self.state.clone(), Vec::new(), "protection", &format!("{name} {what}"), actor).await;
         if written.is_err()
             && let Some(instance) = self.instances.get_mut(&id)
         {
@@ -244,7 +249,9 @@ impl SetTask {
     async fn rollback(&mut self, actor: &str) -> Result<Switched, CommandError> {
         let Some(previous) = self.previous.clone() else {
             let name = &self.state.set.name;
-            return Err(CommandError::Conflict(format!("{name} has had only one policy: nothing to go back to")));
+            return Err(CommandError::Conflict(format!(
+                "{name} has had only one policy: nothing to go back to"
+            )));
         };
         self.install(previous, None, "policy-rolled-back", actor).await
     }

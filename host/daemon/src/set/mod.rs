@@ -29,9 +29,9 @@ use regatta_vmm::{InstanceDir, Vmm, VmmIdentity};
 use tokio::sync::{mpsc, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::commands::{Command, CommandError, Switched};
-pub use self::policy::ActivePolicy;
-pub use self::view::{SetView, policy_info};
+pub(crate) use self::commands::{Command, CommandError, Switched};
+pub(crate) use self::policy::ActivePolicy;
+pub(crate) use self::view::{SetView, Traffic, policy_info};
 
 use self::driver::News;
 use self::instance::Instance;
@@ -43,7 +43,7 @@ use crate::shared::Shared;
 const QUEUE: usize = 4_096;
 
 /// What a set begins with.
-pub struct Start {
+pub(crate) struct Start {
     /// Its state, as stored.
     pub state: SetState,
     /// What its instances start from.
@@ -64,7 +64,7 @@ pub struct Start {
 
 /// A handle on a running set.
 #[derive(Debug, Clone)]
-pub struct SetHandle {
+pub(crate) struct SetHandle {
     commands: mpsc::Sender<Command>,
     view: tokio_watch::Receiver<Arc<SetView>>,
 }
@@ -72,23 +72,23 @@ pub struct SetHandle {
 impl SetHandle {
     /// The set as it was last published.
     #[must_use]
-    pub fn view(&self) -> Arc<SetView> {
+    pub(crate) fn view(&self) -> Arc<SetView> {
         Arc::clone(&self.view.borrow())
     }
 
     /// Sends a command; none if the set has ended.
-    pub async fn send(&self, command: Command) -> Option<()> {
+    pub(crate) async fn send(&self, command: Command) -> Option<()> {
         self.commands.send(command).await.ok()
     }
 
     /// Resolves when the set has ended.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.commands.closed().await;
     }
 }
 
 /// The state of the loop.
-pub struct SetTask {
+pub(crate) struct SetTask {
     shared: Arc<Shared>,
     state: SetState,
     images: SetImages,
@@ -120,7 +120,7 @@ struct Inbox {
 }
 
 /// Starts the loop of a set. It ends when the set is deleted and gone, or on `shutdown`.
-pub fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationToken) -> SetHandle {
+pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationToken) -> SetHandle {
     let (command_sender, commands) = mpsc::channel(64);
     let (news_sender, news) = mpsc::channel(QUEUE);
     let (probe_sender, probes) = mpsc::channel(QUEUE);
@@ -272,7 +272,7 @@ impl SetTask {
     fn publish(&self) {
         let traffic = self.load_balancer.as_ref().map(|load_balancer| {
             load_balancer.set_endpoints(self.endpoints());
-            Arc::new(load_balancer.stats())
+            Arc::new(Traffic { listen: load_balancer.local_addr(), stats: load_balancer.stats() })
         });
         let view = SetView {
             state: Arc::new(self.state.clone()),
@@ -286,10 +286,9 @@ impl SetTask {
 
     fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
         let port = self.state.set.network.port();
-        self.instances
-            .values()
-            .filter(|instance| instance.record.state == InstanceState::InService)
-            .map(move |instance| Endpoint { id: instance.record.id, addr: (instance.record.address, port).into() })
+        self.instances.values().filter(|instance| instance.record.state == InstanceState::InService).map(
+            move |instance| Endpoint { id: instance.record.id, addr: (instance.record.address, port).into() },
+        )
     }
 
     /// What keeps the set from being as wanted.
@@ -297,12 +296,11 @@ impl SetTask {
         let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
         problems.extend(self.images.problem().map(ToOwned::to_owned));
         if let Some(last) = &self.last {
-            let failed = last.runs.iter().filter_map(|run| run.result.as_ref().err().map(|failure| (run, failure)));
-            problems.extend(
-                failed.map(|(run, failure)| {
-                    format!("policy {} failed ({}): {}", run.name, failure.kind.as_str(), failure.message)
-                }),
-            );
+            let failed =
+                last.runs.iter().filter_map(|run| run.result.as_ref().err().map(|failure| (run, failure)));
+            problems.extend(failed.map(|(run, failure)| {
+                format!("policy {} failed ({}): {}", run.name, failure.kind.as_str(), failure.message)
+            }));
             problems.extend(last.plan.notes.iter().cloned());
         }
         problems

@@ -33,12 +33,12 @@ impl SetTask {
         let now = now_ms();
         self.give_up_slow_boots(now);
         self.sample(now);
-        let observation = self.observe(now);
-        let (runs, policy_state) = self.decide(&observation).await;
+        let observation = Arc::new(self.observe(now));
+        let (runs, policy_state) = self.decide(Arc::clone(&observation)).await;
         let facts = self.facts();
         let wanted_metrics = self.policy.wanted_metrics();
         let input = TickInput {
-            observation,
+            observation: Arc::unwrap_or_clone(observation),
             changes: self.changes.clone(),
             operator: self.operator.clone(),
             facts,
@@ -65,18 +65,26 @@ impl SetTask {
             .map(|record| record.id)
             .collect();
         for id in slow {
-            let last = self.instances.get(&id).and_then(|i| i.watch.as_ref()).and_then(super::watch::Watch::last_probe);
+            let last = self
+                .instances
+                .get(&id)
+                .and_then(|i| i.watch.as_ref())
+                .and_then(super::watch::Watch::last_probe);
             let last = last.map(|last| format!(", last probe: {last}")).unwrap_or_default();
-            self.meet(id, InstanceEvent::BootTimedOut, Some(format!("not healthy after {timeout_ms} ms{last}")));
+            self.meet(
+                id,
+                InstanceEvent::BootTimedOut,
+                Some(format!("not healthy after {timeout_ms} ms{last}")),
+            );
         }
     }
 
     /// Runs the policy. It is given its own thread, so that a slow one delays no one else.
-    async fn decide(&self, observation: &Observation) -> (Vec<PolicyRun>, Option<String>) {
+    async fn decide(&self, observation: Arc<Observation>) -> (Vec<PolicyRun>, Option<String>) {
         if self.state.deleting {
             return (Vec::new(), None);
         }
-        let (run, state) = self.policy.decide(observation.clone(), self.state.set.policy.limits).await;
+        let (run, state) = self.policy.decide(observation, self.state.set.policy.limits).await;
         self.shared.exposition.policy_ran(&self.state.set.name, &run);
         (vec![run], state)
     }
@@ -104,7 +112,8 @@ impl SetTask {
             state.policy.state = policy_state;
         }
         let launch_failed = |change: &InstanceChange| {
-            change.to == InstanceState::Failed && self.instances.get(&change.id).is_some_and(|i| !i.record.served)
+            change.to == InstanceState::Failed
+                && self.instances.get(&change.id).is_some_and(|i| !i.record.served)
         };
         if record.changes.iter().any(launch_failed) {
             state.launch_failures_in_a_row = state.launch_failures_in_a_row.saturating_add(1);
@@ -124,7 +133,9 @@ impl SetTask {
                 true
             }
             Action::Drain { id, .. } => self.staged(id, InstanceEvent::DrainRequested, now, &mut instances),
-            Action::Terminate { id, .. } => self.staged(id, InstanceEvent::TerminateRequested, now, &mut instances),
+            Action::Terminate { id, .. } => {
+                self.staged(id, InstanceEvent::TerminateRequested, now, &mut instances)
+            }
         });
         if without_address > 0 {
             record.plan.notes.push(format!("{without_address} missing: the address pool is used up"));
@@ -159,7 +170,8 @@ impl SetTask {
         let gone = |record: &&InstanceRecord| record.state == InstanceState::Gone;
         let (gone, kept): (Vec<_>, Vec<_>) = dirty.partition(gone);
 
-        let failed_before = self.last.as_ref().is_some_and(|last| last.runs.iter().any(|run| run.result.is_err()));
+        let failed_before =
+            self.last.as_ref().is_some_and(|last| last.runs.iter().any(|run| run.result.is_err()));
         let mut events = events_of(&intent.record, failed_before);
         let nothing_left = self.instances.values().all(|i| i.record.state == InstanceState::Gone);
         let removed = self.state.deleting && nothing_left && intent.instances.is_empty();
@@ -239,7 +251,11 @@ impl SetTask {
             }
         }
         if self.store_error.is_none() {
-            tracing::error!(set = self.state.set.name, why, "nothing can be written down: the set stays as it is");
+            tracing::error!(
+                set = self.state.set.name,
+                why,
+                "nothing can be written down: the set stays as it is"
+            );
         }
         self.store_error = Some(format!("the store cannot be written, the set stays as it is: {why}"));
     }

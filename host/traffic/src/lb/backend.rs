@@ -219,7 +219,8 @@ impl BackendPool {
             .map(|state| state.stats())
             .collect();
         endpoints.sort_by_key(|stats| stats.endpoint);
-        LbStats { totals: self.counters.read(), endpoints }
+        let serving = u32::try_from(self.serving()).unwrap_or(u32::MAX);
+        LbStats { totals: self.counters.read(), serving, endpoints }
     }
 
     /// Completes when the endpoints have changed after it was first polled or

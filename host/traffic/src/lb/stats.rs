@@ -58,6 +58,8 @@ impl Counters {
 pub struct LbStats {
     /// The whole set since the listener was bound, endpoints that have left included.
     pub totals: LbTotals,
+    /// Endpoints that may get a connection.
+    pub serving: u32,
     /// Endpoints in service, and those that have left but still have open
     /// connections; ordered by id.
     pub endpoints: Vec<EndpointStats>,

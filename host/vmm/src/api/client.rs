@@ -134,7 +134,9 @@ impl VmmClient {
             let mut response = request.send().await.map_err(|error| ApiError::connection(call, error))?;
             let status = response.status().as_u16();
             let mut bytes = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| ApiError::connection(call, error))? {
+            while let Some(chunk) =
+                response.chunk().await.map_err(|error| ApiError::connection(call, error))?
+            {
                 if bytes.len() + chunk.len() > RESPONSE_LIMIT_BYTES {
                     let message = format!("answer longer than {RESPONSE_LIMIT_BYTES} bytes");
                     return Err(ApiError::bad_response(call, status, message));
@@ -150,3 +152,7 @@ impl VmmClient {
         tokio::time::timeout(within, work).await.unwrap_or_else(|_| Err(ApiError::timeout(call, within)))
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

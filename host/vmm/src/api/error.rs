@@ -104,7 +104,13 @@ impl ApiError {
 
     pub(crate) fn connection(call: &'static str, source: reqwest::Error) -> Self {
         let chain = vec!["connection to the VMM failed".to_owned()];
-        Self { call, kind: ApiErrorKind::ConnectionLost, status: None, chain, source: Some(source.without_url()) }
+        Self {
+            call,
+            kind: ApiErrorKind::ConnectionLost,
+            status: None,
+            chain,
+            source: Some(source.without_url()),
+        }
     }
 
     pub(crate) fn too_large(call: &'static str, size_bytes: usize, limit_bytes: usize) -> Self {
@@ -113,7 +119,13 @@ impl ApiError {
     }
 
     pub(crate) fn bad_response(call: &'static str, status: u16, message: String) -> Self {
-        Self { call, kind: ApiErrorKind::BadResponse, status: Some(status), chain: vec![message], source: None }
+        Self {
+            call,
+            kind: ApiErrorKind::BadResponse,
+            status: Some(status),
+            chain: vec![message],
+            source: None,
+        }
     }
 }
 
@@ -130,7 +142,12 @@ fn parse_chain(body: &[u8]) -> Vec<String> {
             .map(|text| text.trim().trim_matches('"'));
         value.unwrap_or(text).lines().map(|line| line.trim().to_owned()).collect()
     });
-    messages.into_iter().filter(|message| !message.is_empty()).take(32).map(|message| shorten(message, 2048)).collect()
+    messages
+        .into_iter()
+        .filter(|message| !message.is_empty())
+        .take(32)
+        .map(|message| shorten(message, 2048))
+        .collect()
 }
 
 fn shorten(mut message: String, limit_bytes: usize) -> String {
@@ -179,7 +196,10 @@ const RULES: &[Rule] = {
         Rule { all: &["Disk image type does not match"], kind: K::DiskInvalid },
         Rule { all: &["Memory manager error", "Cannot allocate memory"], kind: K::OutOfMemory },
         Rule { all: &["Memory manager error", "Failed to stat filesystem", NO_FILE], kind: K::OutOfMemory },
-        Rule { all: &["Failed to find device corresponding to the given identifier"], kind: K::UnknownDevice },
+        Rule {
+            all: &["Failed to find device corresponding to the given identifier"],
+            kind: K::UnknownDevice,
+        },
         Rule { all: &["No device with id"], kind: K::UnknownDevice },
         Rule { all: &["Failed to validate config"], kind: K::Validation },
         Rule { all: &["Payload configuration is not bootable"], kind: K::Validation },
@@ -197,9 +217,8 @@ const RULES: &[Rule] = {
 
 /// The class of an error answer: by its messages, and where they say nothing known, by its status. Total: every input has one.
 fn classify(status: u16, chain: &[String]) -> ApiErrorKind {
-    let matches = |rule: &Rule| {
-        rule.all.iter().all(|start| chain.iter().any(|message| message.starts_with(start)))
-    };
+    let matches =
+        |rule: &Rule| rule.all.iter().all(|start| chain.iter().any(|message| message.starts_with(start)));
     if let Some(rule) = RULES.iter().find(|rule| matches(rule)) {
         return rule.kind;
     }

@@ -149,8 +149,14 @@ mod tests {
         let raw = r#"{"_disk0":{"read_bytes":1,"write_bytes":2,"read_ops":3,"write_ops":4,"read_latency_min":18446744073709551615},
             "_net1":{"rx_bytes":5,"tx_bytes":6,"rx_frames":7,"tx_frames":8},"_odd":{"x":1}}"#;
         let sorted = counters(&serde_json::from_str(raw).expect("counters"));
-        assert_eq!(sorted.disks["_disk0"], DiskCounters { read_bytes: 1, write_bytes: 2, read_ops: 3, write_ops: 4 });
-        assert_eq!(sorted.nets["_net1"], NetCounters { rx_bytes: 5, tx_bytes: 6, rx_frames: 7, tx_frames: 8 });
+        assert_eq!(
+            sorted.disks["_disk0"],
+            DiskCounters { read_bytes: 1, write_bytes: 2, read_ops: 3, write_ops: 4 }
+        );
+        assert_eq!(
+            sorted.nets["_net1"],
+            NetCounters { rx_bytes: 5, tx_bytes: 6, rx_frames: 7, tx_frames: 8 }
+        );
         assert_eq!(sorted.disks.len() + sorted.nets.len(), 2);
     }
 }

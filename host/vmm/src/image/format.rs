@@ -41,7 +41,9 @@ const SECTOR_BYTES: u64 = 512;
 pub(crate) enum FormatError {
     #[error("it is empty")]
     Empty,
-    #[error("its length of {len} bytes is not a multiple of 512: a raw image cut off, or no disk image at all")]
+    #[error(
+        "its length of {len} bytes is not a multiple of 512: a raw image cut off, or no disk image at all"
+    )]
     OddLength { len: u64 },
     #[error("its qcow2 header is cut off or contradicts itself ({what})")]
     BadHeader { what: &'static str },
@@ -64,7 +66,11 @@ pub(crate) fn probe(head: &[u8], len: u64) -> Result<(ImageFormat, u64), FormatE
         return Err(FormatError::Empty);
     }
     if !head.starts_with(&QCOW2_MAGIC) {
-        return if len % SECTOR_BYTES == 0 { Ok((ImageFormat::Raw, len)) } else { Err(FormatError::OddLength { len }) };
+        return if len.is_multiple_of(SECTOR_BYTES) {
+            Ok((ImageFormat::Raw, len))
+        } else {
+            Err(FormatError::OddLength { len })
+        };
     }
     probe_qcow2(head, len).map(|size| (ImageFormat::Qcow2, size))
 }

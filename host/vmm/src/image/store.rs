@@ -333,10 +333,15 @@ impl Inner {
     }
 
     /// Copies the source to a temporary file in the store and hashes what was copied.
-    fn copy_in(&self, source: &mut File, path: &Path) -> Result<(tempfile::NamedTempFile, Digest), ImageError> {
+    fn copy_in(
+        &self,
+        source: &mut File,
+        path: &Path,
+    ) -> Result<(tempfile::NamedTempFile, Digest), ImageError> {
         let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
         let write_error = |source| ImageError::Write { path: self.dir.clone(), source };
-        let mut temp = tempfile::Builder::new().prefix(TEMP_PREFIX).tempfile_in(&self.dir).map_err(write_error)?;
+        let mut temp =
+            tempfile::Builder::new().prefix(TEMP_PREFIX).tempfile_in(&self.dir).map_err(write_error)?;
         let digest = if rustix::fs::ioctl_ficlone(temp.as_file(), &*source).is_ok() {
             temp.as_file_mut().seek(SeekFrom::Start(0)).map_err(write_error)?;
             hash_stream(temp.as_file_mut(), |_| Ok(())).map_err(write_error)?
@@ -439,7 +444,9 @@ impl Inner {
     }
 
     fn note_source(&self, digest: Digest, path: &Path, stamp: Stamp) {
-        let Ok(path) = fs::canonicalize(path) else { return };
+        let Ok(path) = fs::canonicalize(path) else {
+            return;
+        };
         if let Some(mut side) = SideFile::load(&self.side_of(digest)) {
             side.note_source(path, stamp);
             side.save(&self.side_of(digest));
@@ -455,7 +462,9 @@ impl Inner {
         for entry in fs::read_dir(&self.dir).map_err(write_error(&self.dir))?.flatten() {
             let name = entry.file_name();
             let digest = name.to_str().and_then(|name| name.strip_prefix("sha256-")?.parse::<Digest>().ok());
-            let Some(digest) = digest.filter(|digest| !keep.contains(digest)) else { continue };
+            let Some(digest) = digest.filter(|digest| !keep.contains(digest)) else {
+                continue;
+            };
             let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             if held.get(&digest).is_some_and(|held| held.strong_count() > 0) {
                 continue;
@@ -476,7 +485,9 @@ fn open_source(path: &Path) -> Result<File, ImageError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(ImageError::Missing { path: path.to_path_buf() });
         }
-        Err(source) => return Err(ImageError::Read { path: path.to_path_buf(), source }),
+        Err(source) => {
+            return Err(ImageError::Read { path: path.to_path_buf(), source });
+        }
     };
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(file),

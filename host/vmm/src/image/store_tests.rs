@@ -42,7 +42,10 @@ async fn an_image_is_stored_by_digest_read_only_and_found_again() {
     let source = place.file("disk.raw", &disk());
     let digest = Digest::of(&disk());
     let image = place.store.import(&source, Some(digest)).await.expect("imported");
-    assert_eq!((image.digest(), image.format(), image.virtual_size_bytes()), (digest, ImageFormat::Raw, 300 * 1024));
+    assert_eq!(
+        (image.digest(), image.format(), image.virtual_size_bytes()),
+        (digest, ImageFormat::Raw, 300 * 1024)
+    );
     assert_eq!(fs::read(image.path()).expect("read"), disk());
     let metadata = fs::metadata(image.path()).expect("stat");
     assert_eq!(metadata.mode() & 0o777, 0o444);
@@ -60,9 +63,14 @@ async fn wrong_missing_and_useless_files_are_named_and_leave_nothing() {
     let source = place.file("disk.raw", &disk());
     let other = Digest::of(b"other");
     let error = place.store.import(&source, Some(other)).await.expect_err("wrong digest").to_string();
-    assert!(error.contains(&other.hex()) && error.contains(&Digest::of(&disk()).hex()), "both digests: {error}");
+    assert!(
+        error.contains(&other.hex()) && error.contains(&Digest::of(&disk()).hex()),
+        "both digests: {error}"
+    );
     let missing = place.dir.path().join("missing.raw");
-    assert!(matches!(place.store.import(&missing, None).await, Err(ImageError::Missing { path }) if path == missing));
+    assert!(
+        matches!(place.store.import(&missing, None).await, Err(ImageError::Missing { path }) if path == missing)
+    );
     assert!(matches!(place.store.import(place.dir.path(), None).await, Err(ImageError::NotAFile { .. })));
     let odd = place.file("odd.raw", b"odd");
     assert!(matches!(place.store.import(&odd, None).await, Err(ImageError::Unusable { .. })));
@@ -118,7 +126,8 @@ async fn no_writer_can_lock_an_image_in_use_and_prune_spares_it() {
     let place = Place::new();
     let image = place.store.import(&place.file("disk.raw", &disk()), None).await.expect("imported");
     let kernel = place.store.import_file(&place.file("kernel", b"kernel"), None).await.expect("imported");
-    let kept = place.store.import_file(&place.file("fw", b"firmware"), None).await.expect("imported").digest();
+    let kept =
+        place.store.import_file(&place.file("fw", b"firmware"), None).await.expect("imported").digest();
     let kernel_digest = kernel.digest();
     drop(kernel);
     assert_eq!(place.store.prune(vec![kept]).await.expect("pruned"), [kernel_digest]);

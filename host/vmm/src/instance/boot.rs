@@ -24,7 +24,9 @@ enum Step {
 
 /// Decides from what `vm.info` shows (`None`: no VM was described). Pure.
 fn next_step(info: Option<&VmInfo>, wanted: &Value) -> Step {
-    let Some(info) = info else { return Step::Create };
+    let Some(info) = info else {
+        return Step::Create;
+    };
     let same = lost_fields(wanted, &info.config).is_empty();
     match info.vm_state() {
         VmState::NotCreated => Step::Create,

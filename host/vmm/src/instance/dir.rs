@@ -13,7 +13,9 @@ const SOCKET_PATH_LIMIT_BYTES: usize = 107;
 #[derive(Debug, thiserror::Error)]
 pub enum DirError {
     /// A name that is no single, plain directory name.
-    #[error("\"{name}\" cannot be the name of a {what}: letters, digits, '.', '_' and '-' only, not starting with '.', at most 64")]
+    #[error(
+        "\"{name}\" cannot be the name of a {what}: letters, digits, '.', '_' and '-' only, not starting with '.', at most 64"
+    )]
     Name {
         /// `set` or `instance`.
         what: &'static str,
@@ -162,8 +164,11 @@ impl InstanceDir {
         make().map_err(|source| error("make directory", source))
     }
 
-    /// Removes the directory and all in it; nothing happens when it is gone.
-    pub(crate) fn remove(&self) -> Result<(), DirError> {
+    /// Removes the directory and all in it; nothing happens when it is gone. Blocking.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn remove(&self) -> Result<(), DirError> {
         match fs::remove_dir_all(&self.path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(DirError::Io { what: "remove", path: self.path.clone(), source })
@@ -196,8 +201,14 @@ mod tests {
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
         for name in ["", ".", "..", "a/b", "a b", "ä", ".hidden", &"x".repeat(65)] {
-            assert!(matches!(InstanceDir::new(Path::new("/d"), "set", name), Err(DirError::Name { .. })), "{name}");
-            assert!(matches!(InstanceDir::new(Path::new("/d"), name, "id"), Err(DirError::Name { .. })), "{name}");
+            assert!(
+                matches!(InstanceDir::new(Path::new("/d"), "set", name), Err(DirError::Name { .. })),
+                "{name}"
+            );
+            assert!(
+                matches!(InstanceDir::new(Path::new("/d"), name, "id"), Err(DirError::Name { .. })),
+                "{name}"
+            );
         }
         let dir = InstanceDir::new(Path::new("/d"), "web", "web-0001.a").expect("plain names");
         assert_eq!(dir.api_socket(), Path::new("/d/web/web-0001.a/api.sock"));

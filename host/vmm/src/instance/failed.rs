@@ -69,7 +69,10 @@ impl FailedLogs {
                 Err(error) => return Err(error),
             }
         }
-        Err(io::Error::new(io::ErrorKind::AlreadyExists, "a thousand failures of one instance are kept already"))
+        Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a thousand failures of one instance are kept already",
+        ))
     }
 
     fn drop_oldest(&self) -> io::Result<()> {

@@ -161,7 +161,12 @@ pub struct VmmHost {
 impl VmmHost {
     /// Starts VMMs with `binary`, gives each a cgroup below `cgroups` if there is one, keeps logs of failures in `failed`.
     #[must_use]
-    pub fn new(binary: VmmBinary, cgroups: Option<CgroupRoot>, failed: FailedLogs, starts: StartLimiter) -> Self {
+    pub fn new(
+        binary: VmmBinary,
+        cgroups: Option<CgroupRoot>,
+        failed: FailedLogs,
+        starts: StartLimiter,
+    ) -> Self {
         Self { binary, cgroups, failed, starts }
     }
 
@@ -250,7 +255,8 @@ impl VmmHost {
         attempt.process = Some(process.clone());
 
         let socket = spec.dir.api_socket();
-        let client = VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
+        let client =
+            VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
         attempt.reached = "waiting for the VMM's socket";
         let booted = async {
             wait_for_answer(&client, &spec.id, process.pid()).await?;
@@ -434,7 +440,9 @@ async fn wait_for_answer(client: &VmmClient, id: &str, pid: i32) -> Result<(), L
                 }
                 Err(error) => match error.kind {
                     ApiErrorKind::ConnectionLost | ApiErrorKind::Timeout | ApiErrorKind::TryLater => {}
-                    _ => return Err(LaunchError::Api { id: id.to_owned(), source: error }),
+                    _ => {
+                        return Err(LaunchError::Api { id: id.to_owned(), source: error });
+                    }
                 },
             }
         }
@@ -449,7 +457,9 @@ fn exited(spec: &LaunchSpec, exit: VmmExit) -> LaunchError {
 
 fn log_tail(dir: &InstanceDir) -> String {
     let log: PathBuf = dir.vmm_log();
-    read_tail(&log, LOG_TAIL_BYTES).map(|tail| String::from_utf8_lossy(&tail).into_owned()).unwrap_or_default()
+    read_tail(&log, LOG_TAIL_BYTES)
+        .map(|tail| String::from_utf8_lossy(&tail).into_owned())
+        .unwrap_or_default()
 }
 
 fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
@@ -460,7 +470,10 @@ fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
         refuse("it has no processor")
     } else if spec.memory_bytes < 1 << 20 {
         refuse("it has less than 1 MiB of memory")
-    } else if ids.iter().any(|id| id.is_empty() || id.starts_with("__") || *id == "root" || id.starts_with("net")) {
+    } else if ids
+        .iter()
+        .any(|id| id.is_empty() || id.starts_with("__") || *id == "root" || id.starts_with("net"))
+    {
         refuse("a shared disk has an id that is empty or reserved")
     } else if ids.windows(2).any(|pair| pair[0] == pair[1]) {
         refuse("two shared disks have the same id")

@@ -69,7 +69,12 @@ fn copy_range(source: &File, target: &File, start: u64, end: u64, cancelled: &At
                 Ok(copied) => at += copied as u64,
                 Err(rustix::io::Errno::INTR) => {}
                 // Across file systems, or not supported by this one.
-                Err(rustix::io::Errno::XDEV | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+                Err(
+                    rustix::io::Errno::XDEV
+                    | rustix::io::Errno::OPNOTSUPP
+                    | rustix::io::Errno::NOSYS
+                    | rustix::io::Errno::INVAL,
+                ) => {
                     by_kernel = false;
                 }
                 Err(error) => return Err(error.into()),
@@ -79,7 +84,10 @@ fn copy_range(source: &File, target: &File, start: u64, end: u64, cancelled: &At
             let want = want.min(buffer.len());
             let read = source.read_at(&mut buffer[..want], at)?;
             if read == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the image became shorter while it was copied"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the image became shorter while it was copied",
+                ));
             }
             target.write_all_at(&buffer[..read], at)?;
             at += read as u64;

@@ -118,7 +118,7 @@ fn disk_size(backing: &Backing, wanted: Option<u64>) -> Result<u64, OverlayError
     let refuse = |why| Err(OverlayError::Size { wanted_bytes: size, why });
     match size {
         _ if size < backing.virtual_size_bytes => refuse("the golden image is larger"),
-        _ if size % 512 != 0 => refuse("not a multiple of 512"),
+        _ if !size.is_multiple_of(512) => refuse("not a multiple of 512"),
         _ if size > qcow2::MAX_SIZE_BYTES => refuse("more than 64 TiB"),
         _ => Ok(size),
     }

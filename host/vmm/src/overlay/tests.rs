@@ -23,7 +23,11 @@ fn qemu_img(args: &[&str]) -> Option<String> {
     match Command::new("qemu-img").args(args).output() {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success(), "qemu-img {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "qemu-img {args:?}: {text}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             Some(text)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -63,7 +67,10 @@ fn qemu_accepts_large_overlays_too() {
         let path = dir.path().join(format!("{size}.qcow2"));
         let plan = qcow2::plan(Path::new("/dev/null"), ImageFormat::Raw, size).expect("planned");
         qcow2::write(&path, &plan).expect("written");
-        assert!(fs::metadata(&path).expect("stat").blocks() * 512 <= 64 * 1024, "an empty overlay is small on disk");
+        assert!(
+            fs::metadata(&path).expect("stat").blocks() * 512 <= 64 * 1024,
+            "an empty overlay is small on disk"
+        );
         qemu_img(&["check", path.to_str().expect("path")]);
     }
 }
@@ -103,17 +110,23 @@ fn what_cannot_be_made_leaves_nothing() {
     // Where blocks are shared a copy is over before it can be cancelled.
     let probe = dir.path().join("probe");
     let shares = rustix::fs::ioctl_ficlone(
-        &File::create(&probe).expect("create"),
-        &File::open(&golden.path).expect("open"),
+        File::create(&probe).expect("create"),
+        File::open(&golden.path).expect("open"),
     );
     fs::remove_file(&probe).expect("remove");
     if shares.is_err() {
         assert!(matches!(error(OverlayKind::Copy, None, true), OverlayError::Io { .. }));
     }
     let gone = Backing { path: dir.path().join("missing"), ..golden.clone() };
-    assert!(matches!(prepare(dir.path(), OverlayKind::Copy, &gone, None, &go()), Err(OverlayError::Io { .. })));
+    assert!(matches!(
+        prepare(dir.path(), OverlayKind::Copy, &gone, None, &go()),
+        Err(OverlayError::Io { .. })
+    ));
     let long = Path::new("/").join("x".repeat(2000));
-    assert!(matches!(qcow2::plan(&long, ImageFormat::Raw, 512), Err(OverlayError::BackingPathTooLong { .. })));
+    assert!(matches!(
+        qcow2::plan(&long, ImageFormat::Raw, 512),
+        Err(OverlayError::BackingPathTooLong { .. })
+    ));
     assert_eq!(fs::read_dir(dir.path()).expect("dir").count(), 1, "only the golden image is there");
 }
 

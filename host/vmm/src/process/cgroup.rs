@@ -31,7 +31,6 @@ impl CgroupRoot {
     fn detect_at(mount: &Path, self_cgroup: &str) -> Result<Self, String> {
         let kind = rustix::fs::statfs(mount)
             .map_err(|error| format!("{} cannot be read: {error}", mount.display()))?;
-        #[expect(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
         if kind.f_type as i64 != CGROUP2_MAGIC {
             return Err(format!("{} is not a cgroup v2 hierarchy (v1 or hybrid)", mount.display()));
         }
@@ -119,7 +118,10 @@ mod tests {
     fn files_of_the_kernel_are_parsed() {
         assert_eq!(parse_cpu_stat("usage_usec 1234\nuser_usec 1000\n"), Some(1_234_000));
         assert_eq!(parse_cpu_stat("user_usec 1000\n"), None);
-        assert_eq!(own_v2_path("4:memory:/x\n0::/system.slice/regatta.service\n"), Some("/system.slice/regatta.service"));
+        assert_eq!(
+            own_v2_path("4:memory:/x\n0::/system.slice/regatta.service\n"),
+            Some("/system.slice/regatta.service")
+        );
         assert_eq!(own_v2_path("0::/a/regatta-vmms/web.0\n"), Some("/a"));
         assert_eq!(own_v2_path("4:memory:/x\n"), None);
     }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
-use tokio::io::Interest;
 use tokio::sync::watch;
 
 use super::cgroup::{Cgroup, CgroupRoot};
@@ -135,7 +134,11 @@ impl VmmProcess {
     ///
     /// # Errors
     /// The kernel has no more descriptors.
-    pub(crate) fn attach(pid: Pid, start_time_ticks: u64, cgroup: Option<Cgroup>) -> io::Result<Option<Self>> {
+    pub(crate) fn attach(
+        pid: Pid,
+        start_time_ticks: u64,
+        cgroup: Option<Cgroup>,
+    ) -> io::Result<Option<Self>> {
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
             Err(rustix::io::Errno::SRCH) => return Ok(None),
@@ -154,7 +157,7 @@ impl VmmProcess {
         let stat = procfs::stat(pid)
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such process in /proc"))?;
         let pidfd = Arc::new(pidfd);
-        let readable = AsyncFd::register_with_interest(Arc::clone(&pidfd), Interest::READABLE)?;
+        let readable = sys::watch_readable(Arc::clone(&pidfd))?;
         let (sender, exit) = watch::channel(None);
         tokio::spawn(wait_and_reap(readable, pid, child, cgroup.clone(), sender));
         Ok(Self { pid, start_time_ticks: stat.start_time_ticks, pidfd, exit, cgroup })

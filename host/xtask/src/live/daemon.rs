@@ -37,6 +37,8 @@ pub(crate) const POLL: Duration = Duration::from_millis(50);
 /// A daemon that this process started.
 pub(crate) struct Daemon {
     binary: PathBuf,
+    /// Where commands are run: paths in them are shown as a user of the workspace types them.
+    root: PathBuf,
     data: PathBuf,
     log: PathBuf,
     child: Child,
@@ -44,13 +46,16 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Starts `binary serve` on the data directory `data`, and waits until it answers.
-    pub(crate) async fn start(binary: &Path, data: &Path, log: &Path, vmm: Option<&str>) -> Result<Self> {
+    pub(crate) async fn start(
+        binary: &Path,
+        root: &Path,
+        data: &Path,
+        log: &Path,
+        vmm: &str,
+    ) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
         let mut command = Command::new(binary);
-        command.arg("serve").arg("--data").arg(data);
-        if let Some(vmm) = vmm {
-            command.args(["--vmm", vmm]);
-        }
+        command.arg("serve").arg("--data").arg(data).args(["--vmm", vmm]);
         command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -59,8 +64,13 @@ impl Daemon {
             .process_group(0)
             .kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut daemon =
-            Self { binary: binary.to_owned(), data: data.to_owned(), log: log.to_owned(), child };
+        let mut daemon = Self {
+            binary: binary.to_owned(),
+            root: root.to_owned(),
+            data: data.to_owned(),
+            log: log.to_owned(),
+            child,
+        };
         daemon.await_answer().await?;
         Ok(daemon)
     }
@@ -88,7 +98,7 @@ impl Daemon {
 
     /// Where the daemon listens.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.data.join("regatta.sock")
+        self.data.join("api.sock")
     }
 
     /// GET of a path of the API.
@@ -125,6 +135,7 @@ impl Daemon {
         let shown = arguments.join(" ");
         let output = Command::new(&self.binary)
             .args(arguments)
+            .current_dir(&self.root)
             .arg("--data")
             .arg(&self.data)
             .stdin(Stdio::null())

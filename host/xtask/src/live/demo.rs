@@ -1,7 +1,7 @@
 //! The demo itself: a set, a tide of requests, a policy swapped half-way, and the proof.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,9 +19,11 @@ use crate::view::{Frame, History, Sample, SetView, ms};
 /// Name of the set in the quickstart manifest.
 const SET: &str = "web";
 
-/// The policy that takes over half-way, and its parameters.
-const SECOND_POLICY: (&str, &str) =
-    ("step", r#"{"metric":"utilization","steps":[{"above":0.75,"change":1},{"below":0.35,"change":-1}]}"#);
+/// The policy that takes over half-way.
+const SECOND_POLICY: &str = "step";
+
+/// Its parameters, as `regatta policy swap --params` takes them, from the root of the workspace.
+const SECOND_PARAMS: &str = "@examples/quickstart/step.json";
 
 /// Requests per second at ebb and at flood.
 const RATES: (f64, f64) = (40.0, 450.0);
@@ -72,8 +74,7 @@ impl Watch<'_> {
 }
 
 /// Applies the manifest and waits until the set's first instances serve.
-pub(crate) async fn apply(daemon: &Daemon, manifest: &Path) -> Result<SetSummary> {
-    let file = manifest.to_str().context("the manifest's path is not UTF-8")?;
+pub(crate) async fn apply(daemon: &Daemon, file: &str) -> Result<SetSummary> {
     println!("      $ regatta apply -f {file}");
     daemon.cli(&["apply", "-f", file]).await?;
     let deadline = Instant::now() + READY_LIMIT;
@@ -164,9 +165,10 @@ async fn settle(watch: &mut Watch<'_>, tally: &Tally, swap: Option<&SwapOutcome>
 }
 
 async fn swap_policy(daemon: &Daemon, screen: &mut Screen) -> Result<SwapOutcome> {
-    let (name, params) = SECOND_POLICY;
-    screen.say(format_args!("  $ regatta policy swap {SET} {name} --params '{params}'"));
-    let answer = daemon.cli(&["policy", "swap", SET, name, "--params", params, "-o", "json"]).await?;
+    let mut arguments = vec!["policy", "swap", SET, SECOND_POLICY, "--params", SECOND_PARAMS];
+    screen.say(format_args!("  $ regatta {}", arguments.join(" ")));
+    arguments.extend(["-o", "json"]);
+    let answer = daemon.cli(&arguments).await?;
     let swap: SwapOutcome =
         serde_json::from_str(&answer).context("the answer of the swap is not what was expected")?;
     screen.say(format_args!(

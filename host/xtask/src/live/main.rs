@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 mod daemon;
 mod demo;
@@ -44,7 +44,7 @@ struct Args {
     seconds: u64,
     /// Passed on to `regatta serve`.
     #[arg(long)]
-    vmm: Option<String>,
+    vmm: String,
     /// Leave the daemon and the set running.
     #[arg(long)]
     keep: bool,
@@ -84,12 +84,13 @@ impl Place {
 
 /// Runs the demo; returns whether everything it claims was seen.
 async fn run(args: &Args) -> Result<bool> {
+    let mut signals = Signals::catch()?;
     let place = Place::create(args)?;
     let binary = args.bin.join("regatta");
     println!("[4/6] starting the daemon");
     let started = tokio::select! {
-        started = Daemon::start(&binary, &place.data, &place.log, args.vmm.as_deref()) => started,
-        signal = interrupted() => Err(signal),
+        started = Daemon::start(&binary, &args.root, &place.data, &place.log, &args.vmm) => started,
+        ended = signals.wait() => Err(ended),
     };
     let daemon = match started {
         Ok(daemon) => daemon,
@@ -100,7 +101,7 @@ async fn run(args: &Args) -> Result<bool> {
     };
     let outcome = tokio::select! {
         outcome = steps(args, &daemon, &place) => outcome,
-        signal = interrupted() => Err(signal),
+        ended = signals.wait() => Err(ended),
     };
     if args.keep && outcome.is_ok() {
         keep(daemon, &binary, &place.data);
@@ -115,7 +116,7 @@ async fn run(args: &Args) -> Result<bool> {
 }
 
 async fn steps(args: &Args, daemon: &Daemon, place: &Place) -> Result<bool> {
-    let set = demo::apply(daemon, &args.root.join("examples/quickstart/set.yaml")).await?;
+    let set = demo::apply(daemon, "examples/quickstart/set.yaml").await?;
     println!("[5/6] driving load up and down for {} s", args.seconds);
     let outcome = demo::play(daemon, &set, Duration::from_secs(args.seconds)).await?;
     println!("[6/6] why it scaled, and the summary");
@@ -123,17 +124,31 @@ async fn steps(args: &Args, daemon: &Daemon, place: &Place) -> Result<bool> {
     Ok(demo::report(&outcome, std::slice::from_ref(&place.log)))
 }
 
-/// Ends with an error on Ctrl-C or SIGTERM.
-async fn interrupted() -> anyhow::Error {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        // Without a handler the default applies: the process just ends.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => anyhow::anyhow!("interrupted"),
-        _ = terminate.recv() => anyhow::anyhow!("terminated"),
+/// The signals that end the demo early. Caught from the begin on, so that none is lost between
+/// two waits.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let caught = |kind| signal(kind).context("cannot catch signals");
+        Ok(Self {
+            interrupt: caught(SignalKind::interrupt())?,
+            terminate: caught(SignalKind::terminate())?,
+            hang_up: caught(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one; what it means is an error for whatever was under way.
+    async fn wait(&mut self) -> anyhow::Error {
+        tokio::select! {
+            _ = self.interrupt.recv() => anyhow!("interrupted"),
+            _ = self.terminate.recv() => anyhow!("terminated"),
+            _ = self.hang_up.recv() => anyhow!("the terminal is gone"),
+        }
     }
 }
 
@@ -157,7 +172,7 @@ async fn clean_up(args: &Args, daemon: Daemon, place: &Place) {
 /// The programs that the demo starts, directly or through the daemon.
 fn programs(args: &Args) -> Vec<PathBuf> {
     let own = ["regatta", "regatta-chsim"].map(|name| args.bin.join(name));
-    let given = args.vmm.as_deref().and_then(|vmm| vmm.split_once('=')).map(|(_, path)| PathBuf::from(path));
+    let given = args.vmm.split_once('=').map(|(_, path)| PathBuf::from(path));
     own.into_iter().chain(given).filter_map(|path| path.canonicalize().ok()).collect()
 }
 

@@ -41,6 +41,7 @@ impl Profile {
     }
 
     /// Its whole length.
+    #[cfg(test)]
     pub(crate) fn length(&self) -> Duration {
         Duration::from_secs_f64(self.segments.iter().map(|segment| segment.seconds).sum())
     }

@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_log_line_shows_the_states() {
-        let line = with_frame(Frame::line);
+        let line = with_frame(|frame| frame.line());
         assert!(line.contains("[1 booting, 3 in-service]"), "{line}");
     }
 
