@@ -32,6 +32,8 @@ pub(crate) struct Canned {
     pub(crate) script: Mutex<VecDeque<Option<SetSummary>>>,
     /// The event log.
     pub(crate) events: Mutex<Vec<EventEntry>>,
+    /// Lets a swap to `slow` go on.
+    pub(crate) released: Notify,
     /// Rung when an event is added.
     pub(crate) rung: Notify,
 }
@@ -357,10 +359,7 @@ impl Control for Canned {
     async fn scale(&self, set: &str, capacity: u32, actor: &str) -> Answer<SetSummary> {
         self.note(format!("scale {set} {capacity} by {actor}"));
         if capacity > 10 {
-            return Err(ApiError::invalid(
-                format!("{capacity} is more than the max of {set}, 10"),
-                Vec::new(),
-            ));
+            return Err(ApiError::conflict(format!("{capacity} is more than the max of {set}, 10")));
         }
         Ok(SetSummary { desired: capacity, ..web() })
     }
@@ -379,8 +378,13 @@ impl Control for Canned {
             module.map_or_else(|| "none".to_owned(), |module| format!("{} characters", module.len()));
         let params = params.map_or_else(|| "as they are".to_owned(), |params| params.to_string());
         self.note(format!("swap {set} to {source}, module {module}, params {params} by {actor}"));
-        if source == "panic" {
-            panic!("as the test wants");
+        match source.as_str() {
+            "panic" => panic!("as the test wants"),
+            "slow" => {
+                self.released.notified().await;
+                self.note("the slow swap is done".to_owned());
+            }
+            _ => {}
         }
         Ok(SwapOutcome {
             from: policy("target-tracking", 2),

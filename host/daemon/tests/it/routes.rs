@@ -1,11 +1,13 @@
 //! The routes over raw HTTP: statuses, headers and bodies.
 
+use std::time::Duration;
+
 use regatta::api::types::{ApiError, ErrorCode};
 use regatta::api::{BODY_LIMIT_BYTES, Client, ClientError};
 use reqwest::{Method, StatusCode, header};
 
 use crate::canned::Canned;
-use crate::harness::{Server, me};
+use crate::harness::{Server, me, wait_until};
 
 /// Sends a request and gives status and body.
 pub(crate) fn ask(server: &Server, method: Method, path: &str, json: Option<&str>) -> (StatusCode, String) {
@@ -71,7 +73,9 @@ fn the_code_of_an_error_decides_its_status() {
     let server = Server::start(Canned::with_web());
     let refused = |method, path: &str, json| refused(&server, method, path, json).0;
     assert_eq!(refused(Method::GET, "/v1/sets/none", None), 404);
-    assert_eq!(refused(Method::POST, "/v1/sets/web/scale", Some("{\"capacity\": 11}")), 422);
+    assert_eq!(refused(Method::POST, "/v1/sets/web/scale", Some("{\"capacity\": 11}")), 409);
+    let broken = r#"{"source": "s", "base_dir": "/", "text": "broken"}"#;
+    assert_eq!(refused(Method::POST, "/v1/apply", Some(broken)), 422);
     assert_eq!(refused(Method::POST, "/v1/sets/web/policy/rollback", None), 409);
     let apply = r#"{"source": "s", "base_dir": "/", "text": "full disk"}"#;
     assert_eq!(refused(Method::POST, "/v1/apply", Some(apply)), 503);
@@ -101,6 +105,30 @@ fn the_caller_is_named_by_the_kernel() {
     let server = Server::start(Canned::with_web());
     ask(&server, Method::DELETE, "/v1/sets/web", None);
     assert_eq!(server.canned.called(), [format!("delete web by {}", me())]);
+}
+
+#[test]
+fn a_change_goes_to_its_end_when_its_client_goes_away() {
+    let server = Server::start(Canned::with_web());
+    let canned = &server.canned;
+    let seen = || format!("{:?}", canned.called());
+    let client = reqwest::Client::builder().unix_socket(server.socket.clone()).no_proxy().build().unwrap();
+    let swap =
+        client.post("http://regatta/v1/sets/web/policy/swap").json(&serde_json::json!({"source": "slow"}));
+    server.block_on(async {
+        let call = tokio::spawn(swap.send());
+        while canned.called().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        // Later connections are served after the end of this one was seen.
+        for _ in 0..20 {
+            Client::new(&server.socket).unwrap().status().await.unwrap();
+        }
+    });
+    canned.released.notify_one();
+    wait_until("the end of the swap", || canned.called().iter().any(|c| c == "the slow swap is done"), seen);
 }
 
 #[test]
