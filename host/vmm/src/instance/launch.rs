@@ -191,7 +191,8 @@ impl VmmHost {
 
     /// Launches an instance: waits for its turn, makes directory and root disk, starts the VMM, describes and boots the VM.
     ///
-    /// Dropping the future at any point kills the process it started and removes the directory; that is how a stop preempts a launch.
+    /// Dropping the future at any point kills the process it started and removes the directory (moments later, in the background); that is
+    /// how a stop preempts a launch.
     ///
     /// # Errors
     /// The first step that failed. Process and directory are gone by then; logs are kept if the specification says so.
@@ -219,7 +220,7 @@ impl VmmHost {
             }
             Err(error) => error,
         };
-        if let Some(process) = &attempt.process {
+        if let Some(process) = attempt.process.take() {
             process.signal(Signal::KILL);
             if tokio::time::timeout(KILL_WAIT, process.exited())
                 .await
@@ -236,8 +237,28 @@ impl VmmHost {
         if spec.keep_failed_logs && attempt.dir.is_some() {
             self.failed.keep(&spec.dir, &chain_text(&error));
         }
-        drop(attempt);
         Err(error)
+    }
+
+    /// Removes what is left of an instance whose VMM has ended: its directory and its cgroup. With `failure`, its logs are kept first, with
+    /// that text beside them. Nothing happens when nothing is left.
+    ///
+    /// # Errors
+    /// A VMM still listens in the directory (nothing was touched then), or the file system refused.
+    pub async fn discard(&self, dir: &InstanceDir, failure: Option<&str>) -> Result<(), DirError> {
+        let (this, dir) = (self.clone(), dir.clone());
+        let failure = failure.map(str::to_owned);
+        blocking(move || {
+            dir.check_unused()?;
+            if let Some(failure) = failure {
+                this.failed.keep(&dir, &failure);
+            }
+            if let Some(cgroups) = &this.cgroups {
+                cgroups.forget(&dir.flat_name());
+            }
+            dir.remove()
+        })
+        .await
     }
 
     /// Goes on with a launch that an earlier daemon left unfinished: describes and boots the VM of an adopted VMM. A VM that runs already is
@@ -349,9 +370,16 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        // Before the directory goes (fields drop after this). Reaped in the background.
-        if let Some(process) = self.process.take() {
-            process.signal(Signal::KILL);
+        let Some(process) = self.process.take() else {
+            return;
+        };
+        process.signal(Signal::KILL);
+        // A dying VMM may still write into its directory, so that goes after it; if the runtime ends before, it goes at once.
+        if let (Some(dir), Ok(runtime)) = (self.dir.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                let _ = tokio::time::timeout(KILL_WAIT, process.exited()).await;
+                drop(dir);
+            });
         }
     }
 }
@@ -369,7 +397,7 @@ impl DirGuard {
 impl Drop for DirGuard {
     fn drop(&mut self) {
         if let Some(dir) = &self.0
-            && let Err(error) = dir.remove()
+            && let Err(error) = dir.remove_dead()
         {
             tracing::warn!(instance = dir.id(), %error, "directory of a failed instance stays");
         }

@@ -78,7 +78,7 @@ impl Vmm {
     pub async fn stop(&self, grace: Duration) -> Result<Stopped, StopError> {
         let stopped = self.end(grace).await?;
         let dir = self.dir().clone();
-        let removed = tokio::task::spawn_blocking(move || dir.remove())
+        let removed = tokio::task::spawn_blocking(move || dir.remove_dead())
             .await
             .unwrap_or(Ok(()));
         removed.map_err(|source| StopError::Cleanup {
