@@ -3,131 +3,31 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::attempt::{Attempt, CancelOnDrop, DirGuard, KILL_WAIT};
 use super::boot::ensure_booted;
 use super::dir::{DirError, InstanceDir};
+use super::error::{LaunchError, chain_text};
 use super::failed::{FailedLogs, read_tail};
 use super::spec::LaunchSpec;
 use super::vmm::Vmm;
 use crate::api::config::vm_config;
-use crate::api::{ApiError, ApiErrorKind, VmmClient};
+use crate::api::{ApiErrorKind, VmmClient};
 use crate::host::VmmBinary;
 use crate::overlay::{self, Backing, OverlayError, PreparedDisk};
-use crate::process::{self, CgroupRoot, SpawnError, VmmExit, VmmProcess};
+use crate::process::{self, CgroupRoot, VmmExit, VmmProcess};
 
 /// How much of a VMM's last words an error carries.
 const LOG_TAIL_BYTES: u64 = 2048;
-/// How long a killed process may take to go before its directory is removed under it.
-const KILL_WAIT: Duration = Duration::from_secs(5);
 /// How long after a lost connection the process's end is waited for, to report the cause and not the symptom.
 const EXIT_AFTER_LOST_CONNECTION: Duration = Duration::from_millis(500);
 const PING_WITHIN: Duration = Duration::from_secs(2);
-
-/// A launch failed. Whatever it had made is gone again, but for kept logs.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// The specification makes no VM.
-    #[error("instance {id} cannot be launched: {why}")]
-    Spec {
-        /// The instance.
-        id: String,
-        /// Why not.
-        why: &'static str,
-    },
-    /// Its directory cannot be used.
-    #[error("instance {id} has no directory")]
-    Dir {
-        /// The instance.
-        id: String,
-        /// Why.
-        #[source]
-        source: DirError,
-    },
-    /// Its root disk could not be made.
-    #[error("instance {id} has no root disk")]
-    Overlay {
-        /// The instance.
-        id: String,
-        /// Why.
-        #[source]
-        source: OverlayError,
-    },
-    /// The VMM could not be started.
-    #[error("instance {id} has no VMM process")]
-    Spawn {
-        /// The instance.
-        id: String,
-        /// Why.
-        #[source]
-        source: SpawnError,
-    },
-    /// The VMM ended before the VM was booted.
-    #[error("the VMM of instance {id} ended early ({exit}){}", log_note(log_tail))]
-    Exited {
-        /// The instance.
-        id: String,
-        /// How it ended.
-        exit: VmmExit,
-        /// Its last words, at most 2 KiB.
-        log_tail: String,
-    },
-    /// Another process answers on the VMM's socket.
-    #[error(
-        "process {found} answers on the socket of instance {id}, not the VMM started as {expected}"
-    )]
-    Stranger {
-        /// The instance.
-        id: String,
-        /// The process that was started.
-        expected: i32,
-        /// The process that answered.
-        found: i64,
-    },
-    /// It took too long.
-    #[error("instance {id} was not booted within {} ms ({reached}){}", after.as_millis(), log_note(log_tail))]
-    Timeout {
-        /// The instance.
-        id: String,
-        /// The limit.
-        after: Duration,
-        /// How far it came.
-        reached: &'static str,
-        /// The VMM's last words, at most 2 KiB.
-        log_tail: String,
-    },
-    /// A call to the VMM failed.
-    #[error("the VM of instance {id} was not booted")]
-    Api {
-        /// The instance.
-        id: String,
-        /// The call's error.
-        #[source]
-        source: ApiError,
-    },
-    /// The VMM ignored part of what was sent: another version than we know.
-    #[error("the VMM of instance {id} did not keep these settings: {}", fields.join(", "))]
-    NotKept {
-        /// The instance.
-        id: String,
-        /// Paths of the settings.
-        fields: Vec<String>,
-    },
-}
-
-fn log_note(tail: &str) -> String {
-    let tail = tail.trim();
-    if tail.is_empty() {
-        String::new()
-    } else {
-        format!("; its log ends: {tail}")
-    }
-}
 
 /// Bounds how many VMMs of the host start at the same time. Clones share the bound.
 #[derive(Clone, Debug)]
@@ -352,68 +252,6 @@ impl VmmHost {
     }
 }
 
-/// What a launch has made so far; undone when dropped, unless disarmed.
-struct Attempt {
-    dir: Option<DirGuard>,
-    process: Option<VmmProcess>,
-    reached: &'static str,
-}
-
-impl Attempt {
-    fn disarm(&mut self) {
-        if let Some(dir) = self.dir.take() {
-            dir.disarm();
-        }
-        self.process = None;
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        let Some(process) = self.process.take() else {
-            return;
-        };
-        process.signal(Signal::KILL);
-        // A dying VMM may still write into its directory, so that goes after it; if the runtime ends before, it goes at once.
-        if let (Some(dir), Ok(runtime)) = (self.dir.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(async move {
-                let _ = tokio::time::timeout(KILL_WAIT, process.exited()).await;
-                drop(dir);
-            });
-        }
-    }
-}
-
-/// Removes an instance's directory when dropped, unless disarmed. Moved through blocking tasks, so that one whose launch was
-/// dropped still cleans up after itself.
-struct DirGuard(Option<InstanceDir>);
-
-impl DirGuard {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for DirGuard {
-    fn drop(&mut self) {
-        if let Some(dir) = &self.0
-            && let Err(error) = dir.remove_dead()
-        {
-            tracing::warn!(instance = dir.id(), %error, "directory of a failed instance stays");
-        }
-    }
-}
-
-/// Tells a blocking copy to stop when the launch that wants it is dropped.
-#[derive(Default)]
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 async fn make_dir_and_root(
     spec: &LaunchSpec,
     cancel: &CancelOnDrop,
@@ -592,16 +430,4 @@ fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
     } else {
         Ok(())
     }
-}
-
-/// An error with all its causes on one line.
-pub(crate) fn chain_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
