@@ -224,6 +224,41 @@ impl InstanceDir {
         Ok(())
     }
 
+    /// Frees the disk space of all but the last `keep_bytes` of each log: a guest can print without end, and the VMM never rotates. The
+    /// freed part reads as zeros; writers and readers go on undisturbed. Call it now and then.
+    ///
+    /// # Errors
+    /// A log is there but cannot be changed, or the file system cannot free parts of files.
+    pub fn limit_logs(&self, keep_bytes: u64) -> Result<(), DirError> {
+        use rustix::fs::FallocateFlags;
+        for log in [self.vmm_log(), self.serial_log(), self.events()] {
+            let error = |source| DirError::Io {
+                what: "shorten",
+                path: log.clone(),
+                source,
+            };
+            let file = match fs::File::options().write(true).open(&log) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(error)?,
+            };
+            let surplus = file
+                .metadata()
+                .map_err(error)?
+                .len()
+                .saturating_sub(keep_bytes);
+            if surplus > 0 {
+                rustix::fs::fallocate(
+                    &file,
+                    FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                    0,
+                    surplus,
+                )
+                .map_err(|errno| error(errno.into()))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The directories of all instances below `instances`, with a VMM or without. Other things there are left out.
     ///
     /// # Errors
@@ -338,6 +373,30 @@ mod tests {
         assert!(
             text.contains("109 bytes") && text.contains("at least 2"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn long_logs_give_their_space_back_and_keep_their_end() {
+        use std::os::unix::fs::MetadataExt;
+        let data = tempfile::tempdir().expect("temp dir");
+        let dir = InstanceDir::new(data.path(), "s", "i").expect("dir");
+        dir.prepare().expect("fresh");
+        let mut text = vec![b'x'; 1 << 20];
+        text.extend(b"the end");
+        fs::write(dir.serial_log(), &text).expect("write");
+        dir.limit_logs(4096).expect("shortened");
+        let metadata = fs::metadata(dir.serial_log()).expect("stat");
+        assert_eq!(metadata.len(), text.len() as u64);
+        assert!(
+            metadata.blocks() * 512 <= 16 * 1024,
+            "{} blocks",
+            metadata.blocks()
+        );
+        assert!(
+            fs::read(dir.serial_log())
+                .expect("read")
+                .ends_with(b"xxthe end")
         );
     }
 

@@ -169,26 +169,37 @@ impl VmmHost {
     pub async fn finish_launch(&self, vmm: &Vmm, spec: &LaunchSpec) -> Result<(), LaunchError> {
         check(spec)?;
         let _turn = self.starts.turn().await;
+        let mut reached = "preparing its disk";
         let work = async {
             let cancel = CancelOnDrop::default();
-            let root = existing_root(spec);
-            let root = match root {
+            let root = match existing_root(spec) {
                 None => make_root(spec, &cancel).await?,
                 some => some,
             };
-            let config = body(spec, root.as_ref())?;
-            ensure_booted(vmm.client(), &spec.id, &config, false, spec.boot_timeout).await
+            boot(
+                spec,
+                root.as_ref(),
+                vmm.process(),
+                vmm.client(),
+                false,
+                &mut reached,
+            )
+            .await
         };
-        tokio::time::timeout(spec.boot_timeout, work)
+        let result = tokio::time::timeout(spec.boot_timeout, work)
             .await
             .unwrap_or_else(|_| {
                 Err(LaunchError::Timeout {
                     id: spec.id.clone(),
                     after: spec.boot_timeout,
-                    reached: "booting again",
+                    reached,
                     log_tail: log_tail(&spec.dir),
                 })
-            })
+            });
+        if let (Ok(()), Some(root)) = (&result, &spec.root) {
+            vmm.hold_image(root.image.clone());
+        }
+        result
     }
 
     async fn run(&self, spec: &LaunchSpec, attempt: &mut Attempt) -> Result<Vmm, LaunchError> {
@@ -206,28 +217,15 @@ impl VmmHost {
             id: spec.id.clone(),
             source,
         })?;
-        attempt.reached = "waiting for the VMM's socket";
-        let booted = async {
-            wait_for_answer(&client, &spec.id, process.pid()).await?;
-            attempt.reached = "booting the VM";
-            let config = body(spec, root.as_ref())?;
-            ensure_booted(&client, &spec.id, &config, true, spec.boot_timeout).await
-        };
-        let result = tokio::select! {
-            biased;
-            result = booted => result,
-            exit = process.exited() => Err(exited(spec, exit)),
-        };
-        if let Err(error) = result {
-            if let LaunchError::Api { source, .. } = &error
-                && source.kind == ApiErrorKind::ConnectionLost
-                && let Ok(exit) =
-                    tokio::time::timeout(EXIT_AFTER_LOST_CONNECTION, process.exited()).await
-            {
-                return Err(exited(spec, exit));
-            }
-            return Err(error);
-        }
+        boot(
+            spec,
+            root.as_ref(),
+            &process,
+            &client,
+            true,
+            &mut attempt.reached,
+        )
+        .await?;
         let image = spec.root.as_ref().map(|root| root.image.clone());
         Ok(Vmm::new(spec.dir.clone(), process, client, image))
     }
@@ -250,6 +248,36 @@ impl VmmHost {
             }
         })
     }
+}
+
+/// Waits for the VMM to answer, then has it boot the VM. Ends early when the process does.
+async fn boot(
+    spec: &LaunchSpec,
+    root: Option<&PreparedDisk>,
+    process: &VmmProcess,
+    client: &VmmClient,
+    fresh: bool,
+    reached: &mut &'static str,
+) -> Result<(), LaunchError> {
+    let steps = async {
+        *reached = "waiting for the VMM's socket";
+        wait_for_answer(client, &spec.id, process.pid()).await?;
+        *reached = "booting the VM";
+        let config = body(spec, root)?;
+        ensure_booted(client, &spec.id, &config, fresh, spec.boot_timeout).await
+    };
+    let result = tokio::select! {
+        biased;
+        result = steps => result,
+        exit = process.exited() => Err(exited(spec, exit)),
+    };
+    if let Err(LaunchError::Api { source, .. }) = &result
+        && source.kind == ApiErrorKind::ConnectionLost
+        && let Ok(exit) = tokio::time::timeout(EXIT_AFTER_LOST_CONNECTION, process.exited()).await
+    {
+        return Err(exited(spec, exit));
+    }
+    result
 }
 
 async fn make_dir_and_root(
