@@ -9,17 +9,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, ImageStore, InstanceDir, LaunchSpec, OverlayKind,
-    RootDisk, StartLimiter, VmmBinary, VmmHost,
+    BinaryRequest, BootSource, FailedLogs, ImageStore, InstanceDir, LaunchSpec, OverlayKind, RootDisk,
+    StartLimiter, VmmBinary, VmmHost,
 };
 
 #[tokio::main]
 async fn main() {
     let mut args = std::env::args().skip(1);
     let vmm = PathBuf::from(args.next().expect("usage: launch_many VMM [COUNT]"));
-    let count: usize = args
-        .next()
-        .map_or(200, |text| text.parse().expect("a number"));
+    let count: usize = args.next().map_or(200, |text| text.parse().expect("a number"));
     let data = tempfile::tempdir().expect("temp dir");
     std::fs::write(data.path().join("kernel"), vec![0; 4096]).expect("kernel");
     std::fs::write(data.path().join("golden.raw"), vec![0; 1 << 20]).expect("image");
@@ -35,16 +33,11 @@ async fn main() {
 }
 
 async fn launch_all(vmm: &Path, data: &Path, count: usize) -> Duration {
-    let binary = VmmBinary::resolve(&BinaryRequest::Path(vmm.to_path_buf()))
-        .expect("VMM")
-        .0;
+    let binary = VmmBinary::resolve(&BinaryRequest::Path(vmm.to_path_buf())).expect("VMM").0;
     let failed = FailedLogs::new(&data.join("failed"), 5);
     let host = VmmHost::new(binary, None, failed, StartLimiter::default());
     let store = ImageStore::open(&data.join("images")).expect("store");
-    let image = store
-        .import(&data.join("golden.raw"), None)
-        .await
-        .expect("image");
+    let image = store.import(&data.join("golden.raw"), None).await.expect("image");
 
     let start = Instant::now();
     let launches: Vec<_> = (0..count)
@@ -60,11 +53,7 @@ async fn launch_all(vmm: &Path, data: &Path, count: usize) -> Duration {
                     initramfs: None,
                     cmdline: String::new(),
                 },
-                root: Some(RootDisk {
-                    image: image.clone(),
-                    overlay: OverlayKind::Qcow2,
-                    size_bytes: None,
-                }),
+                root: Some(RootDisk { image: image.clone(), overlay: OverlayKind::Qcow2, size_bytes: None }),
                 shared_disks: Vec::new(),
                 taps: Vec::new(),
                 boot_timeout: Duration::from_secs(60),
@@ -87,9 +76,7 @@ async fn launch_all(vmm: &Path, data: &Path, count: usize) -> Duration {
 
 fn bare_loop(vmm: &Path, data: &Path, count: usize) -> Duration {
     let start = Instant::now();
-    let running: Vec<Bare> = (0..count)
-        .map(|number| Bare::boot(vmm, data, number))
-        .collect();
+    let running: Vec<Bare> = (0..count).map(|number| Bare::boot(vmm, data, number)).collect();
     let took = start.elapsed();
     drop(running);
     took
@@ -115,10 +102,7 @@ impl Bare {
             }
         };
         let kernel = data.join("kernel");
-        let body = format!(
-            r#"{{"payload":{{"kernel":"{}"}},"console":{{"mode":"Off"}}}}"#,
-            kernel.display()
-        );
+        let body = format!(r#"{{"payload":{{"kernel":"{}"}},"console":{{"mode":"Off"}}}}"#, kernel.display());
         put(&mut stream, "vm.create", &body);
         put(&mut stream, "vm.boot", "");
         Self(child)
@@ -134,20 +118,12 @@ impl Drop for Bare {
 
 fn put(stream: &mut UnixStream, call: &str, body: &str) {
     let length = body.len();
-    write!(
-        stream,
-        "PUT /api/v1/{call} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .expect("write");
+    write!(stream, "PUT /api/v1/{call} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}").expect("write");
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         stream.read_exact(&mut byte).expect("read");
         answer.push(byte[0]);
     }
-    assert!(
-        answer.starts_with(b"HTTP/1.1 204"),
-        "{call}: {}",
-        String::from_utf8_lossy(&answer)
-    );
+    assert!(answer.starts_with(b"HTTP/1.1 204"), "{call}: {}", String::from_utf8_lossy(&answer));
 }

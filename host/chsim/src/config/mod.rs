@@ -77,10 +77,7 @@ pub(crate) struct VmConfig {
 impl VmConfig {
     /// The kernel command line; empty when there is none.
     pub(crate) fn cmdline(&self) -> &str {
-        self.payload
-            .as_ref()
-            .and_then(|payload| payload.cmdline.as_deref())
-            .unwrap_or_default()
+        self.payload.as_ref().and_then(|payload| payload.cmdline.as_deref()).unwrap_or_default()
     }
 
     /// Removes the device with this id from every list; says whether there was one. Console, random source, balloon
@@ -92,10 +89,7 @@ impl VmConfig {
             list.retain(|device| device.id() != Some(id));
             list.len() != before
         }
-        let vsock = self
-            .vsock
-            .as_ref()
-            .is_some_and(|vsock| vsock.id() == Some(id));
+        let vsock = self.vsock.as_ref().is_some_and(|vsock| vsock.id() == Some(id));
         if vsock {
             self.vsock = None;
         }
@@ -169,13 +163,9 @@ mod tests {
     #[test]
     fn unknown_fields_are_ignored_and_duplicate_ones_refused() {
         serde_json::from_str::<VmConfig>(r#"{"bogus":1}"#).unwrap();
-        let error =
-            serde_json::from_str::<DiskConfig>(r#"{"path":"/x","vhost_socket":null,"path":null}"#)
-                .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "duplicate field `path` at line 1 column 39"
-        );
+        let error = serde_json::from_str::<DiskConfig>(r#"{"path":"/x","vhost_socket":null,"path":null}"#)
+            .unwrap_err();
+        assert_eq!(error.to_string(), "duplicate field `path` at line 1 column 39");
     }
 
     #[test]

@@ -71,26 +71,14 @@ impl InstanceDir {
         check_name("set", set)?;
         check_name("instance", id)?;
         let path = std::path::absolute(instances)
-            .map_err(|source| DirError::Io {
-                what: "resolve",
-                path: instances.to_path_buf(),
-                source,
-            })?
+            .map_err(|source| DirError::Io { what: "resolve", path: instances.to_path_buf(), source })?
             .join(set)
             .join(id);
-        let dir = Self {
-            path,
-            set: set.to_owned(),
-            id: id.to_owned(),
-        };
+        let dir = Self { path, set: set.to_owned(), id: id.to_owned() };
         let socket = dir.api_socket();
         let len = socket.as_os_str().as_bytes().len();
         if len > SOCKET_PATH_LIMIT_BYTES {
-            return Err(DirError::PathTooLong {
-                socket,
-                len,
-                limit: SOCKET_PATH_LIMIT_BYTES,
-            });
+            return Err(DirError::PathTooLong { socket, len, limit: SOCKET_PATH_LIMIT_BYTES });
         }
         Ok(dir)
     }
@@ -156,18 +144,13 @@ impl InstanceDir {
 
     /// Makes the directory, empty, readable only by us. Leftovers of a dead VMM are removed.
     pub(crate) fn prepare(&self) -> Result<(), DirError> {
-        let error = |what, source| DirError::Io {
-            what,
-            path: self.path.clone(),
-            source,
-        };
+        let error = |what, source| DirError::Io { what, path: self.path.clone(), source };
         match self.make() {
             Err(found) if found.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.map_err(|source| error("make directory", source)),
         }
         self.remove()?;
-        self.make()
-            .map_err(|source| error("make directory", source))
+        self.make().map_err(|source| error("make directory", source))
     }
 
     fn make(&self) -> io::Result<()> {
@@ -186,11 +169,11 @@ impl InstanceDir {
         }
     }
 
-    /// Removes the directory and all in it, and the set's directory with its last instance. Nothing happens when it is gone.
+    /// Removes the directory and all in it, and the set's directory with its last instance. Nothing happens when it is gone. Blocking.
     ///
     /// # Errors
     /// A VMM listens on the socket in it, or the file system refused.
-    pub(crate) fn remove(&self) -> Result<(), DirError> {
+    pub fn remove(&self) -> Result<(), DirError> {
         self.check_unused()?;
         self.remove_dead()
     }
@@ -198,9 +181,7 @@ impl InstanceDir {
     /// Fails if a VMM listens in the directory.
     pub(crate) fn check_unused(&self) -> Result<(), DirError> {
         if is_listening(&self.api_socket()) {
-            return Err(DirError::InUse {
-                path: self.path.clone(),
-            });
+            return Err(DirError::InUse { path: self.path.clone() });
         }
         Ok(())
     }
@@ -209,11 +190,7 @@ impl InstanceDir {
     pub(crate) fn remove_dead(&self) -> Result<(), DirError> {
         match fs::remove_dir_all(&self.path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(DirError::Io {
-                    what: "remove",
-                    path: self.path.clone(),
-                    source,
-                });
+                return Err(DirError::Io { what: "remove", path: self.path.clone(), source });
             }
             _ => {}
         }
@@ -232,20 +209,12 @@ impl InstanceDir {
     pub fn limit_logs(&self, keep_bytes: u64) -> Result<(), DirError> {
         use rustix::fs::FallocateFlags;
         for log in [self.vmm_log(), self.serial_log(), self.events()] {
-            let error = |source| DirError::Io {
-                what: "shorten",
-                path: log.clone(),
-                source,
-            };
+            let error = |source| DirError::Io { what: "shorten", path: log.clone(), source };
             let file = match fs::File::options().write(true).open(&log) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(error)?,
             };
-            let surplus = file
-                .metadata()
-                .map_err(error)?
-                .len()
-                .saturating_sub(keep_bytes);
+            let surplus = file.metadata().map_err(error)?.len().saturating_sub(keep_bytes);
             if surplus > 0 {
                 rustix::fs::fallocate(
                     &file,
@@ -265,24 +234,12 @@ impl InstanceDir {
     /// A directory cannot be read.
     pub fn list(instances: &Path) -> Result<Vec<Self>, DirError> {
         let read = |path: &Path| match fs::read_dir(path) {
-            Ok(entries) => Ok(entries
-                .flatten()
-                .map(|entry| entry.file_name())
-                .collect::<Vec<_>>()),
+            Ok(entries) => Ok(entries.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>()),
             // Gone since its name was read, or never there, or a file.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Ok(Vec::new())
             }
-            Err(source) => Err(DirError::Io {
-                what: "read",
-                path: path.to_path_buf(),
-                source,
-            }),
+            Err(source) => Err(DirError::Io { what: "read", path: path.to_path_buf(), source }),
         };
         let mut found = Vec::new();
         for set in read(instances)? {
@@ -304,20 +261,14 @@ impl InstanceDir {
 pub(crate) fn is_listening(socket: &Path) -> bool {
     match std::os::unix::net::UnixStream::connect(socket) {
         Ok(_) => true,
-        Err(error) => !matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-        ),
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
     }
 }
 
 fn check_name(what: &'static str, name: &str) -> Result<(), DirError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(DirError::Name {
-            what,
-            name: name.chars().take(100).collect(),
-        });
+        return Err(DirError::Name { what, name: name.chars().take(100).collect() });
     }
     Ok(())
 }
@@ -330,50 +281,28 @@ mod tests {
     fn names_that_lead_elsewhere_are_refused() {
         for name in ["", ".", "..", "a/b", "a b", "ä", ".hidden", &"x".repeat(65)] {
             assert!(
-                matches!(
-                    InstanceDir::new(Path::new("/d"), "set", name),
-                    Err(DirError::Name { .. })
-                ),
+                matches!(InstanceDir::new(Path::new("/d"), "set", name), Err(DirError::Name { .. })),
                 "{name}"
             );
             assert!(
-                matches!(
-                    InstanceDir::new(Path::new("/d"), name, "id"),
-                    Err(DirError::Name { .. })
-                ),
+                matches!(InstanceDir::new(Path::new("/d"), name, "id"), Err(DirError::Name { .. })),
                 "{name}"
             );
         }
         let dir = InstanceDir::new(Path::new("/d"), "web", "web-0001.a").expect("plain names");
         assert_eq!(dir.api_socket(), Path::new("/d/web/web-0001.a/api.sock"));
-        assert_eq!(
-            InstanceDir::of_socket(Path::new("/d"), &dir.api_socket()),
-            Some(dir)
-        );
-        assert_eq!(
-            InstanceDir::of_socket(Path::new("/d"), Path::new("/d/web/other.sock")),
-            None
-        );
-        assert_eq!(
-            InstanceDir::of_socket(Path::new("/e"), Path::new("/d/web/i/api.sock")),
-            None
-        );
+        assert_eq!(InstanceDir::of_socket(Path::new("/d"), &dir.api_socket()), Some(dir));
+        assert_eq!(InstanceDir::of_socket(Path::new("/d"), Path::new("/d/web/other.sock")), None);
+        assert_eq!(InstanceDir::of_socket(Path::new("/e"), Path::new("/d/web/i/api.sock")), None);
     }
 
     #[test]
     fn a_path_too_long_for_a_socket_says_by_how_much() {
-        let fits = format!(
-            "/{}",
-            "d".repeat(SOCKET_PATH_LIMIT_BYTES - "//s/i/api.sock".len())
-        );
+        let fits = format!("/{}", "d".repeat(SOCKET_PATH_LIMIT_BYTES - "//s/i/api.sock".len()));
         InstanceDir::new(Path::new(&fits), "s", "i").expect("107 bytes fit");
-        let error =
-            InstanceDir::new(Path::new(&format!("{fits}dd")), "s", "i").expect_err("109 bytes");
+        let error = InstanceDir::new(Path::new(&format!("{fits}dd")), "s", "i").expect_err("109 bytes");
         let text = error.to_string();
-        assert!(
-            text.contains("109 bytes") && text.contains("at least 2"),
-            "{text}"
-        );
+        assert!(text.contains("109 bytes") && text.contains("at least 2"), "{text}");
     }
 
     #[test]
@@ -388,16 +317,8 @@ mod tests {
         dir.limit_logs(4096).expect("shortened");
         let metadata = fs::metadata(dir.serial_log()).expect("stat");
         assert_eq!(metadata.len(), text.len() as u64);
-        assert!(
-            metadata.blocks() * 512 <= 16 * 1024,
-            "{} blocks",
-            metadata.blocks()
-        );
-        assert!(
-            fs::read(dir.serial_log())
-                .expect("read")
-                .ends_with(b"xxthe end")
-        );
+        assert!(metadata.blocks() * 512 <= 16 * 1024, "{} blocks", metadata.blocks());
+        assert!(fs::read(dir.serial_log()).expect("read").ends_with(b"xxthe end"));
     }
 
     #[test]
@@ -415,21 +336,12 @@ mod tests {
         drop(listener);
         dir.prepare().expect("a stale socket is a leftover");
         fs::write(data.path().join("file"), "").expect("write");
-        assert_eq!(
-            InstanceDir::list(data.path()).expect("listed"),
-            std::slice::from_ref(&dir)
-        );
+        assert_eq!(InstanceDir::list(data.path()).expect("listed"), std::slice::from_ref(&dir));
         dir.remove().expect("remove");
         dir.remove().expect("remove again");
         assert!(!dir.path().exists());
-        assert!(
-            !data.path().join("s").exists(),
-            "the set's directory goes with its last instance"
-        );
+        assert!(!data.path().join("s").exists(), "the set's directory goes with its last instance");
         assert_eq!(InstanceDir::list(data.path()).expect("listed"), []);
-        assert_eq!(
-            InstanceDir::list(&data.path().join("none")).expect("listed"),
-            []
-        );
+        assert_eq!(InstanceDir::list(&data.path().join("none")).expect("listed"), []);
     }
 }

@@ -56,9 +56,7 @@ pub enum LaunchError {
         log_tail: String,
     },
     /// Another process answers on the VMM's socket.
-    #[error(
-        "process {found} answers on the socket of instance {id}, not the VMM started as {expected}"
-    )]
+    #[error("process {found} answers on the socket of instance {id}, not the VMM started as {expected}")]
     Stranger {
         /// The instance.
         id: String,
@@ -100,11 +98,7 @@ pub enum LaunchError {
 
 fn log_note(tail: &str) -> String {
     let tail = tail.trim();
-    if tail.is_empty() {
-        String::new()
-    } else {
-        format!("; its log ends: {tail}")
-    }
+    if tail.is_empty() { String::new() } else { format!("; its log ends: {tail}") }
 }
 
 /// An error with all its causes on one line.

@@ -39,9 +39,7 @@ impl StartLimiter {
     /// At most `at_once` starts at a time (at least 1).
     #[must_use]
     pub fn new(at_once: usize) -> Self {
-        Self {
-            slots: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))),
-        }
+        Self { slots: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))) }
     }
 
     async fn turn(&self) -> Option<SemaphorePermit<'_>> {
@@ -75,12 +73,7 @@ impl VmmHost {
         failed: FailedLogs,
         starts: StartLimiter,
     ) -> Self {
-        Self {
-            binary,
-            cgroups,
-            failed,
-            starts,
-        }
+        Self { binary, cgroups, failed, starts }
     }
 
     /// The VMM program.
@@ -99,11 +92,7 @@ impl VmmHost {
     pub async fn launch(&self, spec: &LaunchSpec) -> Result<Vmm, LaunchError> {
         check(spec)?;
         let _turn = self.starts.turn().await;
-        let mut attempt = Attempt {
-            dir: None,
-            process: None,
-            reached: "preparing its disk",
-        };
+        let mut attempt = Attempt { dir: None, process: None, reached: "preparing its disk" };
         let result = tokio::time::timeout(spec.boot_timeout, self.run(spec, &mut attempt)).await;
         let result = result.unwrap_or_else(|_| {
             Err(LaunchError::Timeout {
@@ -122,15 +111,8 @@ impl VmmHost {
         };
         if let Some(process) = attempt.process.take() {
             process.signal(Signal::KILL);
-            if tokio::time::timeout(KILL_WAIT, process.exited())
-                .await
-                .is_err()
-            {
-                tracing::warn!(
-                    instance = spec.id,
-                    pid = process.pid(),
-                    "killed VMM is still there"
-                );
+            if tokio::time::timeout(KILL_WAIT, process.exited()).await.is_err() {
+                tracing::warn!(instance = spec.id, pid = process.pid(), "killed VMM is still there");
             }
         }
         // A directory that was in use by another VMM is not ours to look into.
@@ -176,26 +158,16 @@ impl VmmHost {
                 None => make_root(spec, &cancel).await?,
                 some => some,
             };
-            boot(
-                spec,
-                root.as_ref(),
-                vmm.process(),
-                vmm.client(),
-                false,
-                &mut reached,
-            )
-            .await
+            boot(spec, root.as_ref(), vmm.process(), vmm.client(), false, &mut reached).await
         };
-        let result = tokio::time::timeout(spec.boot_timeout, work)
-            .await
-            .unwrap_or_else(|_| {
-                Err(LaunchError::Timeout {
-                    id: spec.id.clone(),
-                    after: spec.boot_timeout,
-                    reached,
-                    log_tail: log_tail(&spec.dir),
-                })
-            });
+        let result = tokio::time::timeout(spec.boot_timeout, work).await.unwrap_or_else(|_| {
+            Err(LaunchError::Timeout {
+                id: spec.id.clone(),
+                after: spec.boot_timeout,
+                reached,
+                log_tail: log_tail(&spec.dir),
+            })
+        });
         if let (Ok(()), Some(root)) = (&result, &spec.root) {
             vmm.hold_image(root.image.clone());
         }
@@ -213,19 +185,9 @@ impl VmmHost {
         attempt.process = Some(process.clone());
 
         let socket = spec.dir.api_socket();
-        let client = VmmClient::new(&socket).map_err(|source| LaunchError::Api {
-            id: spec.id.clone(),
-            source,
-        })?;
-        boot(
-            spec,
-            root.as_ref(),
-            &process,
-            &client,
-            true,
-            &mut attempt.reached,
-        )
-        .await?;
+        let client =
+            VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
+        boot(spec, root.as_ref(), &process, &client, true, &mut attempt.reached).await?;
         let image = spec.root.as_ref().map(|root| root.image.clone());
         Ok(Vmm::new(spec.dir.clone(), process, client, image))
     }
@@ -241,12 +203,8 @@ impl VmmHost {
         args.extend(option("--event-monitor", &spec.dir.events()));
         let name = spec.dir.flat_name();
         let cgroup = self.cgroups.as_ref().map(|root| (root, name.as_str()));
-        process::spawn(self.binary.path(), &args, &spec.dir.vmm_log(), cgroup).map_err(|source| {
-            LaunchError::Spawn {
-                id: spec.id.clone(),
-                source,
-            }
-        })
+        process::spawn(self.binary.path(), &args, &spec.dir.vmm_log(), cgroup)
+            .map_err(|source| LaunchError::Spawn { id: spec.id.clone(), source })
     }
 }
 
@@ -289,24 +247,15 @@ async fn make_dir_and_root(
     let root = root_plan(spec);
     let cancelled = Arc::clone(&cancel.0);
     blocking(move || {
-        dir.prepare().map_err(|source| LaunchError::Dir {
-            id: id.clone(),
-            source,
-        })?;
+        dir.prepare().map_err(|source| LaunchError::Dir { id: id.clone(), source })?;
         let guard = DirGuard(Some(dir.clone()));
         let root = root.map(|root| root.prepare(&dir, &cancelled)).transpose();
-        Ok((
-            guard,
-            root.map_err(|source| LaunchError::Overlay { id, source })?,
-        ))
+        Ok((guard, root.map_err(|source| LaunchError::Overlay { id, source })?))
     })
     .await
 }
 
-async fn make_root(
-    spec: &LaunchSpec,
-    cancel: &CancelOnDrop,
-) -> Result<Option<PreparedDisk>, LaunchError> {
+async fn make_root(spec: &LaunchSpec, cancel: &CancelOnDrop) -> Result<Option<PreparedDisk>, LaunchError> {
     let (dir, id, root) = (spec.dir.clone(), spec.id.clone(), root_plan(spec));
     let cancelled = Arc::clone(&cancel.0);
     blocking(move || {
@@ -323,18 +272,8 @@ struct RootPlan {
 }
 
 impl RootPlan {
-    fn prepare(
-        &self,
-        dir: &InstanceDir,
-        cancelled: &AtomicBool,
-    ) -> Result<PreparedDisk, OverlayError> {
-        overlay::prepare(
-            dir.path(),
-            self.kind,
-            &self.backing,
-            self.size_bytes,
-            cancelled,
-        )
+    fn prepare(&self, dir: &InstanceDir, cancelled: &AtomicBool) -> Result<PreparedDisk, OverlayError> {
+        overlay::prepare(dir.path(), self.kind, &self.backing, self.size_bytes, cancelled)
     }
 }
 
@@ -369,12 +308,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn body(spec: &LaunchSpec, root: Option<&PreparedDisk>) -> Result<Value, LaunchError> {
-    serde_json::to_value(vm_config(spec, root, &spec.dir.serial_log())).map_err(|_| {
-        LaunchError::Spec {
-            id: spec.id.clone(),
-            why: "a path in it is not valid UTF-8",
-        }
-    })
+    serde_json::to_value(vm_config(spec, root, &spec.dir.serial_log()))
+        .map_err(|_| LaunchError::Spec { id: spec.id.clone(), why: "a path in it is not valid UTF-8" })
 }
 
 /// Waits until the VMM answers, and makes sure that it is the process that was started. Bounded by the launch's time-out.
@@ -386,21 +321,12 @@ async fn wait_for_answer(client: &VmmClient, id: &str, pid: i32) -> Result<(), L
             match client.ping(PING_WITHIN).await {
                 Ok(ping) if ping.pid == i64::from(pid) => return Ok(()),
                 Ok(ping) => {
-                    return Err(LaunchError::Stranger {
-                        id: id.to_owned(),
-                        expected: pid,
-                        found: ping.pid,
-                    });
+                    return Err(LaunchError::Stranger { id: id.to_owned(), expected: pid, found: ping.pid });
                 }
                 Err(error) => match error.kind {
-                    ApiErrorKind::ConnectionLost
-                    | ApiErrorKind::Timeout
-                    | ApiErrorKind::TryLater => {}
+                    ApiErrorKind::ConnectionLost | ApiErrorKind::Timeout | ApiErrorKind::TryLater => {}
                     _ => {
-                        return Err(LaunchError::Api {
-                            id: id.to_owned(),
-                            source: error,
-                        });
+                        return Err(LaunchError::Api { id: id.to_owned(), source: error });
                     }
                 },
             }
@@ -411,11 +337,7 @@ async fn wait_for_answer(client: &VmmClient, id: &str, pid: i32) -> Result<(), L
 }
 
 fn exited(spec: &LaunchSpec, exit: VmmExit) -> LaunchError {
-    LaunchError::Exited {
-        id: spec.id.clone(),
-        exit,
-        log_tail: log_tail(&spec.dir),
-    }
+    LaunchError::Exited { id: spec.id.clone(), exit, log_tail: log_tail(&spec.dir) }
 }
 
 fn log_tail(dir: &InstanceDir) -> String {
@@ -426,17 +348,8 @@ fn log_tail(dir: &InstanceDir) -> String {
 }
 
 fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
-    let refuse = |why| {
-        Err(LaunchError::Spec {
-            id: spec.id.clone(),
-            why,
-        })
-    };
-    let mut ids: Vec<&str> = spec
-        .shared_disks
-        .iter()
-        .map(|disk| disk.id.as_str())
-        .collect();
+    let refuse = |why| Err(LaunchError::Spec { id: spec.id.clone(), why });
+    let mut ids: Vec<&str> = spec.shared_disks.iter().map(|disk| disk.id.as_str()).collect();
     ids.sort_unstable();
     if spec.vcpus == 0 {
         refuse("it has no processor")
@@ -449,11 +362,7 @@ fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
         refuse("a shared disk has an id that is empty or reserved")
     } else if ids.windows(2).any(|pair| pair[0] == pair[1]) {
         refuse("two shared disks have the same id")
-    } else if spec
-        .taps
-        .iter()
-        .any(|tap| tap.name.is_empty() || tap.name.len() > 15)
-    {
+    } else if spec.taps.iter().any(|tap| tap.name.is_empty() || tap.name.len() > 15) {
         refuse("the name of a network interface is empty or has more than 15 bytes")
     } else {
         Ok(())

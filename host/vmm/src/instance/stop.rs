@@ -78,13 +78,8 @@ impl Vmm {
     pub async fn stop(&self, grace: Duration) -> Result<Stopped, StopError> {
         let stopped = self.end(grace).await?;
         let dir = self.dir().clone();
-        let removed = tokio::task::spawn_blocking(move || dir.remove_dead())
-            .await
-            .unwrap_or(Ok(()));
-        removed.map_err(|source| StopError::Cleanup {
-            id: self.dir().id().to_owned(),
-            source,
-        })?;
+        let removed = tokio::task::spawn_blocking(move || dir.remove_dead()).await.unwrap_or(Ok(()));
+        removed.map_err(|source| StopError::Cleanup { id: self.dir().id().to_owned(), source })?;
         Ok(stopped)
     }
 
@@ -94,10 +89,7 @@ impl Vmm {
     /// The process cannot be killed.
     pub async fn end(&self, grace: Duration) -> Result<Stopped, StopError> {
         if let Some(exit) = self.exit_status() {
-            return Ok(Stopped {
-                how: StopHow::AlreadyGone,
-                exit,
-            });
+            return Ok(Stopped { how: StopHow::AlreadyGone, exit });
         }
         if !grace.is_zero()
             && let Some(stopped) = self.ask_guest(grace).await
@@ -107,24 +99,15 @@ impl Vmm {
         // Lets the VMM flush and close the disks; how it answers does not matter.
         let shutdown = self.client().shutdown(SHUTDOWN_WITHIN);
         if let Some(exit) = self.exit_while(shutdown).await {
-            return Ok(Stopped {
-                how: StopHow::Terminated,
-                exit,
-            });
+            return Ok(Stopped { how: StopHow::Terminated, exit });
         }
         self.process().signal(Signal::TERM);
         if let Ok(exit) = tokio::time::timeout(TERM_WITHIN, self.exited()).await {
-            return Ok(Stopped {
-                how: StopHow::Terminated,
-                exit,
-            });
+            return Ok(Stopped { how: StopHow::Terminated, exit });
         }
         self.process().signal(Signal::KILL);
         match tokio::time::timeout(KILL_WITHIN, self.exited()).await {
-            Ok(exit) => Ok(Stopped {
-                how: StopHow::Killed,
-                exit,
-            }),
+            Ok(exit) => Ok(Stopped { how: StopHow::Killed, exit }),
             Err(_) => Err(StopError::Unkillable {
                 id: self.dir().id().to_owned(),
                 pid: self.process().pid(),
@@ -147,10 +130,7 @@ impl Vmm {
                     Ok(()) => {}
                     // These leave open whether the guest was told, so it gets its time all the same.
                     Err(error)
-                        if matches!(
-                            error.kind,
-                            ApiErrorKind::Timeout | ApiErrorKind::ConnectionLost
-                        ) => {}
+                        if matches!(error.kind, ApiErrorKind::Timeout | ApiErrorKind::ConnectionLost) => {}
                     Err(_) => return,
                 }
                 // A guest that is still booting does not hear its button.
@@ -158,14 +138,8 @@ impl Vmm {
                 pause = (pause * 2).min(PRESS_AGAIN_LIMIT);
             }
         };
-        let exit = tokio::time::timeout(grace, self.exit_while(press))
-            .await
-            .ok()
-            .flatten()?;
-        Some(Stopped {
-            how: StopHow::PowerButton,
-            exit,
-        })
+        let exit = tokio::time::timeout(grace, self.exit_while(press)).await.ok().flatten()?;
+        Some(Stopped { how: StopHow::PowerButton, exit })
     }
 
     /// Runs a call unless the process ends first; how it ended, or `None` when the call came back.

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use regatta_vmm::{
-    CgroupRoot, FailedLogs, ImageError, ImageStore, InstanceDir, LaunchError, OverlayKind,
-    StartLimiter, VmmHost,
+    CgroupRoot, FailedLogs, ImageError, ImageStore, InstanceDir, LaunchError, OverlayKind, StartLimiter,
+    VmmHost,
 };
 
 use crate::support::{Data, PATIENCE, spec, vmm_binary};
@@ -30,12 +30,7 @@ async fn on_a_full_disk() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(
-        std::fs::read_dir(small.join("images"))
-            .expect("dir")
-            .count(),
-        0
-    );
+    assert_eq!(std::fs::read_dir(small.join("images")).expect("dir").count(), 0);
 
     let data = Data::new();
     let mut spec = spec(data.path(), &small.join("i"), "a");
@@ -65,15 +60,8 @@ async fn a_full_disk_leaves_nothing_half_written() {
         eprintln!("skipped: no private mount here: {said}");
         return;
     }
-    assert!(
-        ran.status.success(),
-        "{said}{}",
-        String::from_utf8_lossy(&ran.stdout)
-    );
-    assert!(
-        String::from_utf8_lossy(&ran.stdout).contains("1 passed"),
-        "nothing was run"
-    );
+    assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stdout));
+    assert!(String::from_utf8_lossy(&ran.stdout).contains("1 passed"), "nothing was run");
 }
 
 #[tokio::test]
@@ -96,16 +84,10 @@ async fn a_vmm_gets_a_cgroup_of_its_own_where_there_are_any() {
     let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
     let data = Data::new();
     let name = format!("regatta-test-{}", std::process::id());
-    let Some(parent) = mounts
-        .iter()
-        .map(|mount| Path::new(mount).join(&name))
-        .find(|parent| {
-            parent
-                .parent()
-                .is_some_and(|mount| mount.join("cgroup.controllers").exists())
-                && std::fs::create_dir(parent).is_ok()
-        })
-    else {
+    let Some(parent) = mounts.iter().map(|mount| Path::new(mount).join(&name)).find(|parent| {
+        parent.parent().is_some_and(|mount| mount.join("cgroup.controllers").exists())
+            && std::fs::create_dir(parent).is_ok()
+    }) else {
         eprintln!("skipped: no writable cgroup v2 hierarchy here");
         return;
     };
@@ -118,18 +100,14 @@ async fn a_vmm_gets_a_cgroup_of_its_own_where_there_are_any() {
     assert_eq!(members.trim(), vmm.identity().pid.to_string());
     assert!(vmm.cpu_time_ns().expect("alive") > 0);
 
-    let regatta_vmm::Adoption::Adopted(adopted) = host
-        .adopt(vmm.dir(), Some(&vmm.identity()))
-        .await
-        .expect("asked")
+    let regatta_vmm::Adoption::Adopted(adopted) =
+        host.adopt(vmm.dir(), Some(&vmm.identity())).await.expect("asked")
     else {
         panic!("not adopted");
     };
     assert!(adopted.vmm.cpu_time_ns().expect("alive") > 0);
     vmm.stop(Duration::ZERO).await.expect("stopped");
-    tokio::time::timeout(PATIENCE, adopted.vmm.exited())
-        .await
-        .expect("both handles see the end");
+    tokio::time::timeout(PATIENCE, adopted.vmm.exited()).await.expect("both handles see the end");
     assert!(!own.exists(), "the cgroup goes with its VMM");
     std::fs::remove_dir(parent.join("regatta-vmms")).expect("empty");
     std::fs::remove_dir(&parent).expect("empty");
@@ -140,25 +118,13 @@ async fn leftovers_are_found_and_discarded_with_their_logs_kept() {
     let data = Data::new();
     let vmm = data.host.launch(&data.spec("a")).await.expect("launched");
     let dir = vmm.dir().clone();
-    data.host
-        .discard(&dir, None)
-        .await
-        .expect_err("a VMM runs there");
+    data.host.discard(&dir, None).await.expect_err("a VMM runs there");
     crate::support::signal(vmm.identity().pid, rustix::process::Signal::KILL);
     vmm.exited().await;
-    assert_eq!(
-        InstanceDir::list(&data.instances()).expect("listed"),
-        std::slice::from_ref(&dir)
-    );
-    data.host
-        .discard(&dir, Some("killed by a test"))
-        .await
-        .expect("discarded");
+    assert_eq!(InstanceDir::list(&data.instances()).expect("listed"), std::slice::from_ref(&dir));
+    data.host.discard(&dir, Some("killed by a test")).await.expect("discarded");
     assert!(!data.instances().join("set").exists());
     assert_eq!(data.failures().len(), 1);
-    data.host
-        .discard(&dir, Some("again"))
-        .await
-        .expect("nothing left is no error");
+    data.host.discard(&dir, Some("again")).await.expect("nothing left is no error");
     assert_eq!(data.failures().len(), 1);
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, InstanceDir, LaunchSpec, OverlayKind, RootDisk,
-    StartLimiter, VmmBinary, VmmHost, discover,
+    BinaryRequest, BootSource, FailedLogs, InstanceDir, LaunchSpec, OverlayKind, RootDisk, StartLimiter,
+    VmmBinary, VmmHost, discover,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -13,10 +13,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The VMM under test, by `REGATTA_BIN_DIR`, else beside the test programs of this build.
 pub(crate) fn vmm_binary() -> VmmBinary {
-    let path = match (
-        std::env::var_os("CLOUD_HYPERVISOR"),
-        std::env::var_os("REGATTA_BIN_DIR"),
-    ) {
+    let path = match (std::env::var_os("CLOUD_HYPERVISOR"), std::env::var_os("REGATTA_BIN_DIR")) {
         (Some(path), _) => PathBuf::from(path),
         (None, Some(dir)) => PathBuf::from(dir).join("regatta-chsim"),
         (None, None) => {
@@ -25,14 +22,8 @@ pub(crate) fn vmm_binary() -> VmmBinary {
             target.join("regatta-chsim")
         }
     };
-    assert!(
-        path.exists(),
-        "{} is missing: build it first (cargo build -p regatta-chsim)",
-        path.display()
-    );
-    VmmBinary::resolve(&BinaryRequest::Path(path))
-        .expect("a usable VMM")
-        .0
+    assert!(path.exists(), "{} is missing: build it first (cargo build -p regatta-chsim)", path.display());
+    VmmBinary::resolve(&BinaryRequest::Path(path)).expect("a usable VMM").0
 }
 
 pub(crate) struct Data {
@@ -56,12 +47,9 @@ impl Data {
     pub(crate) fn scripted(body: &str) -> Self {
         let data = tempfile::tempdir().expect("temp dir");
         let path = data.path().join("vmm.sh");
-        let script =
-            format!("#!/bin/sh\n[ \"$1\" = --version ] && echo fake v53.0 && exit\n{body}\n");
+        let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && echo fake v53.0 && exit\n{body}\n");
         write_program(&path, &script);
-        let binary = VmmBinary::resolve(&BinaryRequest::Path(path))
-            .expect("script runs")
-            .0;
+        let binary = VmmBinary::resolve(&BinaryRequest::Path(path)).expect("script runs").0;
         let host = host(binary, data.path());
         std::fs::write(data.path().join("kernel"), kernel()).expect("kernel");
         Self { dir: data, host }
@@ -91,11 +79,7 @@ impl Data {
         }
         let store = regatta_vmm::ImageStore::open(&self.path().join("images")).expect("store");
         let image = store.import(&source, None).await.expect("imported");
-        RootDisk {
-            image,
-            overlay,
-            size_bytes: None,
-        }
+        RootDisk { image, overlay, size_bytes: None }
     }
 
     /// Process ids of the VMMs that run for instances in this data directory.
@@ -134,22 +118,12 @@ fn write_program(path: &Path, text: &str) {
         .stdin(std::process::Stdio::piped())
         .spawn()
         .expect("shell");
-    shell
-        .stdin
-        .take()
-        .expect("stdin")
-        .write_all(text.as_bytes())
-        .expect("write");
+    shell.stdin.take().expect("stdin").write_all(text.as_bytes()).expect("write");
     assert!(shell.wait().expect("shell").success());
 }
 
 fn host(binary: VmmBinary, data: &Path) -> VmmHost {
-    VmmHost::new(
-        binary,
-        None,
-        FailedLogs::new(&data.join("failed"), 5),
-        StartLimiter::default(),
-    )
+    VmmHost::new(binary, None, FailedLogs::new(&data.join("failed"), 5), StartLimiter::default())
 }
 
 pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {
@@ -202,20 +176,9 @@ pub(crate) fn raw_put(socket: &Path, call: &str, body: &str) -> u16 {
     use std::io::{Read, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("time-out");
-    let length = if body.is_empty() {
-        String::new()
-    } else {
-        format!("Content-Length: {}\r\n", body.len())
-    };
-    write!(
-        stream,
-        "PUT /api/v1/{call} HTTP/1.1\r\nHost: x\r\n{length}\r\n{body}"
-    )
-    .expect("write");
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    write!(stream, "PUT /api/v1/{call} HTTP/1.1\r\nHost: x\r\n{length}\r\n{body}").expect("write");
     let mut head = [0; 12];
     stream.read_exact(&mut head).expect("read");
-    std::str::from_utf8(&head[9..])
-        .expect("utf-8")
-        .parse()
-        .expect("status")
+    std::str::from_utf8(&head[9..]).expect("utf-8").parse().expect("status")
 }

@@ -1,0 +1,297 @@
+//! A scale set as the host understands it: checked, with defaults filled in and
+//! paths made absolute.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// A named group of identical instances.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScaleSet {
+    /// Lower-case letters, digits and `-`, at most 32 bytes, starts with a letter.
+    pub name: String,
+    /// Length of a tick, 100 ms to 1 h; default 5 s.
+    pub tick_ms: u64,
+    /// How many instances.
+    pub capacity: Capacity,
+    /// What every instance starts from.
+    pub image: Image,
+    /// What every instance is made of.
+    pub instance: InstanceTemplate,
+    /// How instances are reached.
+    pub network: Network,
+    /// When an instance is healthy.
+    pub health: Health,
+    /// Where the set's traffic comes in; none leaves the set without.
+    pub load_balancer: Option<LoadBalancer>,
+    /// Metrics taken from the guests' `/metrics`, beside the built-in ones.
+    pub metrics: Vec<GuestMetric>,
+    /// Who decides the capacity.
+    pub policy: PolicySpec,
+    /// What the host does not leave to the policy.
+    pub guards: Guards,
+    /// What happens to broken instances.
+    pub repair: Repair,
+}
+
+/// How many instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Never fewer.
+    pub min: u32,
+    /// Never more, at most 10,000.
+    pub max: u32,
+    /// At the first apply; default `min`.
+    pub initial: u32,
+}
+
+/// What every instance starts from: a disk, and a kernel or a firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The golden disk; none for a kernel with everything inside.
+    pub disk: Option<ImageDisk>,
+    /// Kernel (PVH ELF or bzImage); exactly one of kernel and firmware.
+    pub kernel: Option<FileRef>,
+    /// Initial RAM disk; needs a kernel.
+    pub initramfs: Option<FileRef>,
+    /// Kernel command line; the host appends the address (`ip=…`).
+    pub cmdline: String,
+    /// Firmware.
+    pub firmware: Option<FileRef>,
+}
+
+/// A file by path and, when given, digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRef {
+    /// Absolute path.
+    pub path: String,
+    /// SHA-256, 64 lower-case hex digits.
+    pub sha256: Option<String>,
+}
+
+/// The golden disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDisk {
+    /// The file; raw or qcow2 is seen from its content.
+    pub file: FileRef,
+    /// How an instance's own disk is made from it; default qcow2.
+    pub overlay: Overlay,
+}
+
+/// How an instance's own disk is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlay {
+    /// A qcow2 file that holds the differences.
+    Qcow2,
+    /// A raw copy, reflinked where the file system can.
+    Raw,
+}
+
+/// What every instance is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceTemplate {
+    /// Virtual CPUs, 1 to 255; default 1.
+    pub vcpus: u32,
+    /// Memory; default 512 MiB; 16 MiB to 16 TiB.
+    pub memory_bytes: u64,
+    /// From the start of the launch to healthy; default 2 min.
+    pub boot_timeout_ms: u64,
+}
+
+/// How instances are reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "kebab-case")]
+pub enum Network {
+    /// Each instance answers on a loopback address of the host, out of this
+    /// pool. For VMMs whose guests share the host's loopback.
+    Loopback {
+        /// First address of the pool, within 127.0.0.0/8.
+        base: Ipv4Addr,
+        /// Prefix length of the pool, 9 to 30.
+        prefix: u8,
+        /// Port of the guest's service; default 8080.
+        port: u16,
+    },
+}
+
+impl Network {
+    /// Port of the guest's service.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        match *self {
+            Self::Loopback { port, .. } => port,
+        }
+    }
+
+    /// Whether a listener at `address` would take an address of an instance.
+    #[must_use]
+    pub fn covers(&self, address: SocketAddr) -> bool {
+        let Self::Loopback { base, prefix, port } = *self;
+        match address.ip() {
+            _ if address.port() != port => false,
+            // The unspecified IPv6 address takes the IPv4 ones as well.
+            ip if ip.is_unspecified() => true,
+            IpAddr::V4(ip) => {
+                let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
+                u32::from(ip) & mask == u32::from(base) & mask
+            }
+            IpAddr::V6(_) => false,
+        }
+    }
+}
+
+/// When an instance is healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What is asked; none takes an instance into service once it has booted.
+    pub probe: Option<Probe>,
+    /// Time between two probes; default 5 s.
+    pub interval_ms: u64,
+    /// A probe without an answer by then has failed; default 2 s.
+    pub timeout_ms: u64,
+    /// Passes in a row that make it healthy; default 2.
+    pub healthy_threshold: u32,
+    /// Failures in a row that make it unhealthy; default 3.
+    pub unhealthy_threshold: u32,
+}
+
+/// What a health probe asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Probe {
+    /// GET; any 2xx passes.
+    Http {
+        /// Path, starts with `/`.
+        path: String,
+        /// Port; default the network's.
+        port: u16,
+    },
+    /// The connection is accepted.
+    Tcp {
+        /// Port; default the network's.
+        port: u16,
+    },
+}
+
+/// Where the set's traffic comes in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadBalancer {
+    /// Address of the TCP listener.
+    pub listen: SocketAddr,
+    /// How removed instances finish.
+    pub drain: DrainPolicy,
+    /// Connections at once, over all instances; default 10,000.
+    pub max_connections: u32,
+}
+
+/// How removed instances finish what they have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainPolicy {
+    /// Connections still open by then are cut; default 30 s.
+    pub timeout_ms: u64,
+}
+
+/// A metric taken from the guests' Prometheus text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestMetric {
+    /// Name under which policies see it.
+    pub name: String,
+    /// Name of the series, for example `guest_utilization`.
+    pub series: String,
+    /// Path of the guest's exposition; default `/metrics`.
+    pub path: String,
+    /// Counters become a rate per second; default false.
+    pub rate: bool,
+}
+
+/// Who decides the capacity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PolicySpec {
+    /// A name looked up in the policy directories, or an absolute path of a module.
+    pub module: String,
+    /// Parameters, handed over as JSON.
+    pub params: serde_json::Value,
+    /// What a decision may cost.
+    pub limits: PolicyLimits,
+}
+
+/// What a decision may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyLimits {
+    /// Fuel of one call; default 50,000,000.
+    pub fuel: u64,
+    /// Wall clock of one call; default 100 ms.
+    pub deadline_ms: u64,
+    /// Linear memory; default 64 MiB.
+    pub memory_bytes: u64,
+    /// State, reasons and victims of one outcome together; default 256 KiB.
+    pub output_bytes: u64,
+    /// Lines that one call may log; default 100.
+    pub log_lines: u32,
+}
+
+impl Default for PolicyLimits {
+    fn default() -> Self {
+        Self {
+            fuel: 50_000_000,
+            deadline_ms: 100,
+            memory_bytes: 64 << 20,
+            output_bytes: 256 << 10,
+            log_lines: 100,
+        }
+    }
+}
+
+/// What the host does not leave to the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Guards {
+    /// When the policy gives no decision.
+    pub on_failure: OnFailure,
+    /// When a metric that the policy wants has no fresh value.
+    pub missing_data: MissingData,
+}
+
+/// When the policy gives no decision. Never a scale-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Keep the size.
+    #[default]
+    Hold,
+    /// Go to this size if it is larger than the present one.
+    Static {
+        /// That size.
+        capacity: u32,
+    },
+}
+
+/// When a metric that the policy wants has no fresh value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum MissingData {
+    /// Scale-out is allowed, scale-in is not.
+    #[default]
+    NoScaleIn,
+    /// Keep the size.
+    Hold,
+    /// Go to this size if it is larger than the present one, else keep the size.
+    Default {
+        /// That size.
+        capacity: u32,
+    },
+    /// Leave it to the policy.
+    Ignore,
+}
+
+/// What happens to broken instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// Replace unhealthy instances; default true. Failed ones are always removed.
+    pub enabled: bool,
+    /// How long an instance may be unhealthy first; default 10 s.
+    pub grace_ms: u64,
+    /// Share of the capacity that is repaired at once, percent; default 5. At
+    /// least one.
+    pub max_percent: u32,
+}

@@ -1,0 +1,138 @@
+//! One call of a policy: the same code in a guest and in a native test.
+
+use serde_json::error::Category;
+
+use crate::bindings::regatta::policy::types::{Manifest, Outcome as WitOutcome};
+use crate::{Policy, Problem, Problems, Tick, log};
+
+/// What `describe` answers.
+pub(crate) fn describe<P: Policy>() -> Manifest {
+    let describe = P::describe();
+    let schema = schemars::schema_for!(P::Params);
+    Manifest {
+        name: describe.name.to_owned(),
+        version: describe.version.to_owned(),
+        description: describe.description.to_owned(),
+        params_schema: serde_json::to_string(&schema).unwrap_or_else(|_| "true".to_owned()),
+        metrics: describe.metrics,
+        state_version: describe.state_version,
+    }
+}
+
+fn parse<P: Policy>(params: &str) -> Result<P::Params, Problem> {
+    serde_json::from_str(params).map_err(|error| {
+        let path = match error.classify() {
+            Category::Data => path_at(params, error.line(), error.column()),
+            Category::Io | Category::Syntax | Category::Eof => String::new(),
+        };
+        let mut message = error.to_string();
+        // The host made this text out of YAML: a place in it means nothing to the user.
+        if let Some(end) = message.rfind(" at line ") {
+            message.truncate(end);
+        }
+        Problem { path, message }
+    })
+}
+
+/// What `validate` answers.
+pub(crate) fn validate<P: Policy>(params: &str) -> Result<(), Vec<Problem>> {
+    let params = parse::<P>(params).map_err(|problem| vec![problem])?;
+    let mut problems = Problems::default();
+    P::validate(&params, &mut problems);
+    if problems.0.is_empty() { Ok(()) } else { Err(problems.0) }
+}
+
+/// What `decide` answers.
+pub(crate) fn decide<P: Policy>(tick: &Tick<'_>, params: &str, state: &[u8]) -> Result<WitOutcome, String> {
+    let params = parse::<P>(params).map_err(|Problem { path, message }| {
+        if path.is_empty() {
+            format!("parameters: {message}")
+        } else {
+            format!("parameter {path}: {message}")
+        }
+    })?;
+    let mut state: P::State = if state.is_empty() {
+        P::State::default()
+    } else {
+        serde_json::from_slice(state).unwrap_or_else(|_| {
+            // A policy that cannot read its past still has a present to decide on.
+            log::warn("the state is not readable; it starts anew");
+            P::State::default()
+        })
+    };
+    let outcome = P::decide(tick, &params, &mut state)?;
+    let state = serde_json::to_vec(&state).map_err(|error| format!("state: {error}"))?;
+    Ok(WitOutcome {
+        capacity: outcome.capacity,
+        standby: outcome.standby,
+        victims: outcome.victims,
+        wake_after_ms: outcome.wake_after_ms,
+        reasons: outcome.reasons,
+        // `()` is no state at all, not four bytes to be stored every tick.
+        state: if state == b"null" { Vec::new() } else { state },
+    })
+}
+
+/// JSON pointer of the value that ends at or encloses a place in `text`, which
+/// serde_json gives as line and column, both from 1.
+fn path_at(text: &str, line: usize, column: usize) -> String {
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let end = start.saturating_add(column).min(text.len());
+    let mut path: Vec<Segment> = Vec::new();
+    let mut bytes = text.as_bytes()[..end].iter().copied().enumerate().peekable();
+    let mut last_string = (0, 0);
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => {
+                let from = at + 1;
+                let mut to = from;
+                while let Some((at, byte)) = bytes.next() {
+                    to = at;
+                    match byte {
+                        b'\\' => drop(bytes.next()),
+                        b'"' => break,
+                        _ => {}
+                    }
+                }
+                last_string = (from, to);
+            }
+            b'{' => path.push(Segment::Key(None)),
+            b'[' => path.push(Segment::Index(0)),
+            b':' => {
+                if let Some(Segment::Key(key)) = path.last_mut() {
+                    *key = Some(last_string);
+                }
+            }
+            // The last byte read belongs to the value that failed.
+            b',' if at + 1 < end => match path.last_mut() {
+                Some(Segment::Index(index)) => *index += 1,
+                Some(Segment::Key(key)) => *key = None,
+                None => {}
+            },
+            b'}' | b']' if at + 1 < end => drop(path.pop()),
+            _ => {}
+        }
+    }
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Key(Some((from, to))) => {
+                pointer.push('/');
+                pointer.push_str(text.get(from..to).unwrap_or_default());
+            }
+            Segment::Index(index) => {
+                pointer.push('/');
+                pointer.push_str(&index.to_string());
+            }
+            Segment::Key(None) => {}
+        }
+    }
+    pointer
+}
+
+enum Segment {
+    /// Within an object, at the value of this key: byte range in the text.
+    Key(Option<(usize, usize)>),
+    /// Within an array, at this element.
+    Index(usize),
+}
