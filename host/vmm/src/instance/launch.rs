@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -247,6 +247,10 @@ async fn make_dir_and_root(
     let root = root_plan(spec);
     let cancelled = Arc::clone(&cancel.0);
     blocking(move || {
+        // The launch may have been dropped while this waited for a thread: then nothing is made any more, and no one reads the answer.
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(LaunchError::Spec { id, why: "it was cancelled" });
+        }
         dir.prepare().map_err(|source| LaunchError::Dir { id: id.clone(), source })?;
         let guard = DirGuard(Some(dir.clone()));
         let root = root.map(|root| root.prepare(&dir, &cancelled)).transpose();
