@@ -1,5 +1,7 @@
 //! The store on disk: one redb file.
 
+#[cfg(test)]
+mod power_failure;
 mod read;
 mod tables;
 mod write;
