@@ -6,6 +6,7 @@ use std::time::Duration;
 use regatta_metrics::Exposition;
 use regatta_policy_host::Engine;
 use regatta_store::{Store, Writer};
+use regatta_traffic::WatchRuntime;
 use regatta_vmm::{ImageStore, VmmHost};
 use tokio::sync::Notify;
 
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub vmms: Arc<VmmHost>,
     /// Golden images by digest.
     pub images: ImageStore,
+    /// The thread that probes and scrapes all instances.
+    pub(crate) watching: WatchRuntime,
     /// Guest addresses in use.
     pub addresses: AddressBook,
     /// The daemon's own metrics.

@@ -204,14 +204,17 @@ fn parse_version(said: &str) -> Option<(u32, String)> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
+    /// Written by another process: a file that this one has open for writing while a parallel test forks cannot be run (ETXTBSY).
     fn program(dir: &Path, name: &str, script: &str) -> PathBuf {
         let path = dir.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("write");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("chmod");
+        let written = Command::new("sh")
+            .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\""])
+            .args([path.as_os_str(), OsStr::new(script)])
+            .status();
+        assert!(written.expect("shell").success());
         path
     }
 

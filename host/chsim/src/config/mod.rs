@@ -14,7 +14,7 @@ pub(crate) use requests::*;
 pub(crate) use validate::ValidationError;
 
 /// The whole of a VM's configuration, as `vm.create` takes it and `vm.info` gives it back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct VmConfig {
     #[serde(default)]
     pub(crate) cpus: CpusConfig,
@@ -103,41 +103,6 @@ impl VmConfig {
             | drop_from(&mut self.pmem, id)
             | drop_from(&mut self.vdpa, id)
             | vsock
-    }
-}
-
-impl Default for VmConfig {
-    fn default() -> Self {
-        Self {
-            cpus: CpusConfig::default(),
-            memory: MemoryConfig::default(),
-            payload: None,
-            rate_limit_groups: None,
-            disks: None,
-            net: None,
-            rng: RngConfig::default(),
-            balloon: None,
-            generic_vhost_user: None,
-            fs: None,
-            pmem: None,
-            serial: SerialConfig::default(),
-            console: ConsoleConfig::default(),
-            debug_console: DebugConsoleConfig::default(),
-            devices: None,
-            user_devices: None,
-            vdpa: None,
-            vsock: None,
-            pvpanic: false,
-            iommu: false,
-            numa: None,
-            watchdog: false,
-            rtc: None,
-            pci_segments: None,
-            platform: None,
-            tpm: None,
-            landlock_enable: false,
-            landlock_rules: None,
-        }
     }
 }
 

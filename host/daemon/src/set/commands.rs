@@ -134,7 +134,7 @@ impl SetTask {
         actor: &str,
     ) -> Result<u64, CommandError> {
         self.refuse_if_deleting()?;
-        let load_balancer = self.moved_load_balancer(&set).await?;
+        let load_balancer = self.listen(&set)?;
         let mut next = SetState {
             generation: self.state.generation + 1,
             image: images.digests(),
@@ -152,7 +152,10 @@ impl SetTask {
             policy
         });
         let text = format!("generation {} is in force", next.generation);
-        self.write(next, modules, "manifest-applied", &text, actor).await?;
+        if let Err(why) = self.write(next, modules, "manifest-applied", &text, actor).await {
+            self.listen_as_before();
+            return Err(why);
+        }
         self.images = images;
         if let Some(policy) = policy {
             self.previous = Some(std::mem::replace(&mut self.policy, policy));
@@ -169,25 +172,40 @@ impl SetTask {
         Ok(self.state.generation)
     }
 
-    /// A new listener where the manifest wants another one; none to keep what is there.
-    async fn moved_load_balancer(&self, set: &ScaleSet) -> Result<Option<LoadBalancer>, CommandError> {
-        let old = self.state.set.load_balancer.as_ref().map(|spec| spec.listen);
-        match &set.load_balancer {
-            Some(spec) if old != Some(spec.listen) || self.load_balancer.is_none() => {
+    /// Listens where the manifest wants it. A listener that moves keeps its open
+    /// connections; a new one is returned. One that is no longer wanted stays
+    /// until the manifest is written down.
+    fn listen(&self, set: &ScaleSet) -> Result<Option<LoadBalancer>, CommandError> {
+        let Some(spec) = &set.load_balancer else { return Ok(None) };
+        let conflict = |error| CommandError::Conflict(chain(&error));
+        match &self.load_balancer {
+            Some(present) => present.rebind(spec.listen).map(|()| None).map_err(conflict),
+            None => {
                 let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
-                LoadBalancer::bind(spec.listen, config)
-                    .map(Some)
-                    .map_err(|error| CommandError::Conflict(chain(&error)))
+                LoadBalancer::bind(spec.listen, config).map(Some).map_err(conflict)
             }
-            _ => Ok(None),
+        }
+    }
+
+    /// Takes a listener back to where the manifest in force wants it.
+    fn listen_as_before(&self) {
+        if let (Some(load_balancer), Some(spec)) = (&self.load_balancer, &self.state.set.load_balancer)
+            && let Err(why) = load_balancer.rebind(spec.listen)
+        {
+            tracing::error!(set = self.state.set.name, why = chain(&why), "the load balancer cannot go back");
         }
     }
 
     /// Probes and scrapes follow the manifest.
     fn watch_again(&mut self) {
         for instance in self.instances.values_mut().filter(|instance| instance.watch.is_some()) {
-            instance.watch =
-                super::watch::start(&self.state.set, &instance.record, &self.probes, &self.scrapes);
+            instance.watch = super::watch::start(
+                &self.shared.watching,
+                &self.state.set,
+                &instance.record,
+                &self.probes,
+                &self.scrapes,
+            );
         }
     }
 

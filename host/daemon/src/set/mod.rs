@@ -17,7 +17,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
 use regatta_core::observation::LastDecision;
@@ -174,10 +174,6 @@ impl SetTask {
                 () = shutdown.cancelled() => break,
                 Some((id, news)) = inbox.news.recv() => self.on_news(id, news),
                 Some(report) = inbox.probes.recv() => self.on_probe(report),
-                Some(report) = inbox.scrapes.recv() => {
-                    self.on_scrape(&report);
-                    continue;
-                }
                 command = inbox.commands.recv() => {
                     let Some(command) = command else { break };
                     let tick_ms = self.state.set.tick_ms;
@@ -188,7 +184,13 @@ impl SetTask {
                 }
                 due = ticks.tick() => {
                     self.shared.exposition.tick_started(&self.state.set.name, due.elapsed());
+                    let begun = Instant::now();
+                    // Fetched in one go: waking up for each report costs more than the report.
+                    while let Ok(report) = inbox.scrapes.try_recv() {
+                        self.on_scrape(&report);
+                    }
                     self.tick().await;
+                    self.shared.exposition.tick_took(&self.state.set.name, begun.elapsed());
                     if self.is_gone() {
                         break;
                     }
@@ -256,7 +258,13 @@ impl SetTask {
         instance.vmm = Some(vmm);
         instance.dirty = true;
         if instance::may_answer(instance.record.state) {
-            instance.watch = watch::start(&self.state.set, &instance.record, &self.probes, &self.scrapes);
+            instance.watch = watch::start(
+                &self.shared.watching,
+                &self.state.set,
+                &instance.record,
+                &self.probes,
+                &self.scrapes,
+            );
         }
     }
 

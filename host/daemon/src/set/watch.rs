@@ -8,7 +8,7 @@ use regatta_core::manifest::{Probe, ScaleSet};
 use regatta_core::state::InstanceRecord;
 use regatta_traffic::{
     GuestClient, ProbeOutcome, ProbePhase, ProbeReport, ProbeTarget, Prober, ScrapeReport, ScrapeTarget,
-    Scraper,
+    Scraper, WatchRuntime,
 };
 use tokio::sync::mpsc;
 
@@ -35,11 +35,13 @@ impl Watch {
 /// Begins to watch an instance. None when the manifest's paths are none, which
 /// the manifest's reader has ruled out.
 pub(super) fn start(
+    on: &WatchRuntime,
     set: &ScaleSet,
     instance: &InstanceRecord,
     probes: &mpsc::Sender<ProbeReport>,
     scrapes: &mpsc::Sender<ScrapeReport>,
 ) -> Option<Watch> {
+    let _on = on.enter();
     let at = |port: u16| GuestClient::new(SocketAddr::from((instance.address, port)));
     let service = at(set.network.port());
     let probe_port = match set.health.probe {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::launch::LaunchError;
+use super::error::LaunchError;
 use crate::api::config::lost_fields;
 use crate::api::response::{VmInfo, VmState};
 use crate::api::{ApiErrorKind, VmmClient};

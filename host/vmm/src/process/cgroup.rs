@@ -69,6 +69,14 @@ impl CgroupRoot {
         Ok(cgroup)
     }
 
+    /// Removes the cgroup `name` if it is there, with whatever still runs in it.
+    pub(crate) fn forget(&self, name: &str) {
+        let cgroup = Cgroup { dir: self.dir.join(name) };
+        if cgroup.dir.exists() {
+            cgroup.remove();
+        }
+    }
+
     /// The cgroup `name` if the process is in it, as it is for one that an earlier daemon started.
     pub(crate) fn find(&self, name: &str, pid: Pid) -> Option<Cgroup> {
         let cgroup = Cgroup { dir: self.dir.join(name) };

@@ -1,6 +1,5 @@
 //! A data directory with everything a launch needs, and waiting on conditions.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -49,8 +48,7 @@ impl Data {
         let data = tempfile::tempdir().expect("temp dir");
         let path = data.path().join("vmm.sh");
         let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && echo fake v53.0 && exit\n{body}\n");
-        std::fs::write(&path, script).expect("script");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("chmod");
+        write_program(&path, &script);
         let binary = VmmBinary::resolve(&BinaryRequest::Path(path)).expect("script runs").0;
         let host = host(binary, data.path());
         std::fs::write(data.path().join("kernel"), kernel()).expect("kernel");
@@ -108,6 +106,20 @@ impl Drop for Data {
             }
         }
     }
+}
+
+/// Writes an executable file by way of another process: if this one had it open for writing while another thread starts a process, it
+/// could not be run for a moment (ETXTBSY).
+fn write_program(path: &Path, text: &str) {
+    use std::io::Write;
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("shell");
+    shell.stdin.take().expect("stdin").write_all(text.as_bytes()).expect("write");
+    assert!(shell.wait().expect("shell").success());
 }
 
 fn host(binary: VmmBinary, data: &Path) -> VmmHost {
