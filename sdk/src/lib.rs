@@ -112,11 +112,12 @@ macro_rules! export {
                     tick: $crate::TickData,
                     params: $crate::__private::String,
                     state: $crate::__private::Vec<u8>,
-                ) -> $crate::__private::Result<$crate::__private::WitOutcome, $crate::__private::String> {
+                ) -> $crate::__private::Result<$crate::__private::WitOutcome, $crate::__private::String>
+                {
                     $crate::__private::decide::<$policy>(tick, &params, &state)
                 }
             }
-            $crate::bindings::__export_world!(Component with_types_in $crate::bindings);
+    $crate::bindings::__export_world!(Component with_types_in $crate::bindings);
         };
     };
 }

@@ -45,7 +45,11 @@ pub(crate) fn validate<P: Policy>(params: &str) -> Result<(), Vec<Problem>> {
 /// What `decide` answers.
 pub(crate) fn decide<P: Policy>(tick: &Tick<'_>, params: &str, state: &[u8]) -> Result<WitOutcome, String> {
     let params = parse::<P>(params).map_err(|Problem { path, message }| {
-        if path.is_empty() { format!("parameters: {message}") } else { format!("parameter {path}: {message}") }
+        if path.is_empty() {
+            format!("parameters: {message}")
+        } else {
+            format!("parameter {path}: {message}")
+        }
     })?;
     let mut state: P::State = if state.is_empty() {
         P::State::default()

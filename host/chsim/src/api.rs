@@ -29,25 +29,14 @@ struct Endpoint {
 }
 
 const fn row(method: Method, name: &'static str, body: Body, failed: &'static str) -> Endpoint {
-    Endpoint {
-        method,
-        name,
-        body,
-        failed,
-    }
+    Endpoint { method, name, body, failed }
 }
 
-fn read<T: DeserializeOwned>(
-    body: &[u8],
-    action: impl FnOnce(T) -> Action,
-) -> serde_json::Result<Action> {
+fn read<T: DeserializeOwned>(body: &[u8], action: impl FnOnce(T) -> Action) -> serde_json::Result<Action> {
     serde_json::from_slice(body).map(action)
 }
 
-fn add<T: DeserializeOwned>(
-    body: &[u8],
-    device: impl FnOnce(T) -> NewDevice,
-) -> serde_json::Result<Action> {
+fn add<T: DeserializeOwned>(body: &[u8], device: impl FnOnce(T) -> NewDevice) -> serde_json::Result<Action> {
     read(body, |config| Action::Add(Box::new(device(config))))
 }
 
@@ -141,15 +130,8 @@ pub(crate) fn route(request: &Request) -> Routed {
         }
     };
     match action {
-        Ok(action) => Routed::Call(Call {
-            name: endpoint.name,
-            failed: endpoint.failed,
-            action,
-        }),
-        Err(problem) => Routed::Answer(error(
-            400,
-            &["Failed to deserialize JSON", &problem.to_string()],
-        )),
+        Ok(action) => Routed::Call(Call { name: endpoint.name, failed: endpoint.failed, action }),
+        Err(problem) => Routed::Answer(error(400, &["Failed to deserialize JSON", &problem.to_string()])),
     }
 }
 

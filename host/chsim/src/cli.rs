@@ -8,11 +8,7 @@ use clap::{ArgAction, Parser};
 use crate::options::VmArguments;
 
 #[derive(Debug, Parser)]
-#[command(
-    name = "cloud-hypervisor",
-    disable_version_flag = true,
-    about = "Launch a cloud-hypervisor VMM."
-)]
+#[command(name = "cloud-hypervisor", disable_version_flag = true, about = "Launch a cloud-hypervisor VMM.")]
 pub(crate) struct Arguments {
     /// HTTP API socket (UNIX domain socket): path=</path/to/a/file> or fd=<fd>
     #[arg(long)]

@@ -29,11 +29,7 @@ pub(crate) enum CallFault {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Fault {
-    Call {
-        call: String,
-        nth: Option<u32>,
-        fault: CallFault,
-    },
+    Call { call: String, nth: Option<u32>, fault: CallFault },
     Pid(i64),
     LoseEvents(f64),
     LockHeld,
@@ -55,11 +51,7 @@ impl Faults {
     /// Reads a list; an empty one means no faults. The error names every entry that cannot be read.
     pub(crate) fn parse(list: &str) -> Result<Self, String> {
         let faults = parse(list)?;
-        Ok(Self(Mutex::new(State {
-            faults,
-            calls: Default::default(),
-            random: SplitMix::new(0),
-        })))
+        Ok(Self(Mutex::new(State { faults, calls: Default::default(), random: SplitMix::new(0) })))
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -85,9 +77,7 @@ impl Faults {
             *count = count.saturating_add(1);
             let count = *count;
             let hits = state.faults.iter().filter_map(|fault| match fault {
-                Fault::Call { call, nth, fault }
-                    if call == name && nth.is_none_or(|nth| nth == count) =>
-                {
+                Fault::Call { call, nth, fault } if call == name && nth.is_none_or(|nth| nth == count) => {
                     Some(*fault)
                 }
                 _ => None,
@@ -99,26 +89,17 @@ impl Faults {
     /// The process id to tell instead of the true one.
     pub(crate) fn pid(&self) -> Option<i64> {
         self.with(|state| {
-            state.faults.iter().find_map(|fault| {
-                if let Fault::Pid(pid) = fault {
-                    Some(*pid)
-                } else {
-                    None
-                }
-            })
+            state.faults.iter().find_map(|fault| if let Fault::Pid(pid) = fault { Some(*pid) } else { None })
         })
     }
 
     /// Whether this event is lost.
     pub(crate) fn lose_event(&self) -> bool {
         self.with(|state| {
-            let share = state.faults.iter().find_map(|fault| {
-                if let Fault::LoseEvents(share) = fault {
-                    Some(*share)
-                } else {
-                    None
-                }
-            });
+            let share = state
+                .faults
+                .iter()
+                .find_map(|fault| if let Fault::LoseEvents(share) = fault { Some(*share) } else { None });
             share.is_some_and(|share| state.random.next_unit() < share)
         })
     }
@@ -136,21 +117,13 @@ impl Faults {
 
 fn parse(list: &str) -> Result<Vec<Fault>, String> {
     let (mut faults, mut problems) = (Vec::new(), Vec::new());
-    for entry in list
-        .split([',', ';'])
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
-    {
+    for entry in list.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty()) {
         match parse_one(entry) {
             Ok(fault) => faults.push(fault),
             Err(problem) => problems.push(format!("bad fault {entry:?}: {problem}")),
         }
     }
-    if problems.is_empty() {
-        Ok(faults)
-    } else {
-        Err(problems.join("; "))
-    }
+    if problems.is_empty() { Ok(faults) } else { Err(problems.join("; ")) }
 }
 
 fn parse_one(entry: &str) -> Result<Fault, String> {
@@ -160,14 +133,19 @@ fn parse_one(entry: &str) -> Result<Fault, String> {
     };
     let Some((kind, call)) = head.split_once(':') else {
         return match (head, value) {
-            ("pid", Some(pid)) => pid.parse().map(Fault::Pid).map_err(|_| format!("{pid:?} is no process id")),
+            ("pid", Some(pid)) => {
+                pid.parse().map(Fault::Pid).map_err(|_| format!("{pid:?} is no process id"))
+            }
             ("lose-events", share) => match share.unwrap_or("1").parse::<f64>() {
                 Ok(share) if (0.0..=1.0).contains(&share) => Ok(Fault::LoseEvents(share)),
                 _ => Err("the share is no number from 0 to 1".to_owned()),
             },
             ("lock-held", None) => Ok(Fault::LockHeld),
             ("enospc", None) => Ok(Fault::NoSpace),
-            _ => Err("expected `<fault>:<call>`, `pid=<n>`, `lose-events[=<share>]`, `lock-held` or `enospc`".to_owned()),
+            _ => {
+                Err("expected `<fault>:<call>`, `pid=<n>`, `lose-events[=<share>]`, `lock-held` or `enospc`"
+                    .to_owned())
+            }
         };
     };
     // `slow:vm.boot=500ms#2` reads as well as `slow:vm.boot#2=500ms`.
@@ -192,22 +170,16 @@ fn parse_one(entry: &str) -> Result<Fault, String> {
         ("refuse", None) => CallFault::Refuse,
         ("reset", None) => CallFault::Reset,
         ("crash", None) => CallFault::Crash,
-        ("exit", Some(code)) => CallFault::Exit(
-            code.parse()
-                .map_err(|_| format!("{code:?} is no exit code"))?,
-        ),
+        ("exit", Some(code)) => {
+            CallFault::Exit(code.parse().map_err(|_| format!("{code:?} is no exit code"))?)
+        }
         _ => {
             return Err(
-                "expected slow:<call>=<time>, hang, refuse, reset, crash or exit:<call>=<code>"
-                    .to_owned(),
+                "expected slow:<call>=<time>, hang, refuse, reset, crash or exit:<call>=<code>".to_owned()
             );
         }
     };
-    Ok(Fault::Call {
-        call,
-        nth: call_nth.or(value_nth),
-        fault,
-    })
+    Ok(Fault::Call { call, nth: call_nth.or(value_nth), fault })
 }
 
 #[cfg(test)]
@@ -227,17 +199,9 @@ mod tests {
 
     #[test]
     fn every_bad_entry_is_named() {
-        let error = Faults::parse(
-            "slow:vm.boot, hang:vm.nothing, pid=x, lock-held, lose-events=2, explode",
-        )
-        .unwrap_err();
-        for entry in [
-            "slow:vm.boot",
-            "hang:vm.nothing",
-            "pid=x",
-            "lose-events=2",
-            "explode",
-        ] {
+        let error = Faults::parse("slow:vm.boot, hang:vm.nothing, pid=x, lock-held, lose-events=2, explode")
+            .unwrap_err();
+        for entry in ["slow:vm.boot", "hang:vm.nothing", "pid=x", "lose-events=2", "explode"] {
             assert!(error.contains(entry), "{error}");
         }
         assert!(!error.contains("lock-held\""), "{error}");
@@ -247,12 +211,7 @@ mod tests {
     fn plain_faults_answer() {
         let faults = Faults::parse("pid=7, lose-events, lock-held").unwrap();
         assert_eq!(
-            (
-                faults.pid(),
-                faults.lose_event(),
-                faults.lock_held(),
-                faults.no_space()
-            ),
+            (faults.pid(), faults.lose_event(), faults.lock_held(), faults.no_space()),
             (Some(7), true, true, false)
         );
     }

@@ -30,18 +30,13 @@ impl Distribution {
                 low.as_secs_f64() + (high.as_secs_f64() - low.as_secs_f64()) * random.next_unit()
             }
             Self::Exponential(mean) => -mean.as_secs_f64() * (1.0 - random.next_unit()).ln(),
-            Self::LogNormal(median, sigma) => {
-                median.as_secs_f64() * (sigma * random.next_normal()).exp()
-            }
+            Self::LogNormal(median, sigma) => median.as_secs_f64() * (sigma * random.next_normal()).exp(),
         };
-        Duration::try_from_secs_f64(seconds)
-            .unwrap_or(MAX_DURATION)
-            .min(MAX_DURATION)
+        Duration::try_from_secs_f64(seconds).unwrap_or(MAX_DURATION).min(MAX_DURATION)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let Some((name, arguments)) = text.strip_suffix(')').and_then(|text| text.split_once('('))
-        else {
+        let Some((name, arguments)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) else {
             return parse_duration(text).map(Self::Constant);
         };
         let arguments: Vec<&str> = arguments.split(',').map(str::trim).collect();
@@ -62,11 +57,8 @@ impl Distribution {
 
 /// Reads `400ms`, `1.5s`, `20us` or `2m`; at most a day.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let error =
-        || format!("{text:?} is no duration such as `400ms`, `1.5s` or `2m`, a day at most");
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .ok_or_else(error)?;
+    let error = || format!("{text:?} is no duration such as `400ms`, `1.5s` or `2m`, a day at most");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(error)?;
     let (number, unit) = text.split_at(digits);
     let unit_seconds = match unit {
         "us" => 1e-6,
@@ -132,11 +124,7 @@ pub(crate) struct BadKnob {
 
 impl fmt::Display for BadKnob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "bad kernel parameter {:?}: {}",
-            self.parameter, self.problem
-        )
+        write!(f, "bad kernel parameter {:?}: {}", self.parameter, self.problem)
     }
 }
 
@@ -192,10 +180,7 @@ impl Knobs {
         for parameter in cmdline.split_ascii_whitespace() {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             if let Err(problem) = knobs.set(name, value) {
-                bad.push(BadKnob {
-                    parameter: parameter.to_owned(),
-                    problem,
-                });
+                bad.push(BadKnob { parameter: parameter.to_owned(), problem });
             }
         }
         (knobs, bad)
@@ -204,11 +189,7 @@ impl Knobs {
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "ip" => self.set_ip(value)?,
-            "console" => value
-                .split(',')
-                .next()
-                .unwrap_or(value)
-                .clone_into(&mut self.console),
+            "console" => value.split(',').next().unwrap_or(value).clone_into(&mut self.console),
             "regatta.port" => self.port = number(value, 1, usize::from(u16::MAX))? as u16,
             "sim.boot" => self.boot = Distribution::parse(value)?,
             "sim.shutdown" => self.shutdown = Distribution::parse(value)?,
@@ -216,11 +197,7 @@ impl Knobs {
             "sim.workers" => self.workers = Some(number(value, 1, MAX_WORKERS)?),
             "sim.queue" => self.queue = number(value, 0, MAX_QUEUE)?,
             "sim.seed" => {
-                self.seed = Some(
-                    value
-                        .parse()
-                        .map_err(|_| format!("{value:?} is no 64-bit number"))?,
-                )
+                self.seed = Some(value.parse().map_err(|_| format!("{value:?} is no 64-bit number"))?)
             }
             "sim.fault" => {
                 for fault in value.split(',') {
@@ -241,21 +218,13 @@ impl Knobs {
     fn set_ip(&mut self, value: &str) -> Result<(), String> {
         let mut fields = value.split(':');
         let client = fields.next().unwrap_or_default();
-        if matches!(
-            client,
-            "" | "dhcp" | "on" | "any" | "off" | "none" | "bootp" | "rarp" | "both"
-        ) {
+        if matches!(client, "" | "dhcp" | "on" | "any" | "off" | "none" | "bootp" | "rarp" | "both") {
             return match client {
                 "off" | "none" => Ok(()),
-                _ => Err(
-                    "automatic configuration has nobody to answer it here; give an address"
-                        .to_owned(),
-                ),
+                _ => Err("automatic configuration has nobody to answer it here; give an address".to_owned()),
             };
         }
-        let address: Ipv4Addr = client
-            .parse()
-            .map_err(|_| format!("{client:?} is no IPv4 address"))?;
+        let address: Ipv4Addr = client.parse().map_err(|_| format!("{client:?} is no IPv4 address"))?;
         if let Some(hostname) = fields.nth(3).filter(|hostname| !hostname.is_empty()) {
             hostname.clone_into(&mut self.hostname);
         } else {
@@ -288,25 +257,13 @@ mod tests {
         );
         assert_eq!(bad, []);
         assert_eq!(knobs.address, Some(Ipv4Addr::new(127, 1, 2, 3)));
-        assert_eq!(
-            (knobs.hostname.as_str(), knobs.port, knobs.console.as_str()),
-            ("web-1", 9000, "hvc0")
-        );
-        assert_eq!(
-            knobs.boot,
-            Distribution::LogNormal(Duration::from_millis(400), 0.3)
-        );
+        assert_eq!((knobs.hostname.as_str(), knobs.port, knobs.console.as_str()), ("web-1", 9000, "hvc0"));
+        assert_eq!(knobs.boot, Distribution::LogNormal(Duration::from_millis(400), 0.3));
         assert_eq!(
             knobs.faults,
-            [
-                GuestFault::CrashAfter(Duration::from_millis(1500)),
-                GuestFault::IgnorePowerButton
-            ]
+            [GuestFault::CrashAfter(Duration::from_millis(1500)), GuestFault::IgnorePowerButton]
         );
-        assert_eq!(
-            (knobs.workers, knobs.queue, knobs.seed),
-            (Some(4), 8, Some(7))
-        );
+        assert_eq!((knobs.workers, knobs.queue, knobs.seed), (Some(4), 8, Some(7)));
     }
 
     #[test]

@@ -23,11 +23,7 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Starts the log; lines before that are dropped, and a second start does nothing.
 pub(crate) fn start(level: Level, out: Box<dyn Write + Send>) {
-    let logger = Logger {
-        start: Instant::now(),
-        level,
-        out: Mutex::new(out),
-    };
+    let logger = Logger { start: Instant::now(), level, out: Mutex::new(out) };
     // There is one log per process; a test that starts several VMMs in one keeps the first.
     let _ = LOGGER.set(logger);
 }
@@ -47,10 +43,7 @@ pub(crate) fn write(level: Level, file: &str, line: u32, text: fmt::Arguments<'_
     };
     let mut out = logger.out.lock().unwrap_or_else(PoisonError::into_inner);
     // A log that cannot be written is no reason to stop a VM.
-    let _ = writeln!(
-        out,
-        "cloud-hypervisor: {seconds:10.6}s: <{name}> {level}:{file}:{line} -- {text}"
-    );
+    let _ = writeln!(out, "cloud-hypervisor: {seconds:10.6}s: <{name}> {level}:{file}:{line} -- {text}");
 }
 
 macro_rules! error {

@@ -55,18 +55,9 @@ const MEMORY: Table = &[
     ("reserve", "reserve", Toggle),
     ("thp", "thp", Toggle),
     ("hotplug_size", "hotplug_size", Size),
-    (
-        "hotplug_method",
-        "hotplug_method",
-        Word(&[("acpi", "Acpi"), ("virtio-mem", "VirtioMem")]),
-    ),
+    ("hotplug_method", "hotplug_method", Word(&[("acpi", "Acpi"), ("virtio-mem", "VirtioMem")])),
 ];
-const IMAGE_TYPES: Kind = Word(&[
-    ("raw", "Raw"),
-    ("qcow2", "Qcow2"),
-    ("vhd", "FixedVhd"),
-    ("vhdx", "Vhdx"),
-]);
+const IMAGE_TYPES: Kind = Word(&[("raw", "Raw"), ("qcow2", "Qcow2"), ("vhd", "FixedVhd"), ("vhdx", "Vhdx")]);
 const DISK: Table = &[
     ("path", "path", Text),
     ("readonly", "readonly", Toggle),
@@ -79,11 +70,7 @@ const DISK: Table = &[
     ("backing_files", "backing_files", Toggle),
     ("sparse", "sparse", Toggle),
     ("image_type", "image_type", IMAGE_TYPES),
-    (
-        "lock_granularity",
-        "lock_granularity",
-        Word(&[("byte-range", "ByteRange"), ("full", "Full")]),
-    ),
+    ("lock_granularity", "lock_granularity", Word(&[("byte-range", "ByteRange"), ("full", "Full")])),
     ("id", "id", Text),
     ("iommu", "iommu", Toggle),
     ("pci_segment", "pci_segment", Number),
@@ -114,11 +101,7 @@ const BALLOON: Table = &[
     ("free_page_reporting", "free_page_reporting", Toggle),
     ("id", "id", Text),
 ];
-const VSOCK: Table = &[
-    ("cid", "cid", Number),
-    ("socket", "socket", Text),
-    ("id", "id", Text),
-];
+const VSOCK: Table = &[("cid", "cid", Number), ("socket", "socket", Text), ("id", "id", Text)];
 
 /// Splits at commas that are outside quotes and brackets.
 pub(crate) fn split(text: &str) -> Result<Vec<(String, String)>> {
@@ -128,9 +111,7 @@ pub(crate) fn split(text: &str) -> Result<Vec<(String, String)>> {
             '"' => quoted = !quoted,
             '[' if !quoted => depth += 1,
             ']' if !quoted => {
-                depth = depth
-                    .checked_sub(1)
-                    .ok_or_else(|| OptionsError::InvalidSyntax(text.to_owned()))?;
+                depth = depth.checked_sub(1).ok_or_else(|| OptionsError::InvalidSyntax(text.to_owned()))?;
             }
             _ => {}
         }
@@ -152,10 +133,7 @@ pub(crate) fn split(text: &str) -> Result<Vec<(String, String)>> {
 }
 
 fn convert(option: &str, value: &str, kind: Kind) -> Result<Value> {
-    let error = || OptionsError::Conversion {
-        option: option.to_owned(),
-        value: value.to_owned(),
-    };
+    let error = || OptionsError::Conversion { option: option.to_owned(), value: value.to_owned() };
     match kind {
         Text => Ok(json!(value)),
         Number => value.parse::<u64>().map(Value::from).map_err(|_| error()),
@@ -172,15 +150,10 @@ fn convert(option: &str, value: &str, kind: Kind) -> Result<Value> {
                 _ => (value, 0),
             };
             let number: u64 = digits.parse().map_err(|_| error())?;
-            number
-                .checked_mul(1 << shift)
-                .map(Value::from)
-                .ok_or_else(error)
+            number.checked_mul(1 << shift).map(Value::from).ok_or_else(error)
         }
         Word(words) => {
-            let found = words
-                .iter()
-                .find(|(word, _)| *word == value.to_ascii_lowercase());
+            let found = words.iter().find(|(word, _)| *word == value.to_ascii_lowercase());
             found.map(|(_, name)| json!(name)).ok_or_else(error)
         }
     }
@@ -273,10 +246,7 @@ impl VmArguments {
             vm.insert("memory".to_owned(), memory);
         }
         let list = |texts: &[String], table| {
-            texts
-                .iter()
-                .map(|text| object(text, table))
-                .collect::<Result<Vec<_>>>()
+            texts.iter().map(|text| object(text, table)).collect::<Result<Vec<_>>>()
         };
         if !self.disks.is_empty() {
             vm.insert("disks".to_owned(), list(&self.disks, DISK)?.into());
@@ -314,10 +284,7 @@ mod tests {
             cmdline: Some("console=ttyS0".into()),
             cpus: Some("boot=2".into()),
             memory: Some("size=1G,shared=on".into()),
-            disks: vec![
-                "path=/d,image_type=qcow2,backing_files=on".into(),
-                "path=/e,readonly=on".into(),
-            ],
+            disks: vec!["path=/d,image_type=qcow2,backing_files=on".into(), "path=/e,readonly=on".into()],
             serial: Some("file=/tmp/s".into()),
             console: Some("off".into()),
             ..VmArguments::default()
@@ -326,14 +293,7 @@ mod tests {
         assert_eq!((config.cpus.boot_vcpus, config.cpus.max_vcpus), (2, 2));
         assert_eq!(config.memory.size, 1 << 30);
         assert_eq!(config.disks.as_ref().map(Vec::len), Some(2));
-        assert!(
-            config
-                .disks
-                .iter()
-                .flatten()
-                .next()
-                .is_some_and(|disk| disk.backing_files)
-        );
+        assert!(config.disks.iter().flatten().next().is_some_and(|disk| disk.backing_files));
         assert_eq!(config.serial.file.as_deref(), Some("/tmp/s".as_ref()));
     }
 
@@ -344,18 +304,9 @@ mod tests {
             disks: vec![disk.into()],
             ..VmArguments::default()
         };
-        assert_eq!(
-            with("pat=/d").to_config(),
-            Err(OptionsError::UnknownOption("pat".into()))
-        );
-        assert_eq!(
-            with("path=\"/d").to_config(),
-            Err(OptionsError::InvalidSyntax("path=\"/d".into()))
-        );
-        assert!(matches!(
-            with("path=/d,readonly=maybe").to_config(),
-            Err(OptionsError::Conversion { .. })
-        ));
+        assert_eq!(with("pat=/d").to_config(), Err(OptionsError::UnknownOption("pat".into())));
+        assert_eq!(with("path=\"/d").to_config(), Err(OptionsError::InvalidSyntax("path=\"/d".into())));
+        assert!(matches!(with("path=/d,readonly=maybe").to_config(), Err(OptionsError::Conversion { .. })));
         assert_eq!(VmArguments::default().to_config(), Ok(None));
     }
 
@@ -366,10 +317,7 @@ mod tests {
             pairs,
             [
                 ("path".into(), "/a,b".into()),
-                (
-                    "queue_affinity".into(),
-                    "0@[1,2]".to_owned().replacen("0@[1,2]", "[0@[1,2]]", 1)
-                )
+                ("queue_affinity".into(), "0@[1,2]".to_owned().replacen("0@[1,2]", "[0@[1,2]]", 1))
             ]
         );
     }

@@ -63,30 +63,21 @@ pub(crate) fn start(
     // The API socket's lock says that nobody else owns this one either.
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
-    let control = Control {
-        sender,
-        clock,
-        faults,
-        clients: Arc::default(),
-    };
-    thread::Builder::new()
-        .name("sim-control".to_owned())
-        .spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if control.clients.fetch_add(1, Ordering::SeqCst) >= MAX_CLIENTS {
-                    control.clients.fetch_sub(1, Ordering::SeqCst);
-                    continue;
-                }
-                let control = control.clone();
-                // A client that gets no thread sees its connection closed.
-                let _ = thread::Builder::new()
-                    .name("sim-client".to_owned())
-                    .spawn(move || {
-                        let _ = control.serve(&stream);
-                        control.clients.fetch_sub(1, Ordering::SeqCst);
-                    });
+    let control = Control { sender, clock, faults, clients: Arc::default() };
+    thread::Builder::new().name("sim-control".to_owned()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            if control.clients.fetch_add(1, Ordering::SeqCst) >= MAX_CLIENTS {
+                control.clients.fetch_sub(1, Ordering::SeqCst);
+                continue;
             }
-        })?;
+            let control = control.clone();
+            // A client that gets no thread sees its connection closed.
+            let _ = thread::Builder::new().name("sim-client".to_owned()).spawn(move || {
+                let _ = control.serve(&stream);
+                control.clients.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    })?;
     Ok(path)
 }
 
@@ -96,12 +87,7 @@ impl Control {
         let mut out = stream;
         loop {
             let mut line = Vec::new();
-            if lines
-                .by_ref()
-                .take(MAX_LINE_BYTES)
-                .read_until(b'\n', &mut line)?
-                == 0
-            {
+            if lines.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
                 return Ok(());
             }
             let answer = match serde_json::from_slice(&line)
@@ -120,9 +106,7 @@ impl Control {
             Order::Clock { mode } => self.clock.set_mode(Mode::parse(&mode)?),
             Order::Poke { by } => self.clock.poke(parse_poke(&by)?),
             Order::Status => {
-                return Ok(
-                    json!({"ok": true, "now_ns": self.clock.now(), "pid": std::process::id()}),
-                );
+                return Ok(json!({"ok": true, "now_ns": self.clock.now(), "pid": std::process::id()}));
             }
             Order::Fault { list } => self.faults.add(&list)?,
             Order::ClearFaults => self.faults.clear(),

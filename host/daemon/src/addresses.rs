@@ -8,30 +8,32 @@ use regatta_core::manifest::Network;
 
 /// The addresses in use.
 #[derive(Debug, Default)]
-pub struct AddressBook {
+pub(crate) struct AddressBook {
     used: Mutex<BTreeSet<Ipv4Addr>>,
 }
 
 impl AddressBook {
     /// Takes the first free address of the network's pool; none when all are in
     /// use. The pool's first and last address are left out, as in any subnet.
-    pub fn take(&self, network: &Network) -> Option<Ipv4Addr> {
+    pub(crate) fn take(&self, network: &Network) -> Option<Ipv4Addr> {
         let Network::Loopback { base, prefix, .. } = *network;
         let size = 1u32.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
         let first = u32::from(base) & size.wrapping_neg();
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = (1..size.saturating_sub(1)).map(|offset| Ipv4Addr::from(first + offset)).find(|a| !used.contains(a))?;
+        let free = (1..size.saturating_sub(1))
+            .map(|offset| Ipv4Addr::from(first + offset))
+            .find(|a| !used.contains(a))?;
         used.insert(free);
         Some(free)
     }
 
     /// Marks an address that an adopted instance has.
-    pub fn claim(&self, address: Ipv4Addr) {
+    pub(crate) fn claim(&self, address: Ipv4Addr) {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(address);
     }
 
     /// Gives an address back.
-    pub fn release(&self, address: Ipv4Addr) {
+    pub(crate) fn release(&self, address: Ipv4Addr) {
         self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&address);
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 
 /// `outer: cause: cause of the cause`.
 #[must_use]
-pub fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -15,7 +15,7 @@ use crate::chain::chain;
 
 /// What the instances of a set start from, held as long as this lives.
 #[derive(Debug, Clone, Default)]
-pub struct SetImages {
+pub(crate) struct SetImages {
     disk: Option<GoldenImage>,
     kernel: Option<StoredFile>,
     initramfs: Option<StoredFile>,
@@ -26,7 +26,7 @@ pub struct SetImages {
 
 /// An image file that cannot be used: its place in the manifest, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageProblem {
+pub(crate) struct ImageProblem {
     /// JSON pointer, for example `/image/kernel`.
     pub pointer: &'static str,
     /// Why.
@@ -38,7 +38,7 @@ impl SetImages {
     ///
     /// # Errors
     /// Every file that is missing, broken or has another digest.
-    pub async fn import(store: &ImageStore, image: &Image) -> Result<Self, Vec<ImageProblem>> {
+    pub(crate) async fn import(store: &ImageStore, image: &Image) -> Result<Self, Vec<ImageProblem>> {
         let mut problems = Vec::new();
         let mut images = Self::default();
         if let Some(disk) = &image.disk {
@@ -51,14 +51,15 @@ impl SetImages {
             images.disk = note(imported, "/image/disk", &mut problems);
         }
         images.kernel = import_file(store, image.kernel.as_ref(), "/image/kernel", &mut problems).await;
-        images.initramfs = import_file(store, image.initramfs.as_ref(), "/image/initramfs", &mut problems).await;
+        images.initramfs =
+            import_file(store, image.initramfs.as_ref(), "/image/initramfs", &mut problems).await;
         images.firmware = import_file(store, image.firmware.as_ref(), "/image/firmware", &mut problems).await;
         if problems.is_empty() { Ok(images) } else { Err(problems) }
     }
 
     /// Finds the files of a stored set again. What is missing becomes a problem
     /// of the set: its instances run on, new ones cannot be launched.
-    pub async fn load(store: &ImageStore, digests: &ImageDigests) -> Self {
+    pub(crate) async fn load(store: &ImageStore, digests: &ImageDigests) -> Self {
         let mut images = Self::default();
         let loaded = async {
             if let Some(digest) = parse(digests.disk.as_ref())? {
@@ -82,7 +83,7 @@ impl SetImages {
 
     /// The digests to store.
     #[must_use]
-    pub fn digests(&self) -> ImageDigests {
+    pub(crate) fn digests(&self) -> ImageDigests {
         let of = |file: &Option<StoredFile>| file.as_ref().map(|file| file.digest().to_string());
         ImageDigests {
             disk: self.disk.as_ref().map(|disk| disk.digest().to_string()),
@@ -94,7 +95,7 @@ impl SetImages {
 
     /// Why nothing can be launched, if so.
     #[must_use]
-    pub fn problem(&self) -> Option<&str> {
+    pub(crate) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
@@ -102,7 +103,7 @@ impl SetImages {
     ///
     /// # Errors
     /// Why nothing can be launched.
-    pub fn launch_spec(
+    pub(crate) fn launch_spec(
         &self,
         set: &ScaleSet,
         instance: &InstanceRecord,
@@ -122,7 +123,7 @@ impl SetImages {
             (None, None) => return Err("the image has neither kernel nor firmware".to_owned()),
         };
         let overlay = match set.image.disk.as_ref().map(|disk| disk.overlay) {
-            Some(Overlay::Raw) => OverlayKind::Raw,
+            Some(Overlay::Raw) => OverlayKind::Copy,
             Some(Overlay::Qcow2) | None => OverlayKind::Qcow2,
         };
         Ok(LaunchSpec {
@@ -155,9 +156,10 @@ async fn import_file(
 ) -> Option<StoredFile> {
     let file = file?;
     let imported = match digest_of(file) {
-        Ok(expected) => {
-            store.import_file(Path::new(&file.path), expected).await.map_err(|error: ImageError| chain(&error))
-        }
+        Ok(expected) => store
+            .import_file(Path::new(&file.path), expected)
+            .await
+            .map_err(|error: ImageError| chain(&error)),
         Err(why) => Err(why),
     };
     note(imported, pointer, problems)

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
 use regatta_policy_host::{Engine, EngineOptions};
 use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
+use regatta_traffic::WatchRuntime;
 use regatta_vmm::{BinaryRequest, CgroupRoot, FailedLogs, ImageStore, StartLimiter, VmmBinary, VmmHost};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -42,8 +43,10 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let data = args.data.clone().unwrap_or_else(default_data_dir);
-    let data = std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
+    let data =
+        std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
     let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
     let dirs = DataDirs::under(&data);
     make_dir(&dirs.root)?;
@@ -78,6 +81,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         store,
         policies: Engine::new(EngineOptions::default())?,
         vmms: Arc::new(vmms),
+        watching: WatchRuntime::start()?,
         addresses: AddressBook::default(),
         exposition: Exposition::new(),
         events: Notify::new(),
@@ -145,6 +149,17 @@ fn policy_dirs(asked: Vec<PathBuf>, data: &Path) -> PolicyDirs {
         dirs.push(bin.join("../policies"));
     }
     PolicyDirs(dirs)
+}
+
+/// Each connection through a load balancer takes two descriptors, and the usual
+/// soft limit of 1,024 is there for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(why) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%why, "the limit on open files stays at {:?}", limit.current);
+    }
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use regatta_metrics::Exposition;
 use regatta_policy_host::Engine;
 use regatta_store::{Store, Writer};
+use regatta_traffic::WatchRuntime;
 use regatta_vmm::{ImageStore, VmmHost};
 use tokio::sync::Notify;
 
@@ -13,13 +14,13 @@ use crate::addresses::AddressBook;
 use crate::paths::DataDirs;
 
 /// No tick sooner after the last one than this, whatever a policy wishes.
-pub const TICK_MIN_MS: u64 = 100;
+pub(crate) const TICK_MIN_MS: u64 = 100;
 
 /// How long a guest may take to shut down after its power button was pressed.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// What all sets of a daemon share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// Layout of the data directory.
     pub dirs: DataDirs,
     /// Reads.
@@ -32,6 +33,8 @@ pub struct Shared {
     pub vmms: Arc<VmmHost>,
     /// Golden images by digest.
     pub images: ImageStore,
+    /// The thread that probes and scrapes all instances.
+    pub(crate) watching: WatchRuntime,
     /// Guest addresses in use.
     pub addresses: AddressBook,
     /// The daemon's own metrics.

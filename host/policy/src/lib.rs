@@ -1,1 +1,33 @@
 //! Runs scaling policies in a WebAssembly sandbox and swaps them while they run.
+//!
+//! [`Engine::load`] makes a [`CompiledPolicy`] of a module; its
+//! [`decide`](CompiledPolicy::decide) turns an observation into a [`Call`], in a
+//! fresh instance each time, so that nothing leaks from tick to tick and every call
+//! can be replayed. A [`PolicySlot`] holds the active policy of a set and the one
+//! before it.
+//!
+//! A guest sees the observation and nothing else. What it may take is limited:
+//! fuel (deterministic), wall clock (a safety net, 10 ms exact), memory, stack,
+//! output, logged lines. Whatever it does wrong becomes a
+//! [`PolicyFailure`](regatta_core::decision::PolicyFailure).
+
+mod bindings;
+mod call;
+mod compiled;
+mod contract;
+mod engine;
+mod error;
+mod guest;
+mod observe;
+mod outcome;
+mod slot;
+mod text;
+
+pub use call::{Call, CallTimes};
+pub use compiled::{CompiledPolicy, MAX_MODULE_BYTES, PolicyManifest};
+pub use contract::CONTRACT_VERSION;
+pub use engine::{Engine, EngineOptions};
+pub use error::{Cause, EngineError, LoadError, ParamsError, ParamsProblem, PrepareError};
+pub use guest::MetricWish;
+pub use outcome::MAX_CAPACITY;
+pub use slot::{Activation, DryRun, PolicySlot, Prepared, Snapshot, StateOrigin, Swapped, dry_run};

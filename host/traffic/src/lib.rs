@@ -8,6 +8,8 @@
 //!   daemon ◄─ ScrapeReport ── Scraper ── GuestClient (the same connection) ────────┘
 //! ```
 //!
+//! Probers and scrapers run on the [`WatchRuntime`] if they are started on it.
+//!
 //! Nothing here calls the reconciler. The load balancer reads the endpoints that
 //! it was given and shows counters; probers and scrapers report into a queue that
 //! the caller made. Decisions (which endpoint, when a connection may be closed,
@@ -17,6 +19,7 @@ mod guest_client;
 pub mod lb;
 pub mod probe;
 mod scrape;
+mod watch_runtime;
 
 pub use guest_client::{GuestClient, GuestError, GuestReply, GuestRequest};
 pub use lb::{
@@ -27,3 +30,4 @@ pub use probe::{
     Prober,
 };
 pub use scrape::{ScrapeError, ScrapeReport, ScrapeTarget, Scraper};
+pub use watch_runtime::WatchRuntime;

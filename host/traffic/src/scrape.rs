@@ -145,8 +145,11 @@ pub struct Scraper {
 
 impl Scraper {
     /// Begins to scrape at once, then at a random point of the next interval and
-    /// every interval from there (give each instance its own `seed`). A report
-    /// that finds the queue full is dropped: the next one is fresher.
+    /// every interval from there (give each instance its own `seed`).
+    ///
+    /// A report that finds the queue full is dropped. Whoever needs the values at
+    /// ticks only does best to fetch them there with `try_recv` from a queue with
+    /// room for two reports per instance: then no thread is woken for each.
     ///
     /// Must be called within a tokio runtime.
     #[must_use]

@@ -131,31 +131,18 @@ impl VmmHost {
         dir: &InstanceDir,
         recorded: Option<&VmmIdentity>,
     ) -> Result<Adoption, AdoptError> {
-        let system = |source| AdoptError::System {
-            id: dir.id().to_owned(),
-            source,
-        };
-        let api = |source| AdoptError::Api {
-            id: dir.id().to_owned(),
-            source,
-        };
+        let system = |source| AdoptError::System { id: dir.id().to_owned(), source };
+        let api = |source| AdoptError::Api { id: dir.id().to_owned(), source };
         let listener = listener(&dir.api_socket()).map_err(system)?;
 
         let candidate = match (recorded, listener) {
-            (Some(recorded), _) => {
-                Pid::from_raw(recorded.pid).map(|pid| (pid, recorded.start_time_ticks))
-            }
-            (None, Listener::Pid(pid)) => {
-                procfs::stat(pid).map(|stat| (pid, stat.start_time_ticks))
-            }
+            (Some(recorded), _) => Pid::from_raw(recorded.pid).map(|pid| (pid, recorded.start_time_ticks)),
+            (None, Listener::Pid(pid)) => procfs::stat(pid).map(|stat| (pid, stat.start_time_ticks)),
             (None, Listener::Nobody | Listener::Busy) => None,
         };
         let attached = match candidate {
             Some((pid, start)) => {
-                let cgroup = self
-                    .cgroups
-                    .as_ref()
-                    .and_then(|root| root.find(&dir.flat_name(), pid));
+                let cgroup = self.cgroups.as_ref().and_then(|root| root.find(&dir.flat_name(), pid));
                 VmmProcess::attach(pid, start, cgroup).map_err(system)?
             }
             None => None,
@@ -164,17 +151,13 @@ impl VmmHost {
             return Ok(match listener {
                 Listener::Pid(pid) => Adoption::Stranger {
                     pid: pid.as_raw_nonzero().get(),
-                    why: "it listens on the instance's socket, but is not the recorded VMM"
-                        .to_owned(),
+                    why: "it listens on the instance's socket, but is not the recorded VMM".to_owned(),
                 },
                 Listener::Nobody | Listener::Busy => Adoption::Gone,
             });
         };
         if let Some(why) = stranger(dir, &process, listener) {
-            return Ok(Adoption::Stranger {
-                pid: process.pid(),
-                why,
-            });
+            return Ok(Adoption::Stranger { pid: process.pid(), why });
         }
 
         let client = VmmClient::new(&dir.api_socket()).map_err(api)?;
@@ -183,10 +166,7 @@ impl VmmHost {
             Listener::Pid(_) | Listener::Busy => match client.ping(PING_WITHIN).await {
                 Ok(ping) if ping.pid != i64::from(process.pid()) => {
                     let why = format!("process {} answers on its socket", ping.pid);
-                    return Ok(Adoption::Stranger {
-                        pid: process.pid(),
-                        why,
-                    });
+                    return Ok(Adoption::Stranger { pid: process.pid(), why });
                 }
                 Ok(_) => state(&client).await.map_err(api)?,
                 Err(error) => not_answering(error).map_err(api)?,
@@ -206,10 +186,7 @@ fn stranger(dir: &InstanceDir, process: &VmmProcess, listener: Listener) -> Opti
     if let Listener::Pid(listener) = listener
         && listener.as_raw_nonzero().get() != pid
     {
-        return Some(format!(
-            "process {} listens on the instance's socket",
-            listener.as_raw_nonzero()
-        ));
+        return Some(format!("process {} listens on the instance's socket", listener.as_raw_nonzero()));
     }
     let args = Pid::from_raw(pid).map(procfs::cmdline).unwrap_or_default();
     // An empty command line is that of a process about to end; the pidfd tells.
@@ -221,9 +198,7 @@ fn stranger(dir: &InstanceDir, process: &VmmProcess, listener: Listener) -> Opti
 
 async fn state(client: &VmmClient) -> Result<AdoptedState, ApiError> {
     match client.info_if_created().await {
-        Ok(info) => Ok(AdoptedState::Known(
-            info.map_or(VmState::NotCreated, |info| info.vm_state()),
-        )),
+        Ok(info) => Ok(AdoptedState::Known(info.map_or(VmState::NotCreated, |info| info.vm_state()))),
         Err(error) => not_answering(error),
     }
 }
@@ -258,9 +233,9 @@ fn listener(socket: &Path) -> io::Result<Listener> {
     match connect(&probe, &SocketAddrUnix::new(socket)?) {
         Ok(()) => Ok(Listener::Pid(sockopt::socket_peercred(&probe)?.pid)),
         Err(rustix::io::Errno::AGAIN) => Ok(Listener::Busy),
-        Err(
-            rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOTDIR,
-        ) => Ok(Listener::Nobody),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOTDIR) => {
+            Ok(Listener::Nobody)
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -275,10 +250,7 @@ mod tests {
         let socket = dir.path().join("s");
         assert_eq!(listener(&socket).expect("asked"), Listener::Nobody);
         let bound = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
-        assert_eq!(
-            listener(&socket).expect("asked"),
-            Listener::Pid(rustix::process::getpid())
-        );
+        assert_eq!(listener(&socket).expect("asked"), Listener::Pid(rustix::process::getpid()));
         drop(bound);
         assert_eq!(listener(&socket).expect("asked"), Listener::Nobody);
     }

@@ -106,10 +106,7 @@ impl EventParser {
         let mut used = 0;
         loop {
             let rest = &self.pending[used..];
-            let blank = rest
-                .iter()
-                .take_while(|byte| byte.is_ascii_whitespace())
-                .count();
+            let blank = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
             used += blank;
             let rest = &rest[blank..];
             if rest.is_empty() {
@@ -162,10 +159,7 @@ fn event(record: Record) -> VmmEvent {
 
 /// Where the next record may begin: records are separated by an empty line, and strings hold no raw line breaks.
 fn next_record(bytes: &[u8]) -> Option<usize> {
-    bytes
-        .windows(3)
-        .position(|window| window == b"\n\n{")
-        .map(|at| at + 2)
+    bytes.windows(3).position(|window| window == b"\n\n{").map(|at| at + 2)
 }
 
 /// Follows the event file of one VMM.
@@ -181,12 +175,7 @@ impl EventTail {
     /// Follows `path` from its beginning; it need not exist yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_path_buf(),
-            open: None,
-            offset: 0,
-            parser: EventParser::default(),
-        }
+        Self { path: path.to_path_buf(), open: None, offset: 0, parser: EventParser::default() }
     }
 
     /// The events that were written since the last call, at most about 1 MiB of them. Never waits.
@@ -201,10 +190,7 @@ impl EventTail {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let replaced = self
-            .open
-            .as_ref()
-            .is_none_or(|(_, inode)| *inode != metadata.ino());
+        let replaced = self.open.as_ref().is_none_or(|(_, inode)| *inode != metadata.ino());
         if replaced || metadata.len() < self.offset {
             self.open = Some((File::open(&self.path)?, metadata.ino()));
             self.offset = 0;

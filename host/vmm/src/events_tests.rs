@@ -6,21 +6,15 @@ use super::*;
 
 /// A record as Cloud Hypervisor writes it.
 fn record(secs: u64, source: &str, event: &str, properties: &BTreeMap<String, String>) -> String {
-    let properties = if properties.is_empty() {
-        serde_json::Value::Null
-    } else {
-        serde_json::json!(properties)
-    };
+    let properties =
+        if properties.is_empty() { serde_json::Value::Null } else { serde_json::json!(properties) };
     let value = serde_json::json!({
         "timestamp": {"secs": secs, "nanos": 190_396},
         "source": source,
         "event": event,
         "properties": properties,
     });
-    format!(
-        "{}\n\n",
-        serde_json::to_string_pretty(&value).expect("json")
-    )
+    format!("{}\n\n", serde_json::to_string_pretty(&value).expect("json"))
 }
 
 #[test]
@@ -35,26 +29,15 @@ fn a_tail_sees_records_as_they_are_written() {
     let (first, second) = text.split_at(text.len() - 10);
     let mut file = File::create(&path).expect("create");
     file.write_all(first.as_bytes()).expect("write");
-    let kinds = |events: Vec<VmmEvent>| {
-        events
-            .into_iter()
-            .map(|event| event.kind)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        kinds(tail.poll().expect("read")),
-        [VmmEventKind::VmmStarting]
-    );
+    let kinds = |events: Vec<VmmEvent>| events.into_iter().map(|event| event.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(tail.poll().expect("read")), [VmmEventKind::VmmStarting]);
     assert_eq!(kinds(tail.poll().expect("read")), []);
     file.write_all(second.as_bytes()).expect("write");
     assert_eq!(kinds(tail.poll().expect("read")), [VmmEventKind::Booted]);
 
     // A VMM that starts again truncates its file.
     std::fs::write(&path, record(0, "vmm", "shutdown", &none)).expect("write");
-    assert_eq!(
-        kinds(tail.poll().expect("read")),
-        [VmmEventKind::VmmShutdown]
-    );
+    assert_eq!(kinds(tail.poll().expect("read")), [VmmEventKind::VmmShutdown]);
     assert_eq!(tail.skipped(), 0);
 }
 
@@ -62,25 +45,15 @@ fn a_tail_sees_records_as_they_are_written() {
 fn garbage_is_skipped_up_to_the_next_record_and_never_grows() {
     let none = BTreeMap::new();
     let mut parser = EventParser::default();
-    let text = format!(
-        "{{\"source\": 3, oops}}\n\n{}",
-        record(2, "guest", "panic", &none)
-    );
+    let text = format!("{{\"source\": 3, oops}}\n\n{}", record(2, "guest", "panic", &none));
     let events = parser.push(text.as_bytes());
     assert_eq!(events.len(), 1);
-    assert_eq!(
-        (events[0].kind, events[0].at.as_secs(), parser.skipped()),
-        (VmmEventKind::GuestPanic, 2, 1)
-    );
+    assert_eq!((events[0].kind, events[0].at.as_secs(), parser.skipped()), (VmmEventKind::GuestPanic, 2, 1));
 
     for _ in 0..100 {
         parser.push(&[b'['; 4096]);
     }
-    assert!(
-        parser.pending.len() <= RECORD_LIMIT_BYTES + 4096,
-        "{}",
-        parser.pending.len()
-    );
+    assert!(parser.pending.len() <= RECORD_LIMIT_BYTES + 4096, "{}", parser.pending.len());
     let events = parser.push(format!("\n\n{}", record(3, "vm", "paused", &none)).as_bytes());
     assert_eq!(events.len(), 1, "back in step after the garbage");
 }

@@ -73,14 +73,8 @@ impl VmmBinary {
     /// # Errors
     /// None is there, or the one chosen does not run or is too old. A program that was asked for is never replaced by another.
     pub fn resolve(request: &BinaryRequest) -> Result<(Self, String), BinaryError> {
-        let beside = std::env::current_exe()
-            .ok()
-            .and_then(|exe| Some(exe.parent()?.to_path_buf()));
-        let search = Search {
-            path: std::env::var_os("PATH").unwrap_or_default(),
-            beside,
-            kvm: kvm_usable(),
-        };
+        let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_path_buf()));
+        let search = Search { path: std::env::var_os("PATH").unwrap_or_default(), beside, kvm: kvm_usable() };
         let (path, why) = search.choose(request)?;
         let version = ask_version(&path)?;
         Ok((Self { path, version }, why))
@@ -110,10 +104,8 @@ struct Search {
 impl Search {
     fn choose(&self, request: &BinaryRequest) -> Result<(PathBuf, String), BinaryError> {
         if let BinaryRequest::Path(path) = request {
-            let path = std::path::absolute(path).map_err(|source| BinaryError::Run {
-                path: path.clone(),
-                source,
-            })?;
+            let path = std::path::absolute(path)
+                .map_err(|source| BinaryError::Run { path: path.clone(), source })?;
             let why = format!("{}: asked for", path.display());
             return Ok((path, why));
         }
@@ -127,23 +119,13 @@ impl Search {
                 ));
             }
             (Some(path), Err(why)) => tried.push(format!("{} is there, but {why}", path.display())),
-            (None, Ok(())) => tried.push(format!(
-                "/dev/kvm is usable, but there is no {REAL} on PATH"
-            )),
+            (None, Ok(())) => tried.push(format!("/dev/kvm is usable, but there is no {REAL} on PATH")),
             (None, Err(why)) => tried.push(format!("there is no {REAL} on PATH, and {why}")),
         }
-        let beside = self
-            .beside
-            .as_ref()
-            .map(|dir| dir.join(STAND_IN))
-            .filter(|path| is_program(path));
+        let beside = self.beside.as_ref().map(|dir| dir.join(STAND_IN)).filter(|path| is_program(path));
         match beside.or_else(|| self.on_path(STAND_IN)) {
             Some(path) => {
-                let why = format!(
-                    "{}: the simulated VMM, because {}",
-                    path.display(),
-                    tried.join("; ")
-                );
+                let why = format!("{}: the simulated VMM, because {}", path.display(), tried.join("; "));
                 Ok((path, why))
             }
             None => {
@@ -174,10 +156,7 @@ fn kvm_usable() -> Result<(), String> {
 }
 
 fn ask_version(path: &Path) -> Result<String, BinaryError> {
-    let run_error = |source| BinaryError::Run {
-        path: path.to_path_buf(),
-        source,
-    };
+    let run_error = |source| BinaryError::Run { path: path.to_path_buf(), source };
     let mut child = Command::new(path)
         .arg("--version")
         .stdin(Stdio::null())
@@ -193,32 +172,21 @@ fn ask_version(path: &Path) -> Result<String, BinaryError> {
             None => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(run_error(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "no answer within 10 s",
-                )));
+                return Err(run_error(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")));
             }
         }
     }
     let mut said = Vec::new();
     if let Some(output) = child.stdout.take() {
         use std::io::Read;
-        output
-            .take(VERSION_LIMIT_BYTES)
-            .read_to_end(&mut said)
-            .map_err(run_error)?;
+        output.take(VERSION_LIMIT_BYTES).read_to_end(&mut said).map_err(run_error)?;
     }
     let said = String::from_utf8_lossy(&said);
-    let not_a_vmm = || BinaryError::NotAVmm {
-        path: path.to_path_buf(),
-        said: said.trim().chars().take(200).collect(),
-    };
+    let not_a_vmm =
+        || BinaryError::NotAVmm { path: path.to_path_buf(), said: said.trim().chars().take(200).collect() };
     let (major, version) = parse_version(&said).ok_or_else(not_a_vmm)?;
     if major < OLDEST_MAJOR {
-        return Err(BinaryError::TooOld {
-            path: path.to_path_buf(),
-            version,
-        });
+        return Err(BinaryError::TooOld { path: path.to_path_buf(), version });
     }
     Ok(version)
 }
@@ -228,8 +196,7 @@ fn parse_version(said: &str) -> Option<(u32, String)> {
     said.split_whitespace().find_map(|word| {
         let version = word.strip_prefix('v').unwrap_or(word);
         let (major, rest) = version.split_once('.')?;
-        rest.starts_with(|c: char| c.is_ascii_digit())
-            .then_some(())?;
+        rest.starts_with(|c: char| c.is_ascii_digit()).then_some(())?;
         Some((major.parse().ok()?, version.to_owned()))
     })
 }
@@ -237,14 +204,17 @@ fn parse_version(said: &str) -> Option<(u32, String)> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
+    /// Written by another process: a file that this one has open for writing while a parallel test forks cannot be run (ETXTBSY).
     fn program(dir: &Path, name: &str, script: &str) -> PathBuf {
         let path = dir.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("write");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("chmod");
+        let written = Command::new("sh")
+            .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\""])
+            .args([path.as_os_str(), OsStr::new(script)])
+            .status();
+        assert!(written.expect("shell").success());
         path
     }
 
@@ -252,45 +222,29 @@ mod tests {
         Search {
             path: OsStr::new(path).to_owned(),
             beside: Some(beside.to_path_buf()),
-            kvm: if kvm {
-                Ok(())
-            } else {
-                Err("/dev/kvm is not usable (no such device)".to_owned())
-            },
+            kvm: if kvm { Ok(()) } else { Err("/dev/kvm is not usable (no such device)".to_owned()) },
         }
     }
 
     #[test]
     fn versions_are_found_in_what_vmms_print() {
-        assert_eq!(
-            parse_version("cloud-hypervisor v53.0\n"),
-            Some((53, "53.0".to_owned()))
-        );
+        assert_eq!(parse_version("cloud-hypervisor v53.0\n"), Some((53, "53.0".to_owned())));
         assert_eq!(
             parse_version("cloud-hypervisor v53.0.0-12-gabc"),
             Some((53, "53.0.0-12-gabc".to_owned()))
         );
-        assert_eq!(
-            parse_version("regatta-chsim 53.0.0 (stand-in)"),
-            Some((53, "53.0.0".to_owned()))
-        );
+        assert_eq!(parse_version("regatta-chsim 53.0.0 (stand-in)"), Some((53, "53.0.0".to_owned())));
         assert_eq!(parse_version("busybox"), None);
         assert_eq!(parse_version("e.g. this"), None);
     }
 
     #[test]
     fn the_real_one_is_taken_only_with_kvm() {
-        let (on_path, beside) = (
-            tempfile::tempdir().expect("dir"),
-            tempfile::tempdir().expect("dir"),
-        );
+        let (on_path, beside) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
         let real = program(on_path.path(), REAL, "");
         let stand_in = program(beside.path(), STAND_IN, "");
-        let choose = |kvm| {
-            search(on_path.path(), beside.path(), kvm)
-                .choose(&BinaryRequest::Auto)
-                .expect("found")
-        };
+        let choose =
+            |kvm| search(on_path.path(), beside.path(), kvm).choose(&BinaryRequest::Auto).expect("found");
         assert_eq!(choose(true).0, real);
         let (path, why) = choose(false);
         assert_eq!(path, stand_in);
@@ -303,14 +257,8 @@ mod tests {
     fn nothing_there_says_what_was_tried_and_a_request_is_never_replaced() {
         let empty = tempfile::tempdir().expect("dir");
         let search = search(empty.path(), empty.path(), false);
-        let error = search
-            .choose(&BinaryRequest::Auto)
-            .expect_err("nothing")
-            .to_string();
-        assert!(
-            error.contains("/dev/kvm") && error.contains(STAND_IN),
-            "{error}"
-        );
+        let error = search.choose(&BinaryRequest::Auto).expect_err("nothing").to_string();
+        assert!(error.contains("/dev/kvm") && error.contains(STAND_IN), "{error}");
 
         let wanted = empty.path().join("my-vmm");
         let error = VmmBinary::resolve(&BinaryRequest::Path(wanted.clone())).expect_err("missing");
@@ -324,19 +272,8 @@ mod tests {
             VmmBinary::resolve(&BinaryRequest::Path(program(dir.path(), name, script)))
                 .map(|(binary, _)| binary)
         };
-        assert_eq!(
-            resolve("new", "echo cloud-hypervisor v53.0")
-                .expect("works")
-                .version(),
-            "53.0"
-        );
-        assert!(matches!(
-            resolve("old", "echo cloud-hypervisor v51.1"),
-            Err(BinaryError::TooOld { .. })
-        ));
-        assert!(matches!(
-            resolve("odd", "echo hello"),
-            Err(BinaryError::NotAVmm { .. })
-        ));
+        assert_eq!(resolve("new", "echo cloud-hypervisor v53.0").expect("works").version(), "53.0");
+        assert!(matches!(resolve("old", "echo cloud-hypervisor v51.1"), Err(BinaryError::TooOld { .. })));
+        assert!(matches!(resolve("odd", "echo hello"), Err(BinaryError::NotAVmm { .. })));
     }
 }

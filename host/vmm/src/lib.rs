@@ -24,9 +24,7 @@ pub use api::response::{DiskCounters, NetCounters, VmCounters, VmState};
 pub use api::{ApiError, ApiErrorKind};
 pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
-pub use image::{
-    Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile,
-};
+pub use image::{Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile};
 pub use instance::{
     BootSource, DirError, FailedLogs, InstanceDir, LaunchError, LaunchSpec, RootDisk, SharedDisk,
     StartLimiter, StopError, StopHow, Stopped, TapSpec, Vmm, VmmHost,

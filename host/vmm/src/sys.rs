@@ -20,12 +20,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Environment variables that tell a child it was started by a service manager; a VMM was not.
-const NOT_FOR_CHILDREN: [&str; 4] = [
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-];
+const NOT_FOR_CHILDREN: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// Starts `program` in a session of its own and returns its process id.
 ///
@@ -68,42 +63,17 @@ pub(crate) fn spawn_detached(
         let mut none = MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigfillset(all.as_mut_ptr());
         libc::sigemptyset(none.as_mut_ptr());
-        check(libc::posix_spawnattr_setsigdefault(
-            &mut attributes.0,
-            all.as_ptr(),
-        ))?;
-        check(libc::posix_spawnattr_setsigmask(
-            &mut attributes.0,
-            none.as_ptr(),
-        ))?;
-        let flags = i32::from(libc::POSIX_SPAWN_SETSID)
-            | libc::POSIX_SPAWN_SETSIGDEF
-            | libc::POSIX_SPAWN_SETSIGMASK;
-        check(libc::posix_spawnattr_setflags(
-            &mut attributes.0,
-            flags as libc::c_short,
-        ))?;
+        check(libc::posix_spawnattr_setsigdefault(&mut attributes.0, all.as_ptr()))?;
+        check(libc::posix_spawnattr_setsigmask(&mut attributes.0, none.as_ptr()))?;
+        let flags =
+            i32::from(libc::POSIX_SPAWN_SETSID) | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
+        check(libc::posix_spawnattr_setflags(&mut attributes.0, flags as libc::c_short))?;
         let actions = &mut actions.0;
-        check(libc::posix_spawn_file_actions_adddup2(
-            actions,
-            stdin.as_raw_fd(),
-            0,
-        ))?;
-        check(libc::posix_spawn_file_actions_adddup2(
-            actions,
-            output.as_raw_fd(),
-            1,
-        ))?;
-        check(libc::posix_spawn_file_actions_adddup2(
-            actions,
-            output.as_raw_fd(),
-            2,
-        ))?;
+        check(libc::posix_spawn_file_actions_adddup2(actions, stdin.as_raw_fd(), 0))?;
+        check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 1))?;
+        check(libc::posix_spawn_file_actions_adddup2(actions, output.as_raw_fd(), 2))?;
         check(libc::posix_spawn_file_actions_addclosefrom_np(actions, 3))?;
-        check(libc::posix_spawn_file_actions_addchdir_np(
-            actions,
-            c"/".as_ptr(),
-        ))?;
+        check(libc::posix_spawn_file_actions_addchdir_np(actions, c"/".as_ptr()))?;
     }
     let mut pid: libc::pid_t = 0;
     // SAFETY: every pointer outlives the call; argv and envp end with a null pointer.
@@ -165,9 +135,7 @@ pub(crate) fn process_cpu_time_ns(pid: Pid) -> io::Result<u64> {
         }
         time.assume_init()
     };
-    Ok((time.tv_sec as u64)
-        .saturating_mul(1_000_000_000)
-        .saturating_add(time.tv_nsec as u64))
+    Ok((time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64))
 }
 
 fn whole_file_lock(kind: libc::c_int) -> libc::flock {
@@ -219,11 +187,7 @@ impl Drop for FileActions {
 }
 
 fn check(code: libc::c_int) -> io::Result<()> {
-    if code == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(code))
-    }
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
 }
 
 fn c_string(text: &OsStr) -> io::Result<CString> {

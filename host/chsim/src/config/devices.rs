@@ -242,9 +242,7 @@ fn invalid_fds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
 }
 
 /// See [`invalid_fds`].
-pub(super) fn invalid_fd<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<i32>, D::Error> {
+pub(super) fn invalid_fd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
     let fd: Option<i32> = Option::deserialize(deserializer)?;
     Ok(fd.map(|_| -1))
 }
@@ -373,11 +371,7 @@ pub(crate) struct SerialConfig {
 
 impl Default for SerialConfig {
     fn default() -> Self {
-        Self {
-            file: None,
-            mode: ConsoleMode::Null,
-            socket: None,
-        }
+        Self { file: None, mode: ConsoleMode::Null, socket: None }
     }
 }
 
@@ -418,11 +412,7 @@ pub(crate) struct DebugConsoleConfig {
 
 impl Default for DebugConsoleConfig {
     fn default() -> Self {
-        Self {
-            file: None,
-            mode: ConsoleMode::Off,
-            iobase: Some(0xe9),
-        }
+        Self { file: None, mode: ConsoleMode::Off, iobase: Some(0xe9) }
     }
 }
 

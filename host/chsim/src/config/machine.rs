@@ -153,9 +153,7 @@ impl MemoryConfig {
 
     /// Bytes of RAM the VM starts with, without what virtio-mem plugged later.
     pub(crate) fn boot_bytes(&self) -> u64 {
-        self.zones()
-            .iter()
-            .fold(self.size, |sum, zone| sum.saturating_add(zone.size))
+        self.zones().iter().fold(self.size, |sum, zone| sum.saturating_add(zone.size))
     }
 
     /// Bytes plugged by virtio-mem.
@@ -173,11 +171,7 @@ impl MemoryConfig {
     pub(crate) fn is_shared(&self) -> bool {
         self.shared
             || self.hugepages
-            || (self.size == 0
-                && self
-                    .zones()
-                    .iter()
-                    .all(|zone| zone.shared || zone.hugepages))
+            || (self.size == 0 && self.zones().iter().all(|zone| zone.shared || zone.hugepages))
     }
 }
 
@@ -265,11 +259,7 @@ pub(crate) struct PlatformConfig {
     pub(crate) iommu_segments: Option<Vec<u16>>,
     #[serde(default = "address_width_bits")]
     pub(crate) iommu_address_width_bits: u8,
-    #[serde(
-        default,
-        alias = "serial_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, alias = "serial_number", skip_serializing_if = "Option::is_none")]
     pub(crate) system_serial_number: Option<String>,
     #[serde(default, alias = "uuid", skip_serializing_if = "Option::is_none")]
     pub(crate) system_uuid: Option<String>,

@@ -14,7 +14,7 @@ pub(crate) use requests::*;
 pub(crate) use validate::ValidationError;
 
 /// The whole of a VM's configuration, as `vm.create` takes it and `vm.info` gives it back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct VmConfig {
     #[serde(default)]
     pub(crate) cpus: CpusConfig,
@@ -77,10 +77,7 @@ pub(crate) struct VmConfig {
 impl VmConfig {
     /// The kernel command line; empty when there is none.
     pub(crate) fn cmdline(&self) -> &str {
-        self.payload
-            .as_ref()
-            .and_then(|payload| payload.cmdline.as_deref())
-            .unwrap_or_default()
+        self.payload.as_ref().and_then(|payload| payload.cmdline.as_deref()).unwrap_or_default()
     }
 
     /// Removes the device with this id from every list; says whether there was one. Console, random source, balloon
@@ -92,10 +89,7 @@ impl VmConfig {
             list.retain(|device| device.id() != Some(id));
             list.len() != before
         }
-        let vsock = self
-            .vsock
-            .as_ref()
-            .is_some_and(|vsock| vsock.id() == Some(id));
+        let vsock = self.vsock.as_ref().is_some_and(|vsock| vsock.id() == Some(id));
         if vsock {
             self.vsock = None;
         }
@@ -109,41 +103,6 @@ impl VmConfig {
             | drop_from(&mut self.pmem, id)
             | drop_from(&mut self.vdpa, id)
             | vsock
-    }
-}
-
-impl Default for VmConfig {
-    fn default() -> Self {
-        Self {
-            cpus: CpusConfig::default(),
-            memory: MemoryConfig::default(),
-            payload: None,
-            rate_limit_groups: None,
-            disks: None,
-            net: None,
-            rng: RngConfig::default(),
-            balloon: None,
-            generic_vhost_user: None,
-            fs: None,
-            pmem: None,
-            serial: SerialConfig::default(),
-            console: ConsoleConfig::default(),
-            debug_console: DebugConsoleConfig::default(),
-            devices: None,
-            user_devices: None,
-            vdpa: None,
-            vsock: None,
-            pvpanic: false,
-            iommu: false,
-            numa: None,
-            watchdog: false,
-            rtc: None,
-            pci_segments: None,
-            platform: None,
-            tpm: None,
-            landlock_enable: false,
-            landlock_rules: None,
-        }
     }
 }
 
@@ -169,13 +128,9 @@ mod tests {
     #[test]
     fn unknown_fields_are_ignored_and_duplicate_ones_refused() {
         serde_json::from_str::<VmConfig>(r#"{"bogus":1}"#).unwrap();
-        let error =
-            serde_json::from_str::<DiskConfig>(r#"{"path":"/x","vhost_socket":null,"path":null}"#)
-                .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "duplicate field `path` at line 1 column 39"
-        );
+        let error = serde_json::from_str::<DiskConfig>(r#"{"path":"/x","vhost_socket":null,"path":null}"#)
+            .unwrap_err();
+        assert_eq!(error.to_string(), "duplicate field `path` at line 1 column 39");
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Capacity {
             let end = ((bucket + 1) * BUCKET).min(now);
             self.work[(bucket % slots) as usize] += busy * (end - self.accounted);
             self.accounted = end;
-            if end % BUCKET == 0 {
+            if end.is_multiple_of(BUCKET) {
                 self.work[(end / BUCKET % slots) as usize] = 0;
             }
         }
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(capacity.offer(0, 1, 10 * MS), Offer::Started);
         assert_eq!(capacity.offer(0, 2, 10 * MS), Offer::Queued);
         assert_eq!(capacity.offer(0, 3, 10 * MS), Offer::Refused);
-        assert_eq!(capacity.complete(9 * MS), []);
+        assert!(capacity.complete(9 * MS).is_empty());
         assert_eq!(
             capacity.complete(30 * MS),
             [1, 2],

@@ -137,23 +137,9 @@ impl Guest {
         clock.wake_on_change(Arc::clone(&waker));
         let traffic = Arc::new(Traffic::default());
         let (commands, inbox) = mpsc::channel();
-        let engine = Engine::new(
-            spec,
-            clock,
-            news,
-            inbox,
-            Arc::clone(&waker),
-            Arc::clone(&traffic),
-        )?;
-        let thread = std::thread::Builder::new()
-            .name("guest".to_owned())
-            .spawn(move || engine.run())?;
-        Ok(Self {
-            commands,
-            waker,
-            thread: Some(thread),
-            traffic,
-        })
+        let engine = Engine::new(spec, clock, news, inbox, Arc::clone(&waker), Arc::clone(&traffic))?;
+        let thread = std::thread::Builder::new().name("guest".to_owned()).spawn(move || engine.run())?;
+        Ok(Self { commands, waker, thread: Some(thread), traffic })
     }
 
     /// Does something to the guest. One that is powered off hears nothing.
@@ -228,12 +214,7 @@ impl Engine {
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let add = |fd: &dyn AsFd, token| {
-            epoll::add(
-                &epoll,
-                fd.as_fd(),
-                epoll::EventData::new_u64(token),
-                epoll::EventFlags::IN,
-            )
+            epoll::add(&epoll, fd.as_fd(), epoll::EventData::new_u64(token), epoll::EventFlags::IN)
         };
         add(&waker, WAKE)?;
         if let Some(vsock) = &spec.vsock {
@@ -286,8 +267,7 @@ impl Engine {
             boot = self.spec.knobs.boot.sample(&mut self.random);
         }
         for fault in self.spec.knobs.faults.clone() {
-            let mut after =
-                |time: Duration, timer| self.timers.set(start.saturating_add(nanos(time)), timer);
+            let mut after = |time: Duration, timer| self.timers.set(start.saturating_add(nanos(time)), timer);
             match fault {
                 GuestFault::SlowBoot(more) if !self.spec.resumed => boot += more,
                 GuestFault::CrashAfter(time) => after(time, Timer::Crash),
@@ -295,9 +275,7 @@ impl Engine {
                 GuestFault::PanicAfter(time) => after(time, Timer::Panic),
                 GuestFault::ResetAfter(time) => after(time, Timer::Reset),
                 GuestFault::PowerOffAfter(time) => after(time, Timer::PowerOff),
-                GuestFault::NeverHealthy
-                | GuestFault::IgnorePowerButton
-                | GuestFault::SlowBoot(_) => {}
+                GuestFault::NeverHealthy | GuestFault::IgnorePowerButton | GuestFault::SlowBoot(_) => {}
             }
         }
         let at = |percent: u64| start.saturating_add(nanos(boot) / 100 * percent);
@@ -305,13 +283,7 @@ impl Engine {
         if !self.spec.resumed {
             let spec = &self.spec;
             for (percent, text) in [
-                (
-                    0,
-                    format!(
-                        "Linux version 6.1.0-regatta-model (gcc) #1 SMP, image {}",
-                        spec.kernel
-                    ),
-                ),
+                (0, format!("Linux version 6.1.0-regatta-model (gcc) #1 SMP, image {}", spec.kernel)),
                 (0, format!("Command line: {}", spec.cmdline)),
                 (5, format!("Memory: {}K available", spec.ram_bytes / 1024)),
                 (10, format!("smp: Brought up 1 node, {} CPUs", spec.vcpus)),
@@ -327,9 +299,7 @@ impl Engine {
 
     /// The guest's own time: it stands still while the guest is paused.
     fn now(&self) -> Nanos {
-        self.paused_at
-            .unwrap_or_else(|| self.clock.now())
-            .saturating_sub(self.paused_for)
+        self.paused_at.unwrap_or_else(|| self.clock.now()).saturating_sub(self.paused_for)
     }
 
     fn say(&mut self, text: &str) {
@@ -373,28 +343,20 @@ impl Engine {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Pause => {
-                self.paused_at = Some(self.paused_at.unwrap_or_else(|| self.clock.now()))
-            }
+            Command::Pause => self.paused_at = Some(self.paused_at.unwrap_or_else(|| self.clock.now())),
             Command::Resume => {
                 if let Some(since) = self.paused_at.take() {
                     self.paused_for += self.clock.now().saturating_sub(since);
                 }
             }
             Command::PowerButton => {
-                if self.phase == Phase::Up
-                    && !self
-                        .spec
-                        .knobs
-                        .faults
-                        .contains(&GuestFault::IgnorePowerButton)
+                if self.phase == Phase::Up && !self.spec.knobs.faults.contains(&GuestFault::IgnorePowerButton)
                 {
                     self.say("systemd-logind: Power key pressed short, powering off...");
                     self.phase = Phase::ShuttingDown;
                     self.listener = None;
                     let delay = self.spec.knobs.shutdown.sample(&mut self.random);
-                    self.timers
-                        .set(self.now().saturating_add(nanos(delay)), Timer::PowerOff);
+                    self.timers.set(self.now().saturating_add(nanos(delay)), Timer::PowerOff);
                 }
             }
             Command::Nmi => self.say("Uhhuh. NMI received for unknown reason 20 on CPU 0."),
@@ -425,20 +387,15 @@ impl Engine {
 
     /// A guest answers ACPI once its drivers run.
     fn when_up(&mut self, timer: Timer) {
-        self.timers
-            .set(self.now().max(self.up_at).saturating_add(ACPI_DELAY), timer);
+        self.timers.set(self.now().max(self.up_at).saturating_add(ACPI_DELAY), timer);
     }
 
     fn fire(&mut self, timer: Timer) {
         match timer {
             Timer::Say(text) => self.say(&text),
             Timer::Activate => {
-                self.traffic
-                    .read_ops
-                    .fetch_add(BOOT_READ_OPS, Ordering::Relaxed);
-                self.traffic
-                    .read_bytes
-                    .fetch_add(BOOT_READ_BYTES, Ordering::Relaxed);
+                self.traffic.read_ops.fetch_add(BOOT_READ_OPS, Ordering::Relaxed);
+                self.traffic.read_bytes.fetch_add(BOOT_READ_BYTES, Ordering::Relaxed);
                 for id in std::mem::take(&mut self.spec.devices) {
                     (self.news)(GuestEvent::Activated(id));
                 }
@@ -446,10 +403,8 @@ impl Engine {
             Timer::Up => self.up(),
             Timer::Crash => {
                 crate::log::error!("the guest's fault `crash` kills the VMM");
-                let _ = rustix::process::kill_process(
-                    rustix::process::getpid(),
-                    rustix::process::Signal::KILL,
-                );
+                let _ =
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             }
             Timer::Hang => self.halt(),
             Timer::Panic => {
@@ -496,21 +451,13 @@ impl Engine {
         let address = SocketAddrV4::new(address, self.spec.knobs.port);
         let bound = TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
-            epoll::add(
-                &self.epoll,
-                &listener,
-                epoll::EventData::new_u64(HTTP),
-                epoll::EventFlags::IN,
-            )?;
+            epoll::add(&self.epoll, &listener, epoll::EventData::new_u64(HTTP), epoll::EventFlags::IN)?;
             Ok(listener)
         });
         match bound {
             Ok(listener) => {
                 self.listener = Some(listener);
-                self.say(&format!(
-                    "regatta-guest: {} serves http://{address}",
-                    self.spec.knobs.hostname
-                ));
+                self.say(&format!("regatta-guest: {} serves http://{address}", self.spec.knobs.hostname));
             }
             Err(error) => {
                 crate::log::error!("guest service cannot bind {address}: {error}");
@@ -521,22 +468,14 @@ impl Engine {
 
     /// Sleeps until a socket, a command or a timer wants something.
     fn wait(&mut self) {
-        let next = [self.timers.next(), self.capacity.next_completion()]
-            .into_iter()
-            .flatten()
-            .min();
-        let mut timeout =
-            next.and_then(|moment| self.clock.until(moment.saturating_add(self.paused_for)));
+        let next = [self.timers.next(), self.capacity.next_completion()].into_iter().flatten().min();
+        let mut timeout = next.and_then(|moment| self.clock.until(moment.saturating_add(self.paused_for)));
         if !self.connections.is_empty() {
             timeout = Some(timeout.map_or(SWEEP, |timeout| timeout.min(SWEEP)));
         }
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut events = Vec::with_capacity(64);
-        let ready = epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            timeout.as_ref(),
-        );
+        let ready = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
         if ready.is_err() {
             return;
         }
@@ -553,8 +492,7 @@ impl Engine {
             self.swept = Instant::now();
             let now = self.swept;
             self.connections.retain(|_, connection| {
-                connection.doing == Doing::Working
-                    || now.duration_since(connection.active) < IDLE_TIMEOUT
+                connection.doing == Doing::Working || now.duration_since(connection.active) < IDLE_TIMEOUT
             });
         }
     }
@@ -579,14 +517,8 @@ impl Engine {
 
     fn admit(&mut self, stream: Stream) {
         if self.connections.len() >= MAX_CONNECTIONS {
-            let idle = self
-                .connections
-                .iter()
-                .filter(|(_, connection)| connection.is_idle());
-            match idle
-                .min_by_key(|(_, connection)| connection.active)
-                .map(|(id, _)| *id)
-            {
+            let idle = self.connections.iter().filter(|(_, connection)| connection.is_idle());
+            match idle.min_by_key(|(_, connection)| connection.active).map(|(id, _)| *id) {
                 Some(id) => drop(self.connections.remove(&id)),
                 None => return,
             }
@@ -597,14 +529,7 @@ impl Engine {
         let id = self.next_id;
         self.next_id += 1;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        if epoll::add(
-            &self.epoll,
-            &connection.stream,
-            epoll::EventData::new_u64(id),
-            flags,
-        )
-        .is_ok()
-        {
+        if epoll::add(&self.epoll, &connection.stream, epoll::EventData::new_u64(id), flags).is_ok() {
             self.connections.insert(id, connection);
         }
     }
@@ -642,14 +567,7 @@ impl Engine {
         } else if connection.doing != Doing::Working {
             flags |= epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         }
-        if epoll::modify(
-            &self.epoll,
-            &connection.stream,
-            epoll::EventData::new_u64(id),
-            flags,
-        )
-        .is_ok()
-        {
+        if epoll::modify(&self.epoll, &connection.stream, epoll::EventData::new_u64(id), flags).is_ok() {
             self.connections.insert(id, connection);
         }
     }
@@ -659,14 +577,9 @@ impl Engine {
         if connection.doing == Doing::Handshake {
             match connection.handshake() {
                 None => return,
-                Some(Ok(port))
-                    if port == u32::from(self.spec.knobs.port) && self.phase == Phase::Up =>
-                {
+                Some(Ok(port)) if port == u32::from(self.spec.knobs.port) && self.phase == Phase::Up => {
                     connection.doing = Doing::Reading;
-                    self.send(
-                        connection,
-                        format!("OK {}\n", 1_073_741_824 + id).as_bytes(),
-                    );
+                    self.send(connection, format!("OK {}\n", 1_073_741_824 + id).as_bytes());
                 }
                 // Nobody listens there: the connection is reset.
                 Some(_) => {
@@ -693,27 +606,18 @@ impl Engine {
         connection.close = !request.keep_alive;
         let now = self.now();
         let (status, reason, kind, body) = match request.target {
-            Target::Health if self.spec.knobs.faults.contains(&GuestFault::NeverHealthy) => (
-                503,
-                "Service Unavailable",
-                "text/plain",
-                "never healthy\n".to_owned(),
-            ),
+            Target::Health if self.spec.knobs.faults.contains(&GuestFault::NeverHealthy) => {
+                (503, "Service Unavailable", "text/plain", "never healthy\n".to_owned())
+            }
             Target::Health => (200, "OK", "text/plain", "ok\n".to_owned()),
             Target::Metrics => {
                 self.metrics.in_flight = self.capacity.in_flight();
                 self.metrics.queue_depth = self.capacity.queue_depth();
                 self.metrics.utilization = self.capacity.utilization(now);
-                (
-                    200,
-                    "OK",
-                    "text/plain; version=0.0.4",
-                    self.metrics.to_text(),
-                )
+                (200, "OK", "text/plain; version=0.0.4", self.metrics.to_text())
             }
             Target::Work(work) => {
-                let service =
-                    work.unwrap_or_else(|| self.spec.knobs.service.sample(&mut self.random));
+                let service = work.unwrap_or_else(|| self.spec.knobs.service.sample(&mut self.random));
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
                 // What is already done must not take up room.
@@ -728,24 +632,12 @@ impl Engine {
                     Offer::Refused => {
                         self.metrics.requests += 1;
                         self.metrics.rejected += 1;
-                        (
-                            503,
-                            "Service Unavailable",
-                            "text/plain",
-                            "overloaded\n".to_owned(),
-                        )
+                        (503, "Service Unavailable", "text/plain", "overloaded\n".to_owned())
                     }
                 }
             }
         };
-        let answer = response(
-            status,
-            reason,
-            kind,
-            &body,
-            request.keep_alive,
-            request.head,
-        );
+        let answer = response(status, reason, kind, &body, request.keep_alive, request.head);
         self.send(connection, &answer);
     }
 
@@ -768,14 +660,7 @@ impl Engine {
             connection.doing = Doing::Reading;
             connection.active = Instant::now();
             let body = format!("{} {}\n", self.spec.knobs.hostname, self.metrics.requests);
-            let answer = response(
-                200,
-                "OK",
-                "text/plain",
-                &body,
-                request.keep_alive,
-                request.head,
-            );
+            let answer = response(200, "OK", "text/plain", &body, request.keep_alive, request.head);
             self.send(&mut connection, &answer);
             self.proceed(id, &mut connection);
             self.keep(id, connection);

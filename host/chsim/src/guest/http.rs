@@ -140,26 +140,14 @@ mod tests {
 
     #[test]
     fn targets() {
-        assert_eq!(
-            request(b"GET /healthz HTTP/1.1\r\n\r\n").target,
-            Target::Health
-        );
-        assert_eq!(
-            request(b"GET /metrics?x HTTP/1.1\r\n\r\n").target,
-            Target::Metrics
-        );
+        assert_eq!(request(b"GET /healthz HTTP/1.1\r\n\r\n").target, Target::Health);
+        assert_eq!(request(b"GET /metrics?x HTTP/1.1\r\n\r\n").target, Target::Metrics);
         assert_eq!(
             request(b"GET /a?b=1&work=5 HTTP/1.1\r\n\r\n").target,
             Target::Work(Some(Duration::from_millis(5)))
         );
-        assert_eq!(
-            parse(b"GET /?work=lots HTTP/1.1\r\n\r\n"),
-            Parsed::Bad(400, "Bad Request")
-        );
-        assert_eq!(
-            parse(b"GET /?work=600000 HTTP/1.1\r\n\r\n"),
-            Parsed::Bad(400, "Bad Request")
-        );
+        assert_eq!(parse(b"GET /?work=lots HTTP/1.1\r\n\r\n"), Parsed::Bad(400, "Bad Request"));
+        assert_eq!(parse(b"GET /?work=600000 HTTP/1.1\r\n\r\n"), Parsed::Bad(400, "Bad Request"));
     }
 
     #[test]
@@ -172,10 +160,7 @@ mod tests {
 
     #[test]
     fn limits() {
-        assert_eq!(
-            parse(&[b'a'; MAX_HEAD_BYTES]),
-            Parsed::Bad(431, "Request Header Fields Too Large")
-        );
+        assert_eq!(parse(&[b'a'; MAX_HEAD_BYTES]), Parsed::Bad(431, "Request Header Fields Too Large"));
         assert_eq!(
             parse(b"POST / HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n"),
             Parsed::Bad(413, "Content Too Large")

@@ -21,10 +21,7 @@ impl Metrics {
         let mut text = String::new();
         let mut family = |name: &str, kind: &str, help: &str, value: &dyn std::fmt::Display| {
             // Writing to a string cannot fail.
-            let _ = write!(
-                text,
-                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
-            );
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
         };
         family(
             "guest_requests_total",
@@ -50,18 +47,8 @@ impl Metrics {
             "Busy share of the workers over the last second, 0 to 1.",
             &self.utilization,
         );
-        family(
-            "guest_queue_depth",
-            "gauge",
-            "Work requests waiting for a worker.",
-            &self.queue_depth,
-        );
-        family(
-            "guest_boot_time_seconds",
-            "gauge",
-            "Time from power-on to service.",
-            &self.boot_seconds,
-        );
+        family("guest_queue_depth", "gauge", "Work requests waiting for a worker.", &self.queue_depth);
+        family("guest_boot_time_seconds", "gauge", "Time from power-on to service.", &self.boot_seconds);
         let _ = write!(
             text,
             "# HELP guest_request_duration_seconds Time from arrival to answer of work requests that were not refused.\n\
@@ -79,12 +66,7 @@ mod tests {
 
     #[test]
     fn every_sample_has_a_type() {
-        let text = Metrics {
-            requests: 3,
-            utilization: 0.25,
-            ..Metrics::default()
-        }
-        .to_text();
+        let text = Metrics { requests: 3, utilization: 0.25, ..Metrics::default() }.to_text();
         assert!(text.contains("\nguest_requests_total 3\n"), "{text}");
         assert!(text.contains("\nguest_utilization 0.25\n"), "{text}");
         for line in text.lines().filter(|line| !line.starts_with('#')) {

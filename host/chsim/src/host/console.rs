@@ -40,19 +40,12 @@ impl Sink {
         Ok(match self {
             Self::Nowhere => Self::Nowhere,
             Self::File(file) => Self::File(file.try_clone()?),
-            Self::Pty { main, _sub } => Self::Pty {
-                main: main.try_clone()?,
-                _sub: _sub.try_clone()?,
-            },
+            Self::Pty { main, _sub } => Self::Pty { main: main.try_clone()?, _sub: _sub.try_clone()? },
             Self::Stdout => Self::Stdout,
             Self::Socket { listener, .. } => {
                 let listener = listener.try_clone()?;
                 listener.set_nonblocking(true)?;
-                Self::Socket {
-                    listener,
-                    client: None,
-                    backlog: VecDeque::new(),
-                }
+                Self::Socket { listener, client: None, backlog: VecDeque::new() }
             }
         })
     }
@@ -67,12 +60,7 @@ impl Sink {
 
     /// Takes the client that waits at a serial socket, instead of the one before, and gives it what it missed.
     pub(crate) fn accept(&mut self) {
-        let Self::Socket {
-            listener,
-            client,
-            backlog,
-        } = self
-        else {
+        let Self::Socket { listener, client, backlog } = self else {
             return;
         };
         let Ok((mut stream, _)) = listener.accept() else {
@@ -92,13 +80,8 @@ impl Sink {
             Self::File(file) => file.write_all(&bytes),
             Self::Pty { main, .. } => main.write_all(&bytes),
             Self::Stdout => io::stdout().write_all(&bytes),
-            Self::Socket {
-                client, backlog, ..
-            } => {
-                if client
-                    .as_mut()
-                    .is_none_or(|client| client.write_all(&bytes).is_err())
-                {
+            Self::Socket { client, backlog, .. } => {
+                if client.as_mut().is_none_or(|client| client.write_all(&bytes).is_err()) {
                     *client = None;
                     backlog.extend(&bytes);
                     let surplus = backlog.len().saturating_sub(SOCKET_BACKLOG_BYTES);
@@ -130,10 +113,7 @@ impl Consoles {
             ])
         };
         let no_socket = || {
-            VmError::chain([
-                "Error creating console devices",
-                "No socket option support for console device",
-            ])
+            VmError::chain(["Error creating console devices", "No socket option support for console device"])
         };
 
         let console = match config.console.mode {
@@ -144,32 +124,16 @@ impl Consoles {
             ConsoleMode::Socket => {
                 let path = config.serial.socket.clone().unwrap_or_default();
                 let listener = UnixListener::bind(&path).map_err(|error| failed(&error))?;
-                (
-                    Sink::Socket {
-                        listener,
-                        client: None,
-                        backlog: VecDeque::new(),
-                    },
-                    Some(path),
-                )
+                (Sink::Socket { listener, client: None, backlog: VecDeque::new() }, Some(path))
             }
-            mode => (
-                open(mode, &mut config.serial.file).map_err(|error| failed(&error))?,
-                None,
-            ),
+            mode => (open(mode, &mut config.serial.file).map_err(|error| failed(&error))?, None),
         };
         match config.debug_console.mode {
             ConsoleMode::Socket => return Err(no_socket()),
             // Nothing ever writes to the debug port, but its file must be creatable.
-            mode => {
-                drop(open(mode, &mut config.debug_console.file).map_err(|error| failed(&error))?)
-            }
+            mode => drop(open(mode, &mut config.debug_console.file).map_err(|error| failed(&error))?),
         }
-        Ok(Self {
-            serial,
-            console,
-            socket,
-        })
+        Ok(Self { serial, console, socket })
     }
 }
 
@@ -187,10 +151,7 @@ fn open(mode: ConsoleMode, file: &mut Option<PathBuf>) -> io::Result<Sink> {
             let sub = File::options().read(true).write(true).open(&path)?;
             rustix::fs::fcntl_setfl(&main, OFlags::NONBLOCK)?;
             *file = Some(path);
-            Sink::Pty {
-                main: File::from(main),
-                _sub: sub.into(),
-            }
+            Sink::Pty { main: File::from(main), _sub: sub.into() }
         }
     })
 }

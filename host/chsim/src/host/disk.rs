@@ -40,10 +40,7 @@ struct Broken {
 
 impl Broken {
     fn format(text: impl Into<String>) -> Self {
-        Self {
-            kind: "Invalid format",
-            messages: vec![text.into()],
-        }
+        Self { kind: "Invalid format", messages: vec![text.into()] }
     }
 }
 
@@ -51,9 +48,7 @@ impl Disk {
     /// Opens an image, tells its type from its header and, of a qcow2 overlay, opens the files it stands on.
     pub(crate) fn open(config: &DiskConfig) -> Result<(Self, ImageType), VmError> {
         let Some(path) = config.path.clone() else {
-            return Err(VmError::device([
-                "No disk path was specified when one was expected",
-            ]));
+            return Err(VmError::device(["No disk path was specified when one was expected"]));
         };
         let cannot = |kind: &str, path: Option<&Path>, op: &str, below: &[String]| {
             let context = match path {
@@ -61,9 +56,7 @@ impl Disk {
                 None => format!("{kind} (op={op})"),
             };
             VmError::device(
-                ["Cannot open disk path".to_owned(), context]
-                    .into_iter()
-                    .chain(below.iter().cloned()),
+                ["Cannot open disk path".to_owned(), context].into_iter().chain(below.iter().cloned()),
             )
         };
         let file = File::options()
@@ -71,16 +64,11 @@ impl Disk {
             .write(!config.readonly)
             .open(&path)
             .map_err(|error| cannot("I/O error", Some(&path), "open", &[error.to_string()]))?;
-        let kind = image_type(&file).map_err(|error| {
-            cannot("I/O error", None, "detect_image_type", &[error.to_string()])
-        })?;
+        let kind = image_type(&file)
+            .map_err(|error| cannot("I/O error", None, "detect_image_type", &[error.to_string()]))?;
         let mut logical_bytes = file.metadata().map(|meta| meta.len()).unwrap_or(0);
         if kind == ImageType::Qcow2 {
-            let depth = if config.backing_files {
-                MAX_BACKING_FILES
-            } else {
-                0
-            };
+            let depth = if config.backing_files { MAX_BACKING_FILES } else { 0 };
             logical_bytes = check_qcow(&file, &path, depth).map_err(|broken| {
                 let kind = match broken.kind {
                     // Without the flag an overlay is unsupported rather than too deep.
@@ -102,19 +90,11 @@ impl Disk {
 
     /// Locks the image: shared when read-only, else exclusive.
     pub(crate) fn lock(&self) -> Result<(), VmError> {
-        let kind = if self.readonly {
-            LockKind::Read
-        } else {
-            LockKind::Write
-        };
+        let kind = if self.readonly { LockKind::Read } else { LockKind::Write };
         let range = match self.granularity {
             LockGranularity::Full => Range::WholeFile,
             LockGranularity::ByteRange => {
-                let physical_bytes = self
-                    .file
-                    .metadata()
-                    .map(|meta| meta.blocks() * 512)
-                    .unwrap_or(0);
+                let physical_bytes = self.file.metadata().map(|meta| meta.blocks() * 512).unwrap_or(0);
                 Range::First(self.logical_bytes.max(physical_bytes))
             }
         };
@@ -123,17 +103,10 @@ impl Disk {
 
     /// The failure to lock this disk.
     pub(crate) fn lock_failed(&self, error: &LockError) -> VmError {
-        let kind = if self.readonly {
-            LockKind::Read
-        } else {
-            LockKind::Write
-        };
+        let kind = if self.readonly { LockKind::Read } else { LockKind::Write };
         let mut messages = vec![
             "Cannot lock images of all block devices".to_owned(),
-            format!(
-                "Failed to get {kind:?} lock for disk image: {}",
-                self.path.display()
-            ),
+            format!("Failed to get {kind:?} lock for disk image: {}", self.path.display()),
             error.to_string(),
         ];
         if let LockError::Io(source) = error {
@@ -164,29 +137,17 @@ fn image_type(file: &File) -> io::Result<ImageType> {
             return Ok(ImageType::FixedVhd);
         }
     }
-    let signature = block
-        .first_chunk()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    Ok(if signature == VHDX_SIGNATURE {
-        ImageType::Vhdx
-    } else {
-        ImageType::Raw
-    })
+    let signature = block.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    Ok(if signature == VHDX_SIGNATURE { ImageType::Vhdx } else { ImageType::Raw })
 }
 
 /// Big-endian number at an offset that the caller knows to be inside.
 fn be32(bytes: &[u8], at: usize) -> u32 {
-    bytes
-        .get(at..at + 4)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, u32::from_be_bytes)
+    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
 fn be64(bytes: &[u8], at: usize) -> u64 {
-    bytes
-        .get(at..at + 8)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, u64::from_be_bytes)
+    bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
 /// Checks a qcow2 header and what it stands on; returns the virtual size, bytes.
@@ -206,11 +167,7 @@ fn check_qcow(file: &File, path: &Path, depth: u32) -> Result<u64, Broken> {
         return Err(Broken::format("Invalid cluster size"));
     }
     let cluster_bytes = 1u64 << cluster_bits;
-    let header_bytes = if version == 3 {
-        be32(&header, 100)
-    } else {
-        HEADER_V2_BYTES
-    };
+    let header_bytes = if version == 3 { be32(&header, 100) } else { HEADER_V2_BYTES };
     if version == 3 {
         // Dirty, corrupt and compression are the incompatible features that upstream knows.
         let unknown = be64(&header, 72) & !0b1011;
@@ -225,20 +182,14 @@ fn check_qcow(file: &File, path: &Path, depth: u32) -> Result<u64, Broken> {
     match (offset, length) {
         (0, 0) => {}
         (0, _) => {
-            return Err(Broken::format(format!(
-                "Backing file size {length:#x} with zero offset"
-            )));
+            return Err(Broken::format(format!("Backing file size {length:#x} with zero offset")));
         }
         (_, 0) => {
-            return Err(Broken::format(format!(
-                "Backing file offset {offset:#x} with zero size"
-            )));
+            return Err(Broken::format(format!("Backing file offset {offset:#x} with zero size")));
         }
         _ => {
             if length > MAX_BACKING_NAME_BYTES {
-                return Err(Broken::format(format!(
-                    "Backing file name is too long: {length} bytes over"
-                )));
+                return Err(Broken::format(format!("Backing file name is too long: {length} bytes over")));
             }
             if offset < u64::from(header_bytes) {
                 return Err(Broken::format(format!(
@@ -254,16 +205,9 @@ fn check_qcow(file: &File, path: &Path, depth: u32) -> Result<u64, Broken> {
             file.read_exact_at(&mut name, offset).map_err(io)?;
             let name = String::from_utf8(name).map_err(|error| Broken {
                 kind: "Invalid format",
-                messages: vec![
-                    "Failed to parse filename".to_owned(),
-                    error.utf8_error().to_string(),
-                ],
+                messages: vec!["Failed to parse filename".to_owned(), error.utf8_error().to_string()],
             })?;
-            let format = if version == 3 {
-                backing_format(file, header_bytes, cluster_bytes)
-            } else {
-                None
-            };
+            let format = if version == 3 { backing_format(file, header_bytes, cluster_bytes) } else { None };
             // A relative name counts from the image that holds it.
             let base = if Path::new(&name).is_absolute() {
                 PathBuf::from(&name)
@@ -307,33 +251,24 @@ fn check_backing(path: &Path, format: Option<&str>, depth: u32) -> Result<(), Br
     }
     let io = |error: io::Error| Broken {
         kind: "I/O error",
-        messages: vec![
-            format!("Backing file I/O error: {}", path.display()),
-            error.to_string(),
-        ],
+        messages: vec![format!("Backing file I/O error: {}", path.display()), error.to_string()],
     };
     let file = File::open(path).map_err(io)?;
     let qcow = match format {
         Some("raw") => false,
         Some("qcow2") => true,
         Some(other) => {
-            return Err(Broken::format(format!(
-                "Unsupported backing file format: {other}"
-            )));
+            return Err(Broken::format(format!("Unsupported backing file format: {other}")));
         }
         None => image_type(&file).map_err(io)? == ImageType::Qcow2,
     };
     if !qcow {
         return Ok(());
     }
-    check_qcow(&file, path, depth - 1)
-        .map(|_| ())
-        .map_err(|mut broken| {
-            broken
-                .messages
-                .insert(0, format!("Backing file open error: {}", path.display()));
-            broken
-        })
+    check_qcow(&file, path, depth - 1).map(|_| ()).map_err(|mut broken| {
+        broken.messages.insert(0, format!("Backing file open error: {}", path.display()));
+        broken
+    })
 }
 
 #[cfg(test)]
@@ -371,27 +306,15 @@ mod tests {
             open(serde_json::json!({"path": path("top.qcow2"), "backing_files": true})),
             Ok(ImageType::Qcow2)
         );
-        assert_eq!(
-            open(serde_json::json!({"path": path("base.raw")})),
-            Ok(ImageType::Raw)
-        );
+        assert_eq!(open(serde_json::json!({"path": path("base.raw")})), Ok(ImageType::Raw));
 
         std::fs::remove_file(path("base.raw")).unwrap();
         let messages = open(serde_json::json!({"path": path("top.qcow2"), "backing_files": true}))
             .unwrap_err()
             .messages();
-        assert_eq!(
-            messages[2],
-            format!("I/O error (path={} op=open)", path("top.qcow2").display())
-        );
-        assert!(
-            messages[3].starts_with("Backing file open error: "),
-            "{messages:?}"
-        );
-        assert_eq!(
-            messages.last().unwrap(),
-            "No such file or directory (os error 2)"
-        );
+        assert_eq!(messages[2], format!("I/O error (path={} op=open)", path("top.qcow2").display()));
+        assert!(messages[3].starts_with("Backing file open error: "), "{messages:?}");
+        assert_eq!(messages.last().unwrap(), "No such file or directory (os error 2)");
     }
 
     #[test]
@@ -399,9 +322,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("o.qcow2");
         std::fs::write(&path, qcow(Some("/base"))).unwrap();
-        let messages = open(serde_json::json!({"path": path}))
-            .unwrap_err()
-            .messages();
+        let messages = open(serde_json::json!({"path": path})).unwrap_err().messages();
         assert_eq!(
             messages[1..],
             [

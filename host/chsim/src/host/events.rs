@@ -35,11 +35,7 @@ struct Event<'a> {
 impl EventMonitor {
     /// A monitor that writes to `file`, or nowhere. Timestamps count from now.
     pub(crate) fn new(file: Option<File>, faults: Arc<Faults>) -> Self {
-        Self {
-            file,
-            start: Instant::now(),
-            faults,
-        }
+        Self { file, start: Instant::now(), faults }
     }
 
     /// Writes one event.
@@ -51,10 +47,7 @@ impl EventMonitor {
         }
         let elapsed = self.start.elapsed();
         let record = Event {
-            timestamp: Timestamp {
-                secs: elapsed.as_secs(),
-                nanos: elapsed.subsec_nanos(),
-            },
+            timestamp: Timestamp { secs: elapsed.as_secs(), nanos: elapsed.subsec_nanos() },
             source,
             event,
             properties: (!properties.is_empty()).then(|| properties.iter().copied().collect()),

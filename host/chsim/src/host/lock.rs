@@ -62,10 +62,7 @@ pub(crate) fn lock(file: &File, kind: LockKind, range: Range) -> Result<(), Lock
 }
 
 /// Takes over a descriptor that was inherited and is named on the command line (`fd=<n>`).
-#[expect(
-    unsafe_code,
-    reason = "a number on the command line is all there is of an inherited descriptor"
-)]
+#[expect(unsafe_code, reason = "a number on the command line is all there is of an inherited descriptor")]
 pub(crate) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_GETFD only asks whether the number names an open descriptor.
     if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
@@ -88,10 +85,7 @@ mod tests {
         let (a, b, c) = (open(), open(), open());
         lock(&a, LockKind::Read, Range::First(4096)).unwrap();
         lock(&b, LockKind::Read, Range::First(4096)).unwrap();
-        assert!(matches!(
-            lock(&c, LockKind::Write, Range::First(4096)),
-            Err(LockError::AlreadyLocked)
-        ));
+        assert!(matches!(lock(&c, LockKind::Write, Range::First(4096)), Err(LockError::AlreadyLocked)));
         drop((a, b));
         lock(&c, LockKind::Write, Range::WholeFile).unwrap();
     }

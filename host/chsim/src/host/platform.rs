@@ -140,7 +140,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
                 &std::io::Error::from(error).to_string(),
             ]);
         }
-        if memory.size % 4096 != 0 {
+        if !memory.size.is_multiple_of(4096) {
             return failed(&[
                 "Memory size is misaligned with default page size or its hugepage size",
             ]);

@@ -14,13 +14,10 @@ pub(crate) struct Headers {
 impl Headers {
     /// Takes one header line, without its line end. Values that upstream merely does not support are ignored.
     pub(crate) fn parse_line(&mut self, line: &[u8]) -> Result<(), ParseError> {
-        let text = std::str::from_utf8(line).map_err(|e| {
-            ParseError::Header(format!("Header contains invalid characters. Key: {e}"))
-        })?;
+        let text = std::str::from_utf8(line)
+            .map_err(|e| ParseError::Header(format!("Header contains invalid characters. Key: {e}")))?;
         let Some((name, value)) = text.split_once(':') else {
-            return Err(ParseError::Header(format!(
-                "Header is incorrectly formatted. Key: {text}"
-            )));
+            return Err(ParseError::Header(format!("Header is incorrectly formatted. Key: {text}")));
         };
         match name.trim().to_ascii_lowercase().as_str() {
             "content-length" => {

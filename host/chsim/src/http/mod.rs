@@ -9,8 +9,6 @@ mod response;
 mod server;
 
 pub(crate) use parser::Request;
-#[cfg(test)]
-pub(crate) use parser::{Parser, Step};
 pub(crate) use response::Response;
 pub(crate) use server::{Answer, Server, serve};
 

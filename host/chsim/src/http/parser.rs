@@ -27,9 +27,7 @@ pub(crate) enum ParseError {
     Uri(&'static str),
     #[error("Overflow occurred when parsing a request.")]
     Overflow,
-    #[error(
-        "Request payload with size {size} is larger than the limit of {limit} allowed by server."
-    )]
+    #[error("Request payload with size {size} is larger than the limit of {limit} allowed by server.")]
     TooLarge { limit: usize, size: usize },
 }
 
@@ -83,12 +81,7 @@ pub(crate) struct Parser {
 impl Parser {
     /// A parser that refuses bodies over `body_limit` bytes.
     pub(crate) fn new(body_limit: usize) -> Self {
-        Self {
-            buffer: [0; BUFFER_BYTES],
-            filled: 0,
-            state: State::RequestLine,
-            body_limit,
-        }
+        Self { buffer: [0; BUFFER_BYTES], filled: 0, state: State::RequestLine, body_limit }
     }
 
     /// Where the next read goes. Never empty.
@@ -145,10 +138,7 @@ impl Parser {
                     }
                     let size = headers.content_length as usize;
                     if size > self.body_limit {
-                        return Err(ParseError::TooLarge {
-                            limit: self.body_limit,
-                            size,
-                        });
+                        return Err(ParseError::TooLarge { limit: self.body_limit, size });
                     }
                     start += CRLF.len();
                     if size > 0 && headers.expect {
@@ -177,9 +167,7 @@ impl Parser {
                         self.filled = 0;
                         return Ok(());
                     }
-                    if let State::Body(request, _) =
-                        std::mem::replace(&mut self.state, State::RequestLine)
-                    {
+                    if let State::Body(request, _) = std::mem::replace(&mut self.state, State::RequestLine) {
                         steps.push(Step::Request(request));
                     }
                 }
@@ -195,15 +183,12 @@ impl Parser {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 fn request_line(line: &[u8]) -> Result<Request, ParseError> {
     let mut parts = line.splitn(3, |byte| *byte == b' ');
-    let (Some(method), Some(uri), Some(version)) = (parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(method), Some(uri), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(ParseError::InvalidRequest);
     };
     let method = match method {
@@ -215,16 +200,11 @@ fn request_line(line: &[u8]) -> Result<Request, ParseError> {
     if uri.is_empty() {
         return Err(ParseError::Uri("Empty URI not allowed."));
     }
-    let uri =
-        std::str::from_utf8(uri).map_err(|_| ParseError::Uri("Cannot parse URI as UTF-8."))?;
+    let uri = std::str::from_utf8(uri).map_err(|_| ParseError::Uri("Cannot parse URI as UTF-8."))?;
     if !matches!(version, b"HTTP/1.0" | b"HTTP/1.1") {
         return Err(ParseError::Version);
     }
-    Ok(Request {
-        method,
-        uri: uri.to_owned(),
-        body: None,
-    })
+    Ok(Request { method, uri: uri.to_owned(), body: None })
 }
 
 #[cfg(test)]
@@ -242,13 +222,7 @@ mod tests {
         while !rest.is_empty() {
             let space = parser.space();
             assert!(!space.is_empty(), "the parser must always have room");
-            let size = sizes
-                .next()
-                .copied()
-                .unwrap_or(usize::MAX)
-                .max(1)
-                .min(space.len())
-                .min(rest.len());
+            let size = sizes.next().copied().unwrap_or(usize::MAX).max(1).min(space.len()).min(rest.len());
             space[..size].copy_from_slice(&rest[..size]);
             steps.extend(parser.advance(size));
             rest = &rest[size..];
@@ -259,26 +233,14 @@ mod tests {
     fn requests(steps: &[Step]) -> Vec<&Request> {
         steps
             .iter()
-            .filter_map(|step| {
-                if let Step::Request(request) = step {
-                    Some(request)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|step| if let Step::Request(request) = step { Some(request) } else { None })
             .collect()
     }
 
     #[test]
     fn pipelined_requests_come_out_in_order() {
-        let steps = feed(
-            b"GET /a HTTP/1.1\r\n\r\nPUT /b HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
-            &[7],
-        );
-        let paths: Vec<_> = requests(&steps)
-            .iter()
-            .map(|request| request.path())
-            .collect();
+        let steps = feed(b"GET /a HTTP/1.1\r\n\r\nPUT /b HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}", &[7]);
+        let paths: Vec<_> = requests(&steps).iter().map(|request| request.path()).collect();
         assert_eq!(paths, ["/a", "/b"]);
         assert_eq!(requests(&steps)[1].body.as_deref(), Some(&b"{}"[..]));
     }
@@ -288,29 +250,23 @@ mod tests {
         let mut bytes = b"PUT /api/v1/vm.create HTTP/1.1\r\nContent-Length: 52026\r\n\r\n".to_vec();
         bytes.resize(bytes.len() + 52_026, b'a');
         let steps = feed(&bytes, &[usize::MAX]);
-        assert_eq!(
-            steps[0],
-            Step::Error(ParseError::TooLarge {
-                limit: 51_200,
-                size: 52_026
-            })
-        );
+        assert_eq!(steps[0], Step::Error(ParseError::TooLarge { limit: 51_200, size: 52_026 }));
         assert!(steps.len() > 20, "{}", steps.len());
         assert!(matches!(&steps[1], Step::Error(ParseError::Header(text)) if text.len() > 1024));
     }
 
     #[test]
     fn a_chunked_body_is_read_as_the_next_request() {
-        let steps = feed(b"PUT /api/v1/vm.boot HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", &[usize::MAX]);
+        let steps = feed(
+            b"PUT /api/v1/vm.boot HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            &[usize::MAX],
+        );
         assert_eq!(steps, [Step::Error(ParseError::InvalidRequest)]);
     }
 
     #[test]
     fn absolute_uris_lose_their_host() {
-        let steps = feed(
-            b"GET http://localhost:1/api/v1/vmm.ping HTTP/1.1\r\n\r\n",
-            &[usize::MAX],
-        );
+        let steps = feed(b"GET http://localhost:1/api/v1/vmm.ping HTTP/1.1\r\n\r\n", &[usize::MAX]);
         assert_eq!(requests(&steps)[0].path(), "/api/v1/vmm.ping");
     }
 
@@ -321,12 +277,8 @@ mod tests {
             "1\\.[01]",
             proptest::collection::vec("[A-Za-z-]{1,20}x: [ -~]{0,60}", 0..4),
         );
-        (
-            head,
-            proptest::option::of(proptest::collection::vec(any::<u8>(), 1..3000)),
-            any::<bool>(),
-        )
-            .prop_map(|((method, path, version, headers), body, expect)| {
+        (head, proptest::option::of(proptest::collection::vec(any::<u8>(), 1..3000)), any::<bool>()).prop_map(
+            |((method, path, version, headers), body, expect)| {
                 let mut bytes = format!("{method} {path} HTTP/{version}\r\n").into_bytes();
                 for header in headers {
                     bytes.extend(format!("{header}\r\n").bytes());
@@ -340,7 +292,8 @@ mod tests {
                 bytes.extend(b"\r\n");
                 bytes.extend(body.unwrap_or_default());
                 bytes
-            })
+            },
+        )
     }
 
     proptest! {

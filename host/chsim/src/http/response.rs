@@ -16,55 +16,32 @@ const LIBRARY: &str = "Firecracker API";
 impl Response {
     /// The API's answer with a JSON body.
     pub(crate) fn json(status: u16, body: String) -> Self {
-        Self {
-            status,
-            server: API,
-            body: Some(body),
-        }
+        Self { status, server: API, body: Some(body) }
     }
 
     /// The API's answer without a body; `Content-Length: 0` except for 204.
     pub(crate) fn empty(status: u16) -> Self {
-        Self {
-            status,
-            server: API,
-            body: None,
-        }
+        Self { status, server: API, body: None }
     }
 
     /// `100 Continue`.
     pub(crate) fn proceed() -> Self {
-        Self {
-            status: 100,
-            server: LIBRARY,
-            body: None,
-        }
+        Self { status: 100, server: LIBRARY, body: None }
     }
 
     /// The library's answer to bytes that are no request. The newline inside the string is upstream's.
     pub(crate) fn unparsable(error: &super::parser::ParseError) -> Self {
-        let body = format!(
-            "{{ \"error\": \"{error}\nAll previous unanswered requests will be dropped.\" }}"
-        );
-        Self {
-            status: 400,
-            server: LIBRARY,
-            body: Some(body),
-        }
+        let body = format!("{{ \"error\": \"{error}\nAll previous unanswered requests will be dropped.\" }}");
+        Self { status: 400, server: LIBRARY, body: Some(body) }
     }
 
     /// The bytes on the wire. The reason phrase is empty, as upstream's always is.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut text = format!(
-            "HTTP/1.1 {} \r\nServer: {}\r\nConnection: keep-alive\r\n",
-            self.status, self.server
-        );
+        let mut text =
+            format!("HTTP/1.1 {} \r\nServer: {}\r\nConnection: keep-alive\r\n", self.status, self.server);
         let body = self.body.as_deref().unwrap_or_default();
         if !matches!(self.status, 100 | 204) {
-            text += &format!(
-                "Content-Type: application/json\r\nContent-Length: {}\r\n",
-                body.len()
-            );
+            text += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
         }
         text += "\r\n";
         text += body;

@@ -43,18 +43,9 @@ struct Connection {
 
 impl Server {
     /// A server on `listener` that ends once `stop` becomes readable.
-    pub(crate) fn new(
-        listener: UnixListener,
-        stop: OwnedFd,
-        body_limit: usize,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(listener: UnixListener, stop: OwnedFd, body_limit: usize) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self {
-            listener,
-            stop,
-            connections: Vec::new(),
-            body_limit,
-        })
+        Ok(Self { listener, stop, connections: Vec::new(), body_limit })
     }
 
     fn accept(&mut self) {
@@ -131,26 +122,18 @@ impl Connection {
 }
 
 fn would_block(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Serves until `stop` is readable, then sends what is still queued. `handle` blocks the whole server while it works:
 /// that is upstream's behaviour, and why a ping that times out says nothing about the process.
-pub(crate) fn serve(
-    mut server: Server,
-    mut handle: impl FnMut(&Request) -> Answer,
-) -> io::Result<()> {
+pub(crate) fn serve(mut server: Server, mut handle: impl FnMut(&Request) -> Answer) -> io::Result<()> {
     loop {
         let ready = server.wait()?;
         if ready.stop {
             for connection in &mut server.connections {
                 connection.stream.set_nonblocking(false)?;
-                connection
-                    .stream
-                    .set_write_timeout(Some(std::time::Duration::from_secs(1)))?;
+                connection.stream.set_write_timeout(Some(std::time::Duration::from_secs(1)))?;
                 connection.write();
             }
             return Ok(());
@@ -186,11 +169,7 @@ impl Server {
             PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
         ];
         fds.extend(self.connections.iter().map(|connection| {
-            let want = if connection.out.is_empty() {
-                PollFlags::IN
-            } else {
-                PollFlags::OUT
-            };
+            let want = if connection.out.is_empty() { PollFlags::IN } else { PollFlags::OUT };
             PollFd::from_borrowed_fd(connection.stream.as_fd(), want | PollFlags::RDHUP)
         }));
         match poll(&mut fds, None) {

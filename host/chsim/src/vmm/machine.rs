@@ -7,9 +7,7 @@ use serde::Serialize;
 
 use super::tree::{BarType, Bus, DeviceNode, Kind};
 use super::{Platform, VmError};
-use crate::config::{
-    ConsoleMode, DiskConfig, ImageType, NetConfig, PciDevice, VmConfig, VsockConfig,
-};
+use crate::config::{ConsoleMode, DiskConfig, ImageType, NetConfig, PciDevice, VmConfig, VsockConfig};
 
 /// State of a VM as `vm.info` names it. Upstream's `Shutdown` and `BreakPoint` are never seen through the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,9 +44,7 @@ impl Machine {
     /// Makes all devices of `config`, and writes the ids it gave them into it. When a disk or network device fails,
     /// its whole list is gone from the configuration afterwards, as it is upstream.
     pub(crate) fn new(config: &mut VmConfig, platform: &mut impl Platform) -> Result<Self> {
-        config
-            .validate(&|path| platform.exists(path))
-            .map_err(VmError::Validation)?;
+        config.validate(&|path| platform.exists(path)).map_err(VmError::Validation)?;
         platform.map_memory(config)?;
         let mut vm = Self {
             state: State::Created,
@@ -71,12 +67,7 @@ impl Machine {
             self.bus.add_legacy("__serial");
         }
         if config.console.mode != ConsoleMode::Off {
-            self.plug(
-                "__console",
-                Kind::Fixed("console"),
-                BarType::Mmio64,
-                &config.console,
-            )?;
+            self.plug("__console", Kind::Fixed("console"), BarType::Mmio64, &config.console)?;
         }
         if let Some(mut disks) = config.disks.take() {
             for disk in &mut disks {
@@ -107,26 +98,12 @@ impl Machine {
             self.add_vsock(vsock, platform)?;
         }
         if let Some(balloon) = &config.balloon {
-            self.plug(
-                "__balloon",
-                Kind::Fixed("balloon"),
-                BarType::Mmio64,
-                balloon,
-            )?;
+            self.plug("__balloon", Kind::Fixed("balloon"), BarType::Mmio64, balloon)?;
         }
         if config.watchdog {
-            let plain = crate::config::RtcConfig {
-                id: None,
-                iommu: false,
-                pci_segment: 0,
-                pci_device_id: None,
-            };
-            self.plug(
-                "__watchdog",
-                Kind::Fixed("watchdog"),
-                BarType::Mmio64,
-                &plain,
-            )?;
+            let plain =
+                crate::config::RtcConfig { id: None, iommu: false, pci_segment: 0, pci_device_id: None };
+            self.plug("__watchdog", Kind::Fixed("watchdog"), BarType::Mmio64, &plain)?;
         }
         for vdpa in config.vdpa.iter_mut().flatten() {
             platform.open_backing("Cannot create vdpa device", &vdpa.path)?;
@@ -139,10 +116,8 @@ impl Machine {
             self.bus.add_legacy("_pvpanic");
         }
         for device in config.devices.iter_mut().flatten() {
-            platform.open_backing(
-                "Cannot create a VFIO device",
-                device.path.as_deref().unwrap_or("".as_ref()),
-            )?;
+            platform
+                .open_backing("Cannot create a VFIO device", device.path.as_deref().unwrap_or("".as_ref()))?;
             self.add_simple(device, "_vfio")?;
         }
         for device in config.user_devices.iter_mut().flatten() {
@@ -170,16 +145,9 @@ impl Machine {
 
     /// Takes the locks of all disks; a disk that another process holds fails the boot late.
     pub(super) fn lock_disks(&self, config: &VmConfig, platform: &mut impl Platform) -> Result<()> {
-        for id in config
-            .disks
-            .iter()
-            .flatten()
-            .filter(|disk| !disk.vhost_user)
-            .filter_map(PciDevice::id)
-        {
+        for id in config.disks.iter().flatten().filter(|disk| !disk.vhost_user).filter_map(PciDevice::id) {
             platform.lock_disk(id).map_err(|error| {
-                let first =
-                    "Error locking disk images: Another instance likely holds a lock".to_owned();
+                let first = "Error locking disk images: Another instance likely holds a lock".to_owned();
                 VmError::chain(std::iter::once(first).chain(error.messages()))
             })?;
         }
@@ -189,9 +157,7 @@ impl Machine {
     /// Moves to Running or Paused; the error is upstream's text for a move that is no move.
     pub(crate) fn enter(&mut self, next: State) -> std::result::Result<(), String> {
         if self.state == next {
-            return Err(format!(
-                "Invalid transition: InvalidStateTransition({next:?}, {next:?})"
-            ));
+            return Err(format!("Invalid transition: InvalidStateTransition({next:?}, {next:?})"));
         }
         self.state = next;
         Ok(())
@@ -240,11 +206,7 @@ impl Machine {
         self.plug(&id, Kind::Removable, bar, disk)
     }
 
-    pub(super) fn add_net(
-        &mut self,
-        net: &mut NetConfig,
-        platform: &mut impl Platform,
-    ) -> Result<String> {
+    pub(super) fn add_net(&mut self, net: &mut NetConfig, platform: &mut impl Platform) -> Result<String> {
         let id = self.name(net, "_net");
         if net.vhost_user {
             let socket = net.vhost_socket.clone().unwrap_or_default();
@@ -267,30 +229,17 @@ impl Machine {
     }
 
     /// A device with nothing to open, or whose backing is open already.
-    pub(super) fn add_simple(
-        &mut self,
-        device: &mut impl PciDevice,
-        prefix: &str,
-    ) -> Result<String> {
+    pub(super) fn add_simple(&mut self, device: &mut impl PciDevice, prefix: &str) -> Result<String> {
         let id = self.name(device, prefix);
         self.plug(&id, Kind::Removable, BarType::Mmio64, device)
     }
 
     fn name(&mut self, device: &mut impl PciDevice, prefix: &str) -> String {
         let (bus, taken) = (&mut self.bus, &self.taken);
-        device
-            .id_mut()
-            .get_or_insert_with(|| bus.next_name(prefix, taken))
-            .clone()
+        device.id_mut().get_or_insert_with(|| bus.next_name(prefix, taken)).clone()
     }
 
-    fn plug(
-        &mut self,
-        id: &str,
-        kind: Kind,
-        bar: BarType,
-        device: &impl PciDevice,
-    ) -> Result<String> {
+    fn plug(&mut self, id: &str, kind: Kind, bar: BarType, device: &impl PciDevice) -> Result<String> {
         self.bus
             .add_virtio(id, kind, bar, device.segment(), device.slot())
             .map_err(|_| VmError::device(["Failed to find an available PCI device ID"]))
@@ -299,14 +248,9 @@ impl Machine {
 
 fn ids(config: &VmConfig) -> BTreeSet<String> {
     fn of<T: PciDevice>(list: &Option<Vec<T>>) -> impl Iterator<Item = String> + '_ {
-        list.iter()
-            .flatten()
-            .filter_map(|device| device.id().map(str::to_owned))
+        list.iter().flatten().filter_map(|device| device.id().map(str::to_owned))
     }
-    let vsock = config
-        .vsock
-        .iter()
-        .filter_map(|vsock| vsock.id().map(str::to_owned));
+    let vsock = config.vsock.iter().filter_map(|vsock| vsock.id().map(str::to_owned));
     of(&config.disks)
         .chain(of(&config.net))
         .chain(of(&config.fs))

@@ -134,14 +134,7 @@ type Result<T> = std::result::Result<T, VmError>;
 impl<P: Platform> Vmm<P> {
     /// A VMM with no VM.
     pub(crate) fn new(platform: P, profile: Profile, no_shutdown: bool) -> Self {
-        Self {
-            platform,
-            profile,
-            no_shutdown,
-            config: None,
-            consoles: false,
-            vm: None,
-        }
+        Self { platform, profile, no_shutdown, config: None, consoles: false, vm: None }
     }
 
     /// Carries out one call.
@@ -175,10 +168,7 @@ impl<P: Platform> Vmm<P> {
     /// Takes in what the guest did; stale news of a guest that is gone is dropped by the caller.
     pub(crate) fn guest_event(&mut self, event: &GuestEvent) -> Result<Flow> {
         match event {
-            GuestEvent::Activated(id) => {
-                self.platform
-                    .event("virtio-device", "activated", &[("id", id)])
-            }
+            GuestEvent::Activated(id) => self.platform.event("virtio-device", "activated", &[("id", id)]),
             GuestEvent::Panic => {
                 if self.config.as_ref().is_some_and(|config| config.pvpanic) {
                     self.platform.event("guest", "panic", &[("event", "panic")]);
@@ -224,12 +214,7 @@ impl<P: Platform> Vmm<P> {
 
     fn ping(&self) -> Reply {
         let (build_version, version) = self.profile.versions();
-        json(&Pong {
-            build_version,
-            version,
-            pid: self.platform.pid(),
-            features: ["io_uring", "kvm"],
-        })
+        json(&Pong { build_version, version, pid: self.platform.pid(), features: ["io_uring", "kvm"] })
     }
 
     fn create(&mut self, mut config: VmConfig) -> Result<Reply> {
@@ -325,11 +310,7 @@ impl<P: Platform> Vmm<P> {
         let vm = self.vm.as_mut().ok_or(VmError::NotRunning)?;
         self.platform.event("vm", "pausing", &[]);
         vm.enter(State::Paused).map_err(|text| {
-            VmError::chain([
-                "Cannot pause VM",
-                "Failed to pause migratable component",
-                text.as_str(),
-            ])
+            VmError::chain(["Cannot pause VM", "Failed to pause migratable component", text.as_str()])
         })?;
         self.platform.guest(GuestCommand::Pause);
         self.platform.event("vm", "paused", &[]);
@@ -340,11 +321,7 @@ impl<P: Platform> Vmm<P> {
         let vm = self.vm.as_mut().ok_or(VmError::NotRunning)?;
         self.platform.event("vm", "resuming", &[]);
         vm.enter(State::Running).map_err(|text| {
-            VmError::chain([
-                "Cannot resume VM",
-                "Failed to resume migratable component",
-                text.as_str(),
-            ])
+            VmError::chain(["Cannot resume VM", "Failed to resume migratable component", text.as_str()])
         })?;
         self.platform.guest(GuestCommand::Resume);
         self.platform.event("vm", "resumed", &[]);
@@ -371,12 +348,7 @@ impl<P: Platform> Vmm<P> {
                     + config.memory.plugged_bytes(),
                 device_tree: Some(vm.tree()),
             },
-            None => Info {
-                config,
-                state: State::Created,
-                memory_actual_size: boot_bytes,
-                device_tree: None,
-            },
+            None => Info { config, state: State::Created, memory_actual_size: boot_bytes, device_tree: None },
         };
         Ok(json(&info))
     }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{
-    DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig,
-};
+use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
 
 use super::VmError;
 
@@ -71,12 +69,7 @@ pub(crate) trait Platform {
 
     /// Lets the guest run; `devices` are the ids its drivers will find. `resumed` holds the state that a snapshot
     /// kept of it: then it is not booted but goes on, once it is resumed.
-    fn start_guest(
-        &mut self,
-        config: &VmConfig,
-        devices: Vec<String>,
-        resumed: Option<&str>,
-    ) -> Result<()>;
+    fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()>;
 
     /// Does something to the guest; nothing when there is none.
     fn guest(&mut self, command: GuestCommand);
@@ -130,12 +123,8 @@ impl Counters {
     ) -> BTreeMap<String, ByName> {
         let idle = Self::default();
         let pick = |index| if index == 0 { self } else { &idle };
-        let disks = disks
-            .enumerate()
-            .map(|(index, id)| (id.to_owned(), pick(index).disk()));
-        let nets = nets
-            .enumerate()
-            .map(|(index, id)| (id.to_owned(), pick(index).net()));
+        let disks = disks.enumerate().map(|(index, id)| (id.to_owned(), pick(index).disk()));
+        let nets = nets.enumerate().map(|(index, id)| (id.to_owned(), pick(index).net()));
         disks.chain(nets).collect()
     }
 

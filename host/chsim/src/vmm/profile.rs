@@ -33,12 +33,7 @@ const V52: Row = Row {
     duplicate: 500,
     unknown_device: 500,
 };
-const V53: Row = Row {
-    build_version: "v53.0.0",
-    version: "53.0.0",
-    not_created: 404,
-    ..V52
-};
+const V53: Row = Row { build_version: "v53.0.0", version: "53.0.0", not_created: 404, ..V52 };
 const NEXT: Row = Row {
     build_version: "v54.0.0",
     version: "54.0.0",
@@ -96,10 +91,7 @@ mod tests {
         let cases = [
             (VmError::NotCreated, [500, 404, 404]),
             (VmError::NotRunning, [500, 500, 500]),
-            (
-                VmError::Validation(ValidationError::ConsoleFileMissing),
-                [500, 500, 400],
-            ),
+            (VmError::Validation(ValidationError::ConsoleFileMissing), [500, 500, 400]),
             (duplicate, [500, 500, 409]),
             (VmError::VcpusLeaving, [429, 429, 429]),
         ];

@@ -134,7 +134,7 @@ impl Machine {
                     if self.hotplug_slots_free == 0 {
                         return Err(memory("No ACPI slot available"));
                     }
-                    if more % DIMM_BYTES != 0 {
+                    if !more.is_multiple_of(DIMM_BYTES) {
                         return Err(memory(
                             "The requested hotplug memory addition is not a valid size",
                         ));

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::export::{Tree, tree};
+use super::fields::MANIFEST;
 use super::report::{child, item};
-use super::schema::{Field, Kind, MANIFEST, Object};
+use super::schema::{Field, Kind, Object};
 use super::types::ScaleSet;
 
 /// One field that differs.

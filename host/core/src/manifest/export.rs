@@ -3,7 +3,7 @@
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Value as Json;
 
-use super::schema::VERSION;
+use super::fields::VERSION;
 use super::types::{
     FileRef, GuestMetric, Health, Image, LoadBalancer, MissingData, Network, OnFailure, Overlay, PolicySpec,
     Probe, ScaleSet,

@@ -1,8 +1,9 @@
 //! What a message says about what was expected and what was probably meant.
 
+use super::fields::MANIFEST;
 use super::formats;
 use super::report::child;
-use super::schema::{Kind, MANIFEST, Object, Presence};
+use super::schema::{Kind, Object, Presence};
 
 /// What a kind is, within a sentence.
 pub(crate) fn describe(kind: &Kind) -> String {

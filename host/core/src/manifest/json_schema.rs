@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::schema::{Field, Kind, MANIFEST, Object, Presence};
+use super::fields::MANIFEST;
+use super::schema::{Exclusive, Field, Kind, Object, Presence};
 use super::section::default_value;
 
 /// JSON schema (draft 2020-12) of the manifest.
@@ -24,12 +25,19 @@ fn object(object: &Object) -> Json {
         object.fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
     let required: Vec<_> =
         object.fields.iter().filter(|f| f.presence == Presence::Required).map(|f| f.name).collect();
-    json!({
+    let mut schema = json!({
         "type": "object",
         "properties": properties,
         "required": required,
         "additionalProperties": false,
-    })
+    });
+    let alone = |names: &[&str]| names.iter().map(|name| json!({ "required": [name] })).collect::<Vec<_>>();
+    match object.exclusive {
+        Exclusive::None => {}
+        Exclusive::ExactlyOne(names) => schema["oneOf"] = alone(names).into(),
+        Exclusive::AtMostOne(names) => schema["not"] = json!({ "required": names }),
+    }
+    schema
 }
 
 fn property(field: &Field) -> Json {

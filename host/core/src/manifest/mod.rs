@@ -1,13 +1,14 @@
 //! The manifest of a scale set: its types, and the reader that turns YAML into
 //! them with every problem reported at once.
 //!
-//! The way of a manifest: text → located tree ([`node`]) → fields by the table
-//! in [`schema`], read by [`section`] → [`ScaleSet`] with the rules between fields
-//! in [`decode`]. Problems are collected in [`report`] on the way.
+//! The way of a manifest: text → located tree (`node`) → fields by the table
+//! in `fields`, read by `section` → [`ScaleSet`] with the rules between fields
+//! in `decode`. Problems are collected in `report` on the way.
 
 mod decode;
 mod diff;
 mod export;
+mod fields;
 mod formats;
 mod hints;
 mod json_schema;

@@ -31,6 +31,12 @@ impl<'s> Report<'s> {
         self.source
     }
 
+    /// Whether there are so many problems that hints for more are not worth
+    /// their time: hardly any of them will be shown.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.found.borrow().len() >= 10 * MAX_PROBLEMS
+    }
+
     /// Adds a problem.
     pub(crate) fn push(&self, path: String, place: Place, message: String, hint: Option<String>) -> Invalid {
         self.found.borrow_mut().push((place, Found { path, message, hint }));

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
+use super::fields::MANIFEST;
 use super::formats::{self, Complaint};
 use super::hints::{describe, nearest, other_fields};
 use super::node::{Entry, Node, Value};
 use super::problem::quote;
 use super::report::{Invalid, Report, child, item};
-use super::schema::{Field, Kind, MANIFEST, Object, Presence};
+use super::schema::{Field, Kind, Object, Presence};
 use super::source::Place;
 use super::units::{self, QuantityError};
 
@@ -57,6 +58,10 @@ impl<'t> Section<'t> {
     ) -> Self {
         let mut meant = Vec::new();
         for entry in entries.iter().filter(|entry| object.field(&entry.key).is_none()) {
+            if report.is_crowded() {
+                report.push(child(&path, &entry.key), entry.key_place, "unknown field".into(), None);
+                continue;
+            }
             let near = nearest(&entry.key, object.fields.iter().map(|field| field.name));
             let hint = match near {
                 Some(name) => format!("did you mean `{name}`?"),

@@ -22,6 +22,9 @@ const SHORT: Duration = Duration::from_secs(30);
 /// Time for a call that may compile a policy or digest an image.
 const LONG: Duration = Duration::from_secs(600);
 
+/// How long an unused connection is kept; less than the server's own limit.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
 const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A call that gave no answer, or an error for one.
@@ -118,6 +121,8 @@ impl Client {
             .http1_only()
             .no_proxy()
             .pool_max_idle_per_host(1)
+            // Before the server closes it: a call must not meet a closing connection.
+            .pool_idle_timeout(IDLE_MAX)
             .build()
             .map_err(ClientError::Setup)?;
         Ok(Self { http, socket })
@@ -181,7 +186,7 @@ impl Client {
     /// Sets the capacity in force.
     ///
     /// # Errors
-    /// [`ErrorCode::Invalid`] when it is outside of the set's limits.
+    /// [`ErrorCode::Conflict`] when it is outside of the set's limits.
     pub async fn scale(&self, set: &str, capacity: u32) -> Result<SetSummary, ClientError> {
         self.send(Method::POST, &["v1", "sets", set, "scale"], &ScaleRequest { capacity }, SHORT).await
     }

@@ -19,6 +19,7 @@ use rustix::fs::{Mode, chmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::caller::Caller;
 
@@ -74,7 +75,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// Serves `router` on `listener` until `shutdown` completes, then gives open
-/// requests 3 s to end. Puts a [`Caller`] from the peer's credentials into the
+/// requests 3 s to end and cuts off those that do not (what they change is changed
+/// all the same). Puts a [`Caller`] from the peer's credentials into the
 /// extensions of every request.
 ///
 /// # Errors
@@ -85,6 +87,8 @@ pub async fn serve_unix(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let graceful = GracefulShutdown::new();
+    let cut_off = CancellationToken::new();
+    let _cut_off_at_the_end = cut_off.clone().drop_guard();
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -99,8 +103,9 @@ pub async fn serve_unix(
         match accepted {
             Ok((stream, _)) => {
                 let connection = graceful.watch(connection(stream, router.clone()));
+                let cut_off = cut_off.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = connection.await {
+                    if let Some(Err(error)) = cut_off.run_until_cancelled(connection).await {
                         tracing::debug!(%error, "a connection to the API ended badly");
                     }
                     drop(slot);

@@ -127,6 +127,9 @@ async fn check_all(
         match client.apply(&request).await {
             Ok(outcome) => outcomes.push(outcome),
             Err(ClientError::Api(error)) => {
+                if exit.is_some() && output == Output::Table {
+                    writeln!(io.err)?;
+                }
                 let failure = Failure::from(error);
                 failure.print(output, io)?;
                 // The first failure that is not about the input tells more.

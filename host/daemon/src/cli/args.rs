@@ -43,11 +43,11 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// Socket of the daemon [default: api.sock in the data directory]
-    #[arg(long, global = true, env = "REGATTA_SOCKET", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    #[arg(long, global = true, env = "REGATTA_SOCKET", hide_env_values = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
     /// Data directory of the daemon [default: /var/lib/regatta for root, else regatta in the XDG state
     /// directory]
-    #[arg(long, global = true, env = "REGATTA_DATA", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, env = "REGATTA_DATA", hide_env_values = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data: Option<PathBuf>,
     /// How to print: tables for people, or the API's JSON
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Io;
 use super::args::{EventsArgs, Output};
 use super::exit::Outcome;
-use super::render::{json, json_line};
+use super::render::{json, json_line, plain_line};
 use super::time::utc;
 use crate::api::types::{EventEntry, EventsQuery};
 use crate::api::{Client, ClientError};
@@ -77,5 +77,7 @@ pub(super) fn line(event: &EventEntry) -> String {
         Some(id) => format!("{}-{id}", event.set),
         None => event.set.clone(),
     };
-    format!("{}  {of:<12}  {:<18}  {} [{}]", utc(event.at_ms), event.kind, event.text, event.actor)
+    let (kind, text, actor) = (&event.kind, &event.text, &event.actor);
+    let line = format!("{}  {of:<12}  {kind:<18}  {text} [{actor}]", utc(event.at_ms));
+    plain_line(&line).into_owned()
 }

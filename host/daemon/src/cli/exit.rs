@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::Io;
 use super::args::Output;
+use super::render::{RED, plain};
 use crate::api::ClientError;
 use crate::api::types::{ApiError, ErrorCode, Problem};
 
@@ -75,10 +76,10 @@ impl Failure {
             }
             Output::Table => {
                 for problem in &self.problems {
-                    writeln!(io.err, "{}\n", problem.rendered.trim_end())?;
+                    writeln!(io.err, "{}\n", plain(problem.rendered.trim_end()))?;
                 }
-                let label = io.paint_err("\x1b[31m", "error:");
-                writeln!(io.err, "{label} {}", self.message)
+                let label = io.paint_err(RED, "error:");
+                writeln!(io.err, "{label} {}", plain(&self.message))
             }
         }
     }

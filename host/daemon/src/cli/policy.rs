@@ -7,13 +7,12 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use comfy_table::Cell;
 use serde_json::Value;
 
 use super::Io;
 use super::args::Output;
 use super::exit::{Outcome, failed, invalid};
-use super::render::{Columns, json, short};
+use super::render::{Columns, json, plain_line, short, text};
 use super::time::{age, span};
 use super::wait::Line;
 use crate::api::Client;
@@ -65,14 +64,15 @@ fn print(set: &str, outcome: &SwapOutcome, output: Output, io: &mut Io<'_>) -> O
         1 => "1 recorded tick".to_owned(),
         ticks => format!("{ticks} recorded ticks"),
     };
-    writeln!(io.out, "  tried on {ticks}; state: {}", outcome.state)?;
+    writeln!(io.out, "  tried on {ticks}; state: {}", plain_line(&outcome.state))?;
     writeln!(io.out, "  prepared in {}, loop held for {} µs", span(outcome.prepare_ms), outcome.switch_us)?;
     Ok(())
 }
 
 /// A policy in few words.
 pub(super) fn named(policy: &PolicyInfo) -> String {
-    format!("{} {} ({})", policy.name, policy.version, short(&policy.digest))
+    let text = format!("{} {} ({})", policy.name, policy.version, short(&policy.digest));
+    plain_line(&text).into_owned()
 }
 
 /// A file's content as base64; none for a name that the daemon looks up. Only the
@@ -123,13 +123,13 @@ pub(super) async fn list(client: &Client, set: &str, output: Output, io: &mut Io
     let known = [("active", Some(&policies.active)), ("previous", policies.previous.as_ref())];
     for (role, policy) in known.into_iter().filter_map(|(role, policy)| Some((role, policy?))) {
         table.row(vec![
-            Cell::new(role),
-            Cell::new(&policy.name),
-            Cell::new(&policy.version),
-            Cell::new(short(&policy.digest)),
-            Cell::new(age(policy.since_ms, now_ms)),
-            Cell::new(&policy.source),
-            Cell::new(&policy.params),
+            text(role),
+            text(&policy.name),
+            text(&policy.version),
+            text(short(&policy.digest)),
+            text(age(policy.since_ms, now_ms)),
+            text(&policy.source),
+            text(&policy.params),
         ]);
     }
     table.print(0, io)?;
@@ -137,7 +137,7 @@ pub(super) async fn list(client: &Client, set: &str, output: Output, io: &mut Io
         writeln!(io.out)?;
         let mut table = Columns::new(&["AVAILABLE", "PATH"], io);
         for (name, path) in &policies.available {
-            table.row(vec![Cell::new(name), Cell::new(path)]);
+            table.row(vec![text(name), text(path)]);
         }
         table.print(0, io)?;
     }

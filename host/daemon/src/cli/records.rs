@@ -5,7 +5,7 @@ use regatta_core::explain::explain;
 use super::Io;
 use super::args::{Output, RecordsArgs, WhyArgs};
 use super::exit::Outcome;
-use super::render::{json, json_line};
+use super::render::{json, json_line, plain};
 use super::time::utc;
 use crate::api::Client;
 use crate::api::types::{RecordsQuery, WhyQuery};
@@ -19,7 +19,8 @@ pub(super) async fn why(client: &Client, args: &WhyArgs, output: Output, io: &mu
     if output == Output::Json {
         return json(&record, io);
     }
-    write!(io.out, "{}", explain(&record, &utc(record.observation.now_ms)))?;
+    let text = explain(&record, &utc(record.observation.now_ms));
+    write!(io.out, "{}", plain(&text))?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Tables, pairs and JSON on standard output.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -72,7 +73,7 @@ impl Columns {
 
     /// A state, coloured by how well it is.
     pub(super) fn state(&self, state: &str) -> Cell {
-        let cell = Cell::new(state);
+        let cell = text(state);
         match (self.colour, state) {
             (false, _) => cell,
             (true, "in-service" | "ok" | "standby") => cell.fg(Color::Green),
@@ -90,6 +91,31 @@ impl Columns {
     }
 }
 
+/// Text of others (guests, policies, a manifest's author) without what could steer
+/// a terminal: control characters other than line ends are spelled out.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && c != '\n';
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let spelled =
+        text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() });
+    Cow::Owned(spelled.collect())
+}
+
+/// The same in one line.
+pub(super) fn plain_line(text: &str) -> Cow<'_, str> {
+    match plain(text) {
+        text if text.contains('\n') => Cow::Owned(text.trim_end().replace('\n', " ")),
+        text => text,
+    }
+}
+
+/// A cell of text.
+pub(super) fn text(value: impl ToString) -> Cell {
+    Cell::new(plain_line(&value.to_string()))
+}
+
 /// A number, to the right.
 pub(super) fn right(value: impl ToString) -> Cell {
     Cell::new(value.to_string()).set_alignment(CellAlignment::Right)
@@ -104,7 +130,7 @@ pub(super) fn or_dash(value: Option<impl ToString>) -> String {
 pub(super) fn pair(label: &str, value: &str, io: &mut Io<'_>) -> Outcome {
     let label = format!("{label}:");
     let padded = paint(io.out_colour(), BOLD, &format!("{label:<16}"));
-    writeln!(io.out, "{}", format!("{padded}{value}").trim_end())?;
+    writeln!(io.out, "{padded}{}", plain_line(value))?;
     Ok(())
 }
 
@@ -165,6 +191,13 @@ mod tests {
         assert_eq!(counts(&instances, "in-service"), "2 booting, 3 creating");
         assert_eq!(counts(&of(&[("odd", 1)]), ""), "1 odd");
         assert_eq!(counts(&BTreeMap::new(), ""), "");
+    }
+
+    #[test]
+    fn nothing_that_steers_a_terminal_gets_through() {
+        assert_eq!(plain("größer → 5\nnext"), "größer → 5\nnext");
+        assert_eq!(plain("\x1b]0;title\x07\t\u{9b}2J"), r"\u{1b}]0;title\u{7}\t\u{9b}2J");
+        assert_eq!(plain_line("a\nb\n"), "a b");
     }
 
     #[test]

@@ -19,11 +19,11 @@ pub struct ServeArgs {
     /// The VMM to run instances with: `sim` (the built-in stand-in), `cloud-hypervisor` (found on PATH),
     /// `cloud-hypervisor=/path`, or `auto`: cloud-hypervisor when it is on PATH and /dev/kvm can be used,
     /// else sim
-    #[arg(long, env = "REGATTA_VMM", value_name = "VMM", default_value = "auto")]
+    #[arg(long, env = "REGATTA_VMM", hide_env_values = true, value_name = "VMM", default_value = "auto")]
     pub vmm: VmmChoice,
     /// Directory with policy modules that manifests and `policy swap` may name (repeatable; in the
     /// environment separated by colons)
-    #[arg(long, env = "REGATTA_POLICIES", value_name = "DIR", value_delimiter = ':')]
+    #[arg(long, env = "REGATTA_POLICIES", hide_env_values = true, value_name = "DIR", value_delimiter = ':')]
     pub policies: Vec<PathBuf>,
     /// Form of the log on standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]

@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 
-use comfy_table::Cell;
-
 use super::Io;
 use super::args::{DeleteArgs, Output, ScaleArgs};
 use super::exit::{Exit, Outcome, Stop, usage};
 use super::policy::named;
-use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, right};
+use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, right, text};
 use super::time::{age, number, size, span};
 use super::{events, wait};
 use crate::api::Client;
@@ -42,16 +40,16 @@ pub(super) async fn get(client: &Client, set: Option<&str>, output: Output, io: 
     for set in &sets {
         let others = counts(&set.instances, "in-service");
         table.row(vec![
-            Cell::new(&set.name),
+            text(&set.name),
             table.state(condition(set)),
             right(set.instances.get("in-service").unwrap_or(&0)),
             right(set.desired),
             right(set.min),
             right(set.max),
-            Cell::new(if others.is_empty() { "-" } else { &others }),
-            Cell::new(format!("{} {}", set.policy.name, set.policy.version)),
+            text(if others.is_empty() { "-" } else { &others }),
+            text(format!("{} {}", set.policy.name, set.policy.version)),
             right(set.last_tick),
-            Cell::new(or_dash(set.load_balancer.as_ref())),
+            text(or_dash(set.load_balancer.as_ref())),
         ]);
     }
     table.print(0, io)
@@ -95,7 +93,7 @@ pub(super) async fn describe(client: &Client, set: &str, output: Output, io: &mu
             Ok(ms) if path.ends_with("_ms") => format!("{value} ({})", span(ms)),
             _ => value,
         };
-        table.row(vec![Cell::new(path), Cell::new(value)]);
+        table.row(vec![text(path), text(value)]);
     }
     table.print(2, io)?;
     if !newest.is_empty() {
@@ -160,7 +158,7 @@ fn metrics_table(metrics: &[MetricNow], io: &Io<'_>) -> Columns {
     for metric in metrics {
         let value = |value: Option<f64>| right(or_dash(value.map(number)));
         table.row(vec![
-            Cell::new(&metric.name),
+            text(&metric.name),
             value(metric.mean),
             value(metric.min),
             value(metric.max),
@@ -199,20 +197,20 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
     let mut table = Columns::new(&headings, io);
     for instance in instances {
         let mut row = vec![
-            Cell::new(&instance.name),
+            text(&instance.name),
             table.state(&instance.state),
             right(age(instance.state_since_ms, now_ms)),
             right(age(instance.created_ms, now_ms)),
             right(instance.generation),
-            Cell::new(&instance.address),
+            text(&instance.address),
             right(or_dash(instance.pid)),
             right(instance.connections),
         ];
         row.extend(
             metrics.iter().map(|&name| right(or_dash(instance.metrics.get(name).copied().map(number)))),
         );
-        row.extend(protected.then(|| Cell::new(if instance.protected { "yes" } else { "-" })));
-        row.extend(detail.then(|| Cell::new(or_dash(instance.detail.as_ref()))));
+        row.extend(protected.then(|| text(if instance.protected { "yes" } else { "-" })));
+        row.extend(detail.then(|| text(or_dash(instance.detail.as_ref()))));
         table.row(row);
     }
     table

@@ -19,7 +19,7 @@ pub(super) async fn status(client: &Client, output: Output, io: &mut Io<'_>) -> 
     pair("Started", &started, io)?;
     pair("Data", &status.data_dir, io)?;
     pair("Socket", &client.socket().display().to_string(), io)?;
-    pair("VMM", &format!("{} {}", status.vmm.path, status.vmm.version), io)?;
-    pair("", &status.vmm.chosen_because, io)?;
+    let vmm = &status.vmm;
+    pair("VMM", &format!("{} {} ({})", vmm.path, vmm.version, vmm.chosen_because), io)?;
     pair("Sets", &status.sets.to_string(), io)
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Io;
 use super::exit::{Outcome, Stop, timed_out};
-use super::render::counts;
+use super::render::{counts, plain_line};
 use super::time::span;
 use crate::api::types::{ErrorCode, SetSummary};
 use crate::api::{Client, ClientError};
@@ -124,6 +124,7 @@ impl Line {
             return Ok(());
         }
         text.clone_into(&mut self.shown);
+        let text = plain_line(text);
         if io.err_terminal {
             write!(io.err, "\r\x1b[2K{text}")?;
         } else {
@@ -139,7 +140,7 @@ impl Line {
             write!(io.err, "\r\x1b[2K")?;
             self.shown.clear();
         }
-        writeln!(io.err, "{text}")?;
+        writeln!(io.err, "{}", plain_line(text))?;
         Ok(())
     }
 

@@ -8,9 +8,7 @@ use regatta_traffic::{LbConfig, LoadBalancer};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
-use crate::api::types::{
-    ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem,
-};
+use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem};
 use crate::chain::chain;
 use crate::clock::now_ms;
 use crate::images::SetImages;
@@ -109,7 +107,7 @@ impl Fleet {
             previous_policy: None,
             launch_failures_in_a_row: 0,
             launches_resume_ms: 0,
-            images: images.digests(),
+            image: images.digests(),
             set,
         };
         let event = Event {
@@ -149,9 +147,9 @@ fn changes(old: &ScaleSet, new: &ScaleSet) -> Vec<FieldChange> {
     manifest::diff(old, new)
         .into_iter()
         .map(|change| FieldChange {
-            new_instances_only: change.replaces_instances,
-            before: change.old.map(|value| value.to_string()),
-            after: change.new.map(|value| value.to_string()),
+            new_instances_only: manifest::affects_new_instances_only(&change.path),
+            before: change.before.map(|value| value.to_string()),
+            after: change.after.map(|value| value.to_string()),
             path: change.path,
         })
         .collect()

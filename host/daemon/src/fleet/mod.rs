@@ -15,17 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::control::{Answer, Control};
 use crate::api::types::{
-    ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, ErrorCode, EventEntry, EventsQuery, InstanceInfo, PolicyList,
-    RecordsQuery, SetDetail, SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
+    ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, ErrorCode, EventEntry, EventsQuery, InstanceInfo,
+    PolicyList, RecordsQuery, SetDetail, SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
 };
 use crate::clock::now_ms;
 use crate::set::{self, Command, CommandError, SetHandle, Start};
 use crate::shared::Shared;
 
-pub use self::policies::PolicyDirs;
+pub(crate) use self::policies::PolicyDirs;
 
 /// All sets of the daemon.
-pub struct Fleet {
+pub(crate) struct Fleet {
     shared: Arc<Shared>,
     policy_dirs: PolicyDirs,
     vmm: VmmInfo,
@@ -39,7 +39,12 @@ pub struct Fleet {
 impl Fleet {
     /// A fleet without sets; [`Fleet::restart`] brings back those that are stored.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, policy_dirs: PolicyDirs, vmm: VmmInfo, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        policy_dirs: PolicyDirs,
+        vmm: VmmInfo,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self {
             shared,
             policy_dirs,
@@ -70,15 +75,17 @@ impl Fleet {
     }
 
     fn find(&self, set: &str) -> Answer<SetHandle> {
-        self.sets_now().get(set).cloned().ok_or_else(|| {
-            let known: Vec<String> = self.sets_now().keys().cloned().collect();
-            let known = if known.is_empty() {
-                "there is none yet: apply a manifest first".to_owned()
-            } else {
-                format!("there are: {}", known.join(", "))
-            };
-            error(ErrorCode::NotFound, format!("no set is named {set}; {known}"))
-        })
+        let sets = self.sets_now();
+        if let Some(handle) = sets.get(set) {
+            return Ok(handle.clone());
+        }
+        let known: Vec<&str> = sets.keys().map(String::as_str).collect();
+        let known = if known.is_empty() {
+            "there is none yet: apply a manifest first".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        Err(error(ErrorCode::NotFound, format!("no set is named {set}; {known}")))
     }
 
     /// Sends a command to a set and waits for its answer.
@@ -101,7 +108,7 @@ impl Fleet {
 
 /// An error without problems.
 #[must_use]
-pub fn error(code: ErrorCode, message: impl Into<String>) -> ApiError {
+pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ApiError {
     ApiError { code, message: message.into(), problems: Vec::new() }
 }
 
@@ -110,9 +117,10 @@ impl From<CommandError> for ApiError {
         match command {
             CommandError::Conflict(message) => error(ErrorCode::Conflict, message),
             CommandError::NotFound(message) => error(ErrorCode::NotFound, message),
-            CommandError::Store(message) => {
-                error(ErrorCode::Unavailable, format!("nothing was changed, the store cannot be written: {message}"))
-            }
+            CommandError::Store(message) => error(
+                ErrorCode::Unavailable,
+                format!("nothing was changed, the store cannot be written: {message}"),
+            ),
         }
     }
 }
@@ -192,9 +200,15 @@ impl Control for Fleet {
     }
 
     async fn metrics(&self) -> Answer<String> {
-        let stats = self.sets_now().iter().map(|(name, handle)| (name.clone(), handle.view())).collect::<Vec<_>>();
+        let stats =
+            self.sets_now().iter().map(|(name, handle)| (name.clone(), handle.view())).collect::<Vec<_>>();
         for (name, view) in stats {
-            self.shared.exposition.observe_set(&name, &view.state, &view.instances, view.traffic.as_ref().map(|traffic| &traffic.stats.totals));
+            self.shared.exposition.observe_set(
+                &name,
+                &view.state,
+                &view.instances,
+                view.traffic.as_ref().map(|traffic| &traffic.stats.totals),
+            );
         }
         self.shared.exposition.encode().map_err(|why| error(ErrorCode::Internal, why.to_string()))
     }

@@ -11,6 +11,7 @@ use regatta_core::manifest::{ManifestSource, PolicyLimits, PolicySpec, Problem a
 use regatta_core::observation::Observation;
 use regatta_core::state::PolicyActivation;
 use regatta_policy_host::{CompiledPolicy, ParamsError, dry_run};
+use regatta_store::RecordQuery;
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
@@ -26,12 +27,12 @@ const MODULE_MAX_BYTES: u64 = 32 << 20;
 
 /// The directories in which a policy is looked up by its name.
 #[derive(Debug, Clone, Default)]
-pub struct PolicyDirs(pub Vec<PathBuf>);
+pub(crate) struct PolicyDirs(pub Vec<PathBuf>);
 
 impl PolicyDirs {
     /// The modules that can be named: name and path. The first directory wins.
     #[must_use]
-    pub fn available(&self) -> BTreeMap<String, PathBuf> {
+    pub(crate) fn available(&self) -> BTreeMap<String, PathBuf> {
         let mut found = BTreeMap::new();
         for dir in &self.0 {
             let Ok(entries) = std::fs::read_dir(dir) else { continue };
@@ -120,9 +121,10 @@ impl Fleet {
         match validated {
             Ok(Ok(())) => Ok(()),
             Ok(Err(ParamsError::Problems(problems))) => {
-                let located = problems
-                    .into_iter()
-                    .map(|problem| PolicyProblem { params_pointer: Some(problem.path), message: problem.message });
+                let located = problems.into_iter().map(|problem| PolicyProblem {
+                    params_pointer: Some(problem.path),
+                    message: problem.message,
+                });
                 Err(located.collect())
             }
             Ok(Err(failed)) => Err(PolicyProblem::of_module(chain(&failed))),
@@ -148,13 +150,18 @@ impl Fleet {
         let view = self.find(set)?.view();
         let module = self.module_of(&request).await?;
         let refused = |message| ApiError { code: ErrorCode::Invalid, message, problems: Vec::new() };
-        let compiled = self.compile(module.clone()).await.map_err(|why| refused(format!("{}: {why}", request.source)))?;
+        let compiled = self
+            .compile(module.clone())
+            .await
+            .map_err(|why| refused(format!("{}: {why}", request.source)))?;
         let params = match &request.params {
             Some(params) => params.to_string(),
             None => view.state.policy.params.clone(),
         };
         let limits = view.state.set.policy.limits;
-        self.validate(&compiled, &params, limits).await.map_err(|problems| params_invalid(&request.source, &problems))?;
+        self.validate(&compiled, &params, limits)
+            .await
+            .map_err(|problems| params_invalid(&request.source, &problems))?;
 
         let mut activation = activation(&compiled, &request.source, params);
         let (ticks, state) = self.rehearse(&view, &compiled, &mut activation).await.map_err(refused)?;
@@ -204,9 +211,11 @@ impl Fleet {
     async fn module_of(&self, request: &SwapRequest) -> Answer<Vec<u8>> {
         if let Some(module) = &request.module {
             let decoded = BASE64.decode(module);
-            return decoded.map_err(|why| error(ErrorCode::Invalid, format!("the module is no base64: {why}")));
+            return decoded
+                .map_err(|why| error(ErrorCode::Invalid, format!("the module is no base64: {why}")));
         }
-        let path = self.policy_dirs.resolve(&request.source).map_err(|why| error(ErrorCode::NotFound, why))?;
+        let path =
+            self.policy_dirs.resolve(&request.source).map_err(|why| error(ErrorCode::NotFound, why))?;
         read_module(&path).await.map_err(|why| error(ErrorCode::Invalid, why))
     }
 

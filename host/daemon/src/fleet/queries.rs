@@ -27,8 +27,10 @@ impl Fleet {
             (None, Some(WhyLast::ScaleOut)) => store.last_record(set, Some(Direction::ScaleOut)),
             (None, Some(WhyLast::ScaleIn)) => store.last_record(set, Some(Direction::ScaleIn)),
             (None, Some(WhyLast::Change)) => {
-                let out = store.last_record(set, Some(Direction::ScaleOut)).map_err(|why| unreadable(&why))?;
-                let inward = store.last_record(set, Some(Direction::ScaleIn)).map_err(|why| unreadable(&why))?;
+                let out =
+                    store.last_record(set, Some(Direction::ScaleOut)).map_err(|why| unreadable(&why))?;
+                let inward =
+                    store.last_record(set, Some(Direction::ScaleIn)).map_err(|why| unreadable(&why))?;
                 Ok(out.into_iter().chain(inward).max_by_key(|record| record.observation.tick))
             }
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regatta_core::state::{InstanceRecord, SetState};
 use regatta_traffic::{LbConfig, LoadBalancer};
-use regatta_vmm::{Adopted, Adoption, FoundVmm, VmmIdentity, discover};
+use regatta_vmm::{Adoption, FoundVmm, VmmIdentity, discover};
 
 use super::Fleet;
 use crate::chain::chain;
@@ -20,7 +20,7 @@ impl Fleet {
     ///
     /// # Errors
     /// The store or `/proc` cannot be read; nothing was touched then.
-    pub async fn restart(&self) -> anyhow::Result<()> {
+    pub(crate) async fn restart(&self) -> anyhow::Result<()> {
         let stored = self.shared.store.load()?;
         let (mut found, orphans) = sort(discover(&self.shared.dirs.instances)?, &stored);
         for orphan in orphans {
@@ -39,8 +39,13 @@ impl Fleet {
         Ok(())
     }
 
-    async fn bring_back(&self, state: SetState, instances: Vec<InstanceRecord>, found: BTreeMap<u32, VmmIdentity>) {
-        let images = SetImages::load(&self.shared.images, &state.images).await;
+    async fn bring_back(
+        &self,
+        state: SetState,
+        instances: Vec<InstanceRecord>,
+        found: BTreeMap<u32, VmmIdentity>,
+    ) {
+        let images = SetImages::load(&self.shared.images, &state.image).await;
         let policy = self.reload_policy(state.policy.clone()).await;
         let previous = match state.previous_policy.clone() {
             Some(previous) => Some(self.reload_policy(previous).await),
@@ -49,7 +54,9 @@ impl Fleet {
         let load_balancer = state.set.load_balancer.as_ref().and_then(|spec| {
             let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
             LoadBalancer::bind(spec.listen, config)
-                .inspect_err(|why| tracing::error!(set = state.set.name, why = chain(why), "no load balancer yet"))
+                .inspect_err(|why| {
+                    tracing::error!(set = state.set.name, why = chain(why), "no load balancer yet")
+                })
                 .ok()
         });
         let last = self.shared.store.last_record(&state.set.name, None).unwrap_or_else(|why| {
@@ -73,9 +80,11 @@ impl Fleet {
     async fn remove_orphan(&self, orphan: FoundVmm) {
         let id = format!("{}-{}", orphan.dir.set(), orphan.dir.id());
         match self.shared.vmms.adopt(&orphan.dir, Some(&orphan.identity)).await {
-            Ok(Adoption::Adopted(Adopted { vmm, .. })) => match vmm.stop(Duration::ZERO).await {
+            Ok(Adoption::Adopted(adopted)) => match adopted.vmm.stop(Duration::ZERO).await {
                 Ok(_) => tracing::warn!(instance = id, "a VMM that no set knows was stopped"),
-                Err(why) => tracing::error!(instance = id, why = chain(&why), "a VMM that no set knows stays"),
+                Err(why) => {
+                    tracing::error!(instance = id, why = chain(&why), "a VMM that no set knows stays")
+                }
             },
             Ok(_) => {}
             Err(why) => tracing::error!(instance = id, why = chain(&why), "a VMM that no set knows stays"),

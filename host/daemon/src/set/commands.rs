@@ -16,7 +16,7 @@ use crate::clock::now_ms;
 use crate::images::SetImages;
 
 /// A command, with where its answer goes.
-pub enum Command {
+pub(crate) enum Command {
     /// Another manifest, already checked.
     Update {
         /// The manifest.
@@ -90,7 +90,7 @@ pub enum CommandError {
 
 /// A switch from one policy to another.
 #[derive(Debug, Clone)]
-pub struct Switched {
+pub(crate) struct Switched {
     /// The policy before.
     pub from: PolicyActivation,
     /// The policy in charge.
@@ -134,10 +134,10 @@ impl SetTask {
         actor: &str,
     ) -> Result<u64, CommandError> {
         self.refuse_if_deleting()?;
-        let load_balancer = self.moved_load_balancer(&set).await?;
+        let load_balancer = self.listen(&set)?;
         let mut next = SetState {
             generation: self.state.generation + 1,
-            images: images.digests(),
+            image: images.digests(),
             // A new manifest may mend what kept launches from succeeding.
             launch_failures_in_a_row: 0,
             launches_resume_ms: 0,
@@ -152,7 +152,10 @@ impl SetTask {
             policy
         });
         let text = format!("generation {} is in force", next.generation);
-        self.write(next, modules, "manifest-applied", &text, actor).await?;
+        if let Err(why) = self.write(next, modules, "manifest-applied", &text, actor).await {
+            self.listen_as_before();
+            return Err(why);
+        }
         self.images = images;
         if let Some(policy) = policy {
             self.previous = Some(std::mem::replace(&mut self.policy, policy));
@@ -169,22 +172,40 @@ impl SetTask {
         Ok(self.state.generation)
     }
 
-    /// A new listener where the manifest wants another one; none to keep what is there.
-    async fn moved_load_balancer(&self, set: &ScaleSet) -> Result<Option<LoadBalancer>, CommandError> {
-        let old = self.state.set.load_balancer.as_ref().map(|spec| spec.listen);
-        match &set.load_balancer {
-            Some(spec) if old != Some(spec.listen) || self.load_balancer.is_none() => {
+    /// Listens where the manifest wants it. A listener that moves keeps its open
+    /// connections; a new one is returned. One that is no longer wanted stays
+    /// until the manifest is written down.
+    fn listen(&self, set: &ScaleSet) -> Result<Option<LoadBalancer>, CommandError> {
+        let Some(spec) = &set.load_balancer else { return Ok(None) };
+        let conflict = |error| CommandError::Conflict(chain(&error));
+        match &self.load_balancer {
+            Some(present) => present.rebind(spec.listen).map(|()| None).map_err(conflict),
+            None => {
                 let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
-                LoadBalancer::bind(spec.listen, config).map(Some).map_err(|error| CommandError::Conflict(chain(&error)))
+                LoadBalancer::bind(spec.listen, config).map(Some).map_err(conflict)
             }
-            _ => Ok(None),
+        }
+    }
+
+    /// Takes a listener back to where the manifest in force wants it.
+    fn listen_as_before(&self) {
+        if let (Some(load_balancer), Some(spec)) = (&self.load_balancer, &self.state.set.load_balancer)
+            && let Err(why) = load_balancer.rebind(spec.listen)
+        {
+            tracing::error!(set = self.state.set.name, why = chain(&why), "the load balancer cannot go back");
         }
     }
 
     /// Probes and scrapes follow the manifest.
     fn watch_again(&mut self) {
         for instance in self.instances.values_mut().filter(|instance| instance.watch.is_some()) {
-            instance.watch = super::watch::start(&self.state.set, &instance.record, &self.probes, &self.scrapes);
+            instance.watch = super::watch::start(
+                &self.shared.watching,
+                &self.state.set,
+                &instance.record,
+                &self.probes,
+                &self.scrapes,
+            );
         }
     }
 
@@ -209,8 +230,10 @@ impl SetTask {
         };
         let before = std::mem::replace(&mut instance.record.protected, protected);
         instance.dirty = true;
-        let what = if protected { "is protected from scale-in" } else { "is no longer protected from scale-in" };
-        let written = self.write(self.state.clone(), Vec::new(), "protection", &format!("{name} {what}"), actor).await;
+        let what =
+            if protected { "is protected from scale-in" } else { "is no longer protected from scale-in" };
+        let written =
+            self.write(self.state.clone(), Vec::new(), "protection", &format!("{name} {what}"), actor).await;
         if written.is_err()
             && let Some(instance) = self.instances.get_mut(&id)
         {
@@ -244,7 +267,9 @@ impl SetTask {
     async fn rollback(&mut self, actor: &str) -> Result<Switched, CommandError> {
         let Some(previous) = self.previous.clone() else {
             let name = &self.state.set.name;
-            return Err(CommandError::Conflict(format!("{name} has had only one policy: nothing to go back to")));
+            return Err(CommandError::Conflict(format!(
+                "{name} has had only one policy: nothing to go back to"
+            )));
         };
         self.install(previous, None, "policy-rolled-back", actor).await
     }

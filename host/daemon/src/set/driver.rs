@@ -18,7 +18,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What a driver tells its set.
 #[derive(Debug)]
-pub enum News {
+pub(super) enum News {
     /// The launch has begun.
     LaunchStarted,
     /// The guest boots.
@@ -35,7 +35,7 @@ pub enum News {
 
 /// What a driver begins with.
 #[derive(Debug)]
-pub enum Job {
+pub(super) enum Job {
     /// Make the instance.
     Launch(Box<LaunchSpec>),
     /// Watch over one that runs.
@@ -46,14 +46,14 @@ pub enum Job {
 
 /// A handle on the task.
 #[derive(Debug)]
-pub struct Driver {
+pub(super) struct Driver {
     stop: watch::Sender<Option<Duration>>,
     task: JoinHandle<()>,
 }
 
 impl Driver {
     /// Starts a driver; its news go to `news` with the instance's id.
-    pub fn start(id: u32, job: Job, vmms: Arc<VmmHost>, news: mpsc::Sender<(u32, News)>) -> Self {
+    pub(super) fn start(id: u32, job: Job, vmms: Arc<VmmHost>, news: mpsc::Sender<(u32, News)>) -> Self {
         let (stop, stopped) = watch::channel(None);
         let desk = Desk { id, news, stop: stopped };
         Self { stop, task: tokio::spawn(drive(job, vmms, desk)) }
@@ -61,7 +61,7 @@ impl Driver {
 
     /// Asks for the end of the instance: the guest gets `grace` to shut down.
     /// Asking again changes nothing.
-    pub fn stop(&self, grace: Duration) {
+    pub(super) fn stop(&self, grace: Duration) {
         self.stop.send_if_modified(|asked| {
             let first = asked.is_none();
             *asked = asked.or(Some(grace));
@@ -92,8 +92,9 @@ impl Desk {
 
     /// Waits for the order to stop.
     async fn stop_asked(&mut self) -> Duration {
-        match self.stop.wait_for(Option::is_some).await {
-            Ok(asked) => asked.unwrap_or_default(),
+        let asked = self.stop.wait_for(Option::is_some).await.map(|asked| asked.unwrap_or_default());
+        match asked {
+            Ok(grace) => grace,
             Err(_) => std::future::pending().await,
         }
     }

@@ -13,7 +13,7 @@ use super::watch::Watch;
 
 /// An instance, its driver and what is watched of it.
 #[derive(Debug)]
-pub struct Instance {
+pub(super) struct Instance {
     /// As it is, or is about to be, stored.
     pub record: InstanceRecord,
     /// Differs from what is stored.
@@ -31,12 +31,17 @@ pub struct Instance {
 impl Instance {
     /// An instance of which only the record is known.
     #[must_use]
-    pub fn new(record: InstanceRecord, dirty: bool) -> Self {
+    pub(super) fn new(record: InstanceRecord, dirty: bool) -> Self {
         Self { record, dirty, driver: None, vmm: None, watch: None, meters: Meters::default() }
     }
 
     /// Lets an event meet the state; what it means nothing to is logged and dropped.
-    pub fn meet(&mut self, event: InstanceEvent, at_ms: u64, detail: Option<String>) -> Option<InstanceChange> {
+    pub(super) fn meet(
+        &mut self,
+        event: InstanceEvent,
+        at_ms: u64,
+        detail: Option<String>,
+    ) -> Option<InstanceChange> {
         let change = self.record.meet(event, at_ms, detail).unwrap_or_else(|illegal| {
             tracing::debug!(instance = self.record.id, %illegal, "dropped");
             None
@@ -46,7 +51,7 @@ impl Instance {
     }
 
     /// Follows up on a record whose state has changed.
-    pub fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.dirty = true;
         if !may_answer(self.record.state) {
             self.watch = None;
@@ -56,7 +61,7 @@ impl Instance {
 
 /// Whether probes and scrapes of an instance in this state make sense.
 #[must_use]
-pub fn may_answer(state: InstanceState) -> bool {
+pub(super) fn may_answer(state: InstanceState) -> bool {
     matches!(
         state,
         InstanceState::Booting

@@ -17,7 +17,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
 use regatta_core::observation::LastDecision;
@@ -29,9 +29,9 @@ use regatta_vmm::{InstanceDir, Vmm, VmmIdentity};
 use tokio::sync::{mpsc, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::commands::{Command, CommandError, Switched};
-pub use self::policy::ActivePolicy;
-pub use self::view::{SetView, Traffic, policy_info};
+pub(crate) use self::commands::{Command, CommandError, Switched};
+pub(crate) use self::policy::ActivePolicy;
+pub(crate) use self::view::{SetView, Traffic, policy_info};
 
 use self::driver::News;
 use self::instance::Instance;
@@ -43,7 +43,7 @@ use crate::shared::Shared;
 const QUEUE: usize = 4_096;
 
 /// What a set begins with.
-pub struct Start {
+pub(crate) struct Start {
     /// Its state, as stored.
     pub state: SetState,
     /// What its instances start from.
@@ -64,7 +64,7 @@ pub struct Start {
 
 /// A handle on a running set.
 #[derive(Debug, Clone)]
-pub struct SetHandle {
+pub(crate) struct SetHandle {
     commands: mpsc::Sender<Command>,
     view: tokio_watch::Receiver<Arc<SetView>>,
 }
@@ -72,23 +72,23 @@ pub struct SetHandle {
 impl SetHandle {
     /// The set as it was last published.
     #[must_use]
-    pub fn view(&self) -> Arc<SetView> {
+    pub(crate) fn view(&self) -> Arc<SetView> {
         Arc::clone(&self.view.borrow())
     }
 
     /// Sends a command; none if the set has ended.
-    pub async fn send(&self, command: Command) -> Option<()> {
+    pub(crate) async fn send(&self, command: Command) -> Option<()> {
         self.commands.send(command).await.ok()
     }
 
     /// Resolves when the set has ended.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.commands.closed().await;
     }
 }
 
 /// The state of the loop.
-pub struct SetTask {
+pub(crate) struct SetTask {
     shared: Arc<Shared>,
     state: SetState,
     images: SetImages,
@@ -120,7 +120,7 @@ struct Inbox {
 }
 
 /// Starts the loop of a set. It ends when the set is deleted and gone, or on `shutdown`.
-pub fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationToken) -> SetHandle {
+pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationToken) -> SetHandle {
     let (command_sender, commands) = mpsc::channel(64);
     let (news_sender, news) = mpsc::channel(QUEUE);
     let (probe_sender, probes) = mpsc::channel(QUEUE);
@@ -174,10 +174,6 @@ impl SetTask {
                 () = shutdown.cancelled() => break,
                 Some((id, news)) = inbox.news.recv() => self.on_news(id, news),
                 Some(report) = inbox.probes.recv() => self.on_probe(report),
-                Some(report) = inbox.scrapes.recv() => {
-                    self.on_scrape(&report);
-                    continue;
-                }
                 command = inbox.commands.recv() => {
                     let Some(command) = command else { break };
                     let tick_ms = self.state.set.tick_ms;
@@ -188,7 +184,13 @@ impl SetTask {
                 }
                 due = ticks.tick() => {
                     self.shared.exposition.tick_started(&self.state.set.name, due.elapsed());
+                    let begun = Instant::now();
+                    // Fetched in one go: waking up for each report costs more than the report.
+                    while let Ok(report) = inbox.scrapes.try_recv() {
+                        self.on_scrape(&report);
+                    }
                     self.tick().await;
+                    self.shared.exposition.tick_took(&self.state.set.name, begun.elapsed());
                     if self.is_gone() {
                         break;
                     }
@@ -256,7 +258,13 @@ impl SetTask {
         instance.vmm = Some(vmm);
         instance.dirty = true;
         if instance::may_answer(instance.record.state) {
-            instance.watch = watch::start(&self.state.set, &instance.record, &self.probes, &self.scrapes);
+            instance.watch = watch::start(
+                &self.shared.watching,
+                &self.state.set,
+                &instance.record,
+                &self.probes,
+                &self.scrapes,
+            );
         }
     }
 
@@ -286,10 +294,9 @@ impl SetTask {
 
     fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
         let port = self.state.set.network.port();
-        self.instances
-            .values()
-            .filter(|instance| instance.record.state == InstanceState::InService)
-            .map(move |instance| Endpoint { id: instance.record.id, addr: (instance.record.address, port).into() })
+        self.instances.values().filter(|instance| instance.record.state == InstanceState::InService).map(
+            move |instance| Endpoint { id: instance.record.id, addr: (instance.record.address, port).into() },
+        )
     }
 
     /// What keeps the set from being as wanted.
@@ -297,12 +304,11 @@ impl SetTask {
         let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
         problems.extend(self.images.problem().map(ToOwned::to_owned));
         if let Some(last) = &self.last {
-            let failed = last.runs.iter().filter_map(|run| run.result.as_ref().err().map(|failure| (run, failure)));
-            problems.extend(
-                failed.map(|(run, failure)| {
-                    format!("policy {} failed ({}): {}", run.name, failure.kind.as_str(), failure.message)
-                }),
-            );
+            let failed =
+                last.runs.iter().filter_map(|run| run.result.as_ref().err().map(|failure| (run, failure)));
+            problems.extend(failed.map(|(run, failure)| {
+                format!("policy {} failed ({}): {}", run.name, failure.kind.as_str(), failure.message)
+            }));
             problems.extend(last.plan.notes.iter().cloned());
         }
         problems

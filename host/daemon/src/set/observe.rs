@@ -9,18 +9,16 @@ use super::SetTask;
 
 /// Counters of one instance that become rates.
 #[derive(Debug, Default)]
-pub struct Meters {
+pub(super) struct Meters {
     cpu: CpuShare,
     /// In the order of the manifest's metrics; unused for those that are no rates.
     guest: Vec<CounterRate>,
 }
 
 /// The metrics that a set keeps: the built-in ones and those of its manifest.
-pub fn specs_of(set: &ScaleSet) -> Vec<MetricSpec> {
-    let mut specs = vec![
-        MetricSpec::per_instance(CPU, set.tick_ms),
-        MetricSpec::per_instance(MEMORY, set.tick_ms),
-    ];
+pub(super) fn specs_of(set: &ScaleSet) -> Vec<MetricSpec> {
+    let mut specs =
+        vec![MetricSpec::per_instance(CPU, set.tick_ms), MetricSpec::per_instance(MEMORY, set.tick_ms)];
     if set.load_balancer.is_some() {
         specs.push(MetricSpec::per_instance(CONNECTIONS, set.tick_ms));
         specs.push(MetricSpec::per_set(CONNECTION_RATE, set.tick_ms));
@@ -46,7 +44,12 @@ impl SetTask {
         if let Some(load_balancer) = &self.load_balancer {
             let stats = load_balancer.stats();
             for endpoint in &stats.endpoints {
-                self.windows.push_instance(CONNECTIONS, endpoint.endpoint.id, now_ms, f64::from(endpoint.open));
+                self.windows.push_instance(
+                    CONNECTIONS,
+                    endpoint.endpoint.id,
+                    now_ms,
+                    f64::from(endpoint.open),
+                );
             }
             let rate = self.connection_rate.push(now_ms, as_metric(stats.totals.accepted));
             if let Some(rate) = rate {
@@ -57,7 +60,12 @@ impl SetTask {
 
     pub(super) fn on_scrape(&mut self, report: &ScrapeReport) {
         if let Some(error) = &report.error {
-            tracing::debug!(set = self.state.set.name, instance = report.id, error = crate::chain::chain(error), "scrape");
+            tracing::debug!(
+                set = self.state.set.name,
+                instance = report.id,
+                error = crate::chain::chain(error),
+                "scrape"
+            );
         }
         let Some(instance) = self.instances.get_mut(&report.id) else { return };
         let metrics = &self.state.set.metrics;

@@ -12,7 +12,7 @@ use regatta_policy_host::CompiledPolicy;
 
 /// A policy with its parameters and state.
 #[derive(Debug, Clone)]
-pub struct ActivePolicy {
+pub(crate) struct ActivePolicy {
     /// As it is stored.
     pub activation: PolicyActivation,
     /// Ready to run, or why it is not.
@@ -22,33 +22,39 @@ pub struct ActivePolicy {
 impl ActivePolicy {
     /// A policy that is ready to run.
     #[must_use]
-    pub fn new(activation: PolicyActivation, compiled: Arc<CompiledPolicy>) -> Self {
+    pub(crate) fn new(activation: PolicyActivation, compiled: Arc<CompiledPolicy>) -> Self {
         Self { activation, compiled: Ok(compiled) }
     }
 
     /// A stored policy that cannot be run any more: each decision fails with `why`.
     #[must_use]
-    pub fn broken(activation: PolicyActivation, why: String) -> Self {
+    pub(crate) fn broken(activation: PolicyActivation, why: String) -> Self {
         Self { activation, compiled: Err(why) }
     }
 
     /// Names of the metrics that it asks for, with these parameters.
     #[must_use]
-    pub fn wanted_metrics(&self) -> Vec<String> {
+    pub(crate) fn wanted_metrics(&self) -> Vec<String> {
         match &self.compiled {
-            Ok(compiled) => compiled.wishes(&self.activation.params).into_iter().map(|wish| wish.name).collect(),
+            Ok(compiled) => {
+                compiled.wishes(&self.activation.params).into_iter().map(|wish| wish.name).collect()
+            }
             Err(_) => Vec::new(),
         }
     }
 
     /// Takes over the state that was written down.
-    pub fn set_state(&mut self, state: &str) {
+    pub(crate) fn set_state(&mut self, state: &str) {
         state.clone_into(&mut self.activation.state);
     }
 
     /// Decides, on a thread of its own: a slow policy delays no other set. The
     /// second value is the new state, base64; none when it stays.
-    pub async fn decide(&self, observation: Arc<Observation>, limits: PolicyLimits) -> (PolicyRun, Option<String>) {
+    pub(crate) async fn decide(
+        &self,
+        observation: Arc<Observation>,
+        limits: PolicyLimits,
+    ) -> (PolicyRun, Option<String>) {
         let compiled = match &self.compiled {
             Ok(compiled) => Arc::clone(compiled),
             Err(why) => return (self.failed(why.clone()), None),
@@ -59,7 +65,8 @@ impl ActivePolicy {
             Err(error) => return (self.failed(format!("its stored state is no base64: {error}")), None),
         };
         let decided =
-            tokio::task::spawn_blocking(move || compiled.decide(&observation, &params, &state, &limits)).await;
+            tokio::task::spawn_blocking(move || compiled.decide(&observation, &params, &state, &limits))
+                .await;
         match decided {
             Ok(call) => (call.run, call.state.map(|state| BASE64.encode(state))),
             Err(error) => (self.failed(format!("the host failed to run it: {error}")), None),

@@ -70,12 +70,20 @@ impl SetTask {
                 self.adopt_booted(id, vmm);
             }
             (InstanceState::Creating, Found::Running(vmm)) => self.adopt_booted(id, vmm),
-            (InstanceState::Pending | InstanceState::Creating, Found::HalfMade(vmm) | Found::Unreachable(vmm)) => {
+            (
+                InstanceState::Pending | InstanceState::Creating,
+                Found::HalfMade(vmm) | Found::Unreachable(vmm),
+            ) => {
                 self.meet_launch_cut_off(id);
                 self.drive(id, Job::Watch(vmm));
             }
-            (InstanceState::Pending | InstanceState::Creating, Found::Nothing) => self.meet_launch_cut_off(id),
-            (InstanceState::Failed | InstanceState::Gone, Found::Running(vmm) | Found::HalfMade(vmm) | Found::Unreachable(vmm)) => {
+            (InstanceState::Pending | InstanceState::Creating, Found::Nothing) => {
+                self.meet_launch_cut_off(id)
+            }
+            (
+                InstanceState::Failed | InstanceState::Gone,
+                Found::Running(vmm) | Found::HalfMade(vmm) | Found::Unreachable(vmm),
+            ) => {
                 self.drive(id, Job::Watch(vmm));
             }
             (InstanceState::Failed | InstanceState::Gone, Found::Nothing) => {}
@@ -85,10 +93,18 @@ impl SetTask {
             }
             (_, Found::HalfMade(vmm)) => {
                 self.drive(id, Job::Watch(vmm));
-                self.meet(id, InstanceEvent::VmmExited, Some("its guest was gone when the daemon came back".into()));
+                self.meet(
+                    id,
+                    InstanceEvent::VmmExited,
+                    Some("its guest was gone when the daemon came back".into()),
+                );
             }
             (_, Found::Nothing) => {
-                self.meet(id, InstanceEvent::VmmExited, Some("its VMM was gone when the daemon came back".into()));
+                self.meet(
+                    id,
+                    InstanceEvent::VmmExited,
+                    Some("its VMM was gone when the daemon came back".into()),
+                );
             }
         }
     }
@@ -107,10 +123,13 @@ impl SetTask {
 
 async fn find(vmms: &VmmHost, dir: &InstanceDir, known: Option<&VmmIdentity>) -> Found {
     match vmms.adopt(dir, known).await {
-        Ok(Adoption::Adopted(Adopted { vmm, state })) => {
+        Ok(Adoption::Adopted(adopted)) => {
+            let Adopted { vmm, state } = *adopted;
             let vmm = Arc::new(vmm);
             match state {
-                AdoptedState::Known(VmState::NotCreated | VmState::Created | VmState::HalfMade) => Found::HalfMade(vmm),
+                AdoptedState::Known(VmState::NotCreated | VmState::Created | VmState::HalfMade) => {
+                    Found::HalfMade(vmm)
+                }
                 AdoptedState::Known(VmState::Running | VmState::Paused | VmState::Unknown)
                 | AdoptedState::Unresponsive => Found::Running(vmm),
                 AdoptedState::Unreachable => Found::Unreachable(vmm),

@@ -65,9 +65,17 @@ impl SetTask {
             .map(|record| record.id)
             .collect();
         for id in slow {
-            let last = self.instances.get(&id).and_then(|i| i.watch.as_ref()).and_then(super::watch::Watch::last_probe);
+            let last = self
+                .instances
+                .get(&id)
+                .and_then(|i| i.watch.as_ref())
+                .and_then(super::watch::Watch::last_probe);
             let last = last.map(|last| format!(", last probe: {last}")).unwrap_or_default();
-            self.meet(id, InstanceEvent::BootTimedOut, Some(format!("not healthy after {timeout_ms} ms{last}")));
+            self.meet(
+                id,
+                InstanceEvent::BootTimedOut,
+                Some(format!("not healthy after {timeout_ms} ms{last}")),
+            );
         }
     }
 
@@ -104,7 +112,8 @@ impl SetTask {
             state.policy.state = policy_state;
         }
         let launch_failed = |change: &InstanceChange| {
-            change.to == InstanceState::Failed && self.instances.get(&change.id).is_some_and(|i| !i.record.served)
+            change.to == InstanceState::Failed
+                && self.instances.get(&change.id).is_some_and(|i| !i.record.served)
         };
         if record.changes.iter().any(launch_failed) {
             state.launch_failures_in_a_row = state.launch_failures_in_a_row.saturating_add(1);
@@ -124,7 +133,9 @@ impl SetTask {
                 true
             }
             Action::Drain { id, .. } => self.staged(id, InstanceEvent::DrainRequested, now, &mut instances),
-            Action::Terminate { id, .. } => self.staged(id, InstanceEvent::TerminateRequested, now, &mut instances),
+            Action::Terminate { id, .. } => {
+                self.staged(id, InstanceEvent::TerminateRequested, now, &mut instances)
+            }
         });
         if without_address > 0 {
             record.plan.notes.push(format!("{without_address} missing: the address pool is used up"));
@@ -159,7 +170,8 @@ impl SetTask {
         let gone = |record: &&InstanceRecord| record.state == InstanceState::Gone;
         let (gone, kept): (Vec<_>, Vec<_>) = dirty.partition(gone);
 
-        let failed_before = self.last.as_ref().is_some_and(|last| last.runs.iter().any(|run| run.result.is_err()));
+        let failed_before =
+            self.last.as_ref().is_some_and(|last| last.runs.iter().any(|run| run.result.is_err()));
         let mut events = events_of(&intent.record, failed_before);
         let nothing_left = self.instances.values().all(|i| i.record.state == InstanceState::Gone);
         let removed = self.state.deleting && nothing_left && intent.instances.is_empty();
@@ -239,7 +251,11 @@ impl SetTask {
             }
         }
         if self.store_error.is_none() {
-            tracing::error!(set = self.state.set.name, why, "nothing can be written down: the set stays as it is");
+            tracing::error!(
+                set = self.state.set.name,
+                why,
+                "nothing can be written down: the set stays as it is"
+            );
         }
         self.store_error = Some(format!("the store cannot be written, the set stays as it is: {why}"));
     }

@@ -10,13 +10,11 @@ use regatta_core::record::TickRecord;
 use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
 use regatta_traffic::LbStats;
 
-use crate::api::types::{
-    InstanceInfo, MetricNow, PolicyInfo, SetDetail, SetSummary, TrafficInfo,
-};
+use crate::api::types::{InstanceInfo, MetricNow, PolicyInfo, SetDetail, SetSummary, TrafficInfo};
 
 /// A set as its loop last published it.
 #[derive(Debug, Clone)]
-pub struct SetView {
+pub(crate) struct SetView {
     /// The stored state.
     pub state: Arc<SetState>,
     /// Instances that are not gone, by id.
@@ -31,7 +29,7 @@ pub struct SetView {
 
 /// A load balancer as it was last looked at.
 #[derive(Debug, Clone)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Address of its listener.
     pub listen: SocketAddr,
     /// What it has done and holds.
@@ -41,7 +39,7 @@ pub struct Traffic {
 impl SetView {
     /// The set in one line.
     #[must_use]
-    pub fn summary(&self) -> SetSummary {
+    pub(crate) fn summary(&self) -> SetSummary {
         let state = &self.state;
         let mut instances: BTreeMap<String, u32> = BTreeMap::new();
         for instance in self.instances.iter() {
@@ -65,7 +63,7 @@ impl SetView {
 
     /// The set with everything that is known of it now.
     #[must_use]
-    pub fn detail(&self) -> SetDetail {
+    pub(crate) fn detail(&self) -> SetDetail {
         SetDetail {
             summary: self.summary(),
             manifest: serde_json::to_value(&self.state.set).unwrap_or_default(),
@@ -78,14 +76,17 @@ impl SetView {
 
     /// The instances, by id.
     #[must_use]
-    pub fn instances(&self) -> Vec<InstanceInfo> {
+    pub(crate) fn instances(&self) -> Vec<InstanceInfo> {
         self.instances.iter().map(|instance| self.instance_info(instance)).collect()
     }
 
     fn instance_info(&self, instance: &InstanceRecord) -> InstanceInfo {
         let set = &self.state.set;
-        let connections =
-            self.traffic.as_ref().and_then(|lb| lb.stats.endpoints.iter().find(|e| e.endpoint.id == instance.id)).map_or(0, |e| e.open);
+        let connections = self
+            .traffic
+            .as_ref()
+            .and_then(|lb| lb.stats.endpoints.iter().find(|e| e.endpoint.id == instance.id))
+            .map_or(0, |e| e.open);
         InstanceInfo {
             name: format!("{}-{}", set.name, instance.id),
             id: instance.id,
@@ -105,7 +106,7 @@ impl SetView {
 
 /// A policy as the API shows it.
 #[must_use]
-pub fn policy_info(activation: &PolicyActivation) -> PolicyInfo {
+pub(crate) fn policy_info(activation: &PolicyActivation) -> PolicyInfo {
     PolicyInfo {
         activation: activation.number,
         name: activation.name.clone(),

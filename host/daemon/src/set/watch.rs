@@ -7,7 +7,8 @@ use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::{Probe, ScaleSet};
 use regatta_core::state::InstanceRecord;
 use regatta_traffic::{
-    GuestClient, ProbeOutcome, ProbePhase, ProbeReport, ProbeTarget, Prober, ScrapeReport, ScrapeTarget, Scraper,
+    GuestClient, ProbeOutcome, ProbePhase, ProbeReport, ProbeTarget, Prober, ScrapeReport, ScrapeTarget,
+    Scraper, WatchRuntime,
 };
 use tokio::sync::mpsc;
 
@@ -18,7 +19,7 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Probes and scrapes of one instance.
 #[derive(Debug)]
-pub struct Watch {
+pub(super) struct Watch {
     prober: Prober,
     _scraper: Option<Scraper>,
 }
@@ -26,19 +27,21 @@ pub struct Watch {
 impl Watch {
     /// What the last probe came to.
     #[must_use]
-    pub fn last_probe(&self) -> Option<String> {
+    pub(super) fn last_probe(&self) -> Option<String> {
         self.prober.status().last.as_ref().map(describe)
     }
 }
 
 /// Begins to watch an instance. None when the manifest's paths are none, which
 /// the manifest's reader has ruled out.
-pub fn start(
+pub(super) fn start(
+    on: &WatchRuntime,
     set: &ScaleSet,
     instance: &InstanceRecord,
     probes: &mpsc::Sender<ProbeReport>,
     scrapes: &mpsc::Sender<ScrapeReport>,
 ) -> Option<Watch> {
+    let _on = on.enter();
     let at = |port: u16| GuestClient::new(SocketAddr::from((instance.address, port)));
     let service = at(set.network.port());
     let probe_port = match set.health.probe {
@@ -70,7 +73,7 @@ pub fn start(
 
 /// The outcome of a probe for people.
 #[must_use]
-pub fn describe(outcome: &ProbeOutcome) -> String {
+pub(super) fn describe(outcome: &ProbeOutcome) -> String {
     match outcome {
         ProbeOutcome::Passed => "passed".to_owned(),
         ProbeOutcome::Failed(failure) => failure.to_string(),

@@ -13,7 +13,7 @@ use regatta_core::observation::{
     InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation, WindowSample,
 };
 use regatta_core::plan::{Action, Plan, RemovalCause};
-use regatta_core::record::{Direction, InstanceChange, RECORD_VERSION, TickRecord};
+use regatta_core::record::{Direction, InstanceChange, PlanFacts, RECORD_VERSION, TickRecord};
 use regatta_store::{
     Batch, MemoryStore, Options, Order, RecordQuery, RedbStore, Retention, Store, StoreError, sha256_hex,
 };
@@ -122,6 +122,12 @@ fn record() -> impl Strategy<Value = TickRecord> {
                         detail,
                     })
                     .collect(),
+                facts: PlanFacts {
+                    drained: vec![granted],
+                    next_id: desired,
+                    launches_resume_ms: u64::from(granted) << 31,
+                    deleting: granted % 2 == 0,
+                },
                 runs,
                 combined: Combined {
                     capacity: Some(1),

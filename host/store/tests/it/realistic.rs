@@ -11,7 +11,7 @@ use regatta_core::observation::{
     InstanceRow, InstanceTable, LastDecision, MetricObservation, MetricScope, Observation, WindowSample,
 };
 use regatta_core::plan::{Action, Plan};
-use regatta_core::record::{InstanceChange, RECORD_VERSION, TickRecord};
+use regatta_core::record::{InstanceChange, PlanFacts, RECORD_VERSION, TickRecord};
 
 /// SplitMix64: enough randomness for made-up measurements, the same on every run.
 pub(crate) struct Rng(pub(crate) u64);
@@ -236,6 +236,12 @@ impl Generator {
             v: RECORD_VERSION,
             observation,
             changes,
+            facts: PlanFacts {
+                drained: Vec::new(),
+                next_id: self.next_id,
+                launches_resume_ms: 0,
+                deleting: false,
+            },
             runs: vec![PolicyRun {
                 name: "target-tracking".to_owned(),
                 version: "0.1.0".to_owned(),

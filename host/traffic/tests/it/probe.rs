@@ -7,6 +7,7 @@ use std::time::Duration;
 use regatta_core::manifest::{Health, Probe};
 use regatta_traffic::{
     GuestClient, ProbeEvent, ProbeFailure, ProbeOutcome, ProbePhase, ProbeReport, ProbeTarget, Prober,
+    WatchRuntime,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -127,6 +128,22 @@ async fn without_a_probe_an_instance_is_healthy_at_once() {
     assert_eq!(next(&mut reports).await.0, ProbeEvent::FirstProbeAnswered);
     assert_eq!(next(&mut reports).await.0, ProbeEvent::BecameHealthy);
     assert!(soon(reports.recv()).await.is_none(), "and that is all");
+}
+
+#[tokio::test]
+async fn probes_run_on_a_thread_of_their_own() {
+    let guest = Guest::named("");
+    let (sender, mut reports) = mpsc::channel(8);
+    let watching = WatchRuntime::start().unwrap();
+    let prober = {
+        let _entered = watching.enter();
+        Prober::start(target(guest.addr), &http(), 1, sender).unwrap()
+    };
+    assert_eq!(next(&mut reports).await.0, ProbeEvent::FirstProbeAnswered);
+    assert_eq!(next(&mut reports).await.0, ProbeEvent::BecameHealthy);
+    drop(watching);
+    assert!(soon(reports.recv()).await.is_none(), "its thread is gone");
+    drop(prober);
 }
 
 #[tokio::test]

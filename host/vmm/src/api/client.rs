@@ -44,11 +44,7 @@ impl VmmClient {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|source| ApiError::connection("connect", source))?;
-        Ok(Self {
-            http,
-            socket: socket.to_path_buf(),
-            turn: Arc::new(Mutex::new(())),
-        })
+        Ok(Self { http, socket: socket.to_path_buf(), turn: Arc::new(Mutex::new(())) })
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -104,23 +100,13 @@ impl VmmClient {
         self.put("vm.resume", None, SLOW).await
     }
 
-    async fn get<T: DeserializeOwned>(
-        &self,
-        call: &'static str,
-        within: Duration,
-    ) -> Result<T, ApiError> {
+    async fn get<T: DeserializeOwned>(&self, call: &'static str, within: Duration) -> Result<T, ApiError> {
         let (status, body) = self.call(Method::GET, call, None, within).await?;
-        serde_json::from_slice(&body).map_err(|error| {
-            ApiError::bad_response(call, status, format!("unreadable answer: {error}"))
-        })
+        serde_json::from_slice(&body)
+            .map_err(|error| ApiError::bad_response(call, status, format!("unreadable answer: {error}")))
     }
 
-    async fn put(
-        &self,
-        call: &'static str,
-        body: Option<&Value>,
-        within: Duration,
-    ) -> Result<(), ApiError> {
+    async fn put(&self, call: &'static str, body: Option<&Value>, within: Duration) -> Result<(), ApiError> {
         let body = body.map(Value::to_string);
         if let Some(body) = &body
             && body.len() > REQUEST_LIMIT_BYTES
@@ -140,25 +126,16 @@ impl VmmClient {
     ) -> Result<(u16, Vec<u8>), ApiError> {
         let work = async {
             let _turn = self.turn.lock().await;
-            let mut request = self
-                .http
-                .request(method, format!("http://localhost/api/v1/{call}"));
+            let mut request = self.http.request(method, format!("http://localhost/api/v1/{call}"));
             if let Some(body) = body {
                 // A string body is sent with Content-Length, never chunked (which the VMM cannot read).
-                request = request
-                    .header("Content-Type", "application/json")
-                    .body(body);
+                request = request.header("Content-Type", "application/json").body(body);
             }
-            let mut response = request
-                .send()
-                .await
-                .map_err(|error| ApiError::connection(call, error))?;
+            let mut response = request.send().await.map_err(|error| ApiError::connection(call, error))?;
             let status = response.status().as_u16();
             let mut bytes = Vec::new();
-            while let Some(chunk) = response
-                .chunk()
-                .await
-                .map_err(|error| ApiError::connection(call, error))?
+            while let Some(chunk) =
+                response.chunk().await.map_err(|error| ApiError::connection(call, error))?
             {
                 if bytes.len() + chunk.len() > RESPONSE_LIMIT_BYTES {
                     let message = format!("answer longer than {RESPONSE_LIMIT_BYTES} bytes");
@@ -172,9 +149,7 @@ impl VmmClient {
                 Err(ApiError::refused(call, status, &bytes))
             }
         };
-        tokio::time::timeout(within, work)
-            .await
-            .unwrap_or_else(|_| Err(ApiError::timeout(call, within)))
+        tokio::time::timeout(within, work).await.unwrap_or_else(|_| Err(ApiError::timeout(call, within)))
     }
 }
 

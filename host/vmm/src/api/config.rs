@@ -91,26 +91,17 @@ pub(crate) enum ConsoleMode {
 }
 
 /// The body for `spec`, with its root disk as prepared and its serial console written to `serial_log`.
-pub(crate) fn vm_config(
-    spec: &LaunchSpec,
-    root: Option<&PreparedDisk>,
-    serial_log: &Path,
-) -> VmConfig {
+pub(crate) fn vm_config(spec: &LaunchSpec, root: Option<&PreparedDisk>, serial_log: &Path) -> VmConfig {
     let payload = match &spec.boot {
-        BootSource::Kernel {
-            kernel,
-            initramfs,
-            cmdline,
-        } => PayloadConfig {
+        BootSource::Kernel { kernel, initramfs, cmdline } => PayloadConfig {
             firmware: None,
             kernel: Some(kernel.clone()),
             cmdline: Some(cmdline.clone()),
             initramfs: initramfs.clone(),
         },
-        BootSource::Firmware { firmware } => PayloadConfig {
-            firmware: Some(firmware.clone()),
-            ..PayloadConfig::default()
-        },
+        BootSource::Firmware { firmware } => {
+            PayloadConfig { firmware: Some(firmware.clone()), ..PayloadConfig::default() }
+        }
     };
     let root = root.map(|disk| DiskConfig {
         id: "root".to_owned(),
@@ -127,13 +118,8 @@ pub(crate) fn vm_config(
         backing_files: false,
     });
     VmConfig {
-        cpus: CpusConfig {
-            boot_vcpus: spec.vcpus,
-            max_vcpus: spec.vcpus,
-        },
-        memory: MemoryConfig {
-            size: spec.memory_bytes,
-        },
+        cpus: CpusConfig { boot_vcpus: spec.vcpus, max_vcpus: spec.vcpus },
+        memory: MemoryConfig { size: spec.memory_bytes },
         payload,
         disks: root.into_iter().chain(shared).collect(),
         net: spec
@@ -146,17 +132,9 @@ pub(crate) fn vm_config(
                 mac: tap.mac.clone(),
             })
             .collect(),
-        rng: RngConfig {
-            src: "/dev/urandom",
-        },
-        serial: ConsoleConfig {
-            mode: ConsoleMode::File,
-            file: Some(serial_log.to_path_buf()),
-        },
-        console: ConsoleConfig {
-            mode: ConsoleMode::Off,
-            file: None,
-        },
+        rng: RngConfig { src: "/dev/urandom" },
+        serial: ConsoleConfig { mode: ConsoleMode::File, file: Some(serial_log.to_path_buf()) },
+        console: ConsoleConfig { mode: ConsoleMode::Off, file: None },
     }
 }
 
@@ -176,11 +154,7 @@ pub(crate) fn lost_fields(sent: &Value, kept: &Value) -> Vec<String> {
         match (sent, kept) {
             (Value::Object(sent), Value::Object(kept)) => {
                 for (key, value) in sent {
-                    let path = if path.is_empty() {
-                        key.clone()
-                    } else {
-                        format!("{path}.{key}")
-                    };
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                     walk(&path, value, kept.get(key).unwrap_or(&Value::Null), lost);
                 }
             }
@@ -206,19 +180,12 @@ mod tests {
 
     #[test]
     fn lost_fields_names_what_is_missing_or_changed_and_ignores_additions() {
-        let sent =
-            json!({"cpus": {"boot_vcpus": 2}, "disks": [{"id": "root", "image_type": "Raw"}]});
+        let sent = json!({"cpus": {"boot_vcpus": 2}, "disks": [{"id": "root", "image_type": "Raw"}]});
         let kept = json!({"cpus": {"boot_vcpus": 2, "nested": true}, "disks": [{"id": "root", "image_type": "Raw", "direct": false}], "rng": {}});
         assert_eq!(lost_fields(&sent, &kept), Vec::<String>::new());
         let kept = json!({"cpus": {"boot_vcpus": 1}, "disks": [{"id": "root"}]});
-        assert_eq!(
-            lost_fields(&sent, &kept),
-            ["cpus.boot_vcpus", "disks[0].image_type"]
-        );
-        assert_eq!(
-            lost_fields(&sent, &json!({"cpus": {"boot_vcpus": 2}, "disks": []})),
-            ["disks"]
-        );
+        assert_eq!(lost_fields(&sent, &kept), ["cpus.boot_vcpus", "disks[0].image_type"]);
+        assert_eq!(lost_fields(&sent, &json!({"cpus": {"boot_vcpus": 2}, "disks": []})), ["disks"]);
         assert_eq!(lost_fields(&sent, &Value::Null), [""]);
     }
 }

@@ -94,24 +94,12 @@ impl ApiError {
     /// The VMM answered with an error.
     pub(crate) fn refused(call: &'static str, status: u16, body: &[u8]) -> Self {
         let chain = parse_chain(body);
-        Self {
-            call,
-            kind: classify(status, &chain),
-            status: Some(status),
-            chain,
-            source: None,
-        }
+        Self { call, kind: classify(status, &chain), status: Some(status), chain, source: None }
     }
 
     pub(crate) fn timeout(call: &'static str, after: Duration) -> Self {
         let message = format!("no answer within {} ms", after.as_millis());
-        Self {
-            call,
-            kind: ApiErrorKind::Timeout,
-            status: None,
-            chain: vec![message],
-            source: None,
-        }
+        Self { call, kind: ApiErrorKind::Timeout, status: None, chain: vec![message], source: None }
     }
 
     pub(crate) fn connection(call: &'static str, source: reqwest::Error) -> Self {
@@ -126,15 +114,8 @@ impl ApiError {
     }
 
     pub(crate) fn too_large(call: &'static str, size_bytes: usize, limit_bytes: usize) -> Self {
-        let message =
-            format!("request of {size_bytes} bytes is over the VMM's limit of {limit_bytes}");
-        Self {
-            call,
-            kind: ApiErrorKind::RequestTooLarge,
-            status: None,
-            chain: vec![message],
-            source: None,
-        }
+        let message = format!("request of {size_bytes} bytes is over the VMM's limit of {limit_bytes}");
+        Self { call, kind: ApiErrorKind::RequestTooLarge, status: None, chain: vec![message], source: None }
     }
 
     pub(crate) fn bad_response(call: &'static str, status: u16, message: String) -> Self {
@@ -154,19 +135,12 @@ fn parse_chain(body: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
     let messages = serde_json::from_str::<Vec<String>>(text).unwrap_or_else(|_| {
-        let inner = text
-            .strip_prefix('{')
-            .and_then(|text| text.strip_suffix('}'))
-            .map(str::trim);
+        let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).map(str::trim);
         let value = inner
             .and_then(|text| text.strip_prefix("\"error\""))
             .and_then(|text| text.trim_start().strip_prefix(':'))
             .map(|text| text.trim().trim_matches('"'));
-        value
-            .unwrap_or(text)
-            .lines()
-            .map(|line| line.trim().to_owned())
-            .collect()
+        value.unwrap_or(text).lines().map(|line| line.trim().to_owned()).collect()
     });
     messages
         .into_iter()
@@ -178,10 +152,7 @@ fn parse_chain(body: &[u8]) -> Vec<String> {
 
 fn shorten(mut message: String, limit_bytes: usize) -> String {
     if message.len() > limit_bytes {
-        let end = (0..=limit_bytes)
-            .rev()
-            .find(|end| message.is_char_boundary(*end))
-            .unwrap_or(0);
+        let end = (0..=limit_bytes).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
         message.truncate(end);
         message.push('…');
     }
@@ -199,172 +170,55 @@ const RULES: &[Rule] = {
     use ApiErrorKind as K;
     const NO_FILE: &str = "No such file or directory";
     &[
-        Rule {
-            all: &["VM is already created"],
-            kind: K::AlreadyCreated,
-        },
-        Rule {
-            all: &["VM is not created"],
-            kind: K::NotCreated,
-        },
-        Rule {
-            all: &["VM config is missing"],
-            kind: K::NotCreated,
-        },
-        Rule {
-            all: &["VM is not running"],
-            kind: K::NotRunning,
-        },
-        Rule {
-            all: &["VM is currently migrating"],
-            kind: K::TryLater,
-        },
-        Rule {
-            all: &["VM on-demand memory restore is still in progress"],
-            kind: K::TryLater,
-        },
-        Rule {
-            all: &["Invalid transition: InvalidStateTransition"],
-            kind: K::WrongState,
-        },
-        Rule {
-            all: &["Trying to snapshot while VM is running"],
-            kind: K::WrongState,
-        },
-        Rule {
-            all: &["The file is already locked"],
-            kind: K::DiskLocked,
-        },
-        Rule {
-            all: &["Error locking disk images"],
-            kind: K::DiskLocked,
-        },
-        Rule {
-            all: &["Failed to open taps", "Device or resource busy"],
-            kind: K::TapBusy,
-        },
-        Rule {
-            all: &["Cannot open kernel file", NO_FILE],
-            kind: K::KernelMissing,
-        },
-        Rule {
-            all: &["Cannot open initramfs file", NO_FILE],
-            kind: K::KernelMissing,
-        },
-        Rule {
-            all: &["Cannot open initramfs", NO_FILE],
-            kind: K::KernelMissing,
-        },
-        Rule {
-            all: &["Cannot open firmware file", NO_FILE],
-            kind: K::KernelMissing,
-        },
-        Rule {
-            all: &["Cannot open kernel file"],
-            kind: K::KernelInvalid,
-        },
-        Rule {
-            all: &["Cannot load kernel"],
-            kind: K::KernelInvalid,
-        },
-        Rule {
-            all: &["Cannot load the kernel"],
-            kind: K::KernelInvalid,
-        },
-        Rule {
-            all: &["Cannot load initramfs"],
-            kind: K::KernelInvalid,
-        },
-        Rule {
-            all: &["Cannot load firmware"],
-            kind: K::KernelInvalid,
-        },
-        Rule {
-            all: &["Cannot open firmware file"],
-            kind: K::KernelInvalid,
-        },
-        Rule {
-            all: &["Cannot open disk path", NO_FILE],
-            kind: K::DiskMissing,
-        },
-        Rule {
-            all: &["Cannot open disk path"],
-            kind: K::DiskInvalid,
-        },
-        Rule {
-            all: &["Disk image type does not match"],
-            kind: K::DiskInvalid,
-        },
-        Rule {
-            all: &["Memory manager error", "Cannot allocate memory"],
-            kind: K::OutOfMemory,
-        },
-        Rule {
-            all: &["Memory manager error", "Failed to stat filesystem", NO_FILE],
-            kind: K::OutOfMemory,
-        },
+        Rule { all: &["VM is already created"], kind: K::AlreadyCreated },
+        Rule { all: &["VM is not created"], kind: K::NotCreated },
+        Rule { all: &["VM config is missing"], kind: K::NotCreated },
+        Rule { all: &["VM is not running"], kind: K::NotRunning },
+        Rule { all: &["VM is currently migrating"], kind: K::TryLater },
+        Rule { all: &["VM on-demand memory restore is still in progress"], kind: K::TryLater },
+        Rule { all: &["Invalid transition: InvalidStateTransition"], kind: K::WrongState },
+        Rule { all: &["Trying to snapshot while VM is running"], kind: K::WrongState },
+        Rule { all: &["The file is already locked"], kind: K::DiskLocked },
+        Rule { all: &["Error locking disk images"], kind: K::DiskLocked },
+        Rule { all: &["Failed to open taps", "Device or resource busy"], kind: K::TapBusy },
+        Rule { all: &["Cannot open kernel file", NO_FILE], kind: K::KernelMissing },
+        Rule { all: &["Cannot open initramfs file", NO_FILE], kind: K::KernelMissing },
+        Rule { all: &["Cannot open initramfs", NO_FILE], kind: K::KernelMissing },
+        Rule { all: &["Cannot open firmware file", NO_FILE], kind: K::KernelMissing },
+        Rule { all: &["Cannot open kernel file"], kind: K::KernelInvalid },
+        Rule { all: &["Cannot load kernel"], kind: K::KernelInvalid },
+        Rule { all: &["Cannot load the kernel"], kind: K::KernelInvalid },
+        Rule { all: &["Cannot load initramfs"], kind: K::KernelInvalid },
+        Rule { all: &["Cannot load firmware"], kind: K::KernelInvalid },
+        Rule { all: &["Cannot open firmware file"], kind: K::KernelInvalid },
+        Rule { all: &["Cannot open disk path", NO_FILE], kind: K::DiskMissing },
+        Rule { all: &["Cannot open disk path"], kind: K::DiskInvalid },
+        Rule { all: &["Disk image type does not match"], kind: K::DiskInvalid },
+        Rule { all: &["Memory manager error", "Cannot allocate memory"], kind: K::OutOfMemory },
+        Rule { all: &["Memory manager error", "Failed to stat filesystem", NO_FILE], kind: K::OutOfMemory },
         Rule {
             all: &["Failed to find device corresponding to the given identifier"],
             kind: K::UnknownDevice,
         },
-        Rule {
-            all: &["No device with id"],
-            kind: K::UnknownDevice,
-        },
-        Rule {
-            all: &["Failed to validate config"],
-            kind: K::Validation,
-        },
-        Rule {
-            all: &["Payload configuration is not bootable"],
-            kind: K::Validation,
-        },
-        Rule {
-            all: &["Too Many Requests"],
-            kind: K::TryLater,
-        },
-        Rule {
-            all: &["Too many open connections"],
-            kind: K::TryLater,
-        },
-        Rule {
-            all: &["Failed to deserialize JSON"],
-            kind: K::BadRequest,
-        },
-        Rule {
-            all: &["Bad Request"],
-            kind: K::BadRequest,
-        },
-        Rule {
-            all: &["Invalid HTTP Method"],
-            kind: K::BadRequest,
-        },
-        Rule {
-            all: &["Invalid header"],
-            kind: K::BadRequest,
-        },
-        Rule {
-            all: &["Invalid request"],
-            kind: K::BadRequest,
-        },
-        Rule {
-            all: &["Request payload with size"],
-            kind: K::BadRequest,
-        },
-        Rule {
-            all: &["Not Found"],
-            kind: K::UnknownCall,
-        },
+        Rule { all: &["No device with id"], kind: K::UnknownDevice },
+        Rule { all: &["Failed to validate config"], kind: K::Validation },
+        Rule { all: &["Payload configuration is not bootable"], kind: K::Validation },
+        Rule { all: &["Too Many Requests"], kind: K::TryLater },
+        Rule { all: &["Too many open connections"], kind: K::TryLater },
+        Rule { all: &["Failed to deserialize JSON"], kind: K::BadRequest },
+        Rule { all: &["Bad Request"], kind: K::BadRequest },
+        Rule { all: &["Invalid HTTP Method"], kind: K::BadRequest },
+        Rule { all: &["Invalid header"], kind: K::BadRequest },
+        Rule { all: &["Invalid request"], kind: K::BadRequest },
+        Rule { all: &["Request payload with size"], kind: K::BadRequest },
+        Rule { all: &["Not Found"], kind: K::UnknownCall },
     ]
 };
 
 /// The class of an error answer: by its messages, and where they say nothing known, by its status. Total: every input has one.
 fn classify(status: u16, chain: &[String]) -> ApiErrorKind {
-    let matches = |rule: &Rule| {
-        rule.all
-            .iter()
-            .all(|start| chain.iter().any(|message| message.starts_with(start)))
-    };
+    let matches =
+        |rule: &Rule| rule.all.iter().all(|start| chain.iter().any(|message| message.starts_with(start)));
     if let Some(rule) = RULES.iter().find(|rule| matches(rule)) {
         return rule.kind;
     }

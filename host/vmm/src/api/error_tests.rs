@@ -16,12 +16,7 @@ const RECORDED: &[(&str, u16, &str, K)] = &[
         K::BadRequest,
     ),
     ("patch", 400, "", K::BadRequest),
-    (
-        "11 idle connections",
-        503,
-        r#"{ "error": "Too many open connections" }"#,
-        K::TryLater,
-    ),
+    ("11 idle connections", 503, r#"{ "error": "Too many open connections" }"#, K::TryLater),
     (
         ">51200 byte body",
         400,
@@ -155,12 +150,7 @@ const RECORDED: &[(&str, u16, &str, K)] = &[
         r#"["Error from API","The device could not be removed from the VM","Error from device manager","Failed to find device corresponding to the given identifier: nope"]"#,
         K::UnknownDevice,
     ),
-    (
-        "vcpu removal pending",
-        429,
-        r#"["Too Many Requests"]"#,
-        K::TryLater,
-    ),
+    ("vcpu removal pending", 429, r#"["Too Many Requests"]"#, K::TryLater),
     (
         "vsock-exists-boot",
         500,
@@ -200,10 +190,7 @@ fn the_whole_chain_is_kept_and_shown_once() {
             "All previous unanswered requests will be dropped."
         ]
     );
-    assert_eq!(
-        ApiError::refused("x", 500, &[b'a'; 5000]).chain[0].len(),
-        2048 + "…".len()
-    );
+    assert_eq!(ApiError::refused("x", 500, &[b'a'; 5000]).chain[0].len(), 2048 + "…".len());
 }
 
 #[test]
@@ -212,10 +199,7 @@ fn failures_without_an_answer_have_classes_of_their_own() {
         ApiError::timeout("vm.boot", Duration::from_millis(1500)).to_string(),
         "vm.boot failed: no answer within 1500 ms"
     );
-    assert_eq!(
-        ApiError::too_large("vm.create", 60_000, 51_199).kind,
-        K::RequestTooLarge
-    );
+    assert_eq!(ApiError::too_large("vm.create", 60_000, 51_199).kind, K::RequestTooLarge);
 }
 
 proptest! {

@@ -57,9 +57,7 @@ pub enum VmState {
 impl VmInfo {
     pub(crate) fn vm_state(&self) -> VmState {
         match self.state {
-            RawState::Created | RawState::Shutdown if self.device_tree.is_some() => {
-                VmState::HalfMade
-            }
+            RawState::Created | RawState::Shutdown if self.device_tree.is_some() => VmState::HalfMade,
             RawState::Created | RawState::Shutdown => VmState::Created,
             RawState::Running | RawState::BreakPoint => VmState::Running,
             RawState::Paused => VmState::Paused,
@@ -138,23 +136,10 @@ mod tests {
 
     #[test]
     fn info_tells_a_half_made_vm_from_a_described_one() {
-        let state = |text: &str| {
-            serde_json::from_str::<VmInfo>(text)
-                .expect("info")
-                .vm_state()
-        };
-        assert_eq!(
-            state(r#"{"config":{},"state":"Created","memory_actual_size":1}"#),
-            VmState::Created
-        );
-        assert_eq!(
-            state(r#"{"config":{},"state":"Created","device_tree":{}}"#),
-            VmState::HalfMade
-        );
-        assert_eq!(
-            state(r#"{"config":{},"state":"Running","device_tree":{},"new":1}"#),
-            VmState::Running
-        );
+        let state = |text: &str| serde_json::from_str::<VmInfo>(text).expect("info").vm_state();
+        assert_eq!(state(r#"{"config":{},"state":"Created","memory_actual_size":1}"#), VmState::Created);
+        assert_eq!(state(r#"{"config":{},"state":"Created","device_tree":{}}"#), VmState::HalfMade);
+        assert_eq!(state(r#"{"config":{},"state":"Running","device_tree":{},"new":1}"#), VmState::Running);
         assert_eq!(state(r#"{"state":"Paused"}"#), VmState::Paused);
         assert_eq!(state(r#"{"state":"Levitating"}"#), VmState::Unknown);
     }
@@ -166,21 +151,11 @@ mod tests {
         let sorted = counters(&serde_json::from_str(raw).expect("counters"));
         assert_eq!(
             sorted.disks["_disk0"],
-            DiskCounters {
-                read_bytes: 1,
-                write_bytes: 2,
-                read_ops: 3,
-                write_ops: 4
-            }
+            DiskCounters { read_bytes: 1, write_bytes: 2, read_ops: 3, write_ops: 4 }
         );
         assert_eq!(
             sorted.nets["_net1"],
-            NetCounters {
-                rx_bytes: 5,
-                tx_bytes: 6,
-                rx_frames: 7,
-                tx_frames: 8
-            }
+            NetCounters { rx_bytes: 5, tx_bytes: 6, rx_frames: 7, tx_frames: 8 }
         );
         assert_eq!(sorted.disks.len() + sorted.nets.len(), 2);
     }

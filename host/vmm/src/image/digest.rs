@@ -50,9 +50,7 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let error = || DigestError {
-            text: text.chars().take(100).collect(),
-        };
+        let error = || DigestError { text: text.chars().take(100).collect() };
         let hex = text.strip_prefix("sha256:").unwrap_or(text).as_bytes();
         if hex.len() != 64 {
             return Err(error());
@@ -116,22 +114,12 @@ mod tests {
         assert_eq!(hex.parse(), Ok(digest));
         assert_eq!(format!("sha256:{}", hex.to_uppercase()).parse(), Ok(digest));
         let json = serde_json::to_string(&digest).expect("json");
-        assert_eq!(
-            serde_json::from_str::<Digest>(&json).expect("digest"),
-            digest
-        );
+        assert_eq!(serde_json::from_str::<Digest>(&json).expect("digest"), digest);
     }
 
     #[test]
     fn what_is_no_digest_is_refused() {
-        for text in [
-            "",
-            "sha256:",
-            "md5:00",
-            &"g".repeat(64),
-            &"0".repeat(63),
-            &"é".repeat(32),
-        ] {
+        for text in ["", "sha256:", "md5:00", &"g".repeat(64), &"0".repeat(63), &"é".repeat(32)] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

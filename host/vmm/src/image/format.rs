@@ -77,16 +77,8 @@ pub(crate) fn probe(head: &[u8], len: u64) -> Result<(ImageFormat, u64), FormatE
 
 fn probe_qcow2(head: &[u8], len: u64) -> Result<u64, FormatError> {
     let bad = |what| FormatError::BadHeader { what };
-    let u32_at = |at: usize| {
-        head.get(at..at + 4)
-            .and_then(|b| b.try_into().ok())
-            .map(u32::from_be_bytes)
-    };
-    let u64_at = |at: usize| {
-        head.get(at..at + 8)
-            .and_then(|b| b.try_into().ok())
-            .map(u64::from_be_bytes)
-    };
+    let u32_at = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
+    let u64_at = |at: usize| head.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
     let cut = || bad("shorter than its header");
 
     let version = u32_at(4).ok_or_else(cut)?;
@@ -125,11 +117,7 @@ fn probe_qcow2(head: &[u8], len: u64) -> Result<u64, FormatError> {
     if l1_entries < size_bytes.div_ceil(bytes_per_l1_entry) {
         return Err(bad("L1 table too small"));
     }
-    if l1_offset
-        .checked_add(l1_entries * 8)
-        .is_none_or(|end| end > len)
-        || refcount_offset >= len
-    {
+    if l1_offset.checked_add(l1_entries * 8).is_none_or(|end| end > len) || refcount_offset >= len {
         return Err(bad("tables beyond the end of the file"));
     }
     Ok(size_bytes)
@@ -137,20 +125,12 @@ fn probe_qcow2(head: &[u8], len: u64) -> Result<u64, FormatError> {
 
 fn incompatible_features(bits: u64) -> Result<(), FormatError> {
     match bits {
-        _ if bits & 1 != 0 => Err(FormatError::Unclean {
-            what: "not closed cleanly",
-        }),
+        _ if bits & 1 != 0 => Err(FormatError::Unclean { what: "not closed cleanly" }),
         _ if bits & 2 != 0 => Err(FormatError::Unclean { what: "corrupt" }),
-        _ if bits & 4 != 0 => Err(FormatError::Feature {
-            what: "external data file",
-        }),
-        _ if bits & 16 != 0 => Err(FormatError::Feature {
-            what: "extended L2 entries",
-        }),
+        _ if bits & 4 != 0 => Err(FormatError::Feature { what: "external data file" }),
+        _ if bits & 16 != 0 => Err(FormatError::Feature { what: "extended L2 entries" }),
         // Bit 3 (another compression type, zstd) is supported.
-        _ if bits & !8 != 0 => Err(FormatError::Feature {
-            what: "unknown to us",
-        }),
+        _ if bits & !8 != 0 => Err(FormatError::Feature { what: "unknown to us" }),
         _ => Ok(()),
     }
 }
@@ -185,14 +165,8 @@ mod tests {
     #[test]
     fn good_images() {
         assert_eq!(probe(&header(), LEN), Ok((ImageFormat::Qcow2, 1 << 30)));
-        assert_eq!(
-            probe(&with(72, &8u64.to_be_bytes()), LEN),
-            Ok((ImageFormat::Qcow2, 1 << 30))
-        );
-        assert_eq!(
-            probe(&with(4, &2u32.to_be_bytes())[..72], LEN),
-            Ok((ImageFormat::Qcow2, 1 << 30))
-        );
+        assert_eq!(probe(&with(72, &8u64.to_be_bytes()), LEN), Ok((ImageFormat::Qcow2, 1 << 30)));
+        assert_eq!(probe(&with(4, &2u32.to_be_bytes())[..72], LEN), Ok((ImageFormat::Qcow2, 1 << 30)));
         assert_eq!(probe(b"\0\0", 1024), Ok((ImageFormat::Raw, 1024)));
     }
 

@@ -75,9 +75,7 @@ impl SideFile {
     pub(crate) fn save(&self, path: &Path) {
         let write = || -> std::io::Result<()> {
             let dir = path.parent().unwrap_or(Path::new("."));
-            let mut temp = tempfile::Builder::new()
-                .prefix(".import-")
-                .tempfile_in(dir)?;
+            let mut temp = tempfile::Builder::new().prefix(".import-").tempfile_in(dir)?;
             serde_json::to_writer(&mut temp, self)?;
             temp.flush()?;
             temp.persist(path).map_err(|error| error.error)?;

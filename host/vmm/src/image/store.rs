@@ -11,94 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::digest::{Digest, hash_stream};
+use super::error::ImageError;
 use super::format::{ImageFormat, PROBE_BYTES, probe};
 use super::side::{DiskFacts, SideFile, Stamp};
 use crate::sys;
 
 const TEMP_PREFIX: &str = ".import-";
-
-/// An image or file cannot be used. Nothing was left in the store.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// There is no such file.
-    #[error("{} does not exist", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is a directory, a device or the like.
-    #[error("{} is not a regular file", path.display())]
-    NotAFile {
-        /// What was named.
-        path: PathBuf,
-    },
-    /// It cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It is no disk image that instances could start from.
-    #[error("{} cannot be a golden image: {why}", path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// Why, in words.
-        why: String,
-    },
-    /// It is not the file that was meant.
-    #[error("{} has digest {actual}, but {expected} is wanted", path.display())]
-    WrongDigest {
-        /// The file.
-        path: PathBuf,
-        /// The digest that was asked for.
-        expected: Digest,
-        /// The digest it has.
-        actual: Digest,
-    },
-    /// It was written to while it was read.
-    #[error("{} changed while it was imported", path.display())]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// No such file is in the store.
-    #[error("no image {digest} is in the store {}", store.display())]
-    NotStored {
-        /// What was asked for.
-        digest: Digest,
-        /// The directory of the store.
-        store: PathBuf,
-    },
-    /// The stored file is no longer what was stored.
-    #[error("{} is corrupt: it has digest {actual}, but was stored as {expected}", path.display())]
-    Corrupt {
-        /// The stored file.
-        path: PathBuf,
-        /// The digest under which it was stored.
-        expected: Digest,
-        /// The digest it has now.
-        actual: Digest,
-    },
-    /// Another process has the stored file open for writing.
-    #[error("{} is locked by another process that may write to it", path.display())]
-    Locked {
-        /// The stored file.
-        path: PathBuf,
-    },
-    /// The store cannot be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file or directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// A golden disk image in the store. As long as a clone of it lives, no VMM can lock the file for writing.
 #[derive(Clone, Debug)]
@@ -184,10 +102,7 @@ impl ImageStore {
     /// # Errors
     /// The directory cannot be made or read.
     pub fn open(dir: &Path) -> Result<Self, ImageError> {
-        let write_error = |source| ImageError::Write {
-            path: dir.to_path_buf(),
-            source,
-        };
+        let write_error = |source| ImageError::Write { path: dir.to_path_buf(), source };
         let dir = std::path::absolute(dir).map_err(write_error)?;
         fs::create_dir_all(&dir).map_err(write_error)?;
         for entry in fs::read_dir(&dir).map_err(write_error)?.flatten() {
@@ -195,14 +110,8 @@ impl ImageStore {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        let inner = Inner {
-            dir,
-            held: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { dir, held: Mutex::default(), turn: tokio::sync::Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Takes a golden disk image into the store: checks that it is one that instances can start from, hashes it, copies it.
@@ -211,11 +120,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// Every way in which the file can be missing, wrong or unusable, by name; or the store cannot be written. Nothing is left then.
-    pub async fn import(
-        &self,
-        path: &Path,
-        expected: Option<Digest>,
-    ) -> Result<GoldenImage, ImageError> {
+    pub async fn import(&self, path: &Path, expected: Option<Digest>) -> Result<GoldenImage, ImageError> {
         let (file, disk) = self.import_as(path, expected, true).await?;
         golden(file, disk)
     }
@@ -224,14 +129,8 @@ impl ImageStore {
     ///
     /// # Errors
     /// The same.
-    pub async fn import_file(
-        &self,
-        path: &Path,
-        expected: Option<Digest>,
-    ) -> Result<StoredFile, ImageError> {
-        self.import_as(path, expected, false)
-            .await
-            .map(|(file, _)| file)
+    pub async fn import_file(&self, path: &Path, expected: Option<Digest>) -> Result<StoredFile, ImageError> {
+        self.import_as(path, expected, false).await.map(|(file, _)| file)
     }
 
     /// Opens a golden image that is in the store. Hashed again only if the file's size, times or inode are not those noted when it was last
@@ -249,9 +148,7 @@ impl ImageStore {
     /// # Errors
     /// It is not there, corrupt, or locked by a writer.
     pub async fn get_file(&self, digest: Digest) -> Result<StoredFile, ImageError> {
-        self.blocking(move |inner| inner.get(digest))
-            .await
-            .map(|(file, _)| file)
+        self.blocking(move |inner| inner.get(digest)).await.map(|(file, _)| file)
     }
 
     /// Removes everything that is neither in `keep` nor open, and returns what was removed.
@@ -269,8 +166,7 @@ impl ImageStore {
         disk: bool,
     ) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
         let path = path.to_path_buf();
-        self.blocking(move |inner| inner.import(&path, expected, disk))
-            .await
+        self.blocking(move |inner| inner.import(&path, expected, disk)).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -292,15 +188,10 @@ impl ImageStore {
 
 fn golden(file: StoredFile, disk: Option<DiskFacts>) -> Result<GoldenImage, ImageError> {
     match disk {
-        Some(disk) => Ok(GoldenImage {
-            file,
-            format: disk.format,
-            virtual_size_bytes: disk.virtual_size_bytes,
-        }),
-        None => Err(ImageError::Unusable {
-            path: file.path,
-            why: "it is not a disk image".to_owned(),
-        }),
+        Some(disk) => {
+            Ok(GoldenImage { file, format: disk.format, virtual_size_bytes: disk.virtual_size_bytes })
+        }
+        None => Err(ImageError::Unusable { path: file.path, why: "it is not a disk image".to_owned() }),
     }
 }
 
@@ -319,21 +210,16 @@ impl Inner {
         expected: Option<Digest>,
         disk: bool,
     ) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
-        let read_error = |source| ImageError::Read {
-            path: path.to_path_buf(),
-            source,
-        };
+        let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
         let mut source = open_source(path)?;
         let stamp = Stamp::of(&source.metadata().map_err(read_error)?);
         if disk {
             probe_file(&source, path)?;
         }
         let wanted = |actual: Digest| match expected {
-            Some(expected) if expected != actual => Err(ImageError::WrongDigest {
-                path: path.to_path_buf(),
-                expected,
-                actual,
-            }),
+            Some(expected) if expected != actual => {
+                Err(ImageError::WrongDigest { path: path.to_path_buf(), expected, actual })
+            }
             _ => Ok(()),
         };
 
@@ -353,9 +239,7 @@ impl Inner {
 
         let (temp, digest) = self.copy_in(&mut source, path)?;
         if Stamp::of(&source.metadata().map_err(read_error)?) != stamp {
-            return Err(ImageError::Changed {
-                path: path.to_path_buf(),
-            });
+            return Err(ImageError::Changed { path: path.to_path_buf() });
         }
         wanted(digest)?;
         // An intact copy may be there already; replacing it would only cost running overlays their page cache.
@@ -372,22 +256,12 @@ impl Inner {
         source: &mut File,
         path: &Path,
     ) -> Result<(tempfile::NamedTempFile, Digest), ImageError> {
-        let read_error = |source| ImageError::Read {
-            path: path.to_path_buf(),
-            source,
-        };
-        let write_error = |source| ImageError::Write {
-            path: self.dir.clone(),
-            source,
-        };
-        let mut temp = tempfile::Builder::new()
-            .prefix(TEMP_PREFIX)
-            .tempfile_in(&self.dir)
-            .map_err(write_error)?;
+        let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
+        let write_error = |source| ImageError::Write { path: self.dir.clone(), source };
+        let mut temp =
+            tempfile::Builder::new().prefix(TEMP_PREFIX).tempfile_in(&self.dir).map_err(write_error)?;
         let digest = if rustix::fs::ioctl_ficlone(temp.as_file(), &*source).is_ok() {
-            temp.as_file_mut()
-                .seek(SeekFrom::Start(0))
-                .map_err(write_error)?;
+            temp.as_file_mut().seek(SeekFrom::Start(0)).map_err(write_error)?;
             hash_stream(temp.as_file_mut(), |_| Ok(())).map_err(write_error)?
         } else {
             let mut at = 0u64;
@@ -419,50 +293,26 @@ impl Inner {
     /// Gives the temporary file its final name, mode and permanence, and notes what it is.
     fn put(&self, temp: tempfile::NamedTempFile, digest: Digest) -> Result<(), ImageError> {
         let path = self.path_of(digest);
-        let write_error = |source| ImageError::Write {
-            path: path.clone(),
-            source,
-        };
-        temp.as_file()
-            .set_permissions(Permissions::from_mode(0o444))
-            .map_err(write_error)?;
+        let write_error = |source| ImageError::Write { path: path.clone(), source };
+        temp.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(write_error)?;
         temp.as_file().sync_all().map_err(write_error)?;
-        let file = temp
-            .persist(&path)
-            .map_err(|error| write_error(error.error))?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(write_error)?;
+        let file = temp.persist(&path).map_err(|error| write_error(error.error))?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(write_error)?;
         // A replaced (corrupt) file was another one: whoever still holds it keeps it, the next to ask gets this one.
-        self.held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&digest);
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
         let stored = Stamp::of(&file.metadata().map_err(write_error)?);
         let disk = probe_file(&file, &path).ok();
-        SideFile {
-            digest,
-            stored,
-            disk,
-            sources: Vec::new(),
-        }
-        .save(&self.side_of(digest));
+        SideFile { digest, stored, disk, sources: Vec::new() }.save(&self.side_of(digest));
         Ok(())
     }
 
     /// The stored file, checked and locked.
     fn get(&self, digest: Digest) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
         let path = self.path_of(digest);
-        let read_error = |source| ImageError::Read {
-            path: path.clone(),
-            source,
-        };
+        let read_error = |source| ImageError::Read { path: path.clone(), source };
         let mut file = match open_source(&path) {
             Err(ImageError::Missing { .. }) => {
-                return Err(ImageError::NotStored {
-                    digest,
-                    store: self.dir.clone(),
-                });
+                return Err(ImageError::NotStored { digest, store: self.dir.clone() });
             }
             other => other?,
         };
@@ -472,20 +322,11 @@ impl Inner {
             other => {
                 let actual = hash_stream(&mut file, |_| Ok(())).map_err(read_error)?;
                 if actual != digest {
-                    return Err(ImageError::Corrupt {
-                        path,
-                        expected: digest,
-                        actual,
-                    });
+                    return Err(ImageError::Corrupt { path, expected: digest, actual });
                 }
                 let disk = probe_file(&file, &path).ok();
                 let sources = other.map(|side| side.sources).unwrap_or_default();
-                let side = SideFile {
-                    digest,
-                    stored: stamp,
-                    disk,
-                    sources,
-                };
+                let side = SideFile { digest, stored: stamp, disk, sources };
                 side.save(&self.side_of(digest));
                 side
             }
@@ -505,14 +346,7 @@ impl Inner {
                 keep
             }
         };
-        Ok((
-            StoredFile {
-                digest,
-                path,
-                _held: keep,
-            },
-            side.disk,
-        ))
+        Ok((StoredFile { digest, path, _held: keep }, side.disk))
     }
 
     /// The digest of a file that was imported before and has not changed since.
@@ -521,18 +355,9 @@ impl Inner {
         let entries = fs::read_dir(&self.dir).ok()?;
         entries
             .flatten()
-            .filter(|entry| {
-                entry
-                    .path()
-                    .extension()
-                    .is_some_and(|extension| extension == "json")
-            })
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
             .filter_map(|entry| SideFile::load(&entry.path()))
-            .find(|side| {
-                side.sources
-                    .iter()
-                    .any(|source| source.path == path && source.stamp == stamp)
-            })
+            .find(|side| side.sources.iter().any(|source| source.path == path && source.stamp == stamp))
             .map(|side| side.digest)
     }
 
@@ -552,22 +377,14 @@ impl Inner {
             move |source| ImageError::Write { path, source }
         };
         let mut removed = Vec::new();
-        for entry in fs::read_dir(&self.dir)
-            .map_err(write_error(&self.dir))?
-            .flatten()
-        {
+        for entry in fs::read_dir(&self.dir).map_err(write_error(&self.dir))?.flatten() {
             let name = entry.file_name();
-            let digest = name
-                .to_str()
-                .and_then(|name| name.strip_prefix("sha256-")?.parse::<Digest>().ok());
+            let digest = name.to_str().and_then(|name| name.strip_prefix("sha256-")?.parse::<Digest>().ok());
             let Some(digest) = digest.filter(|digest| !keep.contains(digest)) else {
                 continue;
             };
             let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            if held
-                .get(&digest)
-                .is_some_and(|held| held.strong_count() > 0)
-            {
+            if held.get(&digest).is_some_and(|held| held.strong_count() > 0) {
                 continue;
             }
             fs::remove_file(entry.path()).map_err(write_error(&entry.path()))?;
@@ -581,52 +398,30 @@ impl Inner {
 /// Opens a regular file for reading.
 fn open_source(path: &Path) -> Result<File, ImageError> {
     // Without blocking: a FIFO must fail the type check below, not hang.
-    let file = match File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-    {
+    let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ImageError::Missing {
-                path: path.to_path_buf(),
-            });
+            return Err(ImageError::Missing { path: path.to_path_buf() });
         }
         Err(source) => {
-            return Err(ImageError::Read {
-                path: path.to_path_buf(),
-                source,
-            });
+            return Err(ImageError::Read { path: path.to_path_buf(), source });
         }
     };
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(file),
-        Ok(_) => Err(ImageError::NotAFile {
-            path: path.to_path_buf(),
-        }),
-        Err(source) => Err(ImageError::Read {
-            path: path.to_path_buf(),
-            source,
-        }),
+        Ok(_) => Err(ImageError::NotAFile { path: path.to_path_buf() }),
+        Err(source) => Err(ImageError::Read { path: path.to_path_buf(), source }),
     }
 }
 
 fn probe_file(file: &File, path: &Path) -> Result<DiskFacts, ImageError> {
-    let read_error = |source| ImageError::Read {
-        path: path.to_path_buf(),
-        source,
-    };
+    let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
     let len = file.metadata().map_err(read_error)?.len();
     let mut head = vec![0; PROBE_BYTES.min(usize::try_from(len).unwrap_or(PROBE_BYTES))];
     file.read_exact_at(&mut head, 0).map_err(read_error)?;
-    let (format, virtual_size_bytes) = probe(&head, len).map_err(|why| ImageError::Unusable {
-        path: path.to_path_buf(),
-        why: why.to_string(),
-    })?;
-    Ok(DiskFacts {
-        format,
-        virtual_size_bytes,
-    })
+    let (format, virtual_size_bytes) = probe(&head, len)
+        .map_err(|why| ImageError::Unusable { path: path.to_path_buf(), why: why.to_string() })?;
+    Ok(DiskFacts { format, virtual_size_bytes })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::launch::LaunchError;
+use super::error::LaunchError;
 use crate::api::config::lost_fields;
 use crate::api::response::{VmInfo, VmState};
 use crate::api::{ApiErrorKind, VmmClient};
@@ -53,10 +53,7 @@ pub(crate) async fn ensure_booted(
     fresh: bool,
     boot_within: Duration,
 ) -> Result<(), LaunchError> {
-    let failed = |source| LaunchError::Api {
-        id: id.to_owned(),
-        source,
-    };
+    let failed = |source| LaunchError::Api { id: id.to_owned(), source };
     let mut known_empty = fresh;
     let mut last = None;
     for _ in 0..ROUNDS {
@@ -90,20 +87,14 @@ pub(crate) async fn ensure_booted(
         let lost = lost_fields(config, &kept.config);
         if !lost.is_empty() {
             clear(client).await;
-            return Err(LaunchError::NotKept {
-                id: id.to_owned(),
-                fields: lost,
-            });
+            return Err(LaunchError::NotKept { id: id.to_owned(), fields: lost });
         }
         match client.boot(boot_within).await {
             Ok(()) => return Ok(()),
             Err(error) => last = Some(give_up_or_retry(client, id, error).await?),
         }
     }
-    Err(last.unwrap_or_else(|| LaunchError::NotKept {
-        id: id.to_owned(),
-        fields: vec!["state".to_owned()],
-    }))
+    Err(last.unwrap_or_else(|| LaunchError::NotKept { id: id.to_owned(), fields: vec!["state".to_owned()] }))
 }
 
 /// After a failed boot: "already created" is cleared and tried again, anything else is cleared and final.
@@ -117,10 +108,7 @@ async fn give_up_or_retry(
     if error.kind != ApiErrorKind::Timeout {
         clear(client).await;
     }
-    let error = LaunchError::Api {
-        id: id.to_owned(),
-        source: error,
-    };
+    let error = LaunchError::Api { id: id.to_owned(), source: error };
     if retry { Ok(error) } else { Err(error) }
 }
 
@@ -140,8 +128,7 @@ mod tests {
     fn every_state_has_its_step() {
         let wanted = json!({"cpus": {"boot_vcpus": 1}});
         let step = |state: &str, vcpus: u32, tree: bool| {
-            let mut info =
-                json!({"config": {"cpus": {"boot_vcpus": vcpus, "nested": true}}, "state": state});
+            let mut info = json!({"config": {"cpus": {"boot_vcpus": vcpus, "nested": true}}, "state": state});
             if tree {
                 info["device_tree"] = json!({});
             }

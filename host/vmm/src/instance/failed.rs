@@ -20,10 +20,7 @@ impl FailedLogs {
     /// Keeps the logs of the last `keep` failures in `dir`; of none when 0.
     #[must_use]
     pub fn new(dir: &Path, keep: usize) -> Self {
-        Self {
-            dir: dir.to_path_buf(),
-            keep,
-        }
+        Self { dir: dir.to_path_buf(), keep }
     }
 
     /// Moves `vmm.log`, `serial.log` and `events.json` of an instance here, with `reason` beside them, and returns where to.
@@ -65,11 +62,7 @@ impl FailedLogs {
 
     fn free_place(&self, name: &str) -> io::Result<PathBuf> {
         for number in 0..1000 {
-            let place = self.dir.join(if number == 0 {
-                name.to_owned()
-            } else {
-                format!("{name}.{number}")
-            });
+            let place = self.dir.join(if number == 0 { name.to_owned() } else { format!("{name}.{number}") });
             match fs::create_dir(&place) {
                 Ok(()) => return Ok(place),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -134,28 +127,15 @@ mod tests {
             instance.prepare().expect("prepare");
             assert_eq!(failed.keep(&instance, "nothing to keep"), None);
             fs::write(instance.vmm_log(), format!("round {round}")).expect("write");
-            fs::write(
-                instance.serial_log(),
-                vec![b'x'; (LOG_LIMIT_BYTES + 5) as usize],
-            )
-            .expect("write");
+            fs::write(instance.serial_log(), vec![b'x'; (LOG_LIMIT_BYTES + 5) as usize]).expect("write");
             places.push(failed.keep(&instance, "boot failed").expect("kept"));
         }
         assert!(!places[0].exists(), "the oldest is gone");
         for place in &places[1..] {
-            assert_eq!(
-                fs::metadata(place.join("serial.log")).expect("log").len(),
-                LOG_LIMIT_BYTES
-            );
-            assert_eq!(
-                fs::read_to_string(place.join("reason.txt")).expect("reason"),
-                "boot failed\n"
-            );
+            assert_eq!(fs::metadata(place.join("serial.log")).expect("log").len(), LOG_LIMIT_BYTES);
+            assert_eq!(fs::read_to_string(place.join("reason.txt")).expect("reason"), "boot failed\n");
         }
-        assert_eq!(
-            fs::read_to_string(places[2].join("vmm.log")).expect("log"),
-            "round 2"
-        );
+        assert_eq!(fs::read_to_string(places[2].join("vmm.log")).expect("log"), "round 2");
         assert_eq!(FailedLogs::new(data.path(), 0).keep(&instance, "x"), None);
     }
 }

@@ -1,7 +1,9 @@
 //! Instances: their directories, launching, the running VMM, stopping.
 
+mod attempt;
 mod boot;
 mod dir;
+mod error;
 mod failed;
 mod launch;
 mod spec;
@@ -9,8 +11,9 @@ mod stop;
 mod vmm;
 
 pub use dir::{DirError, InstanceDir};
+pub use error::LaunchError;
 pub use failed::FailedLogs;
-pub use launch::{LaunchError, StartLimiter, VmmHost};
+pub use launch::{StartLimiter, VmmHost};
 pub use spec::{BootSource, LaunchSpec, RootDisk, SharedDisk, TapSpec};
 pub use stop::{StopError, StopHow, Stopped};
 pub use vmm::Vmm;

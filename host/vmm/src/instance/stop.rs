@@ -10,6 +10,10 @@ use crate::api::ApiErrorKind;
 use crate::api::response::VmState;
 use crate::process::VmmExit;
 
+/// The power button is pressed again after this time, then after twice as long, …
+const FIRST_PRESS_AGAIN: Duration = Duration::from_millis(500);
+/// … but at least this often.
+const PRESS_AGAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long the VMM may take over a hard stop of its VM.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
 /// How long it may take to end after SIGTERM.
@@ -74,13 +78,8 @@ impl Vmm {
     pub async fn stop(&self, grace: Duration) -> Result<Stopped, StopError> {
         let stopped = self.end(grace).await?;
         let dir = self.dir().clone();
-        let removed = tokio::task::spawn_blocking(move || dir.remove())
-            .await
-            .unwrap_or(Ok(()));
-        removed.map_err(|source| StopError::Cleanup {
-            id: self.dir().id().to_owned(),
-            source,
-        })?;
+        let removed = tokio::task::spawn_blocking(move || dir.remove_dead()).await.unwrap_or(Ok(()));
+        removed.map_err(|source| StopError::Cleanup { id: self.dir().id().to_owned(), source })?;
         Ok(stopped)
     }
 
@@ -90,10 +89,7 @@ impl Vmm {
     /// The process cannot be killed.
     pub async fn end(&self, grace: Duration) -> Result<Stopped, StopError> {
         if let Some(exit) = self.exit_status() {
-            return Ok(Stopped {
-                how: StopHow::AlreadyGone,
-                exit,
-            });
+            return Ok(Stopped { how: StopHow::AlreadyGone, exit });
         }
         if !grace.is_zero()
             && let Some(stopped) = self.ask_guest(grace).await
@@ -103,24 +99,15 @@ impl Vmm {
         // Lets the VMM flush and close the disks; how it answers does not matter.
         let shutdown = self.client().shutdown(SHUTDOWN_WITHIN);
         if let Some(exit) = self.exit_while(shutdown).await {
-            return Ok(Stopped {
-                how: StopHow::Terminated,
-                exit,
-            });
+            return Ok(Stopped { how: StopHow::Terminated, exit });
         }
         self.process().signal(Signal::TERM);
         if let Ok(exit) = tokio::time::timeout(TERM_WITHIN, self.exited()).await {
-            return Ok(Stopped {
-                how: StopHow::Terminated,
-                exit,
-            });
+            return Ok(Stopped { how: StopHow::Terminated, exit });
         }
         self.process().signal(Signal::KILL);
         match tokio::time::timeout(KILL_WITHIN, self.exited()).await {
-            Ok(exit) => Ok(Stopped {
-                how: StopHow::Killed,
-                exit,
-            }),
+            Ok(exit) => Ok(Stopped { how: StopHow::Killed, exit }),
             Err(_) => Err(StopError::Unkillable {
                 id: self.dir().id().to_owned(),
                 pid: self.process().pid(),
@@ -129,34 +116,30 @@ impl Vmm {
         }
     }
 
-    /// Presses the power button and waits; `None` when the process is still there after `grace`, or at once when no guest can react.
+    /// Presses the power button until the guest has shut down; `None` when the process is still there after `grace`, or at once when
+    /// there is no guest that could react.
     async fn ask_guest(&self, grace: Duration) -> Option<Stopped> {
-        let asked = async {
+        let press = async {
             // A paused guest cannot react to its power button.
             if matches!(self.info().await, Ok(VmState::Paused)) {
                 let _ = self.resume().await;
             }
-            match self.client().power_button().await {
-                // A time-out or a lost connection leaves open whether the guest was told: wait for it all the same.
-                Ok(()) => true,
-                Err(error) => matches!(
-                    error.kind,
-                    ApiErrorKind::Timeout | ApiErrorKind::ConnectionLost
-                ),
+            let mut pause = FIRST_PRESS_AGAIN;
+            loop {
+                match self.client().power_button().await {
+                    Ok(()) => {}
+                    // These leave open whether the guest was told, so it gets its time all the same.
+                    Err(error)
+                        if matches!(error.kind, ApiErrorKind::Timeout | ApiErrorKind::ConnectionLost) => {}
+                    Err(_) => return,
+                }
+                // A guest that is still booting does not hear its button.
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PRESS_AGAIN_LIMIT);
             }
         };
-        let waited = tokio::time::timeout(grace, async {
-            tokio::select! {
-                biased;
-                exit = self.exited() => Some(exit),
-                told = asked => if told { Some(self.exited().await) } else { None },
-            }
-        });
-        let exit = waited.await.ok().flatten()?;
-        Some(Stopped {
-            how: StopHow::PowerButton,
-            exit,
-        })
+        let exit = tokio::time::timeout(grace, self.exit_while(press)).await.ok().flatten()?;
+        Some(Stopped { how: StopHow::PowerButton, exit })
     }
 
     /// Runs a call unless the process ends first; how it ended, or `None` when the call came back.

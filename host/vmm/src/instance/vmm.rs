@@ -28,12 +28,7 @@ impl Vmm {
         client: VmmClient,
         image: Option<GoldenImage>,
     ) -> Self {
-        Self {
-            dir,
-            process,
-            client,
-            image: Mutex::new(image),
-        }
+        Self { dir, process, client, image: Mutex::new(image) }
     }
 
     pub(crate) fn client(&self) -> &VmmClient {
@@ -85,11 +80,7 @@ impl Vmm {
     /// # Errors
     /// The call failed.
     pub async fn memory_actual_bytes(&self) -> Result<Option<u64>, ApiError> {
-        Ok(self
-            .client
-            .info_if_created()
-            .await?
-            .and_then(|info| info.memory_actual_size))
+        Ok(self.client.info_if_created().await?.and_then(|info| info.memory_actual_size))
     }
 
     /// Device counters.

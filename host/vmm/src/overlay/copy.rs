@@ -13,12 +13,7 @@ const CHUNK_BYTES: usize = 8 << 20;
 ///
 /// # Errors
 /// `to` exists, reading or writing fails, or `cancelled` was set (`Interrupted`). The file may be left then.
-pub(crate) fn copy(
-    from: &Path,
-    to: &Path,
-    grow_to: Option<u64>,
-    cancelled: &AtomicBool,
-) -> io::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path, grow_to: Option<u64>, cancelled: &AtomicBool) -> io::Result<()> {
     let source = File::open(from)?;
     let target = File::options().write(true).create_new(true).open(to)?;
     clone_or_copy(&source, &target, cancelled)?;
@@ -31,11 +26,7 @@ pub(crate) fn copy(
 }
 
 /// Makes `target` (empty) the same as `source`, sharing its blocks where possible.
-pub(crate) fn clone_or_copy(
-    source: &File,
-    target: &File,
-    cancelled: &AtomicBool,
-) -> io::Result<()> {
+pub(crate) fn clone_or_copy(source: &File, target: &File, cancelled: &AtomicBool) -> io::Result<()> {
     match rustix::fs::ioctl_ficlone(target, source) {
         Ok(()) => Ok(()),
         Err(_) => sparse_copy(source, target, cancelled),
@@ -53,22 +44,14 @@ fn sparse_copy(source: &File, target: &File, cancelled: &AtomicBool) -> io::Resu
             Err(rustix::io::Errno::INVAL) => at,   // the file system knows no holes
             Err(error) => return Err(error.into()),
         };
-        let end = rustix::fs::seek(source, SeekFrom::Hole(start))
-            .unwrap_or(len)
-            .min(len);
+        let end = rustix::fs::seek(source, SeekFrom::Hole(start)).unwrap_or(len).min(len);
         copy_range(source, target, start, end, cancelled)?;
         at = end;
     }
     Ok(())
 }
 
-fn copy_range(
-    source: &File,
-    target: &File,
-    start: u64,
-    end: u64,
-    cancelled: &AtomicBool,
-) -> io::Result<()> {
+fn copy_range(source: &File, target: &File, start: u64, end: u64, cancelled: &AtomicBool) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
 
     let mut by_kernel = true;
@@ -78,18 +61,10 @@ fn copy_range(
         if cancelled.load(Ordering::Relaxed) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "cancelled"));
         }
-        let want = usize::try_from(end - at)
-            .unwrap_or(CHUNK_BYTES)
-            .min(CHUNK_BYTES);
+        let want = usize::try_from(end - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         if by_kernel {
             let (mut read_at, mut write_at) = (at, at);
-            match rustix::fs::copy_file_range(
-                source,
-                Some(&mut read_at),
-                target,
-                Some(&mut write_at),
-                want,
-            ) {
+            match rustix::fs::copy_file_range(source, Some(&mut read_at), target, Some(&mut write_at), want) {
                 Ok(0) => by_kernel = false,
                 Ok(copied) => at += copied as u64,
                 Err(rustix::io::Errno::INTR) => {}

@@ -37,9 +37,7 @@ pub enum OverlayError {
         source: io::Error,
     },
     /// The golden image's path does not fit into a qcow2 header.
-    #[error(
-        "the path of the golden image has {len} bytes; a qcow2 overlay can name at most {limit}"
-    )]
+    #[error("the path of the golden image has {len} bytes; a qcow2 overlay can name at most {limit}")]
     BackingPathTooLong {
         /// Bytes in the path.
         len: usize,
@@ -101,11 +99,7 @@ pub(crate) fn prepare(
     };
     result.map_err(|source| {
         let _ = std::fs::remove_file(&path);
-        OverlayError::Io {
-            path: path.clone(),
-            backing: backing.path.clone(),
-            source,
-        }
+        OverlayError::Io { path: path.clone(), backing: backing.path.clone(), source }
     })?;
     Ok(disk)
 }
@@ -116,21 +110,12 @@ pub(crate) fn planned(dir: &Path, kind: OverlayKind, backing: &Backing) -> Prepa
         OverlayKind::Qcow2 => (ImageFormat::Qcow2, true),
         OverlayKind::Copy => (backing.format, false),
     };
-    PreparedDisk {
-        path: dir.join(format!("root.{format}")),
-        format,
-        has_backing_file,
-    }
+    PreparedDisk { path: dir.join(format!("root.{format}")), format, has_backing_file }
 }
 
 fn disk_size(backing: &Backing, wanted: Option<u64>) -> Result<u64, OverlayError> {
     let size = wanted.unwrap_or(backing.virtual_size_bytes);
-    let refuse = |why| {
-        Err(OverlayError::Size {
-            wanted_bytes: size,
-            why,
-        })
-    };
+    let refuse = |why| Err(OverlayError::Size { wanted_bytes: size, why });
     match size {
         _ if size < backing.virtual_size_bytes => refuse("the golden image is larger"),
         _ if !size.is_multiple_of(512) => refuse("not a multiple of 512"),

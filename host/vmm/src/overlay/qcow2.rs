@@ -32,17 +32,10 @@ pub(crate) struct Plan {
 }
 
 /// Lays out an overlay of `size_bytes` over `backing`. Pure.
-pub(crate) fn plan(
-    backing: &Path,
-    format: ImageFormat,
-    size_bytes: u64,
-) -> Result<Plan, OverlayError> {
+pub(crate) fn plan(backing: &Path, format: ImageFormat, size_bytes: u64) -> Result<Plan, OverlayError> {
     let name = backing.as_os_str().as_bytes();
     if name.len() > BACKING_PATH_LIMIT {
-        return Err(OverlayError::BackingPathTooLong {
-            len: name.len(),
-            limit: BACKING_PATH_LIMIT,
-        });
+        return Err(OverlayError::BackingPathTooLong { len: name.len(), limit: BACKING_PATH_LIMIT });
     }
     let l1_entries = size_bytes.div_ceil(CLUSTER_BYTES * CLUSTER_BYTES / 8);
     let l1_clusters = (l1_entries * 8).div_ceil(CLUSTER_BYTES).max(1);
@@ -78,15 +71,9 @@ pub(crate) fn plan(
     header.extend(name);
 
     let refcount_table = (2 * CLUSTER_BYTES).to_be_bytes().to_vec();
-    let refcounts = (0..used_clusters)
-        .flat_map(|_| 1u16.to_be_bytes())
-        .collect();
+    let refcounts = (0..used_clusters).flat_map(|_| 1u16.to_be_bytes()).collect();
     Ok(Plan {
-        pieces: vec![
-            (0, header),
-            (CLUSTER_BYTES, refcount_table),
-            (2 * CLUSTER_BYTES, refcounts),
-        ],
+        pieces: vec![(0, header), (CLUSTER_BYTES, refcount_table), (2 * CLUSTER_BYTES, refcounts)],
         file_bytes: used_clusters * CLUSTER_BYTES,
     })
 }

@@ -11,11 +11,7 @@ fn backing(path: &Path, size: u64) -> Backing {
     let file = File::create(path).expect("create");
     file.set_len(size).expect("size");
     file.write_all_at(b"golden", 4096).expect("write");
-    Backing {
-        path: path.to_path_buf(),
-        format: ImageFormat::Raw,
-        virtual_size_bytes: size,
-    }
+    Backing { path: path.to_path_buf(), format: ImageFormat::Raw, virtual_size_bytes: size }
 }
 
 fn go() -> AtomicBool {
@@ -46,37 +42,21 @@ fn qemu_img(args: &[&str]) -> Option<String> {
 fn qemu_accepts_the_overlay_and_reads_the_golden_image_through_it() {
     let dir = tempfile::tempdir().expect("temp dir");
     let golden = backing(&dir.path().join("golden.raw"), 10 << 20);
-    let disk = prepare(
-        dir.path(),
-        OverlayKind::Qcow2,
-        &golden,
-        Some(20 << 20),
-        &go(),
-    )
-    .expect("made");
+    let disk = prepare(dir.path(), OverlayKind::Qcow2, &golden, Some(20 << 20), &go()).expect("made");
     assert_eq!(disk, planned(dir.path(), OverlayKind::Qcow2, &golden));
     assert!(disk.has_backing_file);
     let path = disk.path.to_str().expect("path");
     if let Some(info) = qemu_img(&["info", "--output=json", path]) {
         let info: serde_json::Value = serde_json::from_str(&info).expect("json");
         assert_eq!(info["virtual-size"], 20 << 20);
-        assert_eq!(
-            info["backing-filename"],
-            golden.path.to_str().expect("path")
-        );
+        assert_eq!(info["backing-filename"], golden.path.to_str().expect("path"));
         assert_eq!(info["backing-filename-format"], "raw");
         qemu_img(&["check", path]).expect("checked");
         let flat = dir.path().join("flat.raw");
         qemu_img(&["convert", "-O", "raw", path, flat.to_str().expect("path")]).expect("converted");
         let mut bytes = [0; 6];
-        File::open(&flat)
-            .expect("open")
-            .read_exact_at(&mut bytes, 4096)
-            .expect("read");
-        assert_eq!(
-            (&bytes, fs::metadata(&flat).expect("stat").len()),
-            (b"golden", 20 << 20)
-        );
+        File::open(&flat).expect("open").read_exact_at(&mut bytes, 4096).expect("read");
+        assert_eq!((&bytes, fs::metadata(&flat).expect("stat").len()), (b"golden", 20 << 20));
     }
 }
 
@@ -101,11 +81,7 @@ async fn the_store_refuses_an_overlay_as_golden_image() {
     let golden = backing(&dir.path().join("golden.raw"), 1 << 20);
     let disk = prepare(dir.path(), OverlayKind::Qcow2, &golden, None, &go()).expect("made");
     let store = ImageStore::open(&dir.path().join("images")).expect("store");
-    let error = store
-        .import(&disk.path, None)
-        .await
-        .expect_err("an overlay")
-        .to_string();
+    let error = store.import(&disk.path, None).await.expect_err("an overlay").to_string();
     assert!(error.contains("overlay of another image"), "{error}");
 }
 
@@ -113,29 +89,12 @@ async fn the_store_refuses_an_overlay_as_golden_image() {
 fn a_copy_has_the_same_bytes_stays_sparse_and_grows() {
     let dir = tempfile::tempdir().expect("temp dir");
     let golden = backing(&dir.path().join("golden.raw"), 64 << 20);
-    let disk = prepare(
-        dir.path(),
-        OverlayKind::Copy,
-        &golden,
-        Some(128 << 20),
-        &go(),
-    )
-    .expect("made");
+    let disk = prepare(dir.path(), OverlayKind::Copy, &golden, Some(128 << 20), &go()).expect("made");
     let mut bytes = [0; 6];
-    File::open(&disk.path)
-        .expect("open")
-        .read_exact_at(&mut bytes, 4096)
-        .expect("read");
+    File::open(&disk.path).expect("open").read_exact_at(&mut bytes, 4096).expect("read");
     let metadata = fs::metadata(&disk.path).expect("stat");
-    assert_eq!(
-        (&bytes, metadata.len(), disk.format),
-        (b"golden", 128 << 20, ImageFormat::Raw)
-    );
-    assert!(
-        metadata.blocks() * 512 < 1 << 20,
-        "{} blocks",
-        metadata.blocks()
-    );
+    assert_eq!((&bytes, metadata.len(), disk.format), (b"golden", 128 << 20, ImageFormat::Raw));
+    assert!(metadata.blocks() * 512 < 1 << 20, "{} blocks", metadata.blocks());
 }
 
 #[test]
@@ -145,18 +104,9 @@ fn what_cannot_be_made_leaves_nothing() {
     let error = |kind, size, cancelled: bool| {
         prepare(dir.path(), kind, &golden, size, &AtomicBool::new(cancelled)).expect_err("refused")
     };
-    assert!(matches!(
-        error(OverlayKind::Qcow2, Some(512), false),
-        OverlayError::Size { .. }
-    ));
-    assert!(matches!(
-        error(OverlayKind::Copy, Some((1 << 20) + 1), false),
-        OverlayError::Size { .. }
-    ));
-    assert!(matches!(
-        error(OverlayKind::Qcow2, Some(65 << 40), false),
-        OverlayError::Size { .. }
-    ));
+    assert!(matches!(error(OverlayKind::Qcow2, Some(512), false), OverlayError::Size { .. }));
+    assert!(matches!(error(OverlayKind::Copy, Some((1 << 20) + 1), false), OverlayError::Size { .. }));
+    assert!(matches!(error(OverlayKind::Qcow2, Some(65 << 40), false), OverlayError::Size { .. }));
     // Where blocks are shared a copy is over before it can be cancelled.
     let probe = dir.path().join("probe");
     let shares = rustix::fs::ioctl_ficlone(
@@ -165,15 +115,9 @@ fn what_cannot_be_made_leaves_nothing() {
     );
     fs::remove_file(&probe).expect("remove");
     if shares.is_err() {
-        assert!(matches!(
-            error(OverlayKind::Copy, None, true),
-            OverlayError::Io { .. }
-        ));
+        assert!(matches!(error(OverlayKind::Copy, None, true), OverlayError::Io { .. }));
     }
-    let gone = Backing {
-        path: dir.path().join("missing"),
-        ..golden.clone()
-    };
+    let gone = Backing { path: dir.path().join("missing"), ..golden.clone() };
     assert!(matches!(
         prepare(dir.path(), OverlayKind::Copy, &gone, None, &go()),
         Err(OverlayError::Io { .. })
@@ -183,11 +127,7 @@ fn what_cannot_be_made_leaves_nothing() {
         qcow2::plan(&long, ImageFormat::Raw, 512),
         Err(OverlayError::BackingPathTooLong { .. })
     ));
-    assert_eq!(
-        fs::read_dir(dir.path()).expect("dir").count(),
-        1,
-        "only the golden image is there"
-    );
+    assert_eq!(fs::read_dir(dir.path()).expect("dir").count(), 1, "only the golden image is there");
 }
 
 /// Reads back what the writer wrote, after the format's description and not after the writer.
@@ -195,8 +135,7 @@ fn read_back(plan: &qcow2::Plan) -> (u64, u32, u64, String, String) {
     let head = &plan.pieces[0].1;
     let u32_at = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 bytes"));
     let u64_at = |at: usize| u64::from_be_bytes(head[at..at + 8].try_into().expect("8 bytes"));
-    let text =
-        |at: usize, len: usize| String::from_utf8(head[at..at + len].to_vec()).expect("utf-8");
+    let text = |at: usize, len: usize| String::from_utf8(head[at..at + len].to_vec()).expect("utf-8");
     let name = text(u64_at(8) as usize, u32_at(16) as usize);
     let mut at = u32_at(100) as usize;
     let mut format = String::new();

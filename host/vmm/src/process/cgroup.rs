@@ -32,13 +32,9 @@ impl CgroupRoot {
         let kind = rustix::fs::statfs(mount)
             .map_err(|error| format!("{} cannot be read: {error}", mount.display()))?;
         if kind.f_type as i64 != CGROUP2_MAGIC {
-            return Err(format!(
-                "{} is not a cgroup v2 hierarchy (v1 or hybrid)",
-                mount.display()
-            ));
+            return Err(format!("{} is not a cgroup v2 hierarchy (v1 or hybrid)", mount.display()));
         }
-        let text =
-            fs::read_to_string(self_cgroup).map_err(|error| format!("{self_cgroup}: {error}"))?;
+        let text = fs::read_to_string(self_cgroup).map_err(|error| format!("{self_cgroup}: {error}"))?;
         let own = own_v2_path(&text).ok_or_else(|| format!("{self_cgroup} names no v2 cgroup"))?;
         Self::at(&mount.join(own.trim_start_matches('/')))
     }
@@ -61,28 +57,29 @@ impl CgroupRoot {
     /// # Errors
     /// The directory cannot be made or the process cannot be moved; nothing is left then.
     pub(crate) fn adopt(&self, name: &str, pid: Pid) -> io::Result<Cgroup> {
-        let cgroup = Cgroup {
-            dir: self.dir.join(name),
-        };
+        let cgroup = Cgroup { dir: self.dir.join(name) };
         match fs::create_dir(&cgroup.dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        if let Err(error) = fs::write(
-            cgroup.dir.join("cgroup.procs"),
-            pid.as_raw_nonzero().to_string(),
-        ) {
+        if let Err(error) = fs::write(cgroup.dir.join("cgroup.procs"), pid.as_raw_nonzero().to_string()) {
             cgroup.remove();
             return Err(error);
         }
         Ok(cgroup)
     }
 
+    /// Removes the cgroup `name` if it is there, with whatever still runs in it.
+    pub(crate) fn forget(&self, name: &str) {
+        let cgroup = Cgroup { dir: self.dir.join(name) };
+        if cgroup.dir.exists() {
+            cgroup.remove();
+        }
+    }
+
     /// The cgroup `name` if the process is in it, as it is for one that an earlier daemon started.
     pub(crate) fn find(&self, name: &str, pid: Pid) -> Option<Cgroup> {
-        let cgroup = Cgroup {
-            dir: self.dir.join(name),
-        };
+        let cgroup = Cgroup { dir: self.dir.join(name) };
         let members = fs::read_to_string(cgroup.dir.join("cgroup.procs")).ok()?;
         let pid = pid.as_raw_nonzero().to_string();
         members.lines().any(|line| line == pid).then_some(cgroup)
@@ -111,20 +108,13 @@ impl Cgroup {
 }
 
 fn own_v2_path(proc_self_cgroup: &str) -> Option<&str> {
-    let path = proc_self_cgroup
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))?;
+    let path = proc_self_cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
     // A daemon restarted by a VMM's own shell must not nest its cgroups ever deeper.
     Some(path.split(&format!("/{PARENT}")[..]).next().unwrap_or(path))
 }
 
 fn parse_cpu_stat(text: &str) -> Option<u64> {
-    let usec: u64 = text
-        .lines()
-        .find_map(|line| line.strip_prefix("usage_usec "))?
-        .trim()
-        .parse()
-        .ok()?;
+    let usec: u64 = text.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?;
     usec.checked_mul(1_000)
 }
 
@@ -134,10 +124,7 @@ mod tests {
 
     #[test]
     fn files_of_the_kernel_are_parsed() {
-        assert_eq!(
-            parse_cpu_stat("usage_usec 1234\nuser_usec 1000\n"),
-            Some(1_234_000)
-        );
+        assert_eq!(parse_cpu_stat("usage_usec 1234\nuser_usec 1000\n"), Some(1_234_000));
         assert_eq!(parse_cpu_stat("user_usec 1000\n"), None);
         assert_eq!(
             own_v2_path("4:memory:/x\n0::/system.slice/regatta.service\n"),
@@ -150,8 +137,7 @@ mod tests {
     #[test]
     fn a_hierarchy_that_is_not_v2_is_refused_with_a_reason() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let why = CgroupRoot::detect_at(dir.path(), "/proc/self/cgroup")
-            .expect_err("no cgroup file system");
+        let why = CgroupRoot::detect_at(dir.path(), "/proc/self/cgroup").expect_err("no cgroup file system");
         assert!(why.contains("not a cgroup v2"), "{why}");
     }
 }

@@ -46,10 +46,7 @@ pub(crate) fn parse_cmdline(bytes: &[u8]) -> Vec<OsString> {
     if bytes.is_empty() {
         return Vec::new();
     }
-    bytes
-        .split(|byte| *byte == 0)
-        .map(|arg| OsStr::from_bytes(arg).to_owned())
-        .collect()
+    bytes.split(|byte| *byte == 0).map(|arg| OsStr::from_bytes(arg).to_owned()).collect()
 }
 
 /// Reads the command line of a process; empty when it is gone or a zombie.
@@ -107,17 +104,9 @@ mod tests {
 
     #[test]
     fn stat_survives_brackets_and_spaces_in_the_command_name() {
-        let line =
-            "4242 (a b) (c) S 1 4242 4242 0 -1 4194304 1 2 3 4 55 66 0 0 20 0 3 0 987654 1 2 3\n";
+        let line = "4242 (a b) (c) S 1 4242 4242 0 -1 4194304 1 2 3 4 55 66 0 0 20 0 3 0 987654 1 2 3\n";
         let stat = parse_stat(line).expect("parsed");
-        assert_eq!(
-            stat,
-            Stat {
-                state: 'S',
-                session: 4242,
-                start_time_ticks: 987_654
-            }
-        );
+        assert_eq!(stat, Stat { state: 'S', session: 4242, start_time_ticks: 987_654 });
         assert!(!stat.is_dead());
         assert_eq!(parse_stat("4242 (short) Z 1"), None);
     }
@@ -141,20 +130,10 @@ mod tests {
             &["ch", "-v", "--api-socket=/a/b"],
             &["ch", "--api-socket=path=/a/b,fd=3"],
         ] {
-            assert_eq!(
-                path_option(&args(spelling), "--api-socket"),
-                Some("/a/b".into()),
-                "{spelling:?}"
-            );
+            assert_eq!(path_option(&args(spelling), "--api-socket"), Some("/a/b".into()), "{spelling:?}");
         }
-        assert_eq!(
-            path_option(&args(&["ch", "--api-socket-x", "/a"]), "--api-socket"),
-            None
-        );
-        assert_eq!(
-            path_option(&args(&["ch", "--api-socket"]), "--api-socket"),
-            None
-        );
+        assert_eq!(path_option(&args(&["ch", "--api-socket-x", "/a"]), "--api-socket"), None);
+        assert_eq!(path_option(&args(&["ch", "--api-socket"]), "--api-socket"), None);
     }
 
     proptest! {

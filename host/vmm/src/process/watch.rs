@@ -108,18 +108,9 @@ pub(crate) fn spawn(
         move |source| SpawnError::Open { path, source }
     };
     let null = File::open("/dev/null").map_err(open_error(Path::new("/dev/null")))?;
-    let output = File::options()
-        .create(true)
-        .append(true)
-        .open(log)
-        .map_err(open_error(log))?;
-    let pid =
-        sys::spawn_detached(program, args, null.as_fd(), output.as_fd()).map_err(|source| {
-            SpawnError::Exec {
-                program: program.to_path_buf(),
-                source,
-            }
-        })?;
+    let output = File::options().create(true).append(true).open(log).map_err(open_error(log))?;
+    let pid = sys::spawn_detached(program, args, null.as_fd(), output.as_fd())
+        .map_err(|source| SpawnError::Exec { program: program.to_path_buf(), source })?;
     let cgroup = cgroup.and_then(|(root, name)| match root.adopt(name, pid) {
         Ok(cgroup) => Some(cgroup),
         Err(error) => {
@@ -134,10 +125,7 @@ pub(crate) fn spawn(
     watched.map_err(|source| {
         let _ = rustix::process::kill_process(pid, Signal::KILL);
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-        SpawnError::Watch {
-            pid: pid.as_raw_nonzero().get(),
-            source,
-        }
+        SpawnError::Watch { pid: pid.as_raw_nonzero().get(), source }
     })
 }
 
@@ -172,13 +160,7 @@ impl VmmProcess {
         let readable = sys::watch_readable(Arc::clone(&pidfd))?;
         let (sender, exit) = watch::channel(None);
         tokio::spawn(wait_and_reap(readable, pid, child, cgroup.clone(), sender));
-        Ok(Self {
-            pid,
-            start_time_ticks: stat.start_time_ticks,
-            pidfd,
-            exit,
-            cgroup,
-        })
+        Ok(Self { pid, start_time_ticks: stat.start_time_ticks, pidfd, exit, cgroup })
     }
 
     /// Process id.
@@ -194,11 +176,7 @@ impl VmmProcess {
     /// Waits for the process to end. Safe to drop and to call again.
     pub(crate) async fn exited(&self) -> VmmExit {
         let mut exit = self.exit.clone();
-        let ended = exit
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|exit| *exit);
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
         match ended {
             Some(exit) => exit,
             // The watching task went with its runtime: nobody knows, and "not known to be dead" must not read as dead.
@@ -239,10 +217,7 @@ impl VmmProcess {
     /// Whether the process is dead, asked from the kernel now.
     pub(crate) fn has_ended(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         matches!(poll(&mut fds, Some(&now)), Ok(ready) if ready > 0)
     }
@@ -263,10 +238,7 @@ async fn wait_and_reap(
     let exit = if child {
         // Not reaped yet, so the id (and with it the group id) is still this VMM's: helpers of a dead VMM must not live on.
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-        match rustix::process::waitid(
-            WaitId::PidFd(pidfd.get_ref().as_fd()),
-            WaitIdOptions::EXITED,
-        ) {
+        match rustix::process::waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED) {
             Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => VmmExit::Code(code),
                 (None, Some(signal)) => VmmExit::Signal(signal),

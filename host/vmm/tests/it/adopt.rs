@@ -26,11 +26,7 @@ async fn short_lived_daemon() {
     };
     let path = std::path::PathBuf::from(path);
     let data = Data::new();
-    let vmm = data
-        .host
-        .launch(&spec(data.path(), &path.join("i"), "a"))
-        .await
-        .expect("launched");
+    let vmm = data.host.launch(&spec(data.path(), &path.join("i"), "a")).await.expect("launched");
     let identity = serde_json::to_string(&vmm.identity()).expect("json");
     std::fs::write(path.join("identity.tmp"), identity).expect("write");
     std::fs::rename(path.join("identity.tmp"), path.join("identity")).expect("rename");
@@ -41,12 +37,7 @@ async fn short_lived_daemon() {
 async fn vmms_outlive_the_process_that_started_them() {
     let data = Data::new();
     let mut daemon = Command::new(std::env::current_exe().expect("own program"))
-        .args([
-            "--exact",
-            "adopt::short_lived_daemon",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "adopt::short_lived_daemon", "--ignored", "--nocapture"])
         .env("REGATTA_TEST_DATA", data.path())
         .stdin(Stdio::null())
         .spawn()
@@ -62,11 +53,7 @@ async fn vmms_outlive_the_process_that_started_them() {
     let found = discover(&data.instances()).expect("discovered");
     assert_eq!(found.len(), 1);
     assert_eq!((&found[0].identity, found[0].dir.id()), (&identity, "a"));
-    let recorded = data
-        .host
-        .adopt(&found[0].dir, Some(&identity))
-        .await
-        .expect("asked");
+    let recorded = data.host.adopt(&found[0].dir, Some(&identity)).await.expect("asked");
     let Adopted { vmm, state } = adopted(recorded);
     assert_eq!(state, AdoptedState::Known(VmState::Running));
     assert_eq!(vmm.identity(), identity);
@@ -76,14 +63,8 @@ async fn vmms_outlive_the_process_that_started_them() {
     let Adopted { vmm, .. } = adopted(data.host.adopt(&found[0].dir, None).await.expect("asked"));
     assert!(vmm.cpu_time_ns().expect("alive") > 0 && vmm.rss_bytes().expect("alive") > 0);
     let stopped = vmm.stop(PATIENCE).await.expect("stopped");
-    assert_eq!(
-        (stopped.how, stopped.exit),
-        (StopHow::PowerButton, VmmExit::Unknown)
-    );
-    assert!(matches!(
-        data.host.adopt(vmm.dir(), Some(&identity)).await,
-        Ok(Adoption::Gone)
-    ));
+    assert_eq!((stopped.how, stopped.exit), (StopHow::PowerButton, VmmExit::Unknown));
+    assert!(matches!(data.host.adopt(vmm.dir(), Some(&identity)).await, Ok(Adoption::Gone)));
     assert_eq!(discover(&data.instances()).expect("discovered"), []);
 }
 
@@ -126,23 +107,13 @@ async fn a_launch_cut_short_by_the_daemons_death_is_found_and_finished() {
     let _bare = bare_vmm(&data, &spec.dir).await;
     let found = discover(&data.instances()).expect("discovered");
     assert_eq!(found.len(), 1, "found without a record");
-    let Adopted { vmm, state } = adopted(
-        data.host
-            .adopt(&spec.dir, Some(&found[0].identity))
-            .await
-            .expect("asked"),
-    );
+    let Adopted { vmm, state } =
+        adopted(data.host.adopt(&spec.dir, Some(&found[0].identity)).await.expect("asked"));
     assert_eq!(state, AdoptedState::Known(VmState::NotCreated));
 
-    data.host
-        .finish_launch(&vmm, &spec)
-        .await
-        .expect("finished");
+    data.host.finish_launch(&vmm, &spec).await.expect("finished");
     assert_eq!(vmm.info().await.expect("info"), VmState::Running);
-    data.host
-        .finish_launch(&vmm, &spec)
-        .await
-        .expect("finishing twice changes nothing");
+    data.host.finish_launch(&vmm, &spec).await.expect("finishing twice changes nothing");
     vmm.stop(Duration::ZERO).await.expect("stopped");
 }
 
@@ -152,37 +123,17 @@ async fn a_half_made_vm_is_cleared_and_made_again() {
     let spec = data.spec("a");
     let _bare = bare_vmm(&data, &spec.dir).await;
     let socket = spec.dir.api_socket();
-    assert_eq!(
-        raw_put(
-            &socket,
-            "vm.create",
-            r#"{"payload":{"kernel":"/no/such/kernel"}}"#
-        ),
-        204
-    );
+    assert_eq!(raw_put(&socket, "vm.create", r#"{"payload":{"kernel":"/no/such/kernel"}}"#), 204);
     assert_eq!(raw_put(&socket, "vm.boot", ""), 500);
     let Adopted { vmm, state } = adopted(data.host.adopt(&spec.dir, None).await.expect("asked"));
     assert_eq!(state, AdoptedState::Known(VmState::HalfMade));
-    data.host
-        .finish_launch(&vmm, &spec)
-        .await
-        .expect("finished");
+    data.host.finish_launch(&vmm, &spec).await.expect("finished");
     assert_eq!(vmm.info().await.expect("info"), VmState::Running);
 
     // Described but otherwise than wanted: also made again.
     assert_eq!(raw_put(&socket, "vm.delete", ""), 204);
-    assert_eq!(
-        raw_put(
-            &socket,
-            "vm.create",
-            r#"{"payload":{"kernel":"/no/such/kernel"}}"#
-        ),
-        204
-    );
-    data.host
-        .finish_launch(&vmm, &spec)
-        .await
-        .expect("finished");
+    assert_eq!(raw_put(&socket, "vm.create", r#"{"payload":{"kernel":"/no/such/kernel"}}"#), 204);
+    data.host.finish_launch(&vmm, &spec).await.expect("finished");
     assert_eq!(vmm.info().await.expect("info"), VmState::Running);
     vmm.stop(Duration::ZERO).await.expect("stopped");
 }
@@ -195,8 +146,7 @@ async fn a_vmm_that_does_not_answer_is_alive() {
     let dir = vmm.dir().clone();
     assert_eq!(vmm.detach(), identity);
     signal(identity.pid, Signal::STOP);
-    let Adopted { vmm, state } =
-        adopted(data.host.adopt(&dir, Some(&identity)).await.expect("asked"));
+    let Adopted { vmm, state } = adopted(data.host.adopt(&dir, Some(&identity)).await.expect("asked"));
     assert_eq!(state, AdoptedState::Unresponsive);
     assert_eq!(vmm.exit_status(), None);
     signal(identity.pid, Signal::CONT);
@@ -204,13 +154,9 @@ async fn a_vmm_that_does_not_answer_is_alive() {
 
     // Without its socket it cannot be asked, but it is still ours and can be stopped.
     std::fs::remove_file(dir.api_socket()).expect("remove");
-    let Adopted { vmm, state } =
-        adopted(data.host.adopt(&dir, Some(&identity)).await.expect("asked"));
+    let Adopted { vmm, state } = adopted(data.host.adopt(&dir, Some(&identity)).await.expect("asked"));
     assert_eq!(state, AdoptedState::Unreachable);
-    assert_eq!(
-        vmm.stop(Duration::ZERO).await.expect("stopped").how,
-        StopHow::Terminated
-    );
+    assert_eq!(vmm.stop(Duration::ZERO).await.expect("stopped").how, StopHow::Terminated);
 }
 
 #[tokio::test]
@@ -220,15 +166,9 @@ async fn strangers_are_left_alone() {
     let identity = vmm.identity();
 
     // The same process id with another start: ours is gone, whoever has the id now.
-    let older = VmmIdentity {
-        start_time_ticks: identity.start_time_ticks - 1,
-        ..identity.clone()
-    };
+    let older = VmmIdentity { start_time_ticks: identity.start_time_ticks - 1, ..identity.clone() };
     let free = data.instance("b");
-    assert!(matches!(
-        data.host.adopt(&free, Some(&older)).await,
-        Ok(Adoption::Gone)
-    ));
+    assert!(matches!(data.host.adopt(&free, Some(&older)).await, Ok(Adoption::Gone)));
     match data.host.adopt(vmm.dir(), Some(&older)).await {
         Ok(Adoption::Stranger { pid, .. }) => assert_eq!(pid, identity.pid),
         other => panic!("{other:?}"),

@@ -2,5 +2,6 @@
 
 mod adopt;
 mod launch;
+mod scarce;
 mod stop;
 mod support;

@@ -12,15 +12,9 @@ async fn a_guest_that_reacts_to_its_power_button_ends_the_process() {
     let data = Data::new();
     let vmm = data.host.launch(&data.spec("a")).await.expect("launched");
     let stopped = vmm.stop(PATIENCE).await.expect("stopped");
-    assert_eq!(
-        (stopped.how, stopped.exit),
-        (StopHow::PowerButton, VmmExit::Code(0))
-    );
+    assert_eq!((stopped.how, stopped.exit), (StopHow::PowerButton, VmmExit::Code(0)));
     assert!(!vmm.dir().path().exists());
-    let again = vmm
-        .stop(PATIENCE)
-        .await
-        .expect("stopping twice is no error");
+    let again = vmm.stop(PATIENCE).await.expect("stopping twice is no error");
     assert_eq!(again.how, StopHow::AlreadyGone);
 }
 
@@ -29,10 +23,7 @@ async fn a_paused_guest_is_resumed_so_that_it_can_shut_down() {
     let data = Data::new();
     let vmm = data.host.launch(&data.spec("a")).await.expect("launched");
     vmm.pause().await.expect("paused");
-    assert_eq!(
-        vmm.stop(PATIENCE).await.expect("stopped").how,
-        StopHow::PowerButton
-    );
+    assert_eq!(vmm.stop(PATIENCE).await.expect("stopped").how, StopHow::PowerButton);
 }
 
 #[tokio::test]
@@ -40,10 +31,7 @@ async fn without_grace_the_vmm_ends_at_once() {
     let data = Data::new();
     let vmm = data.host.launch(&data.spec("a")).await.expect("launched");
     let stopped = vmm.stop(Duration::ZERO).await.expect("stopped");
-    assert_eq!(
-        (stopped.how, stopped.exit),
-        (StopHow::Terminated, VmmExit::Code(0))
-    );
+    assert_eq!((stopped.how, stopped.exit), (StopHow::Terminated, VmmExit::Code(0)));
     assert_eq!(data.running(), Vec::<i32>::new());
 }
 
@@ -53,10 +41,7 @@ async fn a_vmm_that_hangs_is_killed() {
     let vmm = data.host.launch(&data.spec("a")).await.expect("launched");
     signal(vmm.identity().pid, Signal::STOP);
     let stopped = vmm.stop(Duration::from_millis(100)).await.expect("stopped");
-    assert_eq!(
-        (stopped.how, stopped.exit),
-        (StopHow::Killed, VmmExit::Signal(9))
-    );
+    assert_eq!((stopped.how, stopped.exit), (StopHow::Killed, VmmExit::Signal(9)));
     assert!(!vmm.dir().path().exists());
 }
 

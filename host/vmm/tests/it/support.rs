@@ -1,12 +1,11 @@
 //! A data directory with everything a launch needs, and waiting on conditions.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, InstanceDir, LaunchSpec, OverlayKind, RootDisk,
-    StartLimiter, VmmBinary, VmmHost, discover,
+    BinaryRequest, BootSource, FailedLogs, InstanceDir, LaunchSpec, OverlayKind, RootDisk, StartLimiter,
+    VmmBinary, VmmHost, discover,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -14,10 +13,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The VMM under test, by `REGATTA_BIN_DIR`, else beside the test programs of this build.
 pub(crate) fn vmm_binary() -> VmmBinary {
-    let path = match (
-        std::env::var_os("CLOUD_HYPERVISOR"),
-        std::env::var_os("REGATTA_BIN_DIR"),
-    ) {
+    let path = match (std::env::var_os("CLOUD_HYPERVISOR"), std::env::var_os("REGATTA_BIN_DIR")) {
         (Some(path), _) => PathBuf::from(path),
         (None, Some(dir)) => PathBuf::from(dir).join("regatta-chsim"),
         (None, None) => {
@@ -26,14 +22,8 @@ pub(crate) fn vmm_binary() -> VmmBinary {
             target.join("regatta-chsim")
         }
     };
-    assert!(
-        path.exists(),
-        "{} is missing: build it first (cargo build -p regatta-chsim)",
-        path.display()
-    );
-    VmmBinary::resolve(&BinaryRequest::Path(path))
-        .expect("a usable VMM")
-        .0
+    assert!(path.exists(), "{} is missing: build it first (cargo build -p regatta-chsim)", path.display());
+    VmmBinary::resolve(&BinaryRequest::Path(path)).expect("a usable VMM").0
 }
 
 pub(crate) struct Data {
@@ -57,13 +47,9 @@ impl Data {
     pub(crate) fn scripted(body: &str) -> Self {
         let data = tempfile::tempdir().expect("temp dir");
         let path = data.path().join("vmm.sh");
-        let script =
-            format!("#!/bin/sh\n[ \"$1\" = --version ] && echo fake v53.0 && exit\n{body}\n");
-        std::fs::write(&path, script).expect("script");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("chmod");
-        let binary = VmmBinary::resolve(&BinaryRequest::Path(path))
-            .expect("script runs")
-            .0;
+        let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && echo fake v53.0 && exit\n{body}\n");
+        write_program(&path, &script);
+        let binary = VmmBinary::resolve(&BinaryRequest::Path(path)).expect("script runs").0;
         let host = host(binary, data.path());
         std::fs::write(data.path().join("kernel"), kernel()).expect("kernel");
         Self { dir: data, host }
@@ -93,11 +79,7 @@ impl Data {
         }
         let store = regatta_vmm::ImageStore::open(&self.path().join("images")).expect("store");
         let image = store.import(&source, None).await.expect("imported");
-        RootDisk {
-            image,
-            overlay,
-            size_bytes: None,
-        }
+        RootDisk { image, overlay, size_bytes: None }
     }
 
     /// Process ids of the VMMs that run for instances in this data directory.
@@ -126,13 +108,22 @@ impl Drop for Data {
     }
 }
 
+/// Writes an executable file by way of another process: if this one had it open for writing while another thread starts a process, it
+/// could not be run for a moment (ETXTBSY).
+fn write_program(path: &Path, text: &str) {
+    use std::io::Write;
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("shell");
+    shell.stdin.take().expect("stdin").write_all(text.as_bytes()).expect("write");
+    assert!(shell.wait().expect("shell").success());
+}
+
 fn host(binary: VmmBinary, data: &Path) -> VmmHost {
-    VmmHost::new(
-        binary,
-        None,
-        FailedLogs::new(&data.join("failed"), 5),
-        StartLimiter::default(),
-    )
+    VmmHost::new(binary, None, FailedLogs::new(&data.join("failed"), 5), StartLimiter::default())
 }
 
 pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {
@@ -185,20 +176,9 @@ pub(crate) fn raw_put(socket: &Path, call: &str, body: &str) -> u16 {
     use std::io::{Read, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("time-out");
-    let length = if body.is_empty() {
-        String::new()
-    } else {
-        format!("Content-Length: {}\r\n", body.len())
-    };
-    write!(
-        stream,
-        "PUT /api/v1/{call} HTTP/1.1\r\nHost: x\r\n{length}\r\n{body}"
-    )
-    .expect("write");
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    write!(stream, "PUT /api/v1/{call} HTTP/1.1\r\nHost: x\r\n{length}\r\n{body}").expect("write");
     let mut head = [0; 12];
     stream.read_exact(&mut head).expect("read");
-    std::str::from_utf8(&head[9..])
-        .expect("utf-8")
-        .parse()
-        .expect("status")
+    std::str::from_utf8(&head[9..]).expect("utf-8").parse().expect("status")
 }

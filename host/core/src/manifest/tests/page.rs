@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::super::fields::MANIFEST;
 use super::super::formats::list;
-use super::super::schema::{Field, Kind, MANIFEST, Object, Presence};
+use super::super::schema::{Field, Kind, Object, Presence};
 use super::units::{format_duration_ms, format_size_bytes};
 
 /// Markdown: a section per mapping, outer ones first; mappings that are the same

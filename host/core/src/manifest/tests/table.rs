@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
-use super::super::schema::{Kind, MANIFEST, Object, Presence};
+use super::super::fields::MANIFEST;
+use super::super::schema::{Exclusive, Kind, Object, Presence};
 use super::super::section::default_value;
 use super::*;
 
@@ -110,6 +111,22 @@ fn every_field_of_the_table_is_exported() {
             .extend(field_paths().into_iter().filter(|path| replace(&mut json.clone(), path, Json::Null)));
     }
     assert_eq!(exported, field_paths().into_iter().collect());
+}
+
+/// What the table says of fields that exclude each other, the reader does.
+#[test]
+fn exclusive_fields_exclude_each_other() {
+    let both = |section: &str, name: &str, value: Json| {
+        let mut manifest = full_manifest();
+        manifest[section][name] = value;
+        read(&manifest.to_string()).expect_err("both fields").problems.len()
+    };
+    let section =
+        |name: &str| MANIFEST.field(name).and_then(|field| field.kind.object()).map(|o| o.exclusive);
+    assert_eq!(section("image"), Some(Exclusive::ExactlyOne(&["kernel", "firmware"])));
+    assert_eq!(both("image", "firmware", json!("f")), 1);
+    assert_eq!(section("health"), Some(Exclusive::AtMostOne(&["http", "tcp"])));
+    assert_eq!(both("health", "tcp", json!(true)), 1);
 }
 
 #[test]

@@ -1,0 +1,280 @@
+//! A module that has become a policy.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use regatta_core::manifest::PolicyLimits;
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+
+use crate::bindings::PolicyPre;
+use crate::bindings::regatta::policy::types;
+use crate::call::Session;
+use crate::contract::{self, CONTRACT_VERSION};
+use crate::engine::Engine;
+use crate::error::{LoadError, ParamsError, ParamsProblem};
+use crate::guest::{Guest, MetricWish};
+use crate::text::capped;
+
+/// No module may be larger.
+pub const MAX_MODULE_BYTES: usize = 32 << 20;
+
+const MAX_METRICS: usize = 64;
+const MAX_NAME_BYTES: usize = 64;
+const MAX_TEXT_BYTES: usize = 1024;
+const MAX_SCHEMA_BYTES: usize = 256 << 10;
+const MAX_WINDOW_MS: u64 = 31 * 24 * 3_600_000;
+const MAX_PROBLEMS: usize = 100;
+/// `describe` and `validate` run off the tick loop: they may take longer than a
+/// decision, but not for ever.
+const SETUP_DEADLINE_MS: u64 = 2_000;
+
+/// What a policy says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyManifest {
+    /// Lower-case letters, digits and `-`, at most 64 bytes.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// One sentence.
+    pub description: String,
+    /// JSON schema of its parameters.
+    pub params_schema: serde_json::Value,
+    /// The metrics it wants, as it wrote them: names, or JSON pointers to the
+    /// parameters that hold them. See [`CompiledPolicy::wishes`].
+    pub metrics: Vec<MetricWish>,
+    /// Version of the shape of its state.
+    pub state_version: u32,
+}
+
+/// A policy, ready to run.
+pub struct CompiledPolicy {
+    pub(crate) engine: Engine,
+    pub(crate) pre: PolicyPre<Guest>,
+    digest: String,
+    size_bytes: usize,
+    manifest: PolicyManifest,
+    compile_time: Duration,
+}
+
+impl std::fmt::Debug for CompiledPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CompiledPolicy")
+            .field("name", &self.manifest.name)
+            .field("version", &self.manifest.version)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Makes a policy of a module: checks it against the contract, compiles it and
+    /// lets it describe itself. Takes from milliseconds to seconds: not for the tick
+    /// loop. A module that is in use already is not compiled again.
+    ///
+    /// # Errors
+    /// When it is no policy; nothing of it has run then, except `describe`.
+    pub fn load(&self, bytes: &[u8]) -> Result<Arc<CompiledPolicy>, LoadError> {
+        if bytes.len() > MAX_MODULE_BYTES {
+            return Err(LoadError::TooLarge { size: bytes.len(), limit: MAX_MODULE_BYTES });
+        }
+        let digest = hex(&Sha256::digest(bytes));
+        if let Some(policy) = self.cached(&digest) {
+            return Ok(policy);
+        }
+        let start = Instant::now();
+        let component = contract::component(bytes)?;
+        let component = Component::new(&self.inner.engine, &component)
+            .map_err(|error| LoadError::Compile(error.into()))?;
+        let mismatch =
+            |error: wasmtime::Error| LoadError::Contract { contract: CONTRACT_VERSION, source: error.into() };
+        let pre = self.inner.linker.instantiate_pre(&component).map_err(mismatch)?;
+        let pre = PolicyPre::new(pre).map_err(mismatch)?;
+        let compile_time = start.elapsed();
+
+        let described = Session::start(self, &pre, None, Vec::new(), &setup_limits(&PolicyLimits::default()))
+            .and_then(|mut session| session.describe());
+        let manifest = described.map_err(LoadError::Describe).and_then(manifest)?;
+        let policy = CompiledPolicy {
+            engine: self.clone(),
+            pre,
+            digest,
+            size_bytes: bytes.len(),
+            manifest,
+            compile_time,
+        };
+        let policy = Arc::new(policy);
+        self.cache_insert(&policy);
+        Ok(policy)
+    }
+}
+
+impl CompiledPolicy {
+    /// SHA-256 of the module as it was given, lower-case hex.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Size of the module as it was given, bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// How long checking and compiling took.
+    #[must_use]
+    pub fn compile_time(&self) -> Duration {
+        self.compile_time
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn manifest(&self) -> &PolicyManifest {
+        &self.manifest
+    }
+
+    /// Lets it check parameters, given as JSON text.
+    ///
+    /// # Errors
+    /// All problems that it finds, or how it failed to look.
+    pub fn validate(&self, params: &str, limits: &PolicyLimits) -> Result<(), ParamsError> {
+        let checked = Session::start(&self.engine, &self.pre, None, Vec::new(), &setup_limits(limits))
+            .and_then(|mut session| session.validate(params));
+        let problems = match checked {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(problems)) => problems,
+            Err(failure) => return Err(ParamsError::Failed(failure)),
+        };
+        let problem = |problem: types::Problem| ParamsProblem {
+            path: capped(problem.path, MAX_TEXT_BYTES),
+            message: capped(problem.message, MAX_TEXT_BYTES),
+        };
+        let mut problems: Vec<ParamsProblem> = problems.into_iter().take(MAX_PROBLEMS).map(problem).collect();
+        if problems.is_empty() {
+            let message = "the policy refuses them and does not say why".to_owned();
+            problems.push(ParamsProblem { path: String::new(), message });
+        }
+        Err(ParamsError::Problems(problems))
+    }
+
+    /// The metrics that it wants with these parameters: JSON pointers are looked up
+    /// in them; a parameter that is not there, or names nothing, asks for nothing.
+    /// In the order of [`PolicyManifest::metrics`], at most 64.
+    #[must_use]
+    pub fn wishes(&self, params: &str) -> Vec<MetricWish> {
+        let wished = &self.manifest.metrics;
+        if wished.iter().all(|wish| !wish.name.starts_with('/')) {
+            return wished.clone();
+        }
+        let params: serde_json::Value = serde_json::from_str(params).unwrap_or_default();
+        let mut wishes = Vec::new();
+        for wish in wished {
+            let mut push =
+                |name: &str| wishes.push(MetricWish { name: name.to_owned(), window_ms: wish.window_ms });
+            if !wish.name.starts_with('/') {
+                push(&wish.name);
+                continue;
+            }
+            match params.pointer(&wish.name) {
+                Some(serde_json::Value::String(name)) => push(name),
+                Some(serde_json::Value::Array(names)) => {
+                    names.iter().filter_map(|name| name.as_str()).for_each(push)
+                }
+                _ => {}
+            }
+        }
+        wishes.truncate(MAX_METRICS);
+        wishes
+    }
+}
+
+fn setup_limits(limits: &PolicyLimits) -> PolicyLimits {
+    let generous = PolicyLimits::default();
+    PolicyLimits {
+        fuel: limits.fuel.max(generous.fuel),
+        deadline_ms: limits.deadline_ms.max(SETUP_DEADLINE_MS),
+        output_bytes: limits.output_bytes.max(generous.output_bytes),
+        ..*limits
+    }
+}
+
+fn manifest(manifest: types::Manifest) -> Result<PolicyManifest, LoadError> {
+    let mut problems = Vec::new();
+    let mut require = |ok: bool, problem: String| {
+        if !ok {
+            problems.push(problem);
+        }
+    };
+    let named = |name: &str| {
+        let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(valid)
+    };
+    let shown = |text: &str| capped(text.to_owned(), 80);
+    require(
+        named(&manifest.name),
+        format!(
+            "its name {:?} is not 1 to {MAX_NAME_BYTES} lower-case letters, digits and `-`",
+            shown(&manifest.name)
+        ),
+    );
+    require(
+        !manifest.version.is_empty() && manifest.version.len() <= MAX_NAME_BYTES,
+        format!("its version {:?} is not 1 to {MAX_NAME_BYTES} bytes long", shown(&manifest.version)),
+    );
+    require(
+        manifest.description.len() <= MAX_TEXT_BYTES,
+        format!("its description is longer than {MAX_TEXT_BYTES} bytes"),
+    );
+    require(
+        manifest.params_schema.len() <= MAX_SCHEMA_BYTES,
+        format!("the schema of its parameters is longer than {MAX_SCHEMA_BYTES} bytes"),
+    );
+    let schema = serde_json::from_str::<serde_json::Value>(&manifest.params_schema);
+    match &schema {
+        Ok(schema) => require(
+            schema.is_object() || schema.is_boolean(),
+            "the schema of its parameters is neither an object nor a boolean".to_owned(),
+        ),
+        Err(error) => require(false, format!("the schema of its parameters is not JSON: {error}")),
+    }
+    require(
+        manifest.metrics.len() <= MAX_METRICS,
+        format!("it wants {} metrics, more than {MAX_METRICS}", manifest.metrics.len()),
+    );
+    for metric in manifest.metrics.iter().take(MAX_METRICS) {
+        require(
+            !metric.name.is_empty() && metric.name.len() <= 256,
+            format!("it wants a metric named {:?}", shown(&metric.name)),
+        );
+        require(
+            metric.window_ms <= MAX_WINDOW_MS,
+            format!(
+                "it wants a window of {} ms of {:?}, more than 31 days",
+                metric.window_ms,
+                shown(&metric.name)
+            ),
+        );
+    }
+    if !problems.is_empty() {
+        return Err(LoadError::BadManifest(problems));
+    }
+    let wish = |metric: types::MetricRequest| MetricWish { name: metric.name, window_ms: metric.window_ms };
+    Ok(PolicyManifest {
+        name: manifest.name,
+        version: manifest.version,
+        description: manifest.description,
+        params_schema: schema.unwrap_or_default(),
+        metrics: manifest.metrics.into_iter().map(wish).collect(),
+        state_version: manifest.state_version,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,198 @@
+//! One wasmtime engine for all policies of a host.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::bindings::Policy;
+use crate::compiled::CompiledPolicy;
+use crate::error::EngineError;
+use crate::guest::Guest;
+
+/// Length of an epoch: how exactly a wall-clock deadline is kept.
+pub(crate) const EPOCH_MS: u64 = 10;
+
+/// Calls that run at once; more wait. Each takes slots of the pool.
+const CALLS_AT_ONCE: u32 = 16;
+/// A component made of one core module has a few small ones beside it; a large
+/// runtime (Python) has more than 20.
+const CORE_INSTANCES_PER_CALL: u32 = 40;
+const MEMORIES_PER_CALL: u32 = 4;
+/// No memory limit of a policy goes past this.
+pub(crate) const MAX_MEMORY_BYTES: u64 = 1 << 30;
+/// Stack of a guest; it runs on the stack of the calling thread.
+const STACK_BYTES: usize = 512 << 10;
+
+/// How an [`Engine`] is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineOptions {
+    /// Reserve the memory of all instances at once, which makes fresh instances
+    /// cheap but takes some 300 GiB of *address space* (no memory). Where it is
+    /// not to be had, the engine falls back to memory on demand by itself.
+    pub pooling: bool,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { pooling: true }
+    }
+}
+
+/// Compiles and runs policies. Cheap to clone; all clones are one engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) engine: wasmtime::Engine,
+    pub(crate) linker: Linker<Guest>,
+    pooling: bool,
+    compiled: Mutex<HashMap<String, Weak<CompiledPolicy>>>,
+    gate: Gate,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("pooling", &self.inner.pooling).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts an engine and the thread that keeps its deadlines; the thread ends
+    /// soon after the last clone and the last policy compiled by it are gone.
+    ///
+    /// # Errors
+    /// When wasmtime cannot run on this machine, or the thread cannot be started.
+    pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        let (engine, pooling) = match options.pooling {
+            true => match wasmtime::Engine::new(&config(true)) {
+                Ok(engine) => (engine, true),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::warn!(
+                        error,
+                        "no address space for a pool of policy instances; going on without"
+                    );
+                    (wasmtime::Engine::new(&config(false)).map_err(EngineError::wasmtime)?, false)
+                }
+            },
+            false => (wasmtime::Engine::new(&config(false)).map_err(EngineError::wasmtime)?, false),
+        };
+        let mut linker = Linker::new(&engine);
+        Policy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest).map_err(EngineError::wasmtime)?;
+        let weak = engine.weak();
+        thread::Builder::new()
+            .name("policy-epoch".to_owned())
+            .spawn(move || {
+                loop {
+                    thread::sleep(Duration::from_millis(EPOCH_MS));
+                    let Some(engine) = weak.upgrade() else { return };
+                    engine.increment_epoch();
+                }
+            })
+            .map_err(EngineError::Thread)?;
+        let compiled = Mutex::new(HashMap::new());
+        Ok(Self {
+            inner: Arc::new(Inner { engine, linker, pooling, compiled, gate: Gate::new(CALLS_AT_ONCE) }),
+        })
+    }
+
+    /// Whether instances come from a pool.
+    #[must_use]
+    pub fn pooling(&self) -> bool {
+        self.inner.pooling
+    }
+
+    pub(crate) fn cached(&self, digest: &str) -> Option<Arc<CompiledPolicy>> {
+        self.cache().get(digest)?.upgrade()
+    }
+
+    pub(crate) fn cache_insert(&self, policy: &Arc<CompiledPolicy>) {
+        let mut cache = self.cache();
+        cache.retain(|_, policy| policy.strong_count() > 0);
+        cache.insert(policy.digest().to_owned(), Arc::downgrade(policy));
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<CompiledPolicy>>> {
+        self.inner.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for one of the calls that may run at once.
+    pub(crate) fn enter(&self) -> Permit<'_> {
+        self.inner.gate.enter()
+    }
+}
+
+fn config(pooling: bool) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        // Deterministic: the same bytes in give the same bytes out, on every machine.
+        .consume_fuel(true)
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        // The safety net for time spent where fuel does not count.
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK_BYTES)
+        // Calls are synchronous; this halves the cost of one.
+        .concurrency_support(false)
+        .memory_init_cow(true)
+        .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
+    if pooling {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(CALLS_AT_ONCE)
+            .total_core_instances(CALLS_AT_ONCE * CORE_INSTANCES_PER_CALL)
+            .max_core_instances_per_component(CORE_INSTANCES_PER_CALL)
+            .total_memories(CALLS_AT_ONCE * MEMORIES_PER_CALL)
+            .max_memories_per_component(MEMORIES_PER_CALL)
+            .total_tables(CALLS_AT_ONCE * CORE_INSTANCES_PER_CALL)
+            .max_memory_size(usize::try_from(MAX_MEMORY_BYTES).unwrap_or(usize::MAX))
+            // What a small guest touches is zeroed by hand instead of by the kernel.
+            .linear_memory_keep_resident(256 << 10)
+            .table_keep_resident(16 << 10);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    } else {
+        config
+            .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+            .memory_reservation(0)
+            .memory_reservation_for_growth(1 << 20)
+            .memory_guard_size(64 << 10);
+    }
+    config
+}
+
+/// Lets a limited number through at once.
+struct Gate {
+    free: Mutex<u32>,
+    freed: Condvar,
+}
+
+impl Gate {
+    fn new(free: u32) -> Self {
+        Self { free: Mutex::new(free), freed: Condvar::new() }
+    }
+
+    fn enter(&self) -> Permit<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Permit { gate: self }
+    }
+}
+
+/// One call in progress.
+pub(crate) struct Permit<'a> {
+    gate: &'a Gate,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.gate.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.gate.freed.notify_one();
+    }
+}

@@ -1,0 +1,149 @@
+//! What can go wrong before a policy runs.
+
+use std::fmt;
+
+use regatta_core::decision::PolicyFailure;
+use thiserror::Error;
+
+/// A cause that a library gave as it pleased.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// The engine cannot be started.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// wasmtime refuses this machine.
+    #[error("cannot start the WebAssembly engine")]
+    Wasmtime(#[source] Cause),
+    /// The thread that keeps deadlines cannot be started.
+    #[error("cannot start the thread that keeps deadlines")]
+    Thread(#[source] std::io::Error),
+}
+
+impl EngineError {
+    pub(crate) fn wasmtime(error: wasmtime::Error) -> Self {
+        Self::Wasmtime(error.into())
+    }
+}
+
+/// A module that cannot become a policy.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// Larger than any policy should be.
+    #[error("the module has {size} bytes, more than the {limit} that are allowed")]
+    TooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Not WebAssembly, or broken.
+    #[error("not a valid WebAssembly module or component")]
+    Malformed(#[source] Cause),
+    /// Written against another version of the contract.
+    #[error("the module speaks version {found} of the policy contract; this host speaks {supported}")]
+    ContractVersion {
+        /// What its custom section `regatta-contract` says.
+        found: String,
+        /// What this host speaks.
+        supported: &'static str,
+    },
+    /// It wants from outside what no policy gets.
+    #[error(
+        "the module imports what a policy may not have: {}; a policy may import only regatta:policy/observe and \
+         regatta:policy/log (build for wasm32-unknown-unknown, or stub WASI out)",
+        list(.imports)
+    )]
+    Imports {
+        /// Each import outside the contract, as `module name` or `interface function`.
+        imports: Vec<String>,
+    },
+    /// It lacks what every policy has.
+    #[error("the module does not export what a policy must: {} (see sdk/wit)", list(.missing))]
+    Exports {
+        /// Each missing export.
+        missing: Vec<String>,
+    },
+    /// A core module that does not say what its functions mean.
+    #[error(
+        "the module is a core module without a component-type section; build it with the SDK or wit-bindgen, or \
+         turn it into a component"
+    )]
+    NoComponentType,
+    /// A core module that does not fit what it says of itself.
+    #[error("cannot turn the core module into a component")]
+    Componentize(#[source] Cause),
+    /// Cranelift refuses it.
+    #[error("cannot compile the module")]
+    Compile(#[source] Cause),
+    /// An import or export has another type than the contract's.
+    #[error("the module does not fit the policy contract {contract}")]
+    Contract {
+        /// The version that this host speaks.
+        contract: &'static str,
+        /// What does not fit.
+        source: Cause,
+    },
+    /// `describe` gave no answer.
+    #[error("the policy cannot describe itself: {}: {}", .0.kind.as_str(), .0.message)]
+    Describe(PolicyFailure),
+    /// `describe` answered nonsense.
+    #[error("the policy describes itself wrongly: {}", list(.0))]
+    BadManifest(Vec<String>),
+}
+
+/// Parameters that a policy does not accept.
+#[derive(Debug, Error)]
+pub enum ParamsError {
+    /// It says what is wrong with them.
+    #[error("{}", problems(.0))]
+    Problems(Vec<ParamsProblem>),
+    /// `validate` gave no answer.
+    #[error("the policy cannot check its parameters: {}: {}", .0.kind.as_str(), .0.message)]
+    Failed(PolicyFailure),
+}
+
+/// One problem of parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamsProblem {
+    /// JSON pointer into the parameters; empty for all of them.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for ParamsProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
+    }
+}
+
+/// A policy that cannot be made ready for a swap.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    /// It cannot be loaded.
+    #[error("cannot load the policy")]
+    Load(#[from] LoadError),
+    /// It refuses its parameters.
+    #[error("the policy does not accept its parameters")]
+    Params(#[from] ParamsError),
+    /// It failed on recorded history.
+    #[error("the policy failed on the recorded tick {tick}: {}: {}", .failure.kind.as_str(), .failure.message)]
+    DryRun {
+        /// Number of that tick.
+        tick: u64,
+        /// How it failed.
+        failure: PolicyFailure,
+    },
+}
+
+fn list(items: &[String]) -> String {
+    items.join(", ")
+}
+
+fn problems(problems: &[ParamsProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

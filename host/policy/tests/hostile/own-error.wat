@@ -1,0 +1,4 @@
+;; err("again")
+(func $answer
+  (i32.store8 (i32.const 256) (i32.const 1))
+  (call $string (i32.const 264) (i32.const 1088) (i32.const 5)))

@@ -1,0 +1,120 @@
+//! Modules, observations and an engine to run them with.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use regatta_core::instance_state::InstanceState;
+use regatta_core::manifest::PolicyLimits;
+use regatta_core::metric::MetricValue;
+use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
+use regatta_policy_host::{Engine, EngineOptions};
+
+pub(crate) const TARGET_TRACKING: &str = r#"{"metric": "utilization", "target": 0.5}"#;
+
+pub(crate) fn engine() -> Engine {
+    static ENGINE: LazyLock<Engine> =
+        LazyLock::new(|| Engine::new(EngineOptions::default()).expect("an engine starts"));
+    ENGINE.clone()
+}
+
+/// Limits that no slow machine reaches by accident: what a test is after, it lowers.
+pub(crate) fn limits() -> PolicyLimits {
+    PolicyLimits { deadline_ms: 60_000, ..PolicyLimits::default() }
+}
+
+/// The built-in policy of that name.
+pub(crate) fn built_in(name: &str) -> Vec<u8> {
+    let folder = std::env::var_os("REGATTA_POLICIES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policies"),
+        PathBuf::from,
+    );
+    let path = folder.join(name).with_extension("wasm");
+    std::fs::read(&path).unwrap_or_else(|error| {
+        panic!("cannot read {}: {error}; build the policies with `cargo xtask policies`", path.display())
+    })
+}
+
+/// The names of all fixtures in `tests/hostile`.
+pub(crate) fn hostile_names() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
+    let files = std::fs::read_dir(folder).expect("the folder of the fixtures can be read");
+    let mut names: Vec<String> = files
+        .map(|file| file.expect("a folder entry can be read").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wat"))
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    names
+}
+
+/// The module of a fixture: its own functions, the rest from the prelude, and the
+/// component type of the contract.
+pub(crate) fn hostile(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
+    let read = |file: String| std::fs::read_to_string(folder.join(file)).expect("the fixture can be read");
+    let (fixture, prelude) = (read(format!("{name}.wat")), read("prelude.txt".to_owned()));
+    let mut module = format!("(module\n{fixture}\n");
+    for part in prelude.split(";;; ").skip(1) {
+        let (title, text) = part.split_once('\n').expect("a part of the prelude has a title");
+        let own = match title {
+            "memory" => fixture.contains("(memory "),
+            "data" | "next" | "string" => false,
+            function => fixture.contains(&format!("(func ${function} ")),
+        };
+        if !own {
+            module.push_str(text);
+        }
+    }
+    module.push(')');
+    embed(&module)
+}
+
+/// A core module, from text, with the component type of the contract.
+pub(crate) fn embed(module: &str) -> Vec<u8> {
+    let mut bytes = wat::parse_str(module).unwrap_or_else(|error| panic!("{error}\n{module}"));
+    let mut resolve = wit_parser::Resolve::default();
+    let wit = include_str!("../../../../sdk/wit/v0.1.0/policy.wit");
+    let package = resolve.push_str("policy.wit", wit).expect("the contract is valid WIT");
+    let world = resolve.select_world(&[package], Some("policy")).expect("the contract has the world");
+    let encoding = wit_component::StringEncoding::UTF8;
+    wit_component::embed_component_metadata(&mut bytes, &resolve, world, encoding)
+        .expect("the component type can be embedded");
+    bytes
+}
+
+/// A set of `in_service` instances (ids from 1), all at `utilization`.
+pub(crate) fn observation(in_service: u32, utilization: f64) -> Arc<Observation> {
+    Arc::new(observation_of(in_service, &vec![utilization; usize::try_from(in_service).expect("it fits")]))
+}
+
+pub(crate) fn observation_of(in_service: u32, utilization: &[f64]) -> Observation {
+    let mut instances = InstanceTable::default();
+    for id in 1..=in_service {
+        instances.push(InstanceRow {
+            id,
+            state: InstanceState::InService,
+            state_since_ms: 1_000,
+            created_ms: 500,
+            generation: 1,
+            protected: false,
+        });
+    }
+    Observation {
+        set: "web".to_owned(),
+        tick: 7,
+        now_ms: 1_000_000,
+        generation: 1,
+        min: 1,
+        max: 1_000,
+        desired: in_service,
+        instances,
+        metrics: vec![MetricObservation {
+            name: "utilization".to_owned(),
+            scope: MetricScope::Instance,
+            values: utilization.iter().map(|&value| MetricValue::Fresh(value)).collect(),
+            window: Vec::new(),
+        }],
+        last: None,
+        schedule: Vec::new(),
+    }
+}

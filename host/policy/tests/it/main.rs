@@ -1,0 +1,10 @@
+//! Policies in the sandbox, as the daemon runs them.
+//!
+//! The built-in policies must have been built first (`cargo xtask policies`); the
+//! fixtures of `tests/hostile` are put together here.
+
+mod fixtures;
+mod hostile;
+mod parity;
+mod sandbox;
+mod swap;
