@@ -75,7 +75,7 @@ pub use bindings::regatta::policy::types::{
 };
 pub use columns::{Instance, Reading};
 pub use outcome::Outcome;
-pub use policy::{Describe, Policy, Problems};
+pub use policy::{Describe, Policy, Problems, schema_of};
 pub use reason::short;
 pub use tick::{Tick, TickData};
 
@@ -112,10 +112,11 @@ macro_rules! export {
                     tick: $crate::TickData,
                     params: $crate::__private::String,
                     state: $crate::__private::Vec<u8>,
-                ) -> $crate::__private::Result<$crate::__private::WitOutcome, $crate::__private::String> {
+                ) -> $crate::__private::Result<$crate::__private::WitOutcome, $crate::__private::String>
+                {
                     $crate::__private::decide::<$policy>(tick, &params, &state)
                 }
-            }
+    }
             $crate::bindings::__export_world!(Component with_types_in $crate::bindings);
         };
     };

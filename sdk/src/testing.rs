@@ -7,8 +7,8 @@ use crate::bindings::regatta::policy::types::{Manifest, Outcome as WitOutcome};
 use crate::log::Level;
 use crate::tick::Source;
 use crate::{
-    Aggregate, Counts, Freshness, Instance, InstanceState, InstanceTable, LastDecision, MetricColumn, MetricRequest,
-    MetricValue, MetricWindow, Outcome, Policy, Problem, StaleValue, Tick, TickData, run,
+    Aggregate, Counts, Freshness, Instance, InstanceState, InstanceTable, LastDecision, MetricColumn,
+    MetricRequest, MetricValue, MetricWindow, Outcome, Policy, Problem, StaleValue, Tick, TickData, run,
 };
 
 thread_local! {
@@ -136,8 +136,14 @@ impl TestTick {
             let now_ms = self.data.now_ms;
             let id = self.table.id.last().map_or(1, |last| last + 1);
             let generation = self.data.generation;
-            let row =
-                Instance { id, state, state_since_ms: now_ms, created_ms: now_ms, generation, protected: false };
+            let row = Instance {
+                id,
+                state,
+                state_since_ms: now_ms,
+                created_ms: now_ms,
+                generation,
+                protected: false,
+            };
             self = self.instance(row);
         }
         self

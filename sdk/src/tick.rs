@@ -78,6 +78,9 @@ impl Counts {
     /// Instances that are on their way into service.
     #[must_use]
     pub fn warming(&self) -> u32 {
-        self.pending.saturating_add(self.creating).saturating_add(self.booting).saturating_add(self.initializing)
+        self.pending
+            .saturating_add(self.creating)
+            .saturating_add(self.booting)
+            .saturating_add(self.initializing)
     }
 }

@@ -16,7 +16,9 @@ impl MetricValue {
     #[must_use]
     pub fn within_ms(self, max_age_ms: u64) -> Option<f64> {
         match self {
-            Self::Stale(StaleValue { value, age_ms }) if age_ms <= max_age_ms && value.is_finite() => Some(value),
+            Self::Stale(StaleValue { value, age_ms }) if age_ms <= max_age_ms && value.is_finite() => {
+                Some(value)
+            }
             Self::Fresh(_) | Self::Stale(_) | Self::Missing => self.fresh(),
         }
     }

@@ -135,12 +135,20 @@ impl<'a> Session<'a> {
         answer.map_err(|error| failure(&error, self.store.data(), Phase::Call))
     }
 
-    pub(crate) fn validate(&mut self, params: &str) -> Result<Result<(), Vec<types::Problem>>, PolicyFailure> {
+    pub(crate) fn validate(
+        &mut self,
+        params: &str,
+    ) -> Result<Result<(), Vec<types::Problem>>, PolicyFailure> {
         let answer = self.policy.regatta_policy_scaling().call_validate(&mut self.store, params);
         answer.map_err(|error| failure(&error, self.store.data(), Phase::Call))
     }
 
-    fn decide(&mut self, tick: &types::Tick, params: &str, state: &[u8]) -> Result<types::Outcome, PolicyFailure> {
+    fn decide(
+        &mut self,
+        tick: &types::Tick,
+        params: &str,
+        state: &[u8],
+    ) -> Result<types::Outcome, PolicyFailure> {
         let answer = self.policy.regatta_policy_scaling().call_decide(&mut self.store, tick, params, state);
         match answer {
             Ok(Ok(outcome)) => Ok(outcome),

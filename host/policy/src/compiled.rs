@@ -95,8 +95,14 @@ impl Engine {
         let described = Session::start(self, &pre, None, Vec::new(), &setup_limits(&PolicyLimits::default()))
             .and_then(|mut session| session.describe());
         let manifest = described.map_err(LoadError::Describe).and_then(manifest)?;
-        let policy =
-            CompiledPolicy { engine: self.clone(), pre, digest, size_bytes: bytes.len(), manifest, compile_time };
+        let policy = CompiledPolicy {
+            engine: self.clone(),
+            pre,
+            digest,
+            size_bytes: bytes.len(),
+            manifest,
+            compile_time,
+        };
         let policy = Arc::new(policy);
         self.cache_insert(&policy);
         Ok(policy)
@@ -164,14 +170,17 @@ impl CompiledPolicy {
         let params: serde_json::Value = serde_json::from_str(params).unwrap_or_default();
         let mut wishes = Vec::new();
         for wish in wished {
-            let mut push = |name: &str| wishes.push(MetricWish { name: name.to_owned(), window_ms: wish.window_ms });
+            let mut push =
+                |name: &str| wishes.push(MetricWish { name: name.to_owned(), window_ms: wish.window_ms });
             if !wish.name.starts_with('/') {
                 push(&wish.name);
                 continue;
             }
             match params.pointer(&wish.name) {
                 Some(serde_json::Value::String(name)) => push(name),
-                Some(serde_json::Value::Array(names)) => names.iter().filter_map(|name| name.as_str()).for_each(push),
+                Some(serde_json::Value::Array(names)) => {
+                    names.iter().filter_map(|name| name.as_str()).for_each(push)
+                }
                 _ => {}
             }
         }
@@ -240,7 +249,11 @@ fn manifest(manifest: types::Manifest) -> Result<PolicyManifest, LoadError> {
         );
         require(
             metric.window_ms <= MAX_WINDOW_MS,
-            format!("it wants a window of {} ms of {:?}, more than 31 days", metric.window_ms, shown(&metric.name)),
+            format!(
+                "it wants a window of {} ms of {:?}, more than 31 days",
+                metric.window_ms,
+                shown(&metric.name)
+            ),
         );
     }
     if !problems.is_empty() {

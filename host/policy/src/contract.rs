@@ -124,7 +124,8 @@ fn check_core(outline: &Outline) -> Result<(), LoadError> {
         outline.exports.iter().any(|export| {
             export.split_once('#').is_some_and(|(interface_name, name)| {
                 name == function
-                    && interface(interface_name).is_some_and(|(name, version)| name == "scaling" && compatible(version))
+                    && interface(interface_name)
+                        .is_some_and(|(name, version)| name == "scaling" && compatible(version))
             })
         })
     };
@@ -142,7 +143,8 @@ fn missing(exported: impl Fn(&str) -> bool) -> Result<(), LoadError> {
 
 fn check_component(bytes: &[u8]) -> Result<(), LoadError> {
     let malformed = |error: wasmparser::BinaryReaderError| LoadError::Malformed(error.into());
-    let types = Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(malformed)?;
+    let types =
+        Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(malformed)?;
     let types = types.as_ref();
     let exports_of = |id: ComponentInstanceTypeId| types[id].exports.iter();
 
@@ -160,7 +162,8 @@ fn check_component(bytes: &[u8]) -> Result<(), LoadError> {
             Payload::ComponentExportSection(section) if depth == 1 => {
                 for export in section {
                     let name = export.map_err(malformed)?.name.name;
-                    if interface(name).is_some_and(|(name, version)| name == "scaling" && compatible(version)) {
+                    if interface(name).is_some_and(|(name, version)| name == "scaling" && compatible(version))
+                    {
                         scaling = Some(name);
                     }
                 }
@@ -176,7 +179,9 @@ fn check_component(bytes: &[u8]) -> Result<(), LoadError> {
             outside.push(format!("`{name}`"));
             continue;
         };
-        let Some(ComponentEntityType::Instance(id)) = types.component_item_for_import(name).map(|item| item.ty) else {
+        let Some(ComponentEntityType::Instance(id)) =
+            types.component_item_for_import(name).map(|item| item.ty)
+        else {
             outside.push(format!("`{name}`"));
             continue;
         };
@@ -202,9 +207,14 @@ mod tests {
 
     #[test]
     fn patch_versions_fit_and_minor_versions_do_not() {
-        for (version, fits) in
-            [("0.1.0", true), ("0.1.7", true), ("0.2.0", false), ("1.1.0", false), ("0.1.0-rc1", false), ("x", false)]
-        {
+        for (version, fits) in [
+            ("0.1.0", true),
+            ("0.1.7", true),
+            ("0.2.0", false),
+            ("1.1.0", false),
+            ("0.1.0-rc1", false),
+            ("x", false),
+        ] {
             assert_eq!(compatible(version), fits, "{version}");
         }
     }
@@ -223,7 +233,9 @@ mod tests {
                 (import "regatta:policy/observe@0.1.0" "steal" (func)) (import "regatta:policy/log@0.1.0" "log" (func)))"#,
         )
         .unwrap();
-        let Err(LoadError::Imports { imports }) = component(&bytes) else { panic!("not refused for its imports") };
+        let Err(LoadError::Imports { imports }) = component(&bytes) else {
+            panic!("not refused for its imports")
+        };
         assert_eq!(
             imports,
             ["`env` `now`", "`wasi_snapshot_preview1` `fd_write`", "`regatta:policy/observe@0.1.0` `steal`"]
@@ -234,23 +246,33 @@ mod tests {
                 (import "regatta:policy/log@0.1.3" (instance (export "steal" (func)))))"#,
         )
         .unwrap();
-        let Err(LoadError::Imports { imports }) = component(&bytes) else { panic!("not refused for its imports") };
+        let Err(LoadError::Imports { imports }) = component(&bytes) else {
+            panic!("not refused for its imports")
+        };
         assert_eq!(
             imports,
-            ["`wasi:clocks/wall-clock@0.2.0`", "`regatta:policy/log@0.2.0`", "`regatta:policy/log@0.1.3` `steal`"]
+            [
+                "`wasi:clocks/wall-clock@0.2.0`",
+                "`regatta:policy/log@0.2.0`",
+                "`regatta:policy/log@0.1.3` `steal`"
+            ]
         );
     }
 
     #[test]
     fn another_contract_version_is_refused_by_its_section() {
         let bytes = wat::parse_str(r#"(module (@custom "regatta-contract" "0.2.0"))"#).unwrap();
-        assert!(matches!(component(&bytes), Err(LoadError::ContractVersion { found, .. }) if found == "0.2.0"));
+        assert!(
+            matches!(component(&bytes), Err(LoadError::ContractVersion { found, .. }) if found == "0.2.0")
+        );
     }
 
     #[test]
     fn missing_exports_are_named_at_once() {
         let bytes = wat::parse_str("(component)").unwrap();
-        let Err(LoadError::Exports { missing }) = component(&bytes) else { panic!("not refused for its exports") };
+        let Err(LoadError::Exports { missing }) = component(&bytes) else {
+            panic!("not refused for its exports")
+        };
         assert_eq!(missing.len(), 3, "{missing:?}");
         let bytes = wat::parse_str("(module)").unwrap();
         assert!(matches!(component(&bytes), Err(LoadError::NoComponentType)));

@@ -74,7 +74,10 @@ impl Engine {
                 Ok(engine) => (engine, true),
                 Err(error) => {
                     let error = format!("{error:#}");
-                    tracing::warn!(error, "no address space for a pool of policy instances; going on without");
+                    tracing::warn!(
+                        error,
+                        "no address space for a pool of policy instances; going on without"
+                    );
                     (wasmtime::Engine::new(&config(false)).map_err(EngineError::wasmtime)?, false)
                 }
             },
@@ -94,7 +97,9 @@ impl Engine {
             })
             .map_err(EngineError::Thread)?;
         let compiled = Mutex::new(HashMap::new());
-        Ok(Self { inner: Arc::new(Inner { engine, linker, pooling, compiled, gate: Gate::new(CALLS_AT_ONCE) }) })
+        Ok(Self {
+            inner: Arc::new(Inner { engine, linker, pooling, compiled, gate: Gate::new(CALLS_AT_ONCE) }),
+        })
     }
 
     /// Whether instances come from a pool.

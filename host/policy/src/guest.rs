@@ -166,7 +166,8 @@ impl observe::Host for Guest {
 
     fn metric(&mut self, name: String) -> observe::MetricColumn {
         let metric = self.observation.as_ref().and_then(|observation| observation.metric(&name));
-        let values = metric.filter(|metric| metric.scope == MetricScope::Instance).map(|metric| &metric.values);
+        let values =
+            metric.filter(|metric| metric.scope == MetricScope::Instance).map(|metric| &metric.values);
         let (value, status) = values
             .into_iter()
             .flatten()

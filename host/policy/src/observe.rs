@@ -86,7 +86,9 @@ pub(crate) fn state_of(state: InstanceState) -> types::InstanceState {
 fn value(value: MetricValue) -> types::MetricValue {
     match value {
         MetricValue::Fresh(value) => types::MetricValue::Fresh(value),
-        MetricValue::Stale { value, age_ms } => types::MetricValue::Stale(types::StaleValue { value, age_ms }),
+        MetricValue::Stale { value, age_ms } => {
+            types::MetricValue::Stale(types::StaleValue { value, age_ms })
+        }
         MetricValue::Missing => types::MetricValue::Missing,
     }
 }

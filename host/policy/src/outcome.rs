@@ -30,12 +30,17 @@ pub(crate) fn check(
     let refuse = |message: String| Err(PolicyFailure { kind: FailureKind::Output, message });
     for (what, wanted) in [("capacity", Some(outcome.capacity)), ("standby", outcome.standby)] {
         if let Some(wanted) = wanted.filter(|&wanted| wanted > MAX_CAPACITY) {
-            return refuse(format!("it wants a {what} of {wanted}; no set has more than {MAX_CAPACITY} instances"));
+            return refuse(format!(
+                "it wants a {what} of {wanted}; no set has more than {MAX_CAPACITY} instances"
+            ));
         }
     }
     let bytes = size(&outcome);
     if bytes > limits.output_bytes {
-        return refuse(format!("its outcome has {bytes} bytes, more than the {} that it may have", limits.output_bytes));
+        return refuse(format!(
+            "its outcome has {bytes} bytes, more than the {} that it may have",
+            limits.output_bytes
+        ));
     }
     // The table is ordered by id.
     let unknown = outcome.victims.iter().find(|id| observation.instances.id.binary_search(id).is_err());

@@ -244,9 +244,10 @@ impl PolicySlot {
         let (old, new) = (&self.active.activation.policy, &prepared.policy);
         let (state, origin) = match differs(old, new) {
             None => (Arc::clone(&self.active.state), StateOrigin::Carried),
-            Some(reason) if prepared.warmed_on > 0 => {
-                (prepared.warm_state.clone().into(), StateOrigin::Warmed { ticks: prepared.warmed_on, reason })
-            }
+            Some(reason) if prepared.warmed_on > 0 => (
+                prepared.warm_state.clone().into(),
+                StateOrigin::Warmed { ticks: prepared.warmed_on, reason },
+            ),
             Some(reason) => (Arc::default(), StateOrigin::Empty { reason }),
         };
         let id = self.take_id();

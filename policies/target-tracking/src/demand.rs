@@ -55,9 +55,9 @@ pub(crate) fn answer(load: Load, capacity: Capacity, params: &Params) -> Answer 
 
     if measured > in_force * (1.0 + params.tolerance) {
         let needed = whole(measured).max(desired);
-        let limit = params.max_scale_out_factor.map_or(u32::MAX, |factor| {
-            truncated(in_force * factor).max(desired.saturating_add(1))
-        });
+        let limit = params
+            .max_scale_out_factor
+            .map_or(u32::MAX, |factor| truncated(in_force * factor).max(desired.saturating_add(1)));
         let why = if limit < needed { Why::AboveCapped } else { Why::Above };
         return Answer { capacity: needed.min(limit), demand: measured, why };
     }
@@ -87,10 +87,18 @@ pub(crate) fn answer(load: Load, capacity: Capacity, params: &Params) -> Answer 
 /// Rounded up, but not because of the last bits of a sum of floats.
 fn whole(demand: f64) -> u32 {
     let nearest = demand.round();
-    if (demand - nearest).abs() <= 1e-9 * demand.max(1.0) { truncated(nearest) } else { truncated(demand.ceil()) }
+    if (demand - nearest).abs() <= 1e-9 * demand.max(1.0) {
+        truncated(nearest)
+    } else {
+        truncated(demand.ceil())
+    }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates, which is what is wanted")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it saturates, which is what is wanted"
+)]
 fn truncated(value: f64) -> u32 {
     value as u32
 }

@@ -31,7 +31,12 @@ impl Policy for TargetTracking {
     type State = ();
 
     fn describe() -> Describe {
-        Describe::new("target-tracking", env!("CARGO_PKG_VERSION"), "Keeps a metric at its target.").metric("/metric")
+        Describe::new("target-tracking", env!("CARGO_PKG_VERSION"), "Keeps a metric at its target.")
+            .metric("/metric")
+    }
+
+    fn params_schema() -> String {
+        include_str!("../params.schema.json").to_owned()
     }
 
     fn validate(params: &Params, problems: &mut Problems) {
@@ -47,7 +52,8 @@ fn decide(tick: &Tick<'_>, params: &Params) -> Outcome {
     let metric = params.metric.as_str();
     let keep = |code: &str, text: String| {
         let reason = Reason::new(code, text).with("desired", tick.desired);
-        Outcome::keep(tick).because(reason.with("in-service", tick.counts.in_service).with("warming", tick.warming()))
+        Outcome::keep(tick)
+            .because(reason.with("in-service", tick.counts.in_service).with("warming", tick.warming()))
     };
     if tick.counts.in_service == 0 {
         return keep("nothing-in-service", format!("no instance is in service, so {metric} says nothing"));
@@ -86,7 +92,9 @@ fn decide(tick: &Tick<'_>, params: &Params) -> Outcome {
         demand::Why::Within => {
             ("within-tolerance", format!("the load is within the tolerance of what {} carry", tick.desired))
         }
-        demand::Why::Coming => ("capacity-coming", format!("{metric} is {now}; the capacity for it is on its way")),
+        demand::Why::Coming => {
+            ("capacity-coming", format!("{metric} is {now}; the capacity for it is on its way"))
+        }
         demand::Why::Warming => {
             ("warming", format!("{metric} is {now}; no scale-in while {} are warming", tick.warming()))
         }

@@ -37,11 +37,7 @@ fn default_scale_in() -> bool {
 impl Params {
     pub(crate) fn check(&self, problems: &mut Problems) {
         problems.require(!self.metric.trim().is_empty(), "/metric", "must name a metric");
-        problems.require(
-            self.target.is_finite() && self.target > 0.0,
-            "/target",
-            "must be a number above 0",
-        );
+        problems.require(self.target.is_finite() && self.target > 0.0, "/target", "must be a number above 0");
         problems.require(
             (0.0..1.0).contains(&self.tolerance),
             "/tolerance",
