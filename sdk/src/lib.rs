@@ -116,8 +116,8 @@ macro_rules! export {
                 {
                     $crate::__private::decide::<$policy>(tick, &params, &state)
                 }
-    }
-            $crate::bindings::__export_world!(Component with_types_in $crate::bindings);
+            }
+    $crate::bindings::__export_world!(Component with_types_in $crate::bindings);
         };
     };
 }

@@ -1,1 +1,14 @@
-//! End-to-end, conformance, hostile-module and chaos tests.
+//! What the end-to-end tests share: a daemon in a directory of its own, its
+//! command line, HTTP clients, and waiting on conditions.
+//!
+//! The programs under test are found in `REGATTA_BIN_DIR`, else beside the test
+//! (`target/debug`); the policies in `REGATTA_POLICIES`, else in
+//! `target/policies`. `cargo xtask test` builds both.
+
+mod daemon;
+mod http;
+mod wait;
+
+pub use daemon::{CommandOutput, Daemon, bin_dir, policies_dir};
+pub use http::{Answer, get, get_on};
+pub use wait::{PATIENCE, wait_for};

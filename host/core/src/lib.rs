@@ -4,8 +4,16 @@
 //! No I/O, no clock, no async, no randomness: time and seeds are arguments. The
 //! daemon, the replayer and the tests run these same functions.
 
+pub mod combine;
 pub mod decision;
+pub mod explain;
+pub mod guard;
 pub mod instance_state;
 pub mod manifest;
 pub mod metric;
+pub mod narrate;
 pub mod observation;
+pub mod plan;
+pub mod record;
+pub mod state;
+pub mod tick;

@@ -1,3 +1,30 @@
-//! The daemon.
+//! Regatta: the daemon and its command line in one binary.
 
-fn main() {}
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use regatta::cli::{self, Io};
+
+fn main() -> ExitCode {
+    // `NO_COLOR` counts when it is set and not empty (no-color.org).
+    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+    let mut input = io::stdin().lock();
+    let mut out = io::BufWriter::new(io::stdout());
+    let mut err = io::stderr();
+    let mut io = Io {
+        in_terminal: io::stdin().is_terminal(),
+        out_terminal: io::stdout().is_terminal(),
+        err_terminal: io::stderr().is_terminal(),
+        input: &mut input,
+        out: &mut out,
+        err: &mut err,
+        colour,
+        clock_ms: &cli::time::system_clock_ms,
+        serve: &regatta::serve::run,
+    };
+    let code = cli::run(std::env::args_os(), &mut io);
+    // A reader that went away (`regatta … | head`) is no failure worth words.
+    let _ = out.flush();
+    ExitCode::from(code)
+}

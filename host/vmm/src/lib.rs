@@ -1,1 +1,33 @@
 //! Cloud Hypervisor client, VMM processes, golden images and overlays.
+//!
+//! The only crate of the host that knows Cloud Hypervisor's JSON (its stand-in apart). The daemon sees neutral types:
+//!
+//! * [`VmmBinary`] — which VMM program to run, and why;
+//! * [`ImageStore`] → [`GoldenImage`], [`StoredFile`] — what instances start from, kept by digest;
+//! * [`VmmHost::launch`] — from a [`LaunchSpec`] to a booted [`Vmm`]; dropping the future cleans up;
+//! * [`Vmm`] — one owned VMM: state, counters, death, stop. Dropping it never ends the process;
+//! * [`discover`] and [`VmmHost::adopt`] — finding running VMMs again after a restart of the daemon;
+//! * [`EventTail`] — what a VMM reports by itself.
+
+mod adopt;
+mod api;
+mod events;
+mod host;
+mod image;
+mod instance;
+mod overlay;
+mod process;
+mod sys;
+
+pub use adopt::{AdoptError, Adopted, AdoptedState, Adoption, FoundVmm, discover};
+pub use api::response::{DiskCounters, NetCounters, VmCounters, VmState};
+pub use api::{ApiError, ApiErrorKind};
+pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
+pub use host::{BinaryError, BinaryRequest, VmmBinary};
+pub use image::{Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile};
+pub use instance::{
+    BootSource, DirError, FailedLogs, InstanceDir, LaunchError, LaunchSpec, RootDisk, SharedDisk,
+    StartLimiter, StopError, StopHow, Stopped, TapSpec, Vmm, VmmHost,
+};
+pub use overlay::{OverlayError, OverlayKind};
+pub use process::{CgroupRoot, SpawnError, VmmExit, VmmIdentity};

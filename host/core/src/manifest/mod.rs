@@ -1,8 +1,35 @@
 //! The manifest of a scale set: its types, and the reader that turns YAML into
 //! them with every problem reported at once.
+//!
+//! The way of a manifest: text → located tree (`node`) → fields by the table
+//! in `fields`, read by `section` → [`ScaleSet`] with the rules between fields
+//! in `decode`. Problems are collected in `report` on the way.
 
+mod decode;
+mod diff;
+mod export;
+mod fields;
+mod formats;
+mod hints;
+mod json_schema;
+mod node;
+mod problem;
+mod read;
+mod report;
+mod schema;
+mod section;
+mod source;
+#[cfg(test)]
+mod tests;
 mod types;
+pub mod units;
 
+pub use diff::{Change, affects_new_instances_only, diff};
+pub use export::{to_manifest_json, to_manifest_yaml};
+pub use formats::BUILT_IN_METRICS;
+pub use json_schema::manifest_schema;
+pub use problem::{MAX_PROBLEMS, Problem, Problems};
+pub use read::{MAX_MANIFEST_BYTES, Manifest, ManifestSource, read_manifest};
 pub use types::{
     Capacity, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, InstanceTemplate,
     LoadBalancer, MissingData, Network, OnFailure, Overlay, PolicyLimits, PolicySpec, Probe, Repair,

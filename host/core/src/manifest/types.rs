@@ -1,7 +1,7 @@
 //! A scale set as the host understands it: checked, with defaults filled in and
 //! paths made absolute.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +121,22 @@ impl Network {
     pub fn port(&self) -> u16 {
         match *self {
             Self::Loopback { port, .. } => port,
+        }
+    }
+
+    /// Whether a listener at `address` would take an address of an instance.
+    #[must_use]
+    pub fn covers(&self, address: SocketAddr) -> bool {
+        let Self::Loopback { base, prefix, port } = *self;
+        match address.ip() {
+            _ if address.port() != port => false,
+            // The unspecified IPv6 address takes the IPv4 ones as well.
+            ip if ip.is_unspecified() => true,
+            IpAddr::V4(ip) => {
+                let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
+                u32::from(ip) & mask == u32::from(base) & mask
+            }
+            IpAddr::V6(_) => false,
         }
     }
 }

@@ -12,7 +12,8 @@ const STEP: &str = r#"{"metric": "utilization", "scale_out": [{"above": 0.7, "ad
     "scale_in": [{"below": 0.3, "remove": 1}], "for_ticks": 1}"#;
 
 fn prepare(name: &str, params: &str, recorded: &[Arc<Observation>]) -> Prepared {
-    Prepared::from_module(&engine(), &built_in(name), params, recorded, &limits()).unwrap()
+    Prepared::from_module(&engine(), &built_in(name), params, recorded, &limits())
+        .unwrap_or_else(|error| panic!("{name} cannot be prepared: {error}"))
 }
 
 #[test]

@@ -1,0 +1,411 @@
+//! [`Platform`] on a real host.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+use super::console::Consoles;
+use super::disk::Disk;
+use super::events::EventMonitor;
+use super::lock::LockError;
+use super::snapshot;
+use crate::clock::Clock;
+use crate::config::{
+    DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig,
+};
+use crate::faults::Faults;
+use crate::guest::{Command, Guest, Misdeed, Spec};
+use crate::knobs::Knobs;
+use crate::log::{error, warn};
+use crate::vmm::{Counters, GuestCommand, GuestEvent, Platform, VmError};
+
+type Result<T> = std::result::Result<T, VmError>;
+
+/// Longest name of a network interface.
+const MAX_TAP_NAME_BYTES: usize = 15;
+
+/// How news of a guest reach the VMM's thread: with the number of the guest they are from.
+pub(crate) type Listen<M> = fn(u64, GuestEvent) -> M;
+
+/// Files, sockets, locks and the guest of this process's VM.
+#[derive(Debug)]
+pub(crate) struct HostPlatform<M: Send + 'static> {
+    events: EventMonitor,
+    faults: Arc<Faults>,
+    clock: Arc<Clock>,
+    inbox: mpsc::Sender<M>,
+    listen: Listen<M>,
+    consoles: Option<Consoles>,
+    disks: BTreeMap<String, Disk>,
+    vsock: Option<Vsock>,
+    guest: Option<Guest>,
+    /// Counts guests, so that news of one that is gone can be told from news of the one that is here.
+    generation: u64,
+    /// Command line that the running guest was started with; a snapshot keeps it, as it keeps the guest's memory.
+    booted_cmdline: String,
+}
+
+#[derive(Debug)]
+struct Vsock {
+    id: String,
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl<M: Send + 'static> HostPlatform<M> {
+    pub(crate) fn new(
+        events: EventMonitor,
+        faults: Arc<Faults>,
+        clock: Arc<Clock>,
+        inbox: mpsc::Sender<M>,
+        listen: Listen<M>,
+    ) -> Self {
+        Self {
+            events,
+            faults,
+            clock,
+            inbox,
+            listen,
+            consoles: None,
+            disks: BTreeMap::new(),
+            vsock: None,
+            guest: None,
+            generation: 0,
+            booted_cmdline: String::new(),
+        }
+    }
+
+    /// Whether news of this guest are news.
+    pub(crate) fn is_current(&self, generation: u64) -> bool {
+        self.guest.is_some() && self.generation == generation
+    }
+
+    /// Has the guest do something of its own accord; says whether there is one.
+    pub(crate) fn misdeed(&self, misdeed: Misdeed) -> bool {
+        match &self.guest {
+            Some(guest) => {
+                guest.send(Command::Do(misdeed));
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn close_vsock(&mut self) {
+        if let Some(vsock) = self.vsock.take() {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(&vsock.path);
+        }
+    }
+}
+
+impl<M: Send + 'static> Platform for HostPlatform<M> {
+    fn pid(&self) -> i64 {
+        self.faults
+            .pid()
+            .unwrap_or_else(|| i64::from(std::process::id()))
+    }
+
+    fn event(&mut self, source: &str, event: &str, properties: &[(&str, &str)]) {
+        self.events.emit(source, event, properties);
+    }
+
+    fn create_consoles(&mut self, config: &mut VmConfig) -> Result<()> {
+        self.consoles = Some(Consoles::create(config)?);
+        Ok(())
+    }
+
+    fn map_memory(&mut self, config: &VmConfig) -> Result<()> {
+        let memory = &config.memory;
+        let failed = |messages: &[&str]| {
+            Err(VmError::chain(
+                std::iter::once("Memory manager error").chain(messages.iter().copied()),
+            ))
+        };
+        match (memory.size, &memory.zones) {
+            (0, None) => return failed(&["No memory zones found"]),
+            (1.., Some(_)) => return failed(&["Memory configuration is not valid"]),
+            _ => {}
+        }
+        if memory.hugepages
+            && memory.hugepage_size.is_none()
+            && let Err(error) = rustix::fs::statvfs("/dev/hugepages")
+        {
+            return failed(&[
+                "Failed to stat filesystem",
+                &std::io::Error::from(error).to_string(),
+            ]);
+        }
+        if !memory.size.is_multiple_of(4096) {
+            return failed(&[
+                "Memory size is misaligned with default page size or its hugepage size",
+            ]);
+        }
+        Ok(())
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn open_disk(&mut self, id: &str, config: &DiskConfig) -> Result<ImageType> {
+        let (disk, kind) = Disk::open(config)?;
+        self.disks.insert(id.to_owned(), disk);
+        Ok(kind)
+    }
+
+    fn lock_disk(&mut self, id: &str) -> Result<()> {
+        let Some(disk) = self.disks.get(id) else {
+            return Ok(());
+        };
+        if self.faults.lock_held() {
+            return Err(disk.lock_failed(&LockError::AlreadyLocked));
+        }
+        disk.lock()
+    }
+
+    fn resize_disk(&mut self, id: &str, bytes: u64) -> Result<()> {
+        let Some(disk) = self.disks.get_mut(id) else {
+            return Ok(());
+        };
+        disk.resize(bytes)
+            .map_err(|error| VmError::device(["Disk resize error", &error.to_string()]))
+    }
+
+    fn open_net(&mut self, _id: &str, net: &NetConfig) -> Result<Option<MacAddr>> {
+        let Some(tap) = &net.tap else {
+            return Ok(Some(MacAddr::local_random()));
+        };
+        if tap.len() > MAX_TAP_NAME_BYTES {
+            let text =
+                format!("Interface name too long (max length is {MAX_TAP_NAME_BYTES}): {tap}");
+            return Err(VmError::device([
+                "Cannot create virtio-net device",
+                "Failed to open taps",
+                "Open tap device failed",
+                &text,
+            ]));
+        }
+        // The interface itself stays untouched: the guest lives on the loopback.
+        Ok(Some(MacAddr::local_random()))
+    }
+
+    fn open_vsock(&mut self, id: &str, config: &VsockConfig) -> Result<()> {
+        let failed = |error: &std::io::Error| {
+            VmError::device([
+                "Cannot create virtio-vsock backend",
+                "Error binding to the host-side Unix socket",
+                &error.to_string(),
+            ])
+        };
+        let listener = UnixListener::bind(&config.socket).map_err(|error| failed(&error))?;
+        if let Some(guest) = &self.guest {
+            guest.send(Command::Vsock(
+                listener.try_clone().map_err(|error| failed(&error))?,
+            ));
+        }
+        self.vsock = Some(Vsock {
+            id: id.to_owned(),
+            listener,
+            path: config.socket.clone(),
+        });
+        Ok(())
+    }
+
+    fn connect_backend(&mut self, what: &str, socket: &Path) -> Result<()> {
+        match UnixStream::connect(socket) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(VmError::device([what, &error.to_string()])),
+        }
+    }
+
+    fn open_backing(&mut self, what: &str, path: &Path) -> Result<()> {
+        match File::open(path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(VmError::device([what, &error.to_string()])),
+        }
+    }
+
+    fn close_device(&mut self, id: &str) {
+        self.disks.remove(id);
+        if self.vsock.as_ref().is_some_and(|vsock| vsock.id == id) {
+            self.close_vsock();
+        }
+    }
+
+    fn load_payload(&mut self, payload: &PayloadConfig) -> Result<()> {
+        let open = |path: &Path, message: &str| {
+            let mut start = [0; 4];
+            let read = File::open(path)
+                .map_err(|error| VmError::chain([message, &error.to_string()]))?
+                .read(&mut start);
+            match read {
+                Ok(_) => Ok(start),
+                Err(error) => Err(VmError::chain([
+                    "Cannot load the kernel into memory",
+                    &error.to_string(),
+                ])),
+            }
+        };
+        if let Some(firmware) = &payload.firmware {
+            open(firmware, "Error manipulating firmware file")?;
+        }
+        if let Some(kernel) = &payload.kernel {
+            let start = open(kernel, "Cannot open kernel file")?;
+            // A real VMM refuses such a file. A stand-in that did would need a real kernel to stand in for a VM.
+            if start != *b"\x7fELF" && !start.starts_with(b"MZ") {
+                warn!(
+                    "{} is neither an ELF file nor a bzImage; it is only pretended to be run",
+                    kernel.display()
+                );
+            }
+        }
+        if let Some(initramfs) = &payload.initramfs {
+            open(initramfs, "Cannot open initramfs file")?;
+        }
+        Ok(())
+    }
+
+    fn start_guest(
+        &mut self,
+        config: &VmConfig,
+        devices: Vec<String>,
+        resumed: Option<&str>,
+    ) -> Result<()> {
+        let failed = |error: std::io::Error| {
+            VmError::chain(["Error from CPU manager".to_owned(), error.to_string()])
+        };
+        let cmdline = resumed.unwrap_or_else(|| config.cmdline()).to_owned();
+        let (knobs, bad) = Knobs::parse(&cmdline);
+        for problem in bad {
+            error!("{problem}; its default is used");
+            eprintln!("regatta-chsim: {problem}; its default is used");
+        }
+        let consoles = self.consoles.as_ref();
+        let sink = consoles.map(|consoles| {
+            if knobs.console == "hvc0" {
+                &consoles.console
+            } else {
+                &consoles.serial
+            }
+        });
+        let out = sink
+            .map_or(Ok(super::Sink::Nowhere), super::Sink::try_clone)
+            .map_err(failed)?;
+        let vsock = self
+            .vsock
+            .as_ref()
+            .map(|vsock| vsock.listener.try_clone())
+            .transpose()
+            .map_err(failed)?;
+        let payload = config.payload.as_ref();
+        let image =
+            payload.and_then(|payload| payload.kernel.as_ref().or(payload.firmware.as_ref()));
+        let spec = Spec {
+            knobs,
+            cmdline: cmdline.clone(),
+            kernel: image
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
+            vcpus: config.cpus.boot_vcpus,
+            ram_bytes: config.memory.total_bytes(),
+            devices,
+            out,
+            vsock,
+            resumed: resumed.is_some(),
+        };
+        self.generation += 1;
+        let (generation, inbox, listen) = (self.generation, self.inbox.clone(), self.listen);
+        let news = Box::new(move |event| {
+            // The VMM's thread only ends with the process.
+            let _ = inbox.send(listen(generation, event));
+        });
+        self.guest = Some(Guest::start(spec, Arc::clone(&self.clock), news).map_err(failed)?);
+        self.booted_cmdline = cmdline;
+        Ok(())
+    }
+
+    fn guest(&mut self, command: GuestCommand) {
+        let Some(guest) = &self.guest else { return };
+        guest.send(match command {
+            GuestCommand::Pause => Command::Pause,
+            GuestCommand::Resume => Command::Resume,
+            GuestCommand::PowerButton => Command::PowerButton,
+            GuestCommand::Nmi => Command::Nmi,
+            GuestCommand::Eject(id) => Command::Eject(id),
+            GuestCommand::RemoveVcpus => Command::RemoveVcpus,
+            GuestCommand::Balloon(bytes) => Command::Balloon(bytes),
+        });
+    }
+
+    fn release(&mut self) {
+        self.guest = None;
+        self.disks.clear();
+        self.close_vsock();
+    }
+
+    fn drop_consoles(&mut self) {
+        if let Some(path) = self.consoles.take().and_then(|consoles| consoles.socket) {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        self.guest.as_ref().map(Guest::counters).unwrap_or_default()
+    }
+
+    fn write_snapshot(&mut self, url: &str, config: &VmConfig) -> Result<()> {
+        snapshot::write(url, config, &self.booted_cmdline, self.faults.no_space())
+    }
+
+    fn read_snapshot_config(&mut self, url: &str) -> Result<VmConfig> {
+        snapshot::read_config(url)
+    }
+
+    fn read_snapshot_state(&mut self, url: &str) -> Result<String> {
+        snapshot::read_state(url)
+    }
+
+    fn receive_migration(&mut self, url: &str) -> Result<()> {
+        let failed = |error: &std::io::Error| {
+            VmError::chain([
+                "Failed to receive migratable component snapshot",
+                "Error binding to socket",
+                &error.to_string(),
+            ])
+        };
+        let socket = |error: &std::io::Error| VmError::chain(["Socket error", &error.to_string()]);
+        let mut request = [0; 16];
+        if let Some(path) = url.strip_prefix("unix:") {
+            let listener = UnixListener::bind(path).map_err(|error| failed(&error))?;
+            self.event("vm", "migration-receive-ready", &[]);
+            let accepted = listener.accept();
+            let _ = std::fs::remove_file(path);
+            let (mut stream, _) = accepted.map_err(|error| socket(&error))?;
+            self.event("vm", "migration-receive-started", &[]);
+            stream
+                .read_exact(&mut request)
+                .map_err(|error| socket(&error))?;
+        } else {
+            let address = url.strip_prefix("tcp:").unwrap_or(url);
+            let listener = TcpListener::bind(address).map_err(|error| failed(&error))?;
+            self.event("vm", "migration-receive-ready", &[]);
+            let (mut stream, _) = listener.accept().map_err(|error| socket(&error))?;
+            self.event("vm", "migration-receive-started", &[]);
+            stream
+                .read_exact(&mut request)
+                .map_err(|error| socket(&error))?;
+        }
+        // Memory cannot be received, so the migration ends as one that its sender aborted.
+        self.event("vm", "migration-receive-failed", &[]);
+        Err(VmError::chain([
+            "Failed to complete migration for migratable component",
+            "Migration was aborted",
+        ]))
+    }
+}

@@ -1,0 +1,161 @@
+//! What the VMM needs of the machine it runs on.
+
+use std::collections::BTreeMap;
+
+use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
+
+use super::VmError;
+
+type Result<T> = std::result::Result<T, VmError>;
+
+/// Something done to the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GuestCommand {
+    Pause,
+    Resume,
+    PowerButton,
+    Nmi,
+    /// Ask the guest to let go of the device with this id.
+    Eject(String),
+    /// Ask the guest to give vCPUs back.
+    RemoveVcpus,
+    /// Ask the balloon to become this large, bytes.
+    Balloon(u64),
+}
+
+/// Files, sockets, locks and the guest. All of one VM: [`Platform::release`] gives everything back at once.
+pub(crate) trait Platform {
+    /// The process id that `vmm.ping` tells.
+    fn pid(&self) -> i64;
+
+    /// Emits an event.
+    fn event(&mut self, source: &str, event: &str, properties: &[(&str, &str)]);
+
+    /// Opens the serial port and the consoles; writes the path of a new pseudo-terminal into the configuration.
+    fn create_consoles(&mut self, config: &mut VmConfig) -> Result<()>;
+
+    /// Checks that guest memory of this configuration could be mapped.
+    fn map_memory(&mut self, config: &VmConfig) -> Result<()>;
+
+    /// Whether a path exists.
+    fn exists(&self, path: &std::path::Path) -> bool;
+
+    /// Opens a disk image and says what it is.
+    fn open_disk(&mut self, id: &str, disk: &DiskConfig) -> Result<ImageType>;
+
+    /// Locks one disk that is open; the error starts at "Cannot lock images of all block devices".
+    fn lock_disk(&mut self, id: &str) -> Result<()>;
+
+    /// Changes the size of a raw disk, bytes.
+    fn resize_disk(&mut self, id: &str, bytes: u64) -> Result<()>;
+
+    /// Attaches a network device and says the MAC address of its host side.
+    fn open_net(&mut self, id: &str, net: &NetConfig) -> Result<Option<MacAddr>>;
+
+    /// Binds the host side of the vsock device.
+    fn open_vsock(&mut self, id: &str, vsock: &VsockConfig) -> Result<()>;
+
+    /// Reaches the process behind a vhost-user or vfio-user socket; `what` is the message of the failure.
+    fn connect_backend(&mut self, what: &str, socket: &std::path::Path) -> Result<()>;
+
+    /// Opens a file that stands behind a device; `what` is the message of the failure.
+    fn open_backing(&mut self, what: &str, path: &std::path::Path) -> Result<()>;
+
+    /// Gives back what a device holds: its lock, its socket.
+    fn close_device(&mut self, id: &str);
+
+    /// Reads kernel, initramfs or firmware.
+    fn load_payload(&mut self, payload: &PayloadConfig) -> Result<()>;
+
+    /// Lets the guest run; `devices` are the ids its drivers will find. `resumed` holds the state that a snapshot
+    /// kept of it: then it is not booted but goes on, once it is resumed.
+    fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()>;
+
+    /// Does something to the guest; nothing when there is none.
+    fn guest(&mut self, command: GuestCommand);
+
+    /// Ends the guest and gives back what its devices hold: files, sockets, locks.
+    fn release(&mut self);
+
+    /// Closes serial port and consoles.
+    fn drop_consoles(&mut self);
+
+    /// I/O counters so far.
+    fn counters(&self) -> Counters;
+
+    /// Writes a snapshot's three files into the directory behind the URL.
+    fn write_snapshot(&mut self, url: &str, config: &VmConfig) -> Result<()>;
+
+    /// Reads the configuration of a snapshot.
+    fn read_snapshot_config(&mut self, url: &str) -> Result<VmConfig>;
+
+    /// Reads what a snapshot kept of the guest.
+    fn read_snapshot_state(&mut self, url: &str) -> Result<String>;
+
+    /// Listens at a migration URL, takes one connection and reads one request. Blocks. `ready` and `started` events
+    /// are the platform's to emit, at their moments.
+    fn receive_migration(&mut self, url: &str) -> Result<()>;
+}
+
+/// I/O of the whole VM so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) read_bytes: u64,
+    pub(crate) read_ops: u64,
+    pub(crate) write_bytes: u64,
+    pub(crate) write_ops: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) rx_frames: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) tx_frames: u64,
+}
+
+/// Counter name to value.
+type ByName = BTreeMap<&'static str, u64>;
+
+impl Counters {
+    /// The answer of `vm.counters`: all disk I/O on the first disk, all network traffic on the first device, the
+    /// others idle.
+    pub(crate) fn by_device<'a>(
+        &self,
+        disks: impl Iterator<Item = &'a str>,
+        nets: impl Iterator<Item = &'a str>,
+    ) -> BTreeMap<String, ByName> {
+        let idle = Self::default();
+        let pick = |index| if index == 0 { self } else { &idle };
+        let disks = disks.enumerate().map(|(index, id)| (id.to_owned(), pick(index).disk()));
+        let nets = nets.enumerate().map(|(index, id)| (id.to_owned(), pick(index).net()));
+        disks.chain(nets).collect()
+    }
+
+    fn disk(&self) -> ByName {
+        // Before the first operation upstream shows the start values of its minimum, maximum and mean.
+        let latency = |ops: u64, us: u64| match ops {
+            0 => [u64::MAX, u64::MAX, u64::MAX / 10_000],
+            _ => [us, us * 4, us * 2],
+        };
+        let [read_min, read_max, read_avg] = latency(self.read_ops, 40);
+        let [write_min, write_max, write_avg] = latency(self.write_ops, 60);
+        BTreeMap::from([
+            ("read_bytes", self.read_bytes),
+            ("read_ops", self.read_ops),
+            ("read_latency_min", read_min),
+            ("read_latency_max", read_max),
+            ("read_latency_avg", read_avg),
+            ("write_bytes", self.write_bytes),
+            ("write_ops", self.write_ops),
+            ("write_latency_min", write_min),
+            ("write_latency_max", write_max),
+            ("write_latency_avg", write_avg),
+        ])
+    }
+
+    fn net(&self) -> ByName {
+        BTreeMap::from([
+            ("rx_bytes", self.rx_bytes),
+            ("rx_frames", self.rx_frames),
+            ("tx_bytes", self.tx_bytes),
+            ("tx_frames", self.tx_frames),
+        ])
+    }
+}

@@ -1,0 +1,394 @@
+//! The tree of a manifest → [`ScaleSet`], with the rules between fields.
+
+use super::formats;
+use super::node::Node;
+use super::report::{Invalid, Report};
+use super::section::{Item, Section};
+use super::types::{
+    Capacity, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, InstanceTemplate,
+    LoadBalancer, MissingData, Network, OnFailure, Overlay, PolicyLimits, PolicySpec, Probe, Repair,
+    ScaleSet,
+};
+use super::units;
+
+/// Longest `policy.params`, as JSON text.
+const MAX_PARAMS_BYTES: usize = 64 << 10;
+
+/// Reads the whole manifest. Everything that can be checked is checked, whatever
+/// else is wrong.
+pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Result<ScaleSet, Invalid> {
+    let root = Section::root(report, node)?;
+    let version = root.item("version").and_then(Item::word);
+    let name = root.item("name").and_then(Item::text);
+    let tick_ms = root.item("tick").and_then(Item::duration_ms);
+    let (bounds, capacity) = match root.item("capacity").and_then(Item::section) {
+        Ok(section) => capacity(&section),
+        Err(invalid) => (Bounds::default(), Err(invalid)),
+    };
+    let image = root.item("image").and_then(Item::section).and_then(|s| image(&s, base_dir));
+    let instance = root.item("instance").and_then(Item::section).and_then(|s| instance(&s));
+    let network = root.item("network").and_then(Item::section).and_then(|s| network(&s, bounds));
+    let port = network.as_ref().ok().map(Network::port);
+    let health = root.item("health").and_then(Item::section).and_then(|s| health(&s, port));
+    let load_balancer = root.optional("load_balancer").and_then(|item| {
+        item.map(|item| item.section().and_then(|s| load_balancer(&s, network.as_ref().ok()))).transpose()
+    });
+    let metrics = root.optional("metrics").and_then(|item| item.map_or(Ok(Vec::new()), metrics));
+    let policy = root.item("policy").and_then(Item::section).and_then(|s| policy(&s, tick_ms.ok(), base_dir));
+    let guards = root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds));
+    let repair = root.item("repair").and_then(Item::section).and_then(|s| repair(&s));
+    version?;
+    Ok(ScaleSet {
+        name: name?,
+        tick_ms: tick_ms?,
+        capacity: capacity?,
+        image: image?,
+        instance: instance?,
+        network: network?,
+        health: health?,
+        load_balancer: load_balancer?,
+        metrics: metrics?,
+        policy: policy?,
+        guards: guards?,
+        repair: repair?,
+    })
+}
+
+/// What is known of the capacity, even when not all of it could be read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bounds {
+    min: Option<u32>,
+    max: Option<u32>,
+}
+
+fn capacity(section: &Section<'_>) -> (Bounds, Result<Capacity, Invalid>) {
+    let min = section.item("min").and_then(Item::integer::<u32>);
+    let max = section.item("max").and_then(Item::integer::<u32>);
+    let initial = section.optional("initial").and_then(|item| item.map(Item::integer::<u32>).transpose());
+    let mut ordered = Ok(());
+    if let (Ok(min), Ok(max)) = (min, max)
+        && min > max
+    {
+        ordered =
+            Err(section.complain("min", format!("must not be greater than `max`: {min} > {max}"), None));
+    }
+    if let Ok(Some(initial)) = initial {
+        if let Ok(max) = max
+            && initial > max
+        {
+            let message = format!("must not be greater than `max`: {initial} > {max}");
+            ordered = Err(section.complain("initial", message, None));
+        } else if let Ok(min) = min
+            && ordered.is_ok()
+            && initial < min
+        {
+            let message = format!("must not be less than `min`: {initial} < {min}");
+            ordered = Err(section.complain("initial", message, None));
+        }
+    }
+    let bounds = match ordered {
+        Ok(()) => Bounds { min: min.ok(), max: max.ok() },
+        // Bounds that contradict each other are no measure for anything else.
+        Err(Invalid) => Bounds::default(),
+    };
+    let read = || {
+        let (min, max, initial) = (min?, max?, initial?);
+        ordered?;
+        Ok(Capacity { min, max, initial: initial.unwrap_or(min) })
+    };
+    (bounds, read())
+}
+
+fn image(section: &Section<'_>, base_dir: &str) -> Result<Image, Invalid> {
+    let file =
+        |name| section.optional(name).and_then(|item| item.map(|item| file_ref(item, base_dir)).transpose());
+    let disk = section.optional("disk").and_then(|item| item.map(|item| disk(item, base_dir)).transpose());
+    let kernel = file("kernel");
+    let initramfs = file("initramfs");
+    let firmware = file("firmware");
+    let cmdline = section.optional("cmdline").and_then(|item| item.map(Item::text).transpose());
+    let mut consistent = Ok(());
+    match (section.has("kernel"), section.has("firmware")) {
+        (true, true) => {
+            let message = "must not be given together with `kernel`";
+            consistent = Err(section.complain("firmware", message, Some("leave one of them out".into())));
+        }
+        (false, false) => {
+            let message = "needs a `kernel` or a `firmware`";
+            consistent = Err(section.complain_here(message, None));
+        }
+        (false, true) => {
+            for name in ["initramfs", "cmdline"] {
+                if section.has(name) {
+                    let message = "needs a `kernel`; with a `firmware` the disk's boot loader decides";
+                    consistent = Err(section.complain(name, message, None));
+                }
+            }
+            if !section.has("disk") {
+                let message = "needs a `disk` for the `firmware` to start from";
+                consistent = Err(section.complain_here(message, None));
+            }
+        }
+        (true, false) => {}
+    }
+    let image = Image {
+        disk: disk?,
+        kernel: kernel?,
+        initramfs: initramfs?,
+        cmdline: cmdline?.unwrap_or_default(),
+        firmware: firmware?,
+    };
+    consistent.map(|()| image)
+}
+
+fn file_ref(item: Item<'_>, base_dir: &str) -> Result<FileRef, Invalid> {
+    let item = item.choose()?;
+    if !item.is_mapping() {
+        return Ok(FileRef { path: absolute(base_dir, &item.text()?), sha256: None });
+    }
+    file_fields(&item.section()?, base_dir)
+}
+
+fn file_fields(section: &Section<'_>, base_dir: &str) -> Result<FileRef, Invalid> {
+    let path = section.item("path").and_then(Item::text);
+    let sha256 = section.optional("sha256").and_then(|item| item.map(Item::text).transpose());
+    Ok(FileRef {
+        path: absolute(base_dir, &path?),
+        sha256: sha256?.map(|digest| digest.to_ascii_lowercase()),
+    })
+}
+
+fn disk(item: Item<'_>, base_dir: &str) -> Result<ImageDisk, Invalid> {
+    let item = item.choose()?;
+    if !item.is_mapping() {
+        let file = FileRef { path: absolute(base_dir, &item.text()?), sha256: None };
+        return Ok(ImageDisk { file, overlay: Overlay::Qcow2 });
+    }
+    let section = item.section()?;
+    let file = file_fields(&section, base_dir);
+    let overlay = section.item("overlay").and_then(Item::word);
+    let overlay = if overlay? == "raw" { Overlay::Raw } else { Overlay::Qcow2 };
+    Ok(ImageDisk { file: file?, overlay })
+}
+
+fn instance(section: &Section<'_>) -> Result<InstanceTemplate, Invalid> {
+    let vcpus = section.item("vcpus").and_then(Item::integer);
+    let memory_bytes = section.item("memory").and_then(Item::size_bytes);
+    let boot_timeout_ms = section.item("boot_timeout").and_then(Item::duration_ms);
+    Ok(InstanceTemplate { vcpus: vcpus?, memory_bytes: memory_bytes?, boot_timeout_ms: boot_timeout_ms? })
+}
+
+fn network(section: &Section<'_>, bounds: Bounds) -> Result<Network, Invalid> {
+    let mode = section.item("mode").and_then(Item::word);
+    let pool = section.item("pool").and_then(|item| item.parse(formats::loopback_pool));
+    let port = section.item("port").and_then(Item::integer);
+    let mut large_enough = Ok(());
+    if let (Ok((base, prefix)), Some(max)) = (pool, bounds.max)
+        && formats::pool_room(prefix) < max
+    {
+        let room = formats::pool_room(prefix);
+        let message = format!("has room for {room} instances, `capacity.max` is {max}");
+        let fits = (9..prefix).rev().find(|&prefix| formats::pool_room(prefix) >= max);
+        let hint = fits.map(|prefix| {
+            let base = u32::from(base) & (u32::MAX << (32 - u32::from(prefix)));
+            format!(
+                "`{}/{prefix}` has room for {}",
+                std::net::Ipv4Addr::from(base),
+                formats::pool_room(prefix)
+            )
+        });
+        large_enough = Err(section.complain("pool", message, hint));
+    }
+    mode?;
+    let ((base, prefix), port) = (pool?, port?);
+    large_enough.map(|()| Network::Loopback { base, prefix, port })
+}
+
+fn health(section: &Section<'_>, port: Option<u16>) -> Result<Health, Invalid> {
+    let http = section.optional("http").and_then(|item| item.map(|item| http_probe(item, port)).transpose());
+    let tcp = section.optional("tcp").and_then(|item| item.map(|item| tcp_probe(item, port)).transpose());
+    let interval_ms = section.item("interval").and_then(Item::duration_ms);
+    let timeout_ms = section.item("timeout").and_then(Item::duration_ms);
+    let healthy_threshold = section.item("healthy_threshold").and_then(Item::integer);
+    let unhealthy_threshold = section.item("unhealthy_threshold").and_then(Item::integer);
+    let mut one_probe = Ok(());
+    if section.has("http") && section.has("tcp") {
+        let message = "must not be given together with `http`";
+        one_probe = Err(section.complain("tcp", message, Some("leave one of them out".into())));
+    }
+    let health = Health {
+        probe: http?.or(tcp?.flatten()),
+        interval_ms: interval_ms?,
+        timeout_ms: timeout_ms?,
+        healthy_threshold: healthy_threshold?,
+        unhealthy_threshold: unhealthy_threshold?,
+    };
+    one_probe.map(|()| health)
+}
+
+fn http_probe(item: Item<'_>, default_port: Option<u16>) -> Result<Probe, Invalid> {
+    let item = item.choose()?;
+    if !item.is_mapping() {
+        let path = item.text()?;
+        return Ok(Probe::Http { path, port: default_port.ok_or(Invalid)? });
+    }
+    let section = item.section()?;
+    let path = section.item("path").and_then(Item::text);
+    let port = probe_port(&section, default_port);
+    Ok(Probe::Http { path: path?, port: port? })
+}
+
+fn tcp_probe(item: Item<'_>, default_port: Option<u16>) -> Result<Option<Probe>, Invalid> {
+    let item = item.choose()?;
+    if !item.is_mapping() {
+        let probed = item.boolean()?;
+        return Ok(if probed { Some(Probe::Tcp { port: default_port.ok_or(Invalid)? }) } else { None });
+    }
+    Ok(Some(Probe::Tcp { port: probe_port(&item.section()?, default_port)? }))
+}
+
+/// The probe's own port or the network's. When the network could not be read,
+/// that has been reported.
+fn probe_port(section: &Section<'_>, default_port: Option<u16>) -> Result<u16, Invalid> {
+    match section.optional("port")? {
+        Some(item) => item.integer(),
+        None => default_port.ok_or(Invalid),
+    }
+}
+
+fn load_balancer(section: &Section<'_>, network: Option<&Network>) -> Result<LoadBalancer, Invalid> {
+    let listen = section.item("listen").and_then(|item| item.parse(formats::listen));
+    let timeout_ms = section.item("drain_timeout").and_then(Item::duration_ms);
+    let max_connections = section.item("max_connections").and_then(Item::integer);
+    let mut free = Ok(());
+    if let (Ok(listen), Some(network)) = (listen, network)
+        && network.covers(listen)
+    {
+        let message = format!("{listen} is also an address of instances");
+        let hint = "choose another port, or an address outside `network.pool`";
+        free = Err(section.complain("listen", message, Some(hint.into())));
+    }
+    let balancer = LoadBalancer {
+        listen: listen?,
+        drain: DrainPolicy { timeout_ms: timeout_ms? },
+        max_connections: max_connections?,
+    };
+    free.map(|()| balancer)
+}
+
+fn metrics(item: Item<'_>) -> Result<Vec<GuestMetric>, Invalid> {
+    let sections = item.sections()?;
+    let mut names: Vec<(String, usize)> = Vec::new();
+    let mut read = Vec::with_capacity(sections.len());
+    for (index, section) in sections.into_iter().enumerate() {
+        read.push(section.and_then(|section| {
+            let name = section.item("name").and_then(Item::text);
+            let series = section.item("series").and_then(Item::text);
+            let path = section.item("path").and_then(Item::text);
+            let rate = section.item("rate").and_then(Item::boolean);
+            let name = name?;
+            if let Some((_, first)) = names.iter().find(|(other, _)| *other == name) {
+                let message = format!("`{name}` is already the name of metrics[{first}]");
+                return Err(section.complain("name", message, None));
+            }
+            names.push((name.clone(), index));
+            Ok(GuestMetric { name, series: series?, path: path?, rate: rate? })
+        }));
+    }
+    read.into_iter().collect()
+}
+
+fn policy(section: &Section<'_>, tick_ms: Option<u64>, base_dir: &str) -> Result<PolicySpec, Invalid> {
+    let module = section
+        .item("module")
+        .and_then(Item::text)
+        .map(|module| if formats::module_is_path(&module) { absolute(base_dir, &module) } else { module });
+    let params = match section.optional("params") {
+        Ok(None) => Ok(serde_json::Value::Object(serde_json::Map::new())),
+        Ok(Some(item)) => item.json().and_then(|params| {
+            let bytes = params.to_string().len();
+            if bytes <= MAX_PARAMS_BYTES {
+                return Ok(params);
+            }
+            let message = format!("must not be longer than {MAX_PARAMS_BYTES} bytes as JSON, has {bytes}");
+            Err(section.complain("params", message, None))
+        }),
+        Err(invalid) => Err(invalid),
+    };
+    let limits = section.item("limits").and_then(Item::section).and_then(|s| limits(&s, tick_ms));
+    Ok(PolicySpec { module: module?, params: params?, limits: limits? })
+}
+
+fn limits(section: &Section<'_>, tick_ms: Option<u64>) -> Result<PolicyLimits, Invalid> {
+    let fuel = section.item("fuel").and_then(Item::integer);
+    let mut deadline_ms = section.item("deadline").and_then(Item::duration_ms);
+    let memory_bytes = section.item("memory").and_then(Item::size_bytes);
+    let output_bytes = section.item("output").and_then(Item::size_bytes);
+    let log_lines = section.item("log_lines").and_then(Item::integer);
+    if let (Ok(deadline), Some(tick)) = (deadline_ms, tick_ms)
+        && deadline > tick
+    {
+        let (deadline, tick) = (units::format_duration_ms(deadline), units::format_duration_ms(tick));
+        let message = format!("must not be longer than `tick`: {deadline} > {tick}");
+        deadline_ms = Err(section.complain("deadline", message, None));
+    }
+    Ok(PolicyLimits {
+        fuel: fuel?,
+        deadline_ms: deadline_ms?,
+        memory_bytes: memory_bytes?,
+        output_bytes: output_bytes?,
+        log_lines: log_lines?,
+    })
+}
+
+fn guards(section: &Section<'_>, bounds: Bounds) -> Result<Guards, Invalid> {
+    let on_failure = section.item("on_failure").and_then(Item::choose).and_then(|item| {
+        if item.is_mapping() {
+            Ok(OnFailure::Static { capacity: size_within(&item.section()?, "static", bounds)? })
+        } else {
+            item.word().map(|_| OnFailure::Hold)
+        }
+    });
+    let missing_data = section.item("missing_data").and_then(Item::choose).and_then(|item| {
+        if item.is_mapping() {
+            return Ok(MissingData::Default { capacity: size_within(&item.section()?, "default", bounds)? });
+        }
+        Ok(match item.word()? {
+            "hold" => MissingData::Hold,
+            "ignore" => MissingData::Ignore,
+            _ => MissingData::NoScaleIn,
+        })
+    });
+    Ok(Guards { on_failure: on_failure?, missing_data: missing_data? })
+}
+
+/// A size that the bounds of the capacity allow.
+fn size_within(section: &Section<'_>, name: &str, bounds: Bounds) -> Result<u32, Invalid> {
+    let size: u32 = section.item(name).and_then(Item::integer)?;
+    match bounds {
+        Bounds { max: Some(max), .. } if size > max => Err(section.complain(
+            name,
+            format!("must not be greater than `capacity.max`: {size} > {max}"),
+            None,
+        )),
+        Bounds { min: Some(min), .. } if size < min => {
+            Err(section.complain(name, format!("must not be less than `capacity.min`: {size} < {min}"), None))
+        }
+        _ => Ok(size),
+    }
+}
+
+fn repair(section: &Section<'_>) -> Result<Repair, Invalid> {
+    let enabled = section.item("enabled").and_then(Item::boolean);
+    let grace_ms = section.item("grace").and_then(Item::duration_ms);
+    let max_percent = section.item("max_percent").and_then(Item::integer);
+    Ok(Repair { enabled: enabled?, grace_ms: grace_ms?, max_percent: max_percent? })
+}
+
+/// A path, counted from `base_dir` when it is relative. `.` is dropped; `..`
+/// stays, because what it means depends on symbolic links.
+fn absolute(base_dir: &str, path: &str) -> String {
+    let joined = if path.starts_with('/') { path.to_owned() } else { format!("{base_dir}/{path}") };
+    let parts: Vec<_> = joined.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    format!("/{}", parts.join("/"))
+}

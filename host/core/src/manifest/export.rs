@@ -1,0 +1,233 @@
+//! [`ScaleSet`] → the manifest that says the same, with every default spelt out.
+
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::Value as Json;
+
+use super::fields::VERSION;
+use super::types::{
+    FileRef, GuestMetric, Health, Image, LoadBalancer, MissingData, Network, OnFailure, Overlay, PolicySpec,
+    Probe, ScaleSet,
+};
+use super::units::{format_duration_ms, format_size_bytes};
+
+/// A manifest in the order in which people write it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Tree {
+    /// Neither a list nor a mapping.
+    Scalar(Json),
+    List(Vec<Tree>),
+    Map(Vec<(String, Tree)>),
+}
+
+/// The manifest of a set as YAML. [`super::read_manifest`] reads it back.
+#[must_use]
+pub fn to_manifest_yaml(set: &ScaleSet) -> String {
+    // Serializing a tree of plain values into memory does not fail; JSON is YAML too.
+    serde_saphyr::to_string(&tree(set)).unwrap_or_else(|_| to_manifest_json(set).to_string())
+}
+
+/// The manifest of a set as JSON: the same fields and units as in YAML.
+#[must_use]
+pub fn to_manifest_json(set: &ScaleSet) -> Json {
+    tree(set).into_json()
+}
+
+/// The manifest of a set as a tree.
+pub(crate) fn tree(set: &ScaleSet) -> Tree {
+    let mut fields = vec![
+        ("version", text(VERSION)),
+        ("name", text(&set.name)),
+        ("tick", duration(set.tick_ms)),
+        (
+            "capacity",
+            map([
+                ("min", number(set.capacity.min)),
+                ("max", number(set.capacity.max)),
+                ("initial", number(set.capacity.initial)),
+            ]),
+        ),
+        ("image", image(&set.image)),
+        (
+            "instance",
+            map([
+                ("vcpus", number(set.instance.vcpus)),
+                ("memory", size(set.instance.memory_bytes)),
+                ("boot_timeout", duration(set.instance.boot_timeout_ms)),
+            ]),
+        ),
+        ("network", network(&set.network)),
+        ("health", health(&set.health)),
+    ];
+    fields.extend(set.load_balancer.as_ref().map(|balancer| ("load_balancer", load_balancer(balancer))));
+    if !set.metrics.is_empty() {
+        fields.push(("metrics", Tree::List(set.metrics.iter().map(metric).collect())));
+    }
+    fields.push(("policy", policy(&set.policy)));
+    fields.push(("guards", map([("on_failure", on_failure(set)), ("missing_data", missing_data(set))])));
+    fields.push((
+        "repair",
+        map([
+            ("enabled", Tree::Scalar(Json::Bool(set.repair.enabled))),
+            ("grace", duration(set.repair.grace_ms)),
+            ("max_percent", number(set.repair.max_percent)),
+        ]),
+    ));
+    map(fields)
+}
+
+fn image(image: &Image) -> Tree {
+    let mut fields = Vec::new();
+    if let Some(disk) = &image.disk {
+        let mut disk_fields = file_fields(&disk.file);
+        let overlay = match disk.overlay {
+            Overlay::Qcow2 => "qcow2",
+            Overlay::Raw => "raw",
+        };
+        disk_fields.push(("overlay", text(overlay)));
+        fields.push(("disk", map(disk_fields)));
+    }
+    let files = [("kernel", &image.kernel), ("initramfs", &image.initramfs), ("firmware", &image.firmware)];
+    fields
+        .extend(files.into_iter().filter_map(|(name, file)| Some((name, map(file_fields(file.as_ref()?))))));
+    if !image.cmdline.is_empty() {
+        fields.push(("cmdline", text(&image.cmdline)));
+    }
+    map(fields)
+}
+
+fn file_fields(file: &FileRef) -> Vec<(&'static str, Tree)> {
+    let mut fields = vec![("path", text(&file.path))];
+    fields.extend(file.sha256.as_deref().map(|digest| ("sha256", text(digest))));
+    fields
+}
+
+fn network(network: &Network) -> Tree {
+    let Network::Loopback { base, prefix, port } = network;
+    map([("mode", text("loopback")), ("pool", text(&format!("{base}/{prefix}"))), ("port", number(*port))])
+}
+
+fn health(health: &Health) -> Tree {
+    let mut fields = Vec::new();
+    match &health.probe {
+        Some(Probe::Http { path, port }) => {
+            fields.push(("http", map([("path", text(path)), ("port", number(*port))])));
+        }
+        Some(Probe::Tcp { port }) => fields.push(("tcp", map([("port", number(*port))]))),
+        None => {}
+    }
+    fields.extend([
+        ("interval", duration(health.interval_ms)),
+        ("timeout", duration(health.timeout_ms)),
+        ("healthy_threshold", number(health.healthy_threshold)),
+        ("unhealthy_threshold", number(health.unhealthy_threshold)),
+    ]);
+    map(fields)
+}
+
+fn load_balancer(balancer: &LoadBalancer) -> Tree {
+    map([
+        ("listen", text(&balancer.listen.to_string())),
+        ("drain_timeout", duration(balancer.drain.timeout_ms)),
+        ("max_connections", number(balancer.max_connections)),
+    ])
+}
+
+fn metric(metric: &GuestMetric) -> Tree {
+    map([
+        ("name", text(&metric.name)),
+        ("series", text(&metric.series)),
+        ("path", text(&metric.path)),
+        ("rate", Tree::Scalar(Json::Bool(metric.rate))),
+    ])
+}
+
+fn policy(policy: &PolicySpec) -> Tree {
+    let limits = map([
+        ("fuel", Tree::Scalar(policy.limits.fuel.into())),
+        ("deadline", duration(policy.limits.deadline_ms)),
+        ("memory", size(policy.limits.memory_bytes)),
+        ("output", size(policy.limits.output_bytes)),
+        ("log_lines", number(policy.limits.log_lines)),
+    ]);
+    map([("module", text(&policy.module)), ("params", Tree::from_json(&policy.params)), ("limits", limits)])
+}
+
+fn on_failure(set: &ScaleSet) -> Tree {
+    match set.guards.on_failure {
+        OnFailure::Hold => text("hold"),
+        OnFailure::Static { capacity } => map([("static", number(capacity))]),
+    }
+}
+
+fn missing_data(set: &ScaleSet) -> Tree {
+    match set.guards.missing_data {
+        MissingData::NoScaleIn => text("no-scale-in"),
+        MissingData::Hold => text("hold"),
+        MissingData::Ignore => text("ignore"),
+        MissingData::Default { capacity } => map([("default", number(capacity))]),
+    }
+}
+
+fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tree {
+    Tree::Map(fields.into_iter().map(|(name, tree)| (name.to_owned(), tree)).collect())
+}
+
+fn text(text: &str) -> Tree {
+    Tree::Scalar(text.into())
+}
+
+fn number(number: impl Into<u32>) -> Tree {
+    Tree::Scalar(number.into().into())
+}
+
+fn duration(ms: u64) -> Tree {
+    Tree::Scalar(format_duration_ms(ms).into())
+}
+
+fn size(bytes: u64) -> Tree {
+    Tree::Scalar(format_size_bytes(bytes).into())
+}
+
+impl Tree {
+    pub(crate) fn from_json(json: &Json) -> Self {
+        match json {
+            Json::Array(items) => Self::List(items.iter().map(Self::from_json).collect()),
+            Json::Object(fields) => {
+                Self::Map(fields.iter().map(|(key, value)| (key.clone(), Self::from_json(value))).collect())
+            }
+            scalar => Self::Scalar(scalar.clone()),
+        }
+    }
+
+    pub(crate) fn into_json(self) -> Json {
+        match self {
+            Self::Scalar(scalar) => scalar,
+            Self::List(items) => Json::Array(items.into_iter().map(Self::into_json).collect()),
+            Self::Map(fields) => {
+                Json::Object(fields.into_iter().map(|(key, tree)| (key, tree.into_json())).collect())
+            }
+        }
+    }
+}
+
+impl Serialize for Tree {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Scalar(scalar) => scalar.serialize(serializer),
+            Self::List(items) => {
+                let mut seq = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    seq.serialize_element(item)?;
+                }
+                seq.end()
+            }
+            Self::Map(fields) => {
+                let mut map = serializer.serialize_map(Some(fields.len()))?;
+                for (key, tree) in fields {
+                    map.serialize_entry(key, tree)?;
+                }
+                map.end()
+            }
+        }
+    }
+}

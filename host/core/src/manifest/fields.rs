@@ -1,0 +1,407 @@
+//! The table of the manifest's fields: kind, default and meaning of each.
+
+use super::formats::Format;
+use super::schema::{Exclusive, Field, Kind, Object, Presence};
+
+const fn field(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> Field {
+    Field { name, kind, presence, doc, new_instances: false }
+}
+
+impl Field {
+    const fn for_new_instances(mut self) -> Self {
+        self.new_instances = true;
+        self
+    }
+}
+
+const fn integer(min: u64, max: u64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const fn duration(min_ms: u64, max_ms: u64) -> Kind {
+    Kind::Duration { min_ms, max_ms }
+}
+
+const fn size(min_bytes: u64, max_bytes: u64, multiple_bytes: u64) -> Kind {
+    Kind::Size { min_bytes, max_bytes, multiple_bytes }
+}
+
+use Presence::{Default, Empty, Optional, Required};
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// Most instances of one set.
+pub(crate) const MAX_CAPACITY: u64 = 10_000;
+
+/// The word that every manifest begins with.
+pub(crate) const VERSION: &str = "regatta/v1";
+
+/// The whole manifest.
+pub(crate) static MANIFEST: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field("version", Kind::Choice(&[VERSION]), Required, "Version of the manifest's format."),
+        field(
+            "name",
+            Kind::Text(Format::Name),
+            Required,
+            "Name of the scale set: lower-case letters, digits and `-`, at most 32 characters, \
+             starting with a letter and not ending with `-`.",
+        ),
+        field("tick", duration(100, HOUR), Default("5s"), "Time between two decisions."),
+        field("capacity", Kind::Object(&CAPACITY), Required, "How many instances."),
+        field("image", Kind::Object(&IMAGE), Required, "What every instance starts from."),
+        field("instance", Kind::Object(&INSTANCE), Empty, "What every instance is made of."),
+        field("network", Kind::Object(&NETWORK), Required, "How instances are reached."),
+        field("health", Kind::Object(&HEALTH), Empty, "When an instance is healthy."),
+        field(
+            "load_balancer",
+            Kind::Object(&LOAD_BALANCER),
+            Optional,
+            "Where the set's traffic comes in. Without it the set has no load balancer.",
+        ),
+        field(
+            "metrics",
+            Kind::List { of: &METRIC, max: 64 },
+            Optional,
+            "Metrics taken from the guests, beside the built-in ones. Without it there are only those.",
+        ),
+        field("policy", Kind::Object(&POLICY), Required, "Who decides the capacity."),
+        field("guards", Kind::Object(&GUARDS), Empty, "What the host does not leave to the policy."),
+        field("repair", Kind::Object(&REPAIR), Empty, "What happens to broken instances."),
+    ],
+};
+
+static CAPACITY: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field("min", integer(0, MAX_CAPACITY), Required, "Never fewer instances than this."),
+        field("max", integer(1, MAX_CAPACITY), Required, "Never more instances than this."),
+        field(
+            "initial",
+            integer(0, MAX_CAPACITY),
+            Optional,
+            "Instances at the first apply, from `min` to `max`. Without it, `min`.",
+        ),
+    ],
+};
+
+static IMAGE: Object = Object {
+    exclusive: Exclusive::ExactlyOne(&["kernel", "firmware"]),
+    fields: &[
+        field(
+            "disk",
+            Kind::Either(&[Kind::Text(Format::Path), Kind::Object(&DISK)]),
+            Optional,
+            "The golden disk: its path, or a mapping. Without it the instances have no disk; \
+             then a kernel with everything inside must do.",
+        )
+        .for_new_instances(),
+        field(
+            "kernel",
+            FILE_KIND,
+            Optional,
+            "Kernel (PVH ELF or bzImage). Exactly one of `kernel` and `firmware`.",
+        )
+        .for_new_instances(),
+        field("initramfs", FILE_KIND, Optional, "Initial RAM disk of the kernel. Without it, none.")
+            .for_new_instances(),
+        field(
+            "cmdline",
+            Kind::Text(Format::Cmdline),
+            Optional,
+            "Kernel command line, one line, at most 1,800 bytes. The host appends the address (`ip=…`). \
+             Without it, empty.",
+        )
+        .for_new_instances(),
+        field("firmware", FILE_KIND, Optional, "Firmware. Exactly one of `kernel` and `firmware`.")
+            .for_new_instances(),
+    ],
+};
+
+const FILE_KIND: Kind = Kind::Either(&[Kind::Text(Format::Path), Kind::Object(&FILE)]);
+
+const PATH: Field = field(
+    "path",
+    Kind::Text(Format::Path),
+    Required,
+    "Path of the file; a relative one counts from the manifest's directory.",
+)
+.for_new_instances();
+
+const SHA256: Field = field(
+    "sha256",
+    Kind::Text(Format::Sha256),
+    Optional,
+    "SHA-256 of the file, 64 hex digits. When given, a file with another digest is refused.",
+)
+.for_new_instances();
+
+static FILE: Object = Object { exclusive: Exclusive::None, fields: &[PATH, SHA256] };
+
+static DISK: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        PATH,
+        SHA256,
+        field(
+            "overlay",
+            Kind::Choice(&["qcow2", "raw"]),
+            Default("qcow2"),
+            "How an instance's own disk is made: `qcow2` holds the differences, `raw` is a copy \
+             (reflinked where the file system can).",
+        )
+        .for_new_instances(),
+    ],
+};
+
+static INSTANCE: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field("vcpus", integer(1, 255), Default("1"), "Virtual CPUs.").for_new_instances(),
+        field("memory", size(16 * MIB, 16 * TIB, MIB), Default("512MiB"), "Memory.").for_new_instances(),
+        field(
+            "boot_timeout",
+            duration(100, DAY),
+            Default("2m"),
+            "From the start of the launch to the first passed health check; an instance that takes \
+             longer has failed.",
+        ),
+    ],
+};
+
+static NETWORK: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "mode",
+            Kind::Choice(&["loopback"]),
+            Required,
+            "`loopback`: each instance answers on a loopback address of the host, out of `pool`; for \
+             VMMs whose guests share the host's loopback.",
+        )
+        .for_new_instances(),
+        field(
+            "pool",
+            Kind::Text(Format::LoopbackPool),
+            Required,
+            "Addresses of the instances: an IPv4 network within 127.0.0.0/8, prefix 9 to 30, without \
+             127.0.0.1 and with room for `capacity.max` (its first and last address are not used). \
+             Double the room lets replacements start before the old instances are gone.",
+        )
+        .for_new_instances(),
+        field("port", PORT, Default("8080"), "Port of the guests' service.").for_new_instances(),
+    ],
+};
+
+const PORT: Kind = integer(1, 65_535);
+
+static HEALTH: Object = Object {
+    exclusive: Exclusive::AtMostOne(&["http", "tcp"]),
+    fields: &[
+        field(
+            "http",
+            Kind::Either(&[Kind::Text(Format::HttpPath), Kind::Object(&HTTP_PROBE)]),
+            Optional,
+            "Probe by GET: a path, or a mapping; any 2xx passes. At most one of `http` and `tcp`; without \
+             both an instance is in service once it has booted.",
+        ),
+        field(
+            "tcp",
+            Kind::Either(&[Kind::Boolean, Kind::Object(&TCP_PROBE)]),
+            Optional,
+            "Probe by TCP: `true`, or a mapping; an accepted connection passes.",
+        ),
+        field("interval", duration(100, HOUR), Default("5s"), "Time between two probes of an instance."),
+        field(
+            "timeout",
+            duration(10, 5 * MINUTE),
+            Default("2s"),
+            "A probe without an answer by then has failed.",
+        ),
+        field(
+            "healthy_threshold",
+            integer(1, 100),
+            Default("2"),
+            "Passes in a row that make an instance healthy.",
+        ),
+        field(
+            "unhealthy_threshold",
+            integer(1, 100),
+            Default("3"),
+            "Failures in a row that make it unhealthy.",
+        ),
+    ],
+};
+
+static HTTP_PROBE: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field("path", Kind::Text(Format::HttpPath), Required, "Path of the request; starts with `/`."),
+        field("port", PORT, Optional, "Port. Without it, `network.port`."),
+    ],
+};
+
+static TCP_PROBE: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[field("port", PORT, Optional, "Port. Without it, `network.port`.")],
+};
+
+static LOAD_BALANCER: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "listen",
+            Kind::Text(Format::Listen),
+            Required,
+            "Address and port of the TCP listener, for example `0.0.0.0:80` or `[::]:80`.",
+        ),
+        field(
+            "drain_timeout",
+            duration(0, HOUR),
+            Default("30s"),
+            "How long the connections of an instance that is being removed may go on; then they are cut.",
+        ),
+        field(
+            "max_connections",
+            integer(1, 1_000_000),
+            Default("10000"),
+            "Connections at once, over all instances; more are refused.",
+        ),
+    ],
+};
+
+static METRIC: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "name",
+            Kind::Text(Format::MetricName),
+            Required,
+            "Name under which policies see it: lower-case letters, digits and `_`, at most 64 \
+             characters, starting with a letter; not the name of a built-in metric.",
+        ),
+        field(
+            "series",
+            Kind::Text(Format::SeriesName),
+            Required,
+            "Name of the series in the guest's Prometheus text, for example `guest_utilization`.",
+        ),
+        field(
+            "path",
+            Kind::Text(Format::HttpPath),
+            Default("/metrics"),
+            "Path of the guest's Prometheus text.",
+        ),
+        field("rate", Kind::Boolean, Default("false"), "Turns a counter into its rate per second."),
+    ],
+};
+
+static POLICY: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "module",
+            Kind::Text(Format::Module),
+            Required,
+            "The policy: a name that is looked up in the policy directories, or the path of a `.wasm` \
+             file; a relative one counts from the manifest's directory.",
+        ),
+        field(
+            "params",
+            Kind::Json,
+            Optional,
+            "Parameters of the policy, at most 64 KiB as JSON; the policy itself checks them. Without it, \
+             `{}`.",
+        ),
+        field("limits", Kind::Object(&LIMITS), Empty, "What one decision may cost."),
+    ],
+};
+
+static LIMITS: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "fuel",
+            integer(10_000, 1_000_000_000_000),
+            Default("50000000"),
+            "Fuel: roughly, Wasm instructions.",
+        ),
+        field("deadline", duration(1, 10 * SECOND), Default("100ms"), "Wall clock; at most `tick`."),
+        field("memory", size(64 * KIB, 4 * GIB, 64 * KIB), Default("64MiB"), "Linear memory."),
+        field(
+            "output",
+            size(KIB, 16 * MIB, 1),
+            Default("256KiB"),
+            "State, reasons and victims of one outcome together.",
+        ),
+        field("log_lines", integer(0, 10_000), Default("100"), "Lines that it may log."),
+    ],
+};
+
+static GUARDS: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "on_failure",
+            Kind::Either(&[Kind::Choice(&["hold"]), Kind::Object(&STATIC)]),
+            Default("hold"),
+            "When the policy gives no decision: `hold` keeps the size, `{ static: N }` goes to N if that is \
+             larger. Never a scale-in.",
+        ),
+        field(
+            "missing_data",
+            Kind::Either(&[Kind::Choice(&["no-scale-in", "hold", "ignore"]), Kind::Object(&DEFAULT)]),
+            Default("no-scale-in"),
+            "When a metric that the policy wants has no fresh value: `no-scale-in` allows only scale-out, \
+             `hold` keeps the size, `{ default: N }` goes to N if that is larger, `ignore` leaves it to \
+             the policy.",
+        ),
+    ],
+};
+
+static STATIC: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[field(
+        "static",
+        integer(0, MAX_CAPACITY),
+        Required,
+        "Size to go to, from `capacity.min` to `capacity.max`.",
+    )],
+};
+
+static DEFAULT: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[field(
+        "default",
+        integer(0, MAX_CAPACITY),
+        Required,
+        "Size to go to, from `capacity.min` to `capacity.max`.",
+    )],
+};
+
+static REPAIR: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "enabled",
+            Kind::Boolean,
+            Default("true"),
+            "Replace unhealthy instances. Failed ones are always removed.",
+        ),
+        field("grace", duration(0, DAY), Default("10s"), "How long an instance may be unhealthy first."),
+        field(
+            "max_percent",
+            integer(1, 100),
+            Default("5"),
+            "Share of the capacity that is repaired at once, percent; at least one instance.",
+        ),
+    ],
+};

@@ -1,0 +1,312 @@
+//! What texts of a manifest may look like.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::problem::quote;
+
+/// Metrics that the host measures itself; a manifest must not define them.
+pub const BUILT_IN_METRICS: &[&str] =
+    &["connection_rate", "connections", "cpu", "memory", "request_rate", "requests"];
+
+/// Longest kernel command line that a manifest may give, in bytes. x86 kernels
+/// take 2,048; the host appends the address.
+const MAX_CMDLINE_BYTES: usize = 1_800;
+/// Longest path, in bytes: Linux's `PATH_MAX` with its NUL.
+const MAX_PATH_BYTES: usize = 4_095;
+
+/// What is wrong with a text, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Complaint {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+fn complain<T>(message: impl Into<String>) -> Result<T, Complaint> {
+    Err(Complaint { message: message.into(), hint: None })
+}
+
+fn complain_with<T>(message: impl Into<String>, hint: impl Into<String>) -> Result<T, Complaint> {
+    Err(Complaint { message: message.into(), hint: Some(hint.into()) })
+}
+
+/// The format of a text field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Name,
+    MetricName,
+    SeriesName,
+    Path,
+    Module,
+    Cmdline,
+    Sha256,
+    HttpPath,
+    LoopbackPool,
+    Listen,
+}
+
+impl Format {
+    /// What it is, within a sentence.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Name | Self::MetricName | Self::SeriesName => "a name",
+            Self::Path => "a path",
+            Self::Module => "the name of a policy or the path of a `.wasm` file",
+            Self::Cmdline => "a kernel command line",
+            Self::Sha256 => "a SHA-256 digest",
+            Self::HttpPath => "a path such as `/healthz`",
+            Self::LoopbackPool => "a network such as `127.40.0.0/24`",
+            Self::Listen => "an address such as `0.0.0.0:80`",
+        }
+    }
+
+    /// A regular expression (ECMA 262) that holds for every text of the format;
+    /// the reader may be stricter.
+    pub(crate) fn pattern(self) -> &'static str {
+        match self {
+            Self::Name => "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$",
+            Self::MetricName => "^[a-z][a-z0-9_]{0,63}$",
+            Self::SeriesName => "^[a-zA-Z_:][a-zA-Z0-9_:]{0,199}$",
+            Self::Path | Self::Module => "^[^\\u0000-\\u001f\\u007f]+$",
+            Self::Cmdline => "^[^\\u0000-\\u001f\\u007f]*$",
+            Self::Sha256 => "^[0-9a-fA-F]{64}$",
+            Self::HttpPath => "^/[!-~]*$",
+            Self::LoopbackPool => "^127\\.[0-9]+\\.[0-9]+\\.[0-9]+/[0-9]+$",
+            Self::Listen => "^(\\[[0-9a-fA-F:.]+\\]|[0-9.]+):[0-9]+$",
+        }
+    }
+
+    /// Checks a text.
+    pub(crate) fn check(self, text: &str) -> Result<(), Complaint> {
+        match self {
+            Self::Name => name(text),
+            Self::MetricName => metric_name(text),
+            Self::SeriesName => series_name(text),
+            Self::Path => path(text),
+            Self::Module => module(text),
+            Self::Cmdline => cmdline(text),
+            Self::Sha256 => sha256(text),
+            Self::HttpPath => http_path(text),
+            Self::LoopbackPool => loopback_pool(text).map(drop),
+            Self::Listen => listen(text).map(drop),
+        }
+    }
+}
+
+fn name(text: &str) -> Result<(), Complaint> {
+    let hint = "lower-case letters, digits and `-`, for example `web-1`";
+    if text.is_empty() {
+        return complain_with("must not be empty", hint);
+    }
+    if let Some(c) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+        return complain_with(format!("must not contain {}", quote(&c.to_string())), hint);
+    }
+    if !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return complain_with("must start with a letter", hint);
+    }
+    if text.ends_with('-') {
+        return complain_with("must not end with `-`", hint);
+    }
+    if text.len() > 32 {
+        return complain(format!("must not be longer than 32 characters, has {}", text.len()));
+    }
+    Ok(())
+}
+
+fn metric_name(text: &str) -> Result<(), Complaint> {
+    let hint = "lower-case letters, digits and `_`, for example `queue_depth`";
+    if text.is_empty() {
+        return complain_with("must not be empty", hint);
+    }
+    if let Some(c) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '_')) {
+        return complain_with(format!("must not contain {}", quote(&c.to_string())), hint);
+    }
+    if !text.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return complain_with("must start with a letter", hint);
+    }
+    if text.len() > 64 {
+        return complain(format!("must not be longer than 64 characters, has {}", text.len()));
+    }
+    if BUILT_IN_METRICS.contains(&text) {
+        let hint = format!("built in are {}; give yours another name", list(BUILT_IN_METRICS));
+        return complain_with(format!("`{text}` is the name of a built-in metric"), hint);
+    }
+    Ok(())
+}
+
+fn series_name(text: &str) -> Result<(), Complaint> {
+    if text.is_empty() {
+        return complain("must not be empty");
+    }
+    if text.contains('{') {
+        return complain_with("must be the name of a series without labels", "the part before `{`");
+    }
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    if let Some(c) = text.chars().find(|&c| !legal(c)) {
+        return complain(format!("must not contain {}", quote(&c.to_string())));
+    }
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        return complain("must not start with a digit");
+    }
+    if text.len() > 200 {
+        return complain(format!("must not be longer than 200 characters, has {}", text.len()));
+    }
+    Ok(())
+}
+
+fn path(text: &str) -> Result<(), Complaint> {
+    if text.is_empty() {
+        return complain("must not be empty");
+    }
+    if let Some(c) = text.chars().find(|c| c.is_control()) {
+        return complain(format!("must not contain the control character {}", quote(&c.to_string())));
+    }
+    if text.ends_with('/') {
+        return complain("must be a file, not a directory");
+    }
+    if text.len() > MAX_PATH_BYTES {
+        return complain(format!("must not be longer than {MAX_PATH_BYTES} bytes, has {}", text.len()));
+    }
+    if text.starts_with("~/") {
+        return complain_with("`~` is not expanded", "write the path from `/`, or relative to the manifest");
+    }
+    Ok(())
+}
+
+/// Whether `policy.module` is a path and not a name.
+pub(crate) fn module_is_path(text: &str) -> bool {
+    text.contains('/') || text.ends_with(".wasm")
+}
+
+fn module(text: &str) -> Result<(), Complaint> {
+    if module_is_path(text) {
+        return path(text);
+    }
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if text.is_empty() || text.len() > 64 || !text.chars().all(legal) {
+        return complain_with(
+            format!("{} is neither the name of a policy nor a path", quote(text)),
+            "a name such as `target-tracking`, or a path such as `./policy.wasm`",
+        );
+    }
+    Ok(())
+}
+
+fn cmdline(text: &str) -> Result<(), Complaint> {
+    if text.contains(['\n', '\r']) {
+        return complain_with("must be one line", "in YAML, `>-` folds lines into one");
+    }
+    if let Some(c) = text.chars().find(|c| c.is_control()) {
+        return complain(format!("must not contain the control character {}", quote(&c.to_string())));
+    }
+    if text.len() > MAX_CMDLINE_BYTES {
+        return complain(format!("must not be longer than {MAX_CMDLINE_BYTES} bytes, has {}", text.len()));
+    }
+    if text.split_whitespace().any(|word| word == "--") {
+        return complain_with("must not contain `--`", "what the host appends would go to init");
+    }
+    if text.split_whitespace().any(|word| word.starts_with("ip=")) {
+        return complain_with("must not contain `ip=`", "the host gives every instance its address");
+    }
+    Ok(())
+}
+
+fn sha256(text: &str) -> Result<(), Complaint> {
+    let hint = "64 hex digits, as `sha256sum` prints them";
+    if let Some(rest) = text.strip_prefix("sha256:") {
+        return complain_with("must not have a prefix", format!("only the digits: {}", quote(rest)));
+    }
+    if let Some(c) = text.chars().find(|c| !c.is_ascii_hexdigit()) {
+        return complain_with(format!("must not contain {}", quote(&c.to_string())), hint);
+    }
+    if text.len() != 64 {
+        return complain_with(format!("has {} digits instead of 64", text.len()), hint);
+    }
+    Ok(())
+}
+
+fn http_path(text: &str) -> Result<(), Complaint> {
+    if !text.starts_with('/') {
+        let hint = format!(
+            "for example `/{}`",
+            text.chars().filter(char::is_ascii_graphic).take(40).collect::<String>()
+        );
+        return complain_with("must start with `/`", hint);
+    }
+    if let Some(c) = text.chars().find(|c| !c.is_ascii_graphic()) {
+        return complain_with(
+            format!("must not contain {}", quote(&c.to_string())),
+            "other characters are written as `%XX`",
+        );
+    }
+    if text.contains('#') {
+        return complain("must not contain `#`");
+    }
+    if text.len() > 1_024 {
+        return complain(format!("must not be longer than 1024 bytes, has {}", text.len()));
+    }
+    Ok(())
+}
+
+/// Reads a pool of loopback addresses: first address and prefix length.
+pub(crate) fn loopback_pool(text: &str) -> Result<(Ipv4Addr, u8), Complaint> {
+    let hint = "for example `127.40.0.0/24`";
+    let Some((address, prefix)) = text.split_once('/') else {
+        return complain_with("has no prefix length", hint);
+    };
+    let Ok(address) = address.parse::<Ipv4Addr>() else {
+        return complain_with(format!("{} is no IPv4 address", quote(address)), hint);
+    };
+    let digits = !prefix.is_empty() && prefix.chars().all(|c| c.is_ascii_digit());
+    let Some(prefix) = prefix.parse::<u8>().ok().filter(|_| digits) else {
+        return complain_with(format!("{} is no prefix length", quote(prefix)), hint);
+    };
+    if address.octets()[0] != 127 {
+        return complain_with("is not within 127.0.0.0/8", hint);
+    }
+    if !(9..=30).contains(&prefix) {
+        return complain(format!("the prefix length must be from 9 to 30, is {prefix}"));
+    }
+    let mask = u32::MAX << (32 - u32::from(prefix));
+    let network = Ipv4Addr::from(u32::from(address) & mask);
+    if network != address {
+        return complain_with(
+            format!("{address} is not the first address of a /{prefix}"),
+            format!("did you mean `{network}/{prefix}`?"),
+        );
+    }
+    if u32::from(Ipv4Addr::LOCALHOST) & mask == u32::from(address) {
+        return complain_with("must not contain 127.0.0.1, where the host's own services listen", hint);
+    }
+    Ok((address, prefix))
+}
+
+/// Addresses of a pool that instances can have: all but the first and the last.
+pub(crate) fn pool_room(prefix: u8) -> u32 {
+    (1_u32 << (32 - u32::from(prefix).clamp(1, 30))) - 2
+}
+
+/// Reads the address of a listener.
+pub(crate) fn listen(text: &str) -> Result<SocketAddr, Complaint> {
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let port = if port.is_empty() { "80" } else { port };
+        let hint = match host {
+            "" | "*" => format!("all addresses of the host: `0.0.0.0:{port}`"),
+            "localhost" => format!("this host only: `127.0.0.1:{port}`"),
+            _ if text.parse::<IpAddr>().is_ok() => {
+                "a port is missing, for example `:80` at the end".to_owned()
+            }
+            _ => "an IP address and a port, for example `0.0.0.0:80` or `[::]:80`".to_owned(),
+        };
+        return complain_with(format!("{} is no address with a port", quote(text)), hint);
+    };
+    if address.port() == 0 {
+        return complain_with("the port must not be 0", "clients must know where to connect");
+    }
+    Ok(address)
+}
+
+/// Words as a list within a sentence.
+pub(crate) fn list(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,255 @@
+//! Generated scale sets.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use proptest::collection::{btree_map, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+use super::*;
+
+/// Any set that a manifest can describe.
+pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
+    let first = ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", 100..=3_600_000_u64, capacity(), image(), instance());
+    (first, network(), of(load_balancer()), metrics(), policy(), repair()).prop_flat_map(
+        |(
+            (name, tick_ms, capacity, image, instance),
+            network,
+            load_balancer,
+            metrics,
+            mut policy,
+            repair,
+        )| {
+            policy.limits.deadline_ms = policy.limits.deadline_ms.min(tick_ms);
+            let load_balancer = load_balancer.filter(|balancer| !network.covers(balancer.listen));
+            let rest = (health(network.port()), guards(capacity));
+            rest.prop_map(move |(health, guards)| ScaleSet {
+                name: name.clone(),
+                tick_ms,
+                capacity,
+                image: image.clone(),
+                instance,
+                network: network.clone(),
+                health,
+                load_balancer: load_balancer.clone(),
+                metrics: metrics.clone(),
+                policy: policy.clone(),
+                guards,
+                repair,
+            })
+        },
+    )
+}
+
+/// JSON with texts that YAML might take for something else.
+pub(super) fn json() -> impl Strategy<Value = Json> {
+    let tricky = prop::sample::select(vec![
+        "",
+        " ",
+        "~",
+        "null",
+        "yes",
+        "no",
+        "true",
+        "1",
+        "1_000",
+        "0755",
+        "0x1F",
+        "1e5",
+        ".nan",
+        "-",
+        "- a",
+        "a: b",
+        "#",
+        "a #b",
+        "<<",
+        "=",
+        "!tag",
+        "&a",
+        "*a",
+        "|",
+        ">",
+        "%",
+        "@",
+        "`",
+        "'",
+        "\"",
+        "\\",
+        "a\nb",
+        "\n",
+        "a\n",
+        " a",
+        "a ",
+        "\t",
+        "\u{0}",
+        "\u{85}",
+        "\u{2028}",
+        "\u{feff}",
+        "日本",
+        "[",
+        "{",
+        "]",
+        "}",
+        ",",
+        "?",
+        "? a",
+        ":",
+        "2001-01-01",
+        "1:30",
+        "...",
+        "---",
+    ]);
+    let word = prop_oneof![
+        tricky.prop_map(str::to_owned),
+        "\\PC{0,12}",
+        any::<String>().prop_filter("short", |s| s.len() < 40)
+    ];
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        any::<u64>().prop_map(Json::from),
+        any::<f64>().prop_filter_map("finite", |f| serde_json::Number::from_f64(f).map(Json::Number)),
+        word.clone().prop_map(Json::from),
+    ];
+    leaf.prop_recursive(3, 24, 5, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Json::from),
+            btree_map(word.clone(), inner, 0..4).prop_map(|map| Json::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn capacity() -> impl Strategy<Value = Capacity> {
+    (0..=10_000_u32, 0..=10_000_u32, 1..=10_000_u32).prop_map(|(a, b, max)| {
+        let (a, b) = (a.min(max), b.min(max));
+        Capacity { min: a.min(b), max, initial: a.max(b) }
+    })
+}
+
+fn path() -> impl Strategy<Value = String> + Clone {
+    "(/[^/\\p{C}]{1,20}){1,4}".prop_filter("no `.`", |path| path.split('/').all(|part| part != "."))
+}
+
+fn file() -> impl Strategy<Value = FileRef> + Clone {
+    (path(), of("[0-9a-f]{64}")).prop_map(|(path, sha256)| FileRef { path, sha256 })
+}
+
+fn image() -> impl Strategy<Value = Image> {
+    let overlay = prop_oneof![Just(Overlay::Qcow2), Just(Overlay::Raw)];
+    let disk = (file(), overlay).prop_map(|(file, overlay)| ImageDisk { file, overlay });
+    let cmdline = "[^\\p{C}]{0,60}".prop_filter("allowed words", |line| {
+        line.split_whitespace().all(|word| word != "--" && !word.starts_with("ip="))
+    });
+    let with_kernel =
+        (of(disk.clone()), file(), of(file()), cmdline).prop_map(|(disk, kernel, initramfs, cmdline)| {
+            Image { disk, kernel: Some(kernel), initramfs, cmdline, firmware: None }
+        });
+    let with_firmware = (disk, file()).prop_map(|(disk, firmware)| Image {
+        disk: Some(disk),
+        kernel: None,
+        initramfs: None,
+        cmdline: String::new(),
+        firmware: Some(firmware),
+    });
+    prop_oneof![with_kernel, with_firmware]
+}
+
+fn instance() -> impl Strategy<Value = InstanceTemplate> {
+    (1..=255_u32, 16..=(16_u64 << 20), 100..=86_400_000_u64).prop_map(|(vcpus, mib, boot_timeout_ms)| {
+        InstanceTemplate { vcpus, memory_bytes: mib << 20, boot_timeout_ms }
+    })
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    // A /18 has room for the largest set.
+    (9..=18_u8, 0x7f80_0000..=0x7fff_ffff_u32, 1..=u16::MAX).prop_map(|(prefix, address, port)| {
+        let base = Ipv4Addr::from(address & (u32::MAX << (32 - u32::from(prefix))));
+        Network::Loopback { base, prefix, port }
+    })
+}
+
+fn http_path() -> impl Strategy<Value = String> {
+    "/[!-\"$-~]{0,30}"
+}
+
+fn health(port: u16) -> impl Strategy<Value = Health> {
+    let port = prop_oneof![Just(port), 1..=u16::MAX];
+    let probe = prop_oneof![
+        (http_path(), port.clone()).prop_map(|(path, port)| Probe::Http { path, port }),
+        port.prop_map(|port| Probe::Tcp { port }),
+    ];
+    (of(probe), 100..=3_600_000_u64, 10..=300_000_u64, 1..=100_u32, 1..=100_u32).prop_map(
+        |(probe, interval_ms, timeout_ms, healthy_threshold, unhealthy_threshold)| Health {
+            probe,
+            interval_ms,
+            timeout_ms,
+            healthy_threshold,
+            unhealthy_threshold,
+        },
+    )
+}
+
+fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
+    let listen = any::<SocketAddr>().prop_filter_map("a port, no scope", |mut address| {
+        if let SocketAddr::V6(v6) = &mut address {
+            v6.set_scope_id(0);
+            v6.set_flowinfo(0);
+        }
+        (address.port() != 0).then_some(address)
+    });
+    (listen, 0..=3_600_000_u64, 1..=1_000_000_u32).prop_map(|(listen, timeout_ms, max_connections)| {
+        LoadBalancer { listen, drain: DrainPolicy { timeout_ms }, max_connections }
+    })
+}
+
+fn metrics() -> impl Strategy<Value = Vec<GuestMetric>> {
+    let free = |name: &String| !BUILT_IN_METRICS.contains(&name.as_str());
+    let metric = ("[a-zA-Z_:][a-zA-Z0-9_:]{0,20}", http_path(), any::<bool>());
+    btree_map("[a-z][a-z0-9_]{0,63}".prop_filter("not built in", free), metric, 0..6).prop_map(|metrics| {
+        let metric = |(name, (series, path, rate))| GuestMetric { name, series, path, rate };
+        metrics.into_iter().map(metric).collect()
+    })
+}
+
+fn policy() -> impl Strategy<Value = PolicySpec> {
+    let module = prop_oneof!["[a-z0-9_-]{1,64}", path().prop_map(|path| format!("{path}.wasm")),];
+    let params = btree_map("\\PC{0,8}", json(), 0..5).prop_map(|map| Json::Object(map.into_iter().collect()));
+    let limits = (
+        10_000..=1_000_000_000_000_u64,
+        1..=10_000_u64,
+        1..=65_536_u64,
+        1_024..=16_777_216_u64,
+        0..=10_000_u32,
+    )
+        .prop_map(|(fuel, deadline_ms, pages, output_bytes, log_lines)| PolicyLimits {
+            fuel,
+            deadline_ms,
+            memory_bytes: pages << 16,
+            output_bytes,
+            log_lines,
+        });
+    (module, params, limits).prop_map(|(module, params, limits)| PolicySpec { module, params, limits })
+}
+
+fn guards(capacity: Capacity) -> impl Strategy<Value = Guards> {
+    let size = capacity.min..=capacity.max;
+    let on_failure =
+        prop_oneof![Just(OnFailure::Hold), size.clone().prop_map(|capacity| OnFailure::Static { capacity }),];
+    let missing_data = prop_oneof![
+        Just(MissingData::NoScaleIn),
+        Just(MissingData::Hold),
+        Just(MissingData::Ignore),
+        size.prop_map(|capacity| MissingData::Default { capacity }),
+    ];
+    (on_failure, missing_data).prop_map(|(on_failure, missing_data)| Guards { on_failure, missing_data })
+}
+
+fn repair() -> impl Strategy<Value = Repair> {
+    (any::<bool>(), 0..=86_400_000_u64, 1..=100_u32).prop_map(|(enabled, grace_ms, max_percent)| Repair {
+        enabled,
+        grace_ms,
+        max_percent,
+    })
+}

@@ -1,0 +1,83 @@
+//! What operators read in the event log, told from a record.
+
+use crate::instance_state::{InstanceEvent, InstanceState};
+use crate::plan::{Action, RemovalCause};
+use crate::record::{Direction, InstanceChange, TickRecord};
+use crate::state::Event;
+
+/// The events of a tick. `failures_before` tells whether the policy failed in
+/// the tick before as well: a failure that lasts is told once.
+#[must_use]
+pub fn events_of(record: &TickRecord, policy_failed_before: bool) -> Vec<Event> {
+    let set = &record.observation.set;
+    let event = |at_ms, kind: &str, instance, text| Event {
+        at_ms,
+        set: set.clone(),
+        kind: kind.to_owned(),
+        instance,
+        text,
+        actor: "daemon".to_owned(),
+    };
+    let mut events: Vec<Event> = record
+        .changes
+        .iter()
+        .filter_map(|change| {
+            let (kind, text) = told(change)?;
+            let detail = change.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+            Some(event(change.at_ms, kind, Some(change.id), format!("{set}-{} {text}{detail}", change.id)))
+        })
+        .collect();
+    let now = record.observation.now_ms;
+    if !policy_failed_before {
+        for run in &record.runs {
+            if let Err(failure) = &run.result {
+                let text =
+                    format!("{} gave no decision ({}): {}", run.name, failure.kind.as_str(), failure.message);
+                events.push(event(now, "policy-failed", None, text));
+            }
+        }
+    }
+    let kind = match record.direction() {
+        Direction::ScaleOut => Some("scale-out"),
+        Direction::ScaleIn => Some("scale-in"),
+        Direction::None => None,
+    };
+    if let Some(kind) = kind {
+        let why = record
+            .guards
+            .steps
+            .last()
+            .map(|step| format!("{}: {}", step.guard, step.reason.text))
+            .or_else(|| record.combined.reasons.first().map(|reason| reason.text.clone()))
+            .unwrap_or_else(|| "the policy gave no reason".to_owned());
+        let text = format!("{} → {}: {why}", record.observation.desired, record.guards.granted);
+        events.push(event(now, kind, None, text));
+    }
+    for action in &record.plan.actions {
+        if let Action::Terminate {
+            id,
+            cause: cause @ (RemovalCause::Unhealthy | RemovalCause::DrainTimeout),
+        } = *action
+        {
+            let kind = if cause == RemovalCause::Unhealthy { "repair" } else { "drain-timeout" };
+            events.push(event(now, kind, Some(id), format!("{set}-{id} is removed: {}", cause.as_str())));
+        }
+    }
+    events
+}
+
+fn told(change: &InstanceChange) -> Option<(&'static str, &'static str)> {
+    match (change.event, change.to) {
+        (InstanceEvent::LaunchFailed, _) => Some(("launch-failed", "could not be launched")),
+        (InstanceEvent::BootTimedOut, _) => {
+            Some(("boot-timed-out", "was not healthy within its boot time-out"))
+        }
+        (InstanceEvent::VmmExited, InstanceState::Failed) => {
+            Some(("instance-died", "died: its VMM ended unasked"))
+        }
+        (_, InstanceState::InService) => Some(("in-service", "is in service")),
+        (_, InstanceState::Unhealthy) => Some(("unhealthy", "is unhealthy")),
+        (_, InstanceState::Gone) => Some(("instance-gone", "is gone")),
+        _ => None,
+    }
+}

@@ -1,0 +1,166 @@
+//! What the daemon remembers across restarts.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::instance_state::{IllegalTransition, InstanceEvent, InstanceState, step};
+use crate::manifest::ScaleSet;
+use crate::record::InstanceChange;
+
+/// A scale set as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetState {
+    /// The manifest in force.
+    pub set: ScaleSet,
+    /// Counts the manifests of this set, from 1.
+    pub generation: u64,
+    /// Capacity in force.
+    pub desired: u32,
+    /// The first instance id that was never used.
+    pub next_instance_id: u32,
+    /// Number of the last tick.
+    pub last_tick: u64,
+    /// Being deleted: everything goes, then the set itself.
+    pub deleting: bool,
+    /// The policy that decides.
+    pub policy: PolicyActivation,
+    /// The one before it, for a rollback.
+    pub previous_policy: Option<PolicyActivation>,
+    /// Launches that failed since the last instance came into service.
+    pub launch_failures_in_a_row: u32,
+    /// No launch before this time, Unix milliseconds.
+    pub launches_resume_ms: u64,
+    /// Digests of the golden image, as imported.
+    pub image: ImageDigests,
+}
+
+/// A policy that is or was in charge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyActivation {
+    /// Counts the activations of this set, from 1; a state computed under an
+    /// older one is dropped.
+    pub number: u64,
+    /// SHA-256 of the module; its bytes are in the store under this key.
+    pub digest: String,
+    /// Name, as the module describes itself.
+    pub name: String,
+    /// Version, likewise.
+    pub version: String,
+    /// Where it came from: the manifest's module, or the file of a swap.
+    pub source: String,
+    /// Parameters, as JSON text.
+    pub params: String,
+    /// Version of the state's shape.
+    pub state_version: u32,
+    /// State for the next decision, base64.
+    pub state: String,
+    /// Since when, Unix milliseconds.
+    pub since_ms: u64,
+}
+
+/// Digests of what an instance starts from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDigests {
+    /// Golden disk.
+    pub disk: Option<String>,
+    /// Kernel.
+    pub kernel: Option<String>,
+    /// Initial RAM disk.
+    pub initramfs: Option<String>,
+    /// Firmware.
+    pub firmware: Option<String>,
+}
+
+/// An instance as it is stored. Written before anything is done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// Ordinal within the set.
+    pub id: u32,
+    /// State.
+    pub state: InstanceState,
+    /// When it entered that state, Unix milliseconds.
+    pub state_since_ms: u64,
+    /// When it was first wanted, Unix milliseconds.
+    pub created_ms: u64,
+    /// Generation of the manifest that it is made from.
+    pub generation: u64,
+    /// Address of the guest.
+    pub address: Ipv4Addr,
+    /// Protected from scale-in.
+    pub protected: bool,
+    /// Was in service at least once.
+    pub served: bool,
+    /// Its VMM process, once known.
+    pub vmm: Option<VmmProcessId>,
+    /// What there is to say about its state.
+    pub detail: Option<String>,
+}
+
+impl InstanceRecord {
+    /// An instance that is wanted and of which nothing exists yet.
+    #[must_use]
+    pub fn pending(id: u32, now_ms: u64, generation: u64, address: Ipv4Addr) -> Self {
+        Self {
+            id,
+            state: InstanceState::Pending,
+            state_since_ms: now_ms,
+            created_ms: now_ms,
+            generation,
+            address,
+            protected: false,
+            served: false,
+            vmm: None,
+            detail: None,
+        }
+    }
+
+    /// Lets an event meet the state. None when it is old news.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] when the event means nothing in this state; the
+    /// record stays as it is.
+    pub fn meet(
+        &mut self,
+        event: InstanceEvent,
+        at_ms: u64,
+        detail: Option<String>,
+    ) -> Result<Option<InstanceChange>, IllegalTransition> {
+        let from = self.state;
+        let to = step(from, event)?;
+        if to == from {
+            return Ok(None);
+        }
+        self.state = to;
+        self.state_since_ms = at_ms;
+        self.served |= to == InstanceState::InService;
+        self.detail.clone_from(&detail);
+        Ok(Some(InstanceChange { id: self.id, at_ms, event, from, to, detail }))
+    }
+}
+
+/// A process, told apart from a later one with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmmProcessId {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot, field 22 of `/proc/<pid>/stat`.
+    pub start_time_ticks: u64,
+}
+
+/// Something that operators want to know afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// Which set.
+    pub set: String,
+    /// Stable kind, for example `policy-swapped`.
+    pub kind: String,
+    /// Which instance, if one.
+    pub instance: Option<u32>,
+    /// One line for people.
+    pub text: String,
+    /// Who caused it: `daemon`, or the user name of the caller.
+    pub actor: String,
+}

@@ -1,0 +1,95 @@
+//! One turn of a scale set's loop, after the policies have run: combine, guard,
+//! plan. Pure, so that a replay of a record gives the record again.
+
+use crate::combine::{CombineRule, Combined, combine};
+use crate::decision::{PolicyRun, Reason};
+use crate::guard::{GuardContext, GuardStep, GuardTrail, guards_of, judge, metrics_without_data};
+use crate::manifest::ScaleSet;
+use crate::observation::{LastDecision, Observation};
+use crate::plan::{PlanInput, PlannedInstance, plan};
+use crate::record::{InstanceChange, PlanFacts, RECORD_VERSION, TickRecord};
+
+/// What a tick knows once its policies have run.
+#[derive(Debug, Clone)]
+pub struct TickInput {
+    /// The frozen input of the policies.
+    pub observation: Observation,
+    /// What happened to instances since the last tick.
+    pub changes: Vec<InstanceChange>,
+    /// What an operator did since the last tick.
+    pub operator: Vec<String>,
+    /// What the plan rests on beside the observation.
+    pub facts: PlanFacts,
+    /// The runs of the active policies.
+    pub runs: Vec<PolicyRun>,
+    /// Names of the metrics that the active policies want.
+    pub wanted_metrics: Vec<String>,
+}
+
+/// Combines, guards and plans.
+#[must_use]
+pub fn conclude(set: &ScaleSet, rule: CombineRule, input: TickInput) -> TickRecord {
+    let TickInput { observation, changes, operator, facts, runs, wanted_metrics } = input;
+    let combined = combine(rule, observation.desired, &runs);
+    let guards = if facts.deleting {
+        deletion(&combined)
+    } else {
+        let metrics_without_data = metrics_without_data(&observation, &wanted_metrics);
+        let context = GuardContext { observation: &observation, metrics_without_data: &metrics_without_data };
+        judge(&set.guards, &guards_of(&set.guards), &context, &combined)
+    };
+    let instances: Vec<PlannedInstance> = observation
+        .instances
+        .rows()
+        .map(|row| PlannedInstance {
+            id: row.id,
+            state: row.state,
+            state_since_ms: row.state_since_ms,
+            generation: row.generation,
+            protected: row.protected && !facts.deleting,
+            drained: facts.drained.contains(&row.id),
+        })
+        .collect();
+    let plan = plan(&PlanInput {
+        instances: &instances,
+        capacity: guards.granted,
+        victims: &combined.victims,
+        generation: observation.generation,
+        next_id: facts.next_id,
+        now_ms: observation.now_ms,
+        repair: set.repair,
+        drain_timeout_ms: set.load_balancer.as_ref().map_or(0, |lb| lb.drain.timeout_ms),
+        launches_resume_ms: facts.launches_resume_ms,
+    });
+    TickRecord { v: RECORD_VERSION, observation, changes, operator, facts, runs, combined, guards, plan }
+}
+
+fn deletion(combined: &Combined) -> GuardTrail {
+    GuardTrail {
+        steps: vec![GuardStep {
+            guard: "delete".into(),
+            before: combined.capacity,
+            after: 0,
+            reason: Reason {
+                code: "set-deleted".into(),
+                text: "the set is being deleted".into(),
+                evidence: Vec::new(),
+            },
+        }],
+        granted: 0,
+    }
+}
+
+/// What the next tick's policies may know of this one.
+#[must_use]
+pub fn last_decision(record: &TickRecord) -> LastDecision {
+    let mut narrowed_by: Vec<String> = record.guards.steps.iter().map(|step| step.guard.clone()).collect();
+    narrowed_by.dedup();
+    LastDecision {
+        tick: record.observation.tick,
+        wanted: record.combined.capacity,
+        granted: record.guards.granted,
+        reasons: record.combined.reasons.clone(),
+        narrowed_by,
+    }
+}

@@ -1,0 +1,421 @@
+//! The client of the API: typed calls over the daemon's Unix socket.
+
+use std::error::Error as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use regatta_core::record::TickRecord;
+use reqwest::{Method, Url, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::types::{
+    ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, ErrorCode, EventEntry, EventsQuery, InstanceInfo,
+    PolicyList, ProtectRequest, RecordsQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome, SwapRequest,
+    WhyLast, WhyQuery,
+};
+
+/// Time for a call that only looks something up.
+const SHORT: Duration = Duration::from_secs(30);
+
+/// Time for a call that may compile a policy or digest an image.
+const LONG: Duration = Duration::from_secs(600);
+
+/// How long an unused connection is kept; less than the server's own limit.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A call that gave no answer, or an error for one.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens on the socket.
+    #[error("no daemon listens on {}; start one with `{}`", socket.display(), how_to_start(socket))]
+    Unreachable {
+        /// The socket that was tried.
+        socket: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The user may not connect to the socket.
+    #[error("this user may not talk to the daemon on {}; run as the daemon's user", socket.display())]
+    Denied {
+        /// The socket that was tried.
+        socket: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The daemon is of another version and does not understand the call, or its
+    /// answer is not understood.
+    #[error(
+        "the daemon is version {daemon} and this command is {OUR_VERSION}: they do not understand each other ({what})"
+    )]
+    VersionMismatch {
+        /// Version of the daemon.
+        daemon: String,
+        /// What was not understood.
+        what: String,
+    },
+    /// What listens on the socket is no Regatta daemon.
+    #[error("what answers on {} is no regatta daemon ({what})", socket.display())]
+    NotRegatta {
+        /// The socket.
+        socket: PathBuf,
+        /// What it did.
+        what: String,
+    },
+    /// The daemon answered with an error.
+    #[error("{}", .0.message)]
+    Api(ApiError),
+    /// The daemon did not answer in time.
+    #[error("the daemon on {} did not answer in {} s", socket.display(), limit.as_secs())]
+    TimedOut {
+        /// The socket.
+        socket: PathBuf,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The connection broke before the answer was complete. What was asked for may
+    /// or may not have happened.
+    #[error("the connection to the daemon on {} broke before it answered", socket.display())]
+    Broken {
+        /// The socket.
+        socket: PathBuf,
+        /// How.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The HTTP client cannot be made.
+    #[error("the HTTP client cannot be set up")]
+    Setup(#[source] reqwest::Error),
+}
+
+fn how_to_start(socket: &Path) -> String {
+    match socket.parent() {
+        Some(data) if socket == crate::paths::socket_in(data) => {
+            format!("regatta serve --data {}", data.display())
+        }
+        _ => format!("regatta serve --socket {}", socket.display()),
+    }
+}
+
+/// A client of one daemon. Cheap to clone; keeps its connection alive.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon on `socket`; nothing is connected yet.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be set up.
+    pub fn new(socket: impl Into<PathBuf>) -> Result<Self, ClientError> {
+        let socket = socket.into();
+        let http = reqwest::Client::builder()
+            .unix_socket(socket.clone())
+            .http1_only()
+            .no_proxy()
+            .pool_max_idle_per_host(1)
+            // Before the server closes it: a call must not meet a closing connection.
+            .pool_idle_timeout(IDLE_MAX)
+            .build()
+            .map_err(ClientError::Setup)?;
+        Ok(Self { http, socket })
+    }
+
+    /// The socket of its daemon.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What runs there.
+    ///
+    /// # Errors
+    /// As every call: see [`ClientError`].
+    pub async fn status(&self) -> Result<DaemonStatus, ClientError> {
+        self.get(&["v1", "status"], &[], SHORT).await
+    }
+
+    /// Creates or changes a set.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Invalid`] with every problem of the manifest.
+    pub async fn apply(&self, request: &ApplyRequest) -> Result<ApplyOutcome, ClientError> {
+        self.send(Method::POST, &["v1", "apply"], request, LONG).await
+    }
+
+    /// All sets, by name.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn sets(&self) -> Result<Vec<SetSummary>, ClientError> {
+        self.get(&["v1", "sets"], &[], SHORT).await
+    }
+
+    /// One set.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is none of this name.
+    pub async fn set(&self, set: &str) -> Result<SetDetail, ClientError> {
+        self.get(&["v1", "sets", set], &[], SHORT).await
+    }
+
+    /// The instances of a set.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is no such set.
+    pub async fn instances(&self, set: &str) -> Result<Vec<InstanceInfo>, ClientError> {
+        self.get(&["v1", "sets", set, "instances"], &[], SHORT).await
+    }
+
+    /// Protects an instance from scale-in, or no longer.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is no such set or instance.
+    pub async fn protect(&self, set: &str, id: u32, protected: bool) -> Result<InstanceInfo, ClientError> {
+        let path = ["v1", "sets", set, "instances", &id.to_string(), "protection"];
+        self.send(Method::PUT, &path, &ProtectRequest { protected }, SHORT).await
+    }
+
+    /// Sets the capacity in force.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Conflict`] when it is outside of the set's limits.
+    pub async fn scale(&self, set: &str, capacity: u32) -> Result<SetSummary, ClientError> {
+        self.send(Method::POST, &["v1", "sets", set, "scale"], &ScaleRequest { capacity }, SHORT).await
+    }
+
+    /// Begins to remove a set.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is none of this name.
+    pub async fn delete(&self, set: &str) -> Result<SetSummary, ClientError> {
+        let url = url(&["v1", "sets", set], &[]);
+        self.call(self.http.delete(url), SHORT).await
+    }
+
+    /// Puts another policy in charge.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Invalid`] when the module or its parameters are refused.
+    pub async fn swap_policy(&self, set: &str, request: &SwapRequest) -> Result<SwapOutcome, ClientError> {
+        self.send(Method::POST, &["v1", "sets", set, "policy", "swap"], request, LONG).await
+    }
+
+    /// Puts the previous policy in charge again.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Conflict`] when there is none.
+    pub async fn rollback_policy(&self, set: &str) -> Result<SwapOutcome, ClientError> {
+        let url = url(&["v1", "sets", set, "policy", "rollback"], &[]);
+        self.call(self.http.post(url), LONG).await
+    }
+
+    /// The policies of a set.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is no such set.
+    pub async fn policies(&self, set: &str) -> Result<PolicyList, ClientError> {
+        self.get(&["v1", "sets", set, "policy"], &[], SHORT).await
+    }
+
+    /// The record that answers "why".
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when no recorded tick is meant.
+    pub async fn why(&self, set: &str, query: WhyQuery) -> Result<TickRecord, ClientError> {
+        let last = query.last.map(|last| match last {
+            WhyLast::ScaleOut => "scale-out".to_owned(),
+            WhyLast::ScaleIn => "scale-in".to_owned(),
+            WhyLast::Change => "change".to_owned(),
+        });
+        let query = [("tick", query.tick.map(|tick| tick.to_string())), ("last", last)];
+        self.get(&["v1", "sets", set, "why"], &query, SHORT).await
+    }
+
+    /// Records in the order of their ticks.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is no such set.
+    pub async fn records(&self, set: &str, query: RecordsQuery) -> Result<Vec<TickRecord>, ClientError> {
+        let query =
+            [("after", Some(query.after.to_string())), ("limit", query.limit.map(|limit| limit.to_string()))];
+        self.get(&["v1", "sets", set, "records"], &query, SHORT).await
+    }
+
+    /// Events in their order; waits up to `query.wait_ms` for one.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn events(&self, query: EventsQuery) -> Result<Vec<EventEntry>, ClientError> {
+        let limit = SHORT + Duration::from_millis(query.wait_ms);
+        let query = [
+            ("set", query.set),
+            ("after", query.after.map(|after| after.to_string())),
+            ("limit", query.limit.map(|limit| limit.to_string())),
+            ("wait_ms", (query.wait_ms > 0).then(|| query.wait_ms.to_string())),
+        ];
+        self.get(&["v1", "events"], &query, limit).await
+    }
+
+    /// The daemon's own metrics as OpenMetrics text.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn metrics(&self) -> Result<String, ClientError> {
+        let body = self.body(self.http.get(url(&["metrics"], &[])), SHORT).await?.1;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, Option<String>)],
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        self.call(self.http.get(url(path, query)), limit).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: &(impl Serialize + ?Sized),
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        self.call(self.http.request(method, url(path, &[])).json(body), limit).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let (server, body) = self.body(request, limit).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| self.misunderstood(&server, format!("its answer: {error}")))
+    }
+
+    /// Sends, and gives the name of the server and the body of a success.
+    async fn body(
+        &self,
+        request: reqwest::RequestBuilder,
+        limit: Duration,
+    ) -> Result<(Server, Vec<u8>), ClientError> {
+        let response = request.timeout(limit).send().await.map_err(|error| self.failed(error, limit))?;
+        let status = response.status();
+        let server = Server::of(response.headers());
+        let body = response.bytes().await.map_err(|error| self.failed(error, limit))?;
+        if status.is_success() {
+            return Ok((server, body.into()));
+        }
+        match serde_json::from_slice::<ApiError>(&body) {
+            Ok(error) if error.code == ErrorCode::BadRequest && server.is_another_version() => {
+                Err(self.misunderstood(&server, error.message))
+            }
+            Ok(error) => Err(ClientError::Api(error)),
+            Err(_) => Err(self.misunderstood(&server, format!("it answers {status}"))),
+        }
+    }
+
+    fn misunderstood(&self, server: &Server, what: String) -> ClientError {
+        match server {
+            Server::Regatta(version) if version == OUR_VERSION => {
+                ClientError::Api(ApiError::internal(format!("the daemon's answer is not understood: {what}")))
+            }
+            Server::Regatta(version) => ClientError::VersionMismatch { daemon: version.clone(), what },
+            Server::Other => ClientError::NotRegatta { socket: self.socket.clone(), what },
+        }
+    }
+
+    fn failed(&self, error: reqwest::Error, limit: Duration) -> ClientError {
+        let socket = self.socket.clone();
+        if error.is_timeout() {
+            return ClientError::TimedOut { socket, limit };
+        }
+        if !error.is_connect() {
+            return ClientError::Broken { socket, source: error };
+        }
+        let source = io_error(&error);
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Denied { socket, source },
+            _ => ClientError::Unreachable { socket, source },
+        }
+    }
+}
+
+/// Who answers, by the `server` header.
+enum Server {
+    /// A Regatta daemon of this version.
+    Regatta(String),
+    /// Something else.
+    Other,
+}
+
+impl Server {
+    fn of(headers: &header::HeaderMap) -> Self {
+        let name = headers.get(header::SERVER).and_then(|name| name.to_str().ok());
+        match name.and_then(|name| name.strip_prefix("regatta/")) {
+            Some(version) => Self::Regatta(version.to_owned()),
+            None => Self::Other,
+        }
+    }
+
+    fn is_another_version(&self) -> bool {
+        !matches!(self, Self::Regatta(version) if version == OUR_VERSION)
+    }
+}
+
+/// The system's error at the bottom of a failed connect.
+fn io_error(error: &reqwest::Error) -> io::Error {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(system) = inner.downcast_ref::<io::Error>() {
+            return match system.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(system.kind(), system.to_string()),
+            };
+        }
+        source = inner.source();
+    }
+    io::Error::other(error.to_string())
+}
+
+/// An address on the daemon; `path` is encoded segment by segment, so that no name
+/// can lead to another route.
+fn url(path: &[&str], query: &[(&str, Option<String>)]) -> Url {
+    #[expect(clippy::expect_used, reason = "constant text, checked by the tests")]
+    let mut url = Url::parse("http://regatta/").expect("a constant URL is valid");
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.clear().extend(path);
+    }
+    for (name, value) in query {
+        if let Some(value) = value {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_segment() {
+        let url = url(&["v1", "sets", "a/b?c#d é", "why"], &[("last", Some("a&b".into())), ("tick", None)]);
+        assert_eq!(url.as_str(), "http://regatta/v1/sets/a%2Fb%3Fc%23d%20%C3%A9/why?last=a%26b");
+    }
+
+    #[test]
+    fn the_advice_starts_a_daemon_on_the_very_socket() {
+        assert_eq!(how_to_start(Path::new("/d/api.sock")), "regatta serve --data /d");
+        assert_eq!(how_to_start(Path::new("/d/other")), "regatta serve --socket /d/other");
+    }
+}

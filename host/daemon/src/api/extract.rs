@@ -1,0 +1,83 @@
+//! What handlers take from a request; whatever is wrong with it answers with an
+//! `ApiError`, as everything does.
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::error::{BODY_LIMIT_BYTES, Failure};
+
+/// A JSON body.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        match axum::Json::from_request(request, state).await {
+            Ok(axum::Json(body)) => Ok(Self(body)),
+            Err(rejection) => Err(body_failure(&rejection)),
+        }
+    }
+}
+
+fn body_failure(rejection: &JsonRejection) -> Failure {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Failure::bad_request(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {} MiB", BODY_LIMIT_BYTES >> 20),
+        ),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Failure::bad_request(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the body must be JSON, with the content type application/json",
+        ),
+        // Valid JSON of the wrong shape is 422 in axum; here 422 is for manifests
+        // and policies with problems.
+        _ => Failure::bad_request(StatusCode::BAD_REQUEST, sentence(&rejection.body_text())),
+    }
+}
+
+/// The query of an address.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match axum::extract::Query::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(query)) => Ok(Self(query)),
+            Err(rejection) => {
+                let rejection: QueryRejection = rejection;
+                Err(Failure::bad_request(StatusCode::BAD_REQUEST, sentence(&rejection.body_text())))
+            }
+        }
+    }
+}
+
+/// The parameters in a path.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(path)) => Ok(Self(path)),
+            Err(rejection) => {
+                let rejection: PathRejection = rejection;
+                Err(Failure::bad_request(StatusCode::BAD_REQUEST, sentence(&rejection.body_text())))
+            }
+        }
+    }
+}
+
+/// Messages are lower-case fragments here.
+fn sentence(text: &str) -> String {
+    let mut chars = text.trim_end_matches('.').chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}

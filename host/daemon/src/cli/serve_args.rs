@@ -1,0 +1,84 @@
+//! Arguments of `regatta serve`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+
+/// How the daemon runs.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ServeArgs {
+    /// Data directory; from the global `--data` or `REGATTA_DATA`, else
+    /// [`crate::paths::default_data_dir`].
+    #[arg(skip)]
+    pub data: Option<PathBuf>,
+    /// Socket of the API; from the global `--socket` or `REGATTA_SOCKET`, else
+    /// [`crate::paths::socket_in`] of the data directory.
+    #[arg(skip)]
+    pub socket: Option<PathBuf>,
+    /// The VMM to run instances with: `sim` (the built-in stand-in), `cloud-hypervisor` (found on PATH),
+    /// `cloud-hypervisor=/path`, or `auto`: cloud-hypervisor when it is on PATH and /dev/kvm can be used,
+    /// else sim
+    #[arg(long, env = "REGATTA_VMM", hide_env_values = true, value_name = "VMM", default_value = "auto")]
+    pub vmm: VmmChoice,
+    /// Directory with policy modules that manifests and `policy swap` may name (repeatable; in the
+    /// environment separated by colons)
+    #[arg(long, env = "REGATTA_POLICIES", hide_env_values = true, value_name = "DIR", value_delimiter = ':')]
+    pub policies: Vec<PathBuf>,
+    /// Form of the log on standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// Which VMM to run instances with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum VmmChoice {
+    /// `cloud-hypervisor` from PATH when /dev/kvm is usable, else the stand-in.
+    #[default]
+    Auto,
+    /// The built-in stand-in.
+    Sim,
+    /// Cloud Hypervisor: at this path, or found on PATH.
+    CloudHypervisor(Option<PathBuf>),
+}
+
+impl FromStr for VmmChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "sim" => Ok(Self::Sim),
+            None if text == "cloud-hypervisor" => Ok(Self::CloudHypervisor(None)),
+            Some(("cloud-hypervisor", "")) => Err("the path after cloud-hypervisor= is empty".to_owned()),
+            Some(("cloud-hypervisor", path)) => Ok(Self::CloudHypervisor(Some(path.into()))),
+            _ => Err("expected auto, sim, cloud-hypervisor or cloud-hypervisor=/path".to_owned()),
+        }
+    }
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vmm_is_a_kind_and_for_cloud_hypervisor_perhaps_a_path() {
+        assert_eq!("auto".parse(), Ok(VmmChoice::Auto));
+        assert_eq!("sim".parse(), Ok(VmmChoice::Sim));
+        assert_eq!("cloud-hypervisor".parse(), Ok(VmmChoice::CloudHypervisor(None)));
+        assert_eq!("cloud-hypervisor=/a=b".parse(), Ok(VmmChoice::CloudHypervisor(Some("/a=b".into()))));
+        for wrong in ["", "qemu", "sim=/x", "cloud-hypervisor="] {
+            assert!(wrong.parse::<VmmChoice>().is_err(), "{wrong}");
+        }
+    }
+}

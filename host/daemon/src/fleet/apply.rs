@@ -1,0 +1,170 @@
+//! Applying a manifest: everything is read and checked first, every problem is
+//! told, and only then does anything change.
+
+use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
+use regatta_core::state::{Event, SetState};
+use regatta_store::Batch;
+use regatta_traffic::{LbConfig, LoadBalancer};
+
+use super::{Fleet, error};
+use crate::api::control::Answer;
+use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem};
+use crate::chain::chain;
+use crate::clock::now_ms;
+use crate::images::SetImages;
+use crate::set::{ActivePolicy, Command, Start};
+
+/// A manifest with everything that it names, ready to be put in force.
+struct Checked {
+    set: ScaleSet,
+    images: SetImages,
+    /// None when the set keeps the policy that it has.
+    policy: Option<(ActivePolicy, Vec<u8>)>,
+}
+
+impl Fleet {
+    pub(super) async fn apply_manifest(&self, request: ApplyRequest, actor: &str) -> Answer<ApplyOutcome> {
+        let _one_at_a_time = self.applying.lock().await;
+        let manifest = manifest::read_manifest(request.text.as_bytes(), &request.source, &request.base_dir)
+            .map_err(|problems| invalid(&problems))?;
+        let (set, source) = (manifest.set, manifest.source);
+        let existing = self.sets_now().get(&set.name).cloned();
+        let old = existing.as_ref().map(|handle| handle.view());
+        if let Some(old) = &old
+            && old.state.deleting
+        {
+            let message = format!("{} is being deleted; apply again when it is gone", set.name);
+            return Err(error(ErrorCode::Conflict, message));
+        }
+        let changes = old.as_ref().map(|old| changes(&old.state.set, &set)).unwrap_or_default();
+        let generation = old.as_ref().map_or(1, |old| old.state.generation + u64::from(!changes.is_empty()));
+        let result = match &old {
+            None => ApplyResult::Created,
+            Some(_) if changes.is_empty() => ApplyResult::Unchanged,
+            Some(_) => ApplyResult::Updated,
+        };
+        let outcome = ApplyOutcome { set: set.name.clone(), result, generation, changes };
+        if result == ApplyResult::Unchanged {
+            return Ok(outcome);
+        }
+        let keeps_policy = old.as_ref().is_some_and(|old| old.state.set.policy == set.policy);
+        let checked = self.check(&source, set, keeps_policy).await?;
+        if request.dry_run {
+            return Ok(outcome);
+        }
+        match existing {
+            None => self.create(checked, actor).await?,
+            Some(_) => {
+                let Checked { set, images, policy } = checked;
+                let (name, set, actor) = (set.name.clone(), Box::new(set), actor.to_owned());
+                self.command(&name, |reply| Command::Update { set, images, policy, actor, reply }).await?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Reads image and policy. All their problems at once, each at its place in the manifest.
+    async fn check(&self, source: &ManifestSource, set: ScaleSet, keeps_policy: bool) -> Answer<Checked> {
+        let (images, policy) = tokio::join!(SetImages::import(&self.shared.images, &set.image), async {
+            if keeps_policy {
+                return Ok(None);
+            }
+            self.prepare_policy(&set.policy).await.map(Some)
+        });
+        let mut problems = Vec::new();
+        if let Err(image_problems) = &images {
+            problems.extend(image_problems.iter().map(|it| source.problem_at(it.pointer, &it.message, None)));
+        }
+        if let Err(policy_problems) = &policy {
+            problems.extend(policy_problems.iter().map(|it| it.locate(&source)));
+        }
+        match (images, policy) {
+            (Ok(images), Ok(policy)) => Ok(Checked { set, images, policy }),
+            _ => Err(invalid(&source.problems(problems))),
+        }
+    }
+
+    async fn create(&self, checked: Checked, actor: &str) -> Answer<()> {
+        let Checked { set, images, policy } = checked;
+        let Some((policy, module)) = policy else {
+            return Err(error(ErrorCode::Internal, "a new set without a policy"));
+        };
+        let load_balancer = match &set.load_balancer {
+            Some(spec) => {
+                let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
+                let bound = LoadBalancer::bind(spec.listen, config);
+                Some(bound.map_err(|why| error(ErrorCode::Conflict, chain(&why)))?)
+            }
+            None => None,
+        };
+        let state = SetState {
+            generation: 1,
+            desired: set.capacity.initial,
+            next_instance_id: 1,
+            last_tick: 0,
+            deleting: false,
+            policy: policy.activation.clone(),
+            previous_policy: None,
+            launch_failures_in_a_row: 0,
+            launches_resume_ms: 0,
+            image: images.digests(),
+            set,
+        };
+        let event = Event {
+            at_ms: now_ms(),
+            set: state.set.name.clone(),
+            kind: "set-created".into(),
+            instance: None,
+            text: format!("{} with {} instances to begin with", state.set.name, state.desired),
+            actor: actor.to_owned(),
+        };
+        let batch = Batch {
+            sets: vec![state.clone()],
+            modules: vec![(policy.activation.digest.clone(), module)],
+            events: vec![event],
+            ..Batch::default()
+        };
+        self.shared.writer.commit(batch).await.map_err(|why| {
+            let message = format!("nothing was created, the store cannot be written: {}", chain(&why));
+            error(ErrorCode::Unavailable, message)
+        })?;
+        self.shared.events.notify_waiters();
+        self.start(Start {
+            state,
+            images,
+            policy,
+            previous: None,
+            load_balancer,
+            instances: Vec::new(),
+            found: std::collections::BTreeMap::new(),
+            last: None,
+        });
+        Ok(())
+    }
+}
+
+fn changes(old: &ScaleSet, new: &ScaleSet) -> Vec<FieldChange> {
+    manifest::diff(old, new)
+        .into_iter()
+        .map(|change| FieldChange {
+            new_instances_only: manifest::affects_new_instances_only(&change.path),
+            before: change.before.map(|value| value.to_string()),
+            after: change.after.map(|value| value.to_string()),
+            path: change.path,
+        })
+        .collect()
+}
+
+fn invalid(problems: &Problems) -> ApiError {
+    let told = problems.problems.iter().map(|problem| Problem {
+        path: problem.path.clone(),
+        line: problem.line,
+        column: problem.column,
+        message: problem.message.clone(),
+        hint: problem.hint.clone(),
+        rendered: problem.render(&problems.file),
+    });
+    let s = if problems.total == 1 { "" } else { "s" };
+    let message = format!("{}: {} problem{s}, nothing was applied", problems.file, problems.total);
+    ApiError { code: ErrorCode::Invalid, message, problems: told.collect() }
+}

@@ -1,0 +1,213 @@
+//! All sets of the daemon, and what the API can ask of them.
+
+mod apply;
+mod policies;
+mod queries;
+mod restart;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use regatta_core::record::TickRecord;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::control::{Answer, Control};
+use crate::api::types::{
+    ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, ErrorCode, EventEntry, EventsQuery, InstanceInfo,
+    PolicyList, RecordsQuery, SetDetail, SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
+};
+use crate::clock::now_ms;
+use crate::set::{self, Command, CommandError, SetHandle, Start};
+use crate::shared::Shared;
+
+pub(crate) use self::policies::PolicyDirs;
+
+/// All sets of the daemon.
+pub(crate) struct Fleet {
+    shared: Arc<Shared>,
+    policy_dirs: PolicyDirs,
+    vmm: VmmInfo,
+    started_ms: u64,
+    sets: Arc<Mutex<BTreeMap<String, SetHandle>>>,
+    /// Applies are worked on one at a time: each sees what the one before did.
+    applying: tokio::sync::Mutex<()>,
+    shutdown: CancellationToken,
+}
+
+impl Fleet {
+    /// A fleet without sets; [`Fleet::restart`] brings back those that are stored.
+    #[must_use]
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        policy_dirs: PolicyDirs,
+        vmm: VmmInfo,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            shared,
+            policy_dirs,
+            vmm,
+            started_ms: now_ms(),
+            sets: Arc::default(),
+            applying: tokio::sync::Mutex::new(()),
+            shutdown,
+        }
+    }
+
+    fn sets_now(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, SetHandle>> {
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the loop of a set and forgets it when it has ended.
+    fn start(&self, start: Start) {
+        let name = start.state.set.name.clone();
+        let handle = set::start(Arc::clone(&self.shared), start, self.shutdown.clone());
+        self.sets_now().insert(name.clone(), handle.clone());
+        let sets = Arc::clone(&self.sets);
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            handle.ended().await;
+            sets.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            shared.exposition.forget(&name);
+        });
+    }
+
+    fn find(&self, set: &str) -> Answer<SetHandle> {
+        self.sets_now().get(set).cloned().ok_or_else(|| {
+            let known: Vec<String> = self.sets_now().keys().cloned().collect();
+            let known = if known.is_empty() {
+                "there is none yet: apply a manifest first".to_owned()
+            } else {
+                format!("there are: {}", known.join(", "))
+            };
+            error(ErrorCode::NotFound, format!("no set is named {set}; {known}"))
+        })
+    }
+
+    /// Sends a command to a set and waits for its answer.
+    async fn command<T>(
+        &self,
+        set: &str,
+        make: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Command,
+    ) -> Answer<T> {
+        let handle = self.find(set)?;
+        let (reply, answer) = oneshot::channel();
+        let ended = || error(ErrorCode::NotFound, format!("the set {set} has just ended"));
+        handle.send(make(reply)).await.ok_or_else(ended)?;
+        answer.await.map_err(|_| ended())?.map_err(ApiError::from)
+    }
+
+    async fn summary_of(&self, set: &str) -> Answer<SetSummary> {
+        Ok(self.find(set)?.view().summary())
+    }
+}
+
+/// An error without problems.
+#[must_use]
+pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ApiError {
+    ApiError { code, message: message.into(), problems: Vec::new() }
+}
+
+impl From<CommandError> for ApiError {
+    fn from(command: CommandError) -> Self {
+        match command {
+            CommandError::Conflict(message) => error(ErrorCode::Conflict, message),
+            CommandError::NotFound(message) => error(ErrorCode::NotFound, message),
+            CommandError::Store(message) => error(
+                ErrorCode::Unavailable,
+                format!("nothing was changed, the store cannot be written: {message}"),
+            ),
+        }
+    }
+}
+
+#[async_trait]
+impl Control for Fleet {
+    async fn status(&self) -> Answer<DaemonStatus> {
+        Ok(DaemonStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_ms: self.started_ms,
+            data_dir: self.shared.dirs.root.display().to_string(),
+            vmm: self.vmm.clone(),
+            sets: u32::try_from(self.sets_now().len()).unwrap_or(u32::MAX),
+        })
+    }
+
+    async fn apply(&self, request: ApplyRequest, actor: &str) -> Answer<ApplyOutcome> {
+        self.apply_manifest(request, actor).await
+    }
+
+    async fn sets(&self) -> Answer<Vec<SetSummary>> {
+        Ok(self.sets_now().values().map(|handle| handle.view().summary()).collect())
+    }
+
+    async fn set(&self, set: &str) -> Answer<SetDetail> {
+        Ok(self.find(set)?.view().detail())
+    }
+
+    async fn instances(&self, set: &str) -> Answer<Vec<InstanceInfo>> {
+        Ok(self.find(set)?.view().instances())
+    }
+
+    async fn protect(&self, set: &str, id: u32, protected: bool, actor: &str) -> Answer<InstanceInfo> {
+        let actor = actor.to_owned();
+        self.command(set, |reply| Command::Protect { id, protected, actor, reply }).await?;
+        let instances = self.instances(set).await?;
+        let found = instances.into_iter().find(|instance| instance.id == id);
+        found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))
+    }
+
+    async fn scale(&self, set: &str, capacity: u32, actor: &str) -> Answer<SetSummary> {
+        let actor = actor.to_owned();
+        self.command(set, |reply| Command::Scale { capacity, actor, reply }).await?;
+        self.summary_of(set).await
+    }
+
+    async fn delete(&self, set: &str, actor: &str) -> Answer<SetSummary> {
+        let before = self.summary_of(set).await?;
+        let actor = actor.to_owned();
+        self.command(set, |reply| Command::Delete { actor, reply }).await?;
+        Ok(self.summary_of(set).await.unwrap_or(before))
+    }
+
+    async fn swap_policy(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<SwapOutcome> {
+        self.swap(set, request, actor).await
+    }
+
+    async fn rollback_policy(&self, set: &str, actor: &str) -> Answer<SwapOutcome> {
+        self.rollback(set, actor).await
+    }
+
+    async fn policies(&self, set: &str) -> Answer<PolicyList> {
+        self.list_policies(set)
+    }
+
+    async fn why(&self, set: &str, query: WhyQuery) -> Answer<TickRecord> {
+        self.find_record(set, &query).await
+    }
+
+    async fn records(&self, set: &str, query: RecordsQuery) -> Answer<Vec<TickRecord>> {
+        self.list_records(set, &query).await
+    }
+
+    async fn events(&self, query: EventsQuery) -> Answer<Vec<EventEntry>> {
+        self.list_events(&query).await
+    }
+
+    async fn metrics(&self) -> Answer<String> {
+        let stats =
+            self.sets_now().iter().map(|(name, handle)| (name.clone(), handle.view())).collect::<Vec<_>>();
+        for (name, view) in stats {
+            self.shared.exposition.observe_set(
+                &name,
+                &view.state,
+                &view.instances,
+                view.traffic.as_ref().map(|traffic| &traffic.stats.totals),
+            );
+        }
+        self.shared.exposition.encode().map_err(|why| error(ErrorCode::Internal, why.to_string()))
+    }
+}

@@ -1,0 +1,111 @@
+//! Bringing the stored sets back after a restart of the daemon.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use regatta_core::state::{InstanceRecord, SetState};
+use regatta_traffic::{LbConfig, LoadBalancer};
+use regatta_vmm::{Adoption, FoundVmm, VmmIdentity, discover};
+
+use super::Fleet;
+use crate::chain::chain;
+use crate::images::SetImages;
+use crate::set::Start;
+
+/// VMMs that were found running, by set and instance.
+type Found = BTreeMap<String, BTreeMap<u32, VmmIdentity>>;
+
+impl Fleet {
+    /// Starts every stored set again and adopts what runs.
+    ///
+    /// # Errors
+    /// The store or `/proc` cannot be read; nothing was touched then.
+    pub(crate) async fn restart(&self) -> anyhow::Result<()> {
+        let stored = self.shared.store.load()?;
+        let (mut found, orphans) = sort(discover(&self.shared.dirs.instances)?, &stored);
+        for orphan in orphans {
+            self.remove_orphan(orphan).await;
+        }
+        for (state, instances) in stored {
+            let found = found.remove(&state.set.name).unwrap_or_default();
+            tracing::info!(
+                set = state.set.name,
+                instances = instances.len(),
+                running = found.len(),
+                "brought back"
+            );
+            self.bring_back(state, instances, found).await;
+        }
+        Ok(())
+    }
+
+    async fn bring_back(
+        &self,
+        state: SetState,
+        instances: Vec<InstanceRecord>,
+        found: BTreeMap<u32, VmmIdentity>,
+    ) {
+        let images = SetImages::load(&self.shared.images, &state.image).await;
+        let policy = self.reload_policy(state.policy.clone()).await;
+        let previous = match state.previous_policy.clone() {
+            Some(previous) => Some(self.reload_policy(previous).await),
+            None => None,
+        };
+        let load_balancer = state.set.load_balancer.as_ref().and_then(|spec| {
+            let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
+            LoadBalancer::bind(spec.listen, config)
+                .inspect_err(|why| {
+                    tracing::error!(set = state.set.name, why = chain(why), "no load balancer yet")
+                })
+                .ok()
+        });
+        let last = self.shared.store.last_record(&state.set.name, None).unwrap_or_else(|why| {
+            tracing::warn!(set = state.set.name, why = chain(&why), "the last record cannot be read");
+            None
+        });
+        self.start(Start {
+            state,
+            images,
+            policy,
+            previous,
+            load_balancer,
+            instances,
+            found,
+            last: last.map(std::sync::Arc::new),
+        });
+    }
+
+    /// A VMM in our directory that no set knows: its set was deleted while the
+    /// daemon was killed in between. It is ours, and it goes.
+    async fn remove_orphan(&self, orphan: FoundVmm) {
+        let id = format!("{}-{}", orphan.dir.set(), orphan.dir.id());
+        match self.shared.vmms.adopt(&orphan.dir, Some(&orphan.identity)).await {
+            Ok(Adoption::Adopted(adopted)) => match adopted.vmm.stop(Duration::ZERO).await {
+                Ok(_) => tracing::warn!(instance = id, "a VMM that no set knows was stopped"),
+                Err(why) => {
+                    tracing::error!(instance = id, why = chain(&why), "a VMM that no set knows stays")
+                }
+            },
+            Ok(_) => {}
+            Err(why) => tracing::error!(instance = id, why = chain(&why), "a VMM that no set knows stays"),
+        }
+    }
+}
+
+/// Assigns what was found to the stored instances; the rest are orphans.
+fn sort(all: Vec<FoundVmm>, stored: &[(SetState, Vec<InstanceRecord>)]) -> (Found, Vec<FoundVmm>) {
+    let mut found = Found::new();
+    let mut orphans = Vec::new();
+    for vmm in all {
+        let id: Option<u32> = vmm.dir.id().parse().ok();
+        let known = id.filter(|id| {
+            let of_set = stored.iter().find(|(state, _)| state.set.name == vmm.dir.set());
+            of_set.is_some_and(|(_, instances)| instances.iter().any(|instance| instance.id == *id))
+        });
+        match known {
+            Some(id) => drop(found.entry(vmm.dir.set().to_owned()).or_default().insert(id, vmm.identity)),
+            None => orphans.push(vmm),
+        }
+    }
+    (found, orphans)
+}

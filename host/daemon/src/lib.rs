@@ -1,0 +1,16 @@
+//! Regatta: the daemon, its HTTP API and its command line.
+//!
+//! One binary of the same name starts from [`cli::run`]. The command line reaches
+//! the daemon only through [`api`]; [`serve`] is the daemon.
+
+mod addresses;
+pub mod api;
+mod chain;
+pub mod cli;
+mod clock;
+mod fleet;
+mod images;
+pub mod paths;
+pub mod serve;
+mod set;
+mod shared;

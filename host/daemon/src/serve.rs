@@ -1,0 +1,184 @@
+//! Starting and stopping the daemon.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use regatta_metrics::Exposition;
+use regatta_policy_host::{Engine, EngineOptions};
+use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
+use regatta_traffic::WatchRuntime;
+use regatta_vmm::{BinaryRequest, CgroupRoot, FailedLogs, ImageStore, StartLimiter, VmmBinary, VmmHost};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::addresses::AddressBook;
+use crate::api;
+use crate::api::types::VmmInfo;
+use crate::cli::serve_args::{LogFormat, ServeArgs, VmmChoice};
+use crate::fleet::{Fleet, PolicyDirs};
+use crate::paths::{DataDirs, default_data_dir, socket_in};
+use crate::shared::Shared;
+
+/// Logs of so many failed launches are kept.
+const FAILED_LOGS_KEPT: usize = 50;
+/// Launches at once, per CPU of the host.
+const STARTS_PER_CPU: usize = 4;
+
+/// Runs the daemon until it is told to stop. The VMs outlive it.
+///
+/// # Errors
+/// The daemon cannot be started: the data directory is in use, cannot be
+/// written or is damaged; no VMM can be found; the socket cannot be bound.
+pub fn run(args: ServeArgs) -> anyhow::Result<()> {
+    start_log(args.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(args));
+    // Half-made launches are dropped with the runtime; blocking work is not waited for.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    let data = args.data.clone().unwrap_or_else(default_data_dir);
+    let data =
+        std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
+    let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
+    let dirs = DataDirs::under(&data);
+    make_dir(&dirs.root)?;
+
+    // Holds the data directory from here on: a second daemon is refused before it touches anything.
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Options::default())?);
+    for dir in [&dirs.images, &dirs.instances, &dirs.failed] {
+        make_dir(dir)?;
+    }
+    let (binary, why) = VmmBinary::resolve(&request_of(&args.vmm)?)?;
+    tracing::info!(path = %binary.path().display(), version = binary.version(), why, "VMM");
+    let vmm = VmmInfo {
+        path: binary.path().display().to_string(),
+        version: binary.version().to_owned(),
+        chosen_because: why,
+    };
+    let cgroups = CgroupRoot::detect()
+        .inspect_err(|why| tracing::info!(why, "instances get no cgroup of their own"))
+        .ok();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let vmms = VmmHost::new(
+        binary,
+        cgroups,
+        FailedLogs::new(&dirs.failed, FAILED_LOGS_KEPT),
+        StartLimiter::new(cpus * STARTS_PER_CPU),
+    );
+    let (writer, _writer_thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT)?;
+    let policy_dirs = policy_dirs(args.policies, &data);
+    let shared = Arc::new(Shared {
+        images: ImageStore::open(&dirs.images)?,
+        writer,
+        store,
+        policies: Engine::new(EngineOptions::default())?,
+        vmms: Arc::new(vmms),
+        watching: WatchRuntime::start()?,
+        addresses: AddressBook::default(),
+        exposition: Exposition::new(),
+        events: Notify::new(),
+        dirs,
+    });
+
+    let shutdown = CancellationToken::new();
+    let fleet = Arc::new(Fleet::new(shared, policy_dirs, vmm, shutdown.clone()));
+    fleet.restart().await?;
+    let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    tracing::info!(socket = %socket.display(), data = %data.display(), "ready");
+    let stop = shutdown.clone();
+    let api = tokio::spawn(api::serve_unix(listener, api::router(fleet), async move {
+        stop.cancelled().await;
+    }));
+    wait_for_signal().await?;
+    tracing::info!("stopping; the VMs go on");
+    shutdown.cancel();
+    api.await??;
+    let _ = std::fs::remove_file(&socket);
+    Ok(())
+}
+
+/// Makes a directory that only we may enter, if it is not there.
+fn make_dir(dir: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot make the directory {}", dir.display()))
+}
+
+fn request_of(choice: &VmmChoice) -> anyhow::Result<BinaryRequest> {
+    Ok(match choice {
+        VmmChoice::Auto => BinaryRequest::Auto,
+        VmmChoice::Sim => BinaryRequest::Path(beside_us("regatta-chsim")?),
+        VmmChoice::CloudHypervisor(Some(path)) => BinaryRequest::Path(path.clone()),
+        VmmChoice::CloudHypervisor(None) => BinaryRequest::Path(on_path("cloud-hypervisor")?),
+    })
+}
+
+/// A program in the directory of our own, or on PATH.
+fn beside_us(program: &str) -> anyhow::Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name(program);
+    if beside.is_file() { Ok(beside) } else { on_path(program) }
+}
+
+fn on_path(program: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    match std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file()) {
+        Some(path) => Ok(path),
+        None => bail!("there is no {program} beside regatta or on PATH"),
+    }
+}
+
+/// Where policies are looked up by name: what the operator says, the data
+/// directory, and where an installation and a build put the built-in ones.
+fn policy_dirs(asked: Vec<PathBuf>, data: &Path) -> PolicyDirs {
+    let mut dirs = asked;
+    dirs.push(data.join("policies"));
+    if let Ok(exe) = std::env::current_exe()
+        && let Some(bin) = exe.parent()
+    {
+        dirs.push(bin.join("../share/regatta/policies"));
+        dirs.push(bin.join("../policies"));
+    }
+    PolicyDirs(dirs)
+}
+
+/// Each connection through a load balancer takes two descriptors, and the usual
+/// soft limit of 1,024 is there for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(why) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%why, "the limit on open files stays at {:?}", limit.current);
+    }
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("REGATTA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call in one process (tests) keeps the first log.
+    let _ = match format {
+        LogFormat::Text => log.with_target(false).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}

@@ -1,0 +1,327 @@
+//! What operators do to a set, between two ticks. Each is written down before it
+//! is true, and before it is answered.
+
+use std::time::Instant;
+
+use regatta_core::manifest::ScaleSet;
+use regatta_core::state::{Event, PolicyActivation, SetState};
+use regatta_store::Batch;
+use regatta_traffic::{LbConfig, LoadBalancer};
+use tokio::sync::oneshot;
+
+use super::policy::ActivePolicy;
+use super::{SetTask, observe};
+use crate::chain::chain;
+use crate::clock::now_ms;
+use crate::images::SetImages;
+
+/// A command, with where its answer goes.
+pub(crate) enum Command {
+    /// Another manifest, already checked.
+    Update {
+        /// The manifest.
+        set: Box<ScaleSet>,
+        /// What its instances start from.
+        images: SetImages,
+        /// Its policy, if that section has changed.
+        policy: Option<(ActivePolicy, Vec<u8>)>,
+        /// Who.
+        actor: String,
+        /// The new generation.
+        reply: oneshot::Sender<Result<u64, CommandError>>,
+    },
+    /// Another capacity.
+    Scale {
+        /// The capacity.
+        capacity: u32,
+        /// Who.
+        actor: String,
+        /// Done.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// Protection of an instance from scale-in.
+    Protect {
+        /// Which.
+        id: u32,
+        /// Or no longer.
+        protected: bool,
+        /// Who.
+        actor: String,
+        /// Done.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// Another policy, compiled and rehearsed.
+    Install {
+        /// The policy.
+        policy: ActivePolicy,
+        /// Its module, to be stored.
+        module: Vec<u8>,
+        /// Who.
+        actor: String,
+        /// What was switched.
+        reply: oneshot::Sender<Result<Switched, CommandError>>,
+    },
+    /// The previous policy again.
+    Rollback {
+        /// Who.
+        actor: String,
+        /// What was switched.
+        reply: oneshot::Sender<Result<Switched, CommandError>>,
+    },
+    /// The end of the set.
+    Delete {
+        /// Who.
+        actor: String,
+        /// Begun.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+}
+
+/// Why a command was not carried out; nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandError {
+    /// Not in the present state.
+    Conflict(String),
+    /// There is no such thing.
+    NotFound(String),
+    /// The store cannot be written.
+    Store(String),
+}
+
+/// A switch from one policy to another.
+#[derive(Debug, Clone)]
+pub(crate) struct Switched {
+    /// The policy before.
+    pub from: PolicyActivation,
+    /// The policy in charge.
+    pub to: PolicyActivation,
+    /// The last tick that the old one decided.
+    pub after_tick: u64,
+    /// How long the loop was held, microseconds, the write included.
+    pub switch_us: u64,
+}
+
+impl SetTask {
+    pub(super) async fn on_command(&mut self, command: Command) {
+        // A caller that has gone away does not want its answer.
+        match command {
+            Command::Update { set, images, policy, actor, reply } => {
+                let _ = reply.send(self.update(*set, images, policy, &actor).await);
+            }
+            Command::Scale { capacity, actor, reply } => {
+                let _ = reply.send(self.scale(capacity, &actor).await);
+            }
+            Command::Protect { id, protected, actor, reply } => {
+                let _ = reply.send(self.protect(id, protected, &actor).await);
+            }
+            Command::Install { policy, module, actor, reply } => {
+                let _ = reply.send(self.install(policy, Some(module), "policy-swapped", &actor).await);
+            }
+            Command::Rollback { actor, reply } => {
+                let _ = reply.send(self.rollback(&actor).await);
+            }
+            Command::Delete { actor, reply } => {
+                let _ = reply.send(self.delete(&actor).await);
+            }
+        }
+    }
+
+    async fn update(
+        &mut self,
+        set: ScaleSet,
+        images: SetImages,
+        policy: Option<(ActivePolicy, Vec<u8>)>,
+        actor: &str,
+    ) -> Result<u64, CommandError> {
+        self.refuse_if_deleting()?;
+        let load_balancer = self.listen(&set)?;
+        let mut next = SetState {
+            generation: self.state.generation + 1,
+            image: images.digests(),
+            // A new manifest may mend what kept launches from succeeding.
+            launch_failures_in_a_row: 0,
+            launches_resume_ms: 0,
+            set,
+            ..self.state.clone()
+        };
+        let mut modules = Vec::new();
+        let policy = policy.map(|(mut policy, module)| {
+            policy.activation.number = self.state.policy.number + 1;
+            next.previous_policy = Some(std::mem::replace(&mut next.policy, policy.activation.clone()));
+            modules.push((policy.activation.digest.clone(), module));
+            policy
+        });
+        let text = format!("generation {} is in force", next.generation);
+        if let Err(why) = self.write(next, modules, "manifest-applied", &text, actor).await {
+            self.listen_as_before();
+            return Err(why);
+        }
+        self.images = images;
+        if let Some(policy) = policy {
+            self.previous = Some(std::mem::replace(&mut self.policy, policy));
+        }
+        self.load_balancer = load_balancer.or_else(|| {
+            let keep = self.state.set.load_balancer.is_some();
+            self.load_balancer.take().filter(|_| keep)
+        });
+        if let (Some(load_balancer), Some(spec)) = (&self.load_balancer, &self.state.set.load_balancer) {
+            load_balancer.set_max_connections(spec.max_connections);
+        }
+        self.windows.reconfigure(observe::specs_of(&self.state.set));
+        self.watch_again();
+        Ok(self.state.generation)
+    }
+
+    /// Listens where the manifest wants it. A listener that moves keeps its open
+    /// connections; a new one is returned. One that is no longer wanted stays
+    /// until the manifest is written down.
+    fn listen(&self, set: &ScaleSet) -> Result<Option<LoadBalancer>, CommandError> {
+        let Some(spec) = &set.load_balancer else { return Ok(None) };
+        let conflict = |error| CommandError::Conflict(chain(&error));
+        match &self.load_balancer {
+            Some(present) => present.rebind(spec.listen).map(|()| None).map_err(conflict),
+            None => {
+                let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
+                LoadBalancer::bind(spec.listen, config).map(Some).map_err(conflict)
+            }
+        }
+    }
+
+    /// Takes a listener back to where the manifest in force wants it.
+    fn listen_as_before(&self) {
+        if let (Some(load_balancer), Some(spec)) = (&self.load_balancer, &self.state.set.load_balancer)
+            && let Err(why) = load_balancer.rebind(spec.listen)
+        {
+            tracing::error!(set = self.state.set.name, why = chain(&why), "the load balancer cannot go back");
+        }
+    }
+
+    /// Probes and scrapes follow the manifest.
+    fn watch_again(&mut self) {
+        for instance in self.instances.values_mut().filter(|instance| instance.watch.is_some()) {
+            instance.watch = super::watch::start(
+                &self.shared.watching,
+                &self.state.set,
+                &instance.record,
+                &self.probes,
+                &self.scrapes,
+            );
+        }
+    }
+
+    async fn scale(&mut self, capacity: u32, actor: &str) -> Result<(), CommandError> {
+        self.refuse_if_deleting()?;
+        let limits = self.state.set.capacity;
+        if !(limits.min..=limits.max).contains(&capacity) {
+            return Err(CommandError::Conflict(format!(
+                "{capacity} is outside of the set's capacity, {} to {}: change the manifest first",
+                limits.min, limits.max
+            )));
+        }
+        let text = format!("capacity {} → {capacity} by hand", self.state.desired);
+        let next = SetState { desired: capacity, ..self.state.clone() };
+        self.write(next, Vec::new(), "scaled-by-hand", &text, actor).await
+    }
+
+    async fn protect(&mut self, id: u32, protected: bool, actor: &str) -> Result<(), CommandError> {
+        let name = format!("{}-{id}", self.state.set.name);
+        let Some(instance) = self.instances.get_mut(&id) else {
+            return Err(CommandError::NotFound(format!("there is no instance {name}")));
+        };
+        let before = std::mem::replace(&mut instance.record.protected, protected);
+        instance.dirty = true;
+        let what =
+            if protected { "is protected from scale-in" } else { "is no longer protected from scale-in" };
+        let written =
+            self.write(self.state.clone(), Vec::new(), "protection", &format!("{name} {what}"), actor).await;
+        if written.is_err()
+            && let Some(instance) = self.instances.get_mut(&id)
+        {
+            instance.record.protected = before;
+        }
+        written
+    }
+
+    async fn install(
+        &mut self,
+        mut policy: ActivePolicy,
+        module: Option<Vec<u8>>,
+        kind: &str,
+        actor: &str,
+    ) -> Result<Switched, CommandError> {
+        self.refuse_if_deleting()?;
+        let held = Instant::now();
+        let from = self.state.policy.clone();
+        policy.activation.number = from.number + 1;
+        policy.activation.since_ms = now_ms();
+        let to = policy.activation.clone();
+        let next = SetState { policy: to.clone(), previous_policy: Some(from.clone()), ..self.state.clone() };
+        let modules = module.map(|module| (to.digest.clone(), module)).into_iter().collect();
+        let text = format!("{} {} → {} {}", from.name, from.version, to.name, to.version);
+        self.write(next, modules, kind, &text, actor).await?;
+        self.previous = Some(std::mem::replace(&mut self.policy, policy));
+        let switch_us = u64::try_from(held.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Ok(Switched { from, to, after_tick: self.state.last_tick, switch_us })
+    }
+
+    async fn rollback(&mut self, actor: &str) -> Result<Switched, CommandError> {
+        let Some(previous) = self.previous.clone() else {
+            let name = &self.state.set.name;
+            return Err(CommandError::Conflict(format!(
+                "{name} has had only one policy: nothing to go back to"
+            )));
+        };
+        self.install(previous, None, "policy-rolled-back", actor).await
+    }
+
+    async fn delete(&mut self, actor: &str) -> Result<(), CommandError> {
+        if self.state.deleting {
+            return Ok(());
+        }
+        let next = SetState { deleting: true, ..self.state.clone() };
+        let text = format!("{} is being deleted", self.state.set.name);
+        self.write(next, Vec::new(), "set-deleting", &text, actor).await
+    }
+
+    fn refuse_if_deleting(&self) -> Result<(), CommandError> {
+        if self.state.deleting {
+            return Err(CommandError::Conflict(format!("{} is being deleted", self.state.set.name)));
+        }
+        Ok(())
+    }
+
+    /// Writes a new state of the set with its event; only then is it true.
+    async fn write(
+        &mut self,
+        next: SetState,
+        modules: Vec<(String, Vec<u8>)>,
+        kind: &str,
+        text: &str,
+        actor: &str,
+    ) -> Result<(), CommandError> {
+        let name = self.state.set.name.clone();
+        let event = Event {
+            at_ms: now_ms(),
+            set: name.clone(),
+            kind: kind.to_owned(),
+            instance: None,
+            text: text.to_owned(),
+            actor: actor.to_owned(),
+        };
+        let dirty = self.instances.values().filter(|instance| {
+            instance.dirty && instance.record.state != regatta_core::instance_state::InstanceState::Gone
+        });
+        let batch = Batch {
+            sets: vec![next.clone()],
+            instances: dirty.map(|instance| (name.clone(), instance.record.clone())).collect(),
+            events: vec![event],
+            modules,
+            ..Batch::default()
+        };
+        self.shared.writer.commit(batch).await.map_err(|error| CommandError::Store(chain(&error)))?;
+        self.state = next;
+        self.operator.push(format!("{text} ({actor})"));
+        self.shared.events.notify_waiters();
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! The task that owns one VMM, from its launch to the removal of its directory.
+//!
+//! Others only ask it to stop. A stop preempts a launch: the launch is dropped
+//! and takes with it what it had made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use regatta_vmm::{InstanceDir, LaunchSpec, Vmm, VmmHost};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::chain::chain;
+
+/// Between two tries to remove an instance that resists.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What a driver tells its set.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The launch has begun.
+    LaunchStarted,
+    /// The guest boots.
+    Booted(Arc<Vmm>),
+    /// The launch failed, and nothing of it is left.
+    LaunchFailed(String),
+    /// The VMM ended unasked.
+    Exited(String),
+    /// The removal does not succeed; it is tried again.
+    Stuck(String),
+    /// Process, overlay and directory are gone.
+    Cleaned,
+}
+
+/// What a driver begins with.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Make the instance.
+    Launch(Box<LaunchSpec>),
+    /// Watch over one that runs.
+    Watch(Arc<Vmm>),
+    /// Nothing runs; remove what lies about when asked to stop.
+    Remains(InstanceDir),
+}
+
+/// A handle on the task.
+#[derive(Debug)]
+pub(super) struct Driver {
+    stop: watch::Sender<Option<Duration>>,
+    task: JoinHandle<()>,
+}
+
+impl Driver {
+    /// Starts a driver; its news go to `news` with the instance's id.
+    pub(super) fn start(id: u32, job: Job, vmms: Arc<VmmHost>, news: mpsc::Sender<(u32, News)>) -> Self {
+        let (stop, stopped) = watch::channel(None);
+        let desk = Desk { id, news, stop: stopped };
+        Self { stop, task: tokio::spawn(drive(job, vmms, desk)) }
+    }
+
+    /// Asks for the end of the instance: the guest gets `grace` to shut down.
+    /// Asking again changes nothing.
+    pub(super) fn stop(&self, grace: Duration) {
+        self.stop.send_if_modified(|asked| {
+            let first = asked.is_none();
+            *asked = asked.or(Some(grace));
+            first
+        });
+    }
+}
+
+impl Drop for Driver {
+    /// A driver that is dropped without a stop leaves a running VMM alone.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Where orders come in and news go out.
+struct Desk {
+    id: u32,
+    news: mpsc::Sender<(u32, News)>,
+    stop: watch::Receiver<Option<Duration>>,
+}
+
+impl Desk {
+    async fn tell(&self, news: News) {
+        // A set that no longer listens has ended with the daemon.
+        let _ = self.news.send((self.id, news)).await;
+    }
+
+    /// Waits for the order to stop.
+    async fn stop_asked(&mut self) -> Duration {
+        let asked = self.stop.wait_for(Option::is_some).await.map(|asked| asked.unwrap_or_default());
+        match asked {
+            Ok(grace) => grace,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+async fn drive(job: Job, vmms: Arc<VmmHost>, mut desk: Desk) {
+    let (dir, vmm) = match job {
+        Job::Launch(spec) => {
+            let vmm = launch(&spec, &vmms, &mut desk).await;
+            (spec.dir, vmm)
+        }
+        Job::Watch(vmm) => (vmm.dir().clone(), Some(vmm)),
+        Job::Remains(dir) => (dir, None),
+    };
+    let grace = match &vmm {
+        Some(vmm) => {
+            tokio::select! {
+                biased;
+                grace = desk.stop_asked() => grace,
+                exit = vmm.exited() => {
+                    desk.tell(News::Exited(format!("the VMM ended with {exit}"))).await;
+                    desk.stop_asked().await
+                }
+            }
+        }
+        None => desk.stop_asked().await,
+    };
+    remove(&dir, vmm.as_deref(), grace, &desk).await;
+    desk.tell(News::Cleaned).await;
+}
+
+async fn launch(spec: &LaunchSpec, vmms: &VmmHost, desk: &mut Desk) -> Option<Arc<Vmm>> {
+    desk.tell(News::LaunchStarted).await;
+    let launched = tokio::select! {
+        biased;
+        _ = desk.stop_asked() => return None,
+        launched = vmms.launch(spec) => launched,
+    };
+    match launched {
+        Ok(vmm) => {
+            let vmm = Arc::new(vmm);
+            desk.tell(News::Booted(Arc::clone(&vmm))).await;
+            Some(vmm)
+        }
+        Err(error) => {
+            desk.tell(News::LaunchFailed(chain(&error))).await;
+            None
+        }
+    }
+}
+
+async fn remove(dir: &InstanceDir, vmm: Option<&Vmm>, grace: Duration, desk: &Desk) {
+    let mut pause = RETRY_MIN;
+    loop {
+        let removed = match vmm {
+            Some(vmm) => vmm.stop(grace).await.map(drop).map_err(|error| chain(&error)),
+            None => {
+                let dir = dir.clone();
+                match tokio::task::spawn_blocking(move || dir.remove()).await {
+                    Ok(removed) => removed.map_err(|error| chain(&error)),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+        };
+        match removed {
+            Ok(()) => return,
+            Err(why) => desk.tell(News::Stuck(why)).await,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}

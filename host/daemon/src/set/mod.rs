@@ -1,0 +1,327 @@
+//! The loop of one scale set. It alone holds the set's state; everyone else
+//! sends it messages and reads the view that it publishes.
+//!
+//! Messages change what the set *knows* (an instance has booted, a probe fails,
+//! an operator wants another policy). Only a tick *acts*, and only after what it
+//! is about to do has been written down.
+
+mod commands;
+mod driver;
+mod instance;
+mod observe;
+mod policy;
+mod recover;
+mod tick;
+mod view;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use regatta_core::instance_state::{InstanceEvent, InstanceState};
+use regatta_core::observation::LastDecision;
+use regatta_core::record::{InstanceChange, TickRecord};
+use regatta_core::state::{InstanceRecord, SetState, VmmProcessId};
+use regatta_metrics::{CounterRate, SetWindows};
+use regatta_traffic::{Endpoint, LoadBalancer, ProbeReport, ScrapeReport};
+use regatta_vmm::{InstanceDir, Vmm, VmmIdentity};
+use tokio::sync::{mpsc, watch as tokio_watch};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::commands::{Command, CommandError, Switched};
+pub(crate) use self::policy::ActivePolicy;
+pub(crate) use self::view::{SetView, Traffic, policy_info};
+
+use self::driver::News;
+use self::instance::Instance;
+use crate::clock::now_ms;
+use crate::images::SetImages;
+use crate::shared::Shared;
+
+/// Messages that may wait for a set's loop.
+const QUEUE: usize = 4_096;
+
+/// What a set begins with.
+pub(crate) struct Start {
+    /// Its state, as stored.
+    pub state: SetState,
+    /// What its instances start from.
+    pub images: SetImages,
+    /// The policy in charge and the one before it.
+    pub policy: ActivePolicy,
+    /// The one before it.
+    pub previous: Option<ActivePolicy>,
+    /// Its load balancer, already listening.
+    pub load_balancer: Option<LoadBalancer>,
+    /// Instances that are stored.
+    pub instances: Vec<InstanceRecord>,
+    /// VMMs that were found running, by instance.
+    pub found: BTreeMap<u32, VmmIdentity>,
+    /// What the last tick before a restart decided.
+    pub last: Option<Arc<TickRecord>>,
+}
+
+/// A handle on a running set.
+#[derive(Debug, Clone)]
+pub(crate) struct SetHandle {
+    commands: mpsc::Sender<Command>,
+    view: tokio_watch::Receiver<Arc<SetView>>,
+}
+
+impl SetHandle {
+    /// The set as it was last published.
+    #[must_use]
+    pub(crate) fn view(&self) -> Arc<SetView> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Sends a command; none if the set has ended.
+    pub(crate) async fn send(&self, command: Command) -> Option<()> {
+        self.commands.send(command).await.ok()
+    }
+
+    /// Resolves when the set has ended.
+    pub(crate) async fn ended(&self) {
+        self.commands.closed().await;
+    }
+}
+
+/// The state of the loop.
+pub(crate) struct SetTask {
+    shared: Arc<Shared>,
+    state: SetState,
+    images: SetImages,
+    policy: ActivePolicy,
+    previous: Option<ActivePolicy>,
+    load_balancer: Option<LoadBalancer>,
+    instances: BTreeMap<u32, Instance>,
+    windows: SetWindows,
+    connection_rate: CounterRate,
+    /// Since the last record.
+    changes: Vec<InstanceChange>,
+    operator: Vec<String>,
+    last: Option<Arc<TickRecord>>,
+    last_decision: Option<LastDecision>,
+    /// Why the last tick could not be written down.
+    store_error: Option<String>,
+    news: mpsc::Sender<(u32, News)>,
+    probes: mpsc::Sender<ProbeReport>,
+    scrapes: mpsc::Sender<ScrapeReport>,
+    view: tokio_watch::Sender<Arc<SetView>>,
+}
+
+/// Where the loop's messages arrive.
+struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    news: mpsc::Receiver<(u32, News)>,
+    probes: mpsc::Receiver<ProbeReport>,
+    scrapes: mpsc::Receiver<ScrapeReport>,
+}
+
+/// Starts the loop of a set. It ends when the set is deleted and gone, or on `shutdown`.
+pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationToken) -> SetHandle {
+    let (command_sender, commands) = mpsc::channel(64);
+    let (news_sender, news) = mpsc::channel(QUEUE);
+    let (probe_sender, probes) = mpsc::channel(QUEUE);
+    let (scrape_sender, scrapes) = mpsc::channel(QUEUE);
+    let inbox = Inbox { commands, news, probes, scrapes };
+
+    let records = start.instances.clone();
+    let instances =
+        start.instances.into_iter().map(|record| (record.id, Instance::new(record, false))).collect();
+    let first_view = SetView {
+        state: Arc::new(start.state.clone()),
+        instances: Arc::new(records),
+        last: start.last.clone(),
+        problems: Vec::new(),
+        traffic: None,
+    };
+    let (view_sender, view) = tokio_watch::channel(Arc::new(first_view));
+    let windows = SetWindows::new(observe::specs_of(&start.state.set));
+    let task = SetTask {
+        shared,
+        windows,
+        connection_rate: CounterRate::default(),
+        state: start.state,
+        images: start.images,
+        policy: start.policy,
+        previous: start.previous,
+        load_balancer: start.load_balancer,
+        instances,
+        changes: Vec::new(),
+        operator: Vec::new(),
+        last_decision: start.last.as_deref().map(regatta_core::tick::last_decision),
+        last: start.last,
+        store_error: None,
+        news: news_sender,
+        probes: probe_sender,
+        scrapes: scrape_sender,
+        view: view_sender,
+    };
+    tokio::spawn(task.run(start.found, inbox, shutdown));
+    SetHandle { commands: command_sender, view }
+}
+
+impl SetTask {
+    async fn run(mut self, found: BTreeMap<u32, VmmIdentity>, mut inbox: Inbox, shutdown: CancellationToken) {
+        self.recover(found).await;
+        self.publish();
+        let mut ticks = interval(self.state.set.tick_ms);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some((id, news)) = inbox.news.recv() => self.on_news(id, news),
+                Some(report) = inbox.probes.recv() => self.on_probe(report),
+                command = inbox.commands.recv() => {
+                    let Some(command) = command else { break };
+                    let tick_ms = self.state.set.tick_ms;
+                    self.on_command(command).await;
+                    if self.state.set.tick_ms != tick_ms {
+                        ticks = interval(self.state.set.tick_ms);
+                    }
+                }
+                due = ticks.tick() => {
+                    self.shared.exposition.tick_started(&self.state.set.name, due.elapsed());
+                    let begun = Instant::now();
+                    // Fetched in one go: waking up for each report costs more than the report.
+                    while let Ok(report) = inbox.scrapes.try_recv() {
+                        self.on_scrape(&report);
+                    }
+                    self.tick().await;
+                    self.shared.exposition.tick_took(&self.state.set.name, begun.elapsed());
+                    if self.is_gone() {
+                        break;
+                    }
+                    // A policy's wish for an earlier tick.
+                    if let Some(wake_after_ms) = self.last.as_ref().and_then(|last| last.combined.wake_after_ms) {
+                        let earliest = Duration::from_millis(wake_after_ms.max(crate::shared::TICK_MIN_MS));
+                        if earliest < ticks.period() {
+                            ticks.reset_after(earliest);
+                        }
+                    }
+                }
+            }
+            self.publish();
+        }
+        if let Some(load_balancer) = &self.load_balancer {
+            load_balancer.shutdown(Duration::ZERO).await;
+        }
+    }
+
+    /// Deleted, and nothing is left.
+    fn is_gone(&self) -> bool {
+        self.state.deleting && self.instances.is_empty() && self.store_error.is_none()
+    }
+
+    /// Lets an event meet an instance and remembers what came of it.
+    fn meet(&mut self, id: u32, event: InstanceEvent, detail: Option<String>) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let Some(change) = instance.meet(event, now_ms(), detail) else { return };
+        if change.to == InstanceState::InService {
+            self.state.launch_failures_in_a_row = 0;
+            self.state.launches_resume_ms = 0;
+        }
+        self.changes.push(change);
+    }
+
+    fn on_news(&mut self, id: u32, news: News) {
+        match news {
+            News::LaunchStarted => self.meet(id, InstanceEvent::LaunchStarted, None),
+            News::Booted(vmm) => self.on_booted(id, vmm),
+            News::LaunchFailed(why) => self.meet(id, InstanceEvent::LaunchFailed, Some(why)),
+            News::Exited(how) => self.meet(id, InstanceEvent::VmmExited, Some(how)),
+            News::Stuck(why) => {
+                tracing::warn!(set = self.state.set.name, instance = id, why, "cannot be removed yet");
+                if let Some(instance) = self.instances.get_mut(&id) {
+                    instance.record.detail = Some(why);
+                    instance.dirty = true;
+                }
+            }
+            News::Cleaned => self.meet(id, InstanceEvent::Cleaned, None),
+        }
+    }
+
+    fn on_booted(&mut self, id: u32, vmm: Arc<Vmm>) {
+        self.meet(id, InstanceEvent::Booted, None);
+        self.attach(id, vmm);
+    }
+
+    /// Makes a running VMM the instance's own, and begins to watch it.
+    fn attach(&mut self, id: u32, vmm: Arc<Vmm>) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let identity = vmm.identity();
+        instance.record.vmm = u32::try_from(identity.pid)
+            .ok()
+            .map(|pid| VmmProcessId { pid, start_time_ticks: identity.start_time_ticks });
+        instance.vmm = Some(vmm);
+        instance.dirty = true;
+        if instance::may_answer(instance.record.state) {
+            instance.watch = watch::start(
+                &self.shared.watching,
+                &self.state.set,
+                &instance.record,
+                &self.probes,
+                &self.scrapes,
+            );
+        }
+    }
+
+    fn on_probe(&mut self, report: ProbeReport) {
+        let detail = match report.event {
+            regatta_traffic::ProbeEvent::BecameUnhealthy => Some(watch::describe(&report.outcome)),
+            _ => None,
+        };
+        self.meet(report.id, report.event.into(), detail);
+    }
+
+    /// Tells the load balancer and everyone who looks what the set is now.
+    fn publish(&self) {
+        let traffic = self.load_balancer.as_ref().map(|load_balancer| {
+            load_balancer.set_endpoints(self.endpoints());
+            Arc::new(Traffic { listen: load_balancer.local_addr(), stats: load_balancer.stats() })
+        });
+        let view = SetView {
+            state: Arc::new(self.state.clone()),
+            instances: Arc::new(self.instances.values().map(|instance| instance.record.clone()).collect()),
+            last: self.last.clone(),
+            problems: self.problems(),
+            traffic,
+        };
+        self.view.send_replace(Arc::new(view));
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
+        let port = self.state.set.network.port();
+        self.instances.values().filter(|instance| instance.record.state == InstanceState::InService).map(
+            move |instance| Endpoint { id: instance.record.id, addr: (instance.record.address, port).into() },
+        )
+    }
+
+    /// What keeps the set from being as wanted.
+    fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
+        problems.extend(self.images.problem().map(ToOwned::to_owned));
+        if let Some(last) = &self.last {
+            let failed =
+                last.runs.iter().filter_map(|run| run.result.as_ref().err().map(|failure| (run, failure)));
+            problems.extend(failed.map(|(run, failure)| {
+                format!("policy {} failed ({}): {}", run.name, failure.kind.as_str(), failure.message)
+            }));
+            problems.extend(last.plan.notes.iter().cloned());
+        }
+        problems
+    }
+
+    fn dir_of(&self, id: u32) -> Result<InstanceDir, regatta_vmm::DirError> {
+        InstanceDir::new(&self.shared.dirs.instances, &self.state.set.name, &id.to_string())
+    }
+}
+
+fn interval(tick_ms: u64) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(Duration::from_millis(tick_ms));
+    // A tick that comes late is not made up for: the next one sees everything anyway.
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    interval
+}

@@ -1,0 +1,148 @@
+//! After a restart of the daemon: find every VMM again, and finish what was begun.
+//!
+//! What runs goes on running. A launch that was cut off is begun again; a
+//! removal that was cut off is finished.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use regatta_core::instance_state::{InstanceEvent, InstanceState};
+use regatta_core::plan::RemovalCause;
+use regatta_vmm::{Adopted, AdoptedState, Adoption, InstanceDir, VmState, Vmm, VmmHost, VmmIdentity};
+
+use super::SetTask;
+use super::driver::Job;
+use crate::chain::chain;
+
+/// What is left of an instance.
+enum Found {
+    /// Its guest runs.
+    Running(Arc<Vmm>),
+    /// A VMM whose guest never came to run, or has ended.
+    HalfMade(Arc<Vmm>),
+    /// A process that cannot be asked: it is just starting, or its socket is gone.
+    Unreachable(Arc<Vmm>),
+    /// No process.
+    Nothing,
+}
+
+impl SetTask {
+    /// Adopts all instances. Bounded in time: a VMM that does not answer is adopted by its process alone.
+    pub(super) async fn recover(&mut self, found: BTreeMap<u32, VmmIdentity>) {
+        let ids: Vec<u32> = self.instances.keys().copied().collect();
+        for &id in &ids {
+            if let Some(instance) = self.instances.get(&id) {
+                self.shared.addresses.claim(instance.record.address);
+            }
+        }
+        let finds = ids.iter().map(|&id| {
+            let dir = self.dir_of(id);
+            let known = found.get(&id);
+            let vmms = Arc::clone(&self.shared.vmms);
+            async move {
+                match dir {
+                    Ok(dir) => find(&vmms, &dir, known).await,
+                    Err(_) => Found::Nothing,
+                }
+            }
+        });
+        let found = futures::future::join_all(finds).await;
+        for (id, found) in ids.into_iter().zip(found) {
+            self.take_up(id, found);
+        }
+    }
+
+    fn take_up(&mut self, id: u32, found: Found) {
+        let Some(state) = self.instances.get(&id).map(|instance| instance.record.state) else { return };
+        match (state, found) {
+            (InstanceState::Terminating, found) => {
+                match found {
+                    Found::Running(vmm) | Found::HalfMade(vmm) | Found::Unreachable(vmm) => {
+                        self.drive(id, Job::Watch(vmm));
+                    }
+                    Found::Nothing => {}
+                }
+                self.terminate(id, RemovalCause::Failed);
+            }
+            // Boot had returned, but the daemon died before it could write that down.
+            (InstanceState::Pending, Found::Running(vmm)) => {
+                self.meet(id, InstanceEvent::LaunchStarted, None);
+                self.adopt_booted(id, vmm);
+            }
+            (InstanceState::Creating, Found::Running(vmm)) => self.adopt_booted(id, vmm),
+            (
+                InstanceState::Pending | InstanceState::Creating,
+                Found::HalfMade(vmm) | Found::Unreachable(vmm),
+            ) => {
+                self.meet_launch_cut_off(id);
+                self.drive(id, Job::Watch(vmm));
+            }
+            (InstanceState::Pending | InstanceState::Creating, Found::Nothing) => {
+                self.meet_launch_cut_off(id)
+            }
+            (
+                InstanceState::Failed | InstanceState::Gone,
+                Found::Running(vmm) | Found::HalfMade(vmm) | Found::Unreachable(vmm),
+            ) => {
+                self.drive(id, Job::Watch(vmm));
+            }
+            (InstanceState::Failed | InstanceState::Gone, Found::Nothing) => {}
+            (_, Found::Running(vmm) | Found::Unreachable(vmm)) => {
+                self.drive(id, Job::Watch(Arc::clone(&vmm)));
+                self.attach(id, vmm);
+            }
+            (_, Found::HalfMade(vmm)) => {
+                self.drive(id, Job::Watch(vmm));
+                self.meet(
+                    id,
+                    InstanceEvent::VmmExited,
+                    Some("its guest was gone when the daemon came back".into()),
+                );
+            }
+            (_, Found::Nothing) => {
+                self.meet(
+                    id,
+                    InstanceEvent::VmmExited,
+                    Some("its VMM was gone when the daemon came back".into()),
+                );
+            }
+        }
+    }
+
+    fn adopt_booted(&mut self, id: u32, vmm: Arc<Vmm>) {
+        self.drive(id, Job::Watch(Arc::clone(&vmm)));
+        self.meet(id, InstanceEvent::Booted, None);
+        self.attach(id, vmm);
+    }
+
+    /// Not the image's fault: the next launch need not wait.
+    fn meet_launch_cut_off(&mut self, id: u32) {
+        self.meet(id, InstanceEvent::LaunchFailed, Some("the daemon ended during its launch".into()));
+    }
+}
+
+async fn find(vmms: &VmmHost, dir: &InstanceDir, known: Option<&VmmIdentity>) -> Found {
+    match vmms.adopt(dir, known).await {
+        Ok(Adoption::Adopted(adopted)) => {
+            let Adopted { vmm, state } = *adopted;
+            let vmm = Arc::new(vmm);
+            match state {
+                AdoptedState::Known(VmState::NotCreated | VmState::Created | VmState::HalfMade) => {
+                    Found::HalfMade(vmm)
+                }
+                AdoptedState::Known(VmState::Running | VmState::Paused | VmState::Unknown)
+                | AdoptedState::Unresponsive => Found::Running(vmm),
+                AdoptedState::Unreachable => Found::Unreachable(vmm),
+            }
+        }
+        Ok(Adoption::Gone) => Found::Nothing,
+        Ok(Adoption::Stranger { pid, why }) => {
+            tracing::warn!(instance = dir.id(), pid, why, "not adopted");
+            Found::Nothing
+        }
+        Err(error) => {
+            tracing::warn!(instance = dir.id(), error = chain(&error), "cannot be adopted");
+            Found::Nothing
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! One tick: observe, decide, conclude, write down, act.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use regatta_core::combine::CombineRule;
+use regatta_core::decision::PolicyRun;
+use regatta_core::instance_state::{InstanceEvent, InstanceState};
+use regatta_core::narrate::events_of;
+use regatta_core::observation::Observation;
+use regatta_core::plan::{Action, RemovalCause, launch_backoff_ms};
+use regatta_core::record::{InstanceChange, PlanFacts, TickRecord};
+use regatta_core::state::{Event, InstanceRecord, SetState};
+use regatta_core::tick::{TickInput, conclude, last_decision};
+use regatta_store::Batch;
+
+use super::SetTask;
+use super::driver::{Driver, Job};
+use super::instance::Instance;
+use crate::chain::chain;
+use crate::clock::now_ms;
+
+/// What a tick is about to make true.
+struct Intent {
+    record: TickRecord,
+    state: SetState,
+    /// Instances as they will be, and how they came to be so.
+    instances: Vec<(InstanceRecord, Option<InstanceChange>)>,
+}
+
+impl SetTask {
+    pub(super) async fn tick(&mut self) {
+        let now = now_ms();
+        self.give_up_slow_boots(now);
+        self.sample(now);
+        let observation = Arc::new(self.observe(now));
+        let (runs, policy_state) = self.decide(Arc::clone(&observation)).await;
+        let facts = self.facts();
+        let wanted_metrics = self.policy.wanted_metrics();
+        let input = TickInput {
+            observation: Arc::unwrap_or_clone(observation),
+            changes: self.changes.clone(),
+            operator: self.operator.clone(),
+            facts,
+            runs,
+            wanted_metrics,
+        };
+        let record = conclude(&self.state.set, CombineRule::default(), input);
+        let intent = self.intend(record, policy_state);
+        match self.write_down(&intent).await {
+            Ok(()) => self.act(intent),
+            Err(why) => self.leave_it(&intent, why),
+        }
+    }
+
+    /// Instances that have had their time to become healthy.
+    fn give_up_slow_boots(&mut self, now_ms: u64) {
+        let timeout_ms = self.state.set.instance.boot_timeout_ms;
+        let slow: Vec<u32> = self
+            .instances
+            .values()
+            .map(|instance| &instance.record)
+            .filter(|record| matches!(record.state, InstanceState::Booting | InstanceState::Initializing))
+            .filter(|record| now_ms.saturating_sub(record.created_ms) > timeout_ms)
+            .map(|record| record.id)
+            .collect();
+        for id in slow {
+            let last = self
+                .instances
+                .get(&id)
+                .and_then(|i| i.watch.as_ref())
+                .and_then(super::watch::Watch::last_probe);
+            let last = last.map(|last| format!(", last probe: {last}")).unwrap_or_default();
+            self.meet(
+                id,
+                InstanceEvent::BootTimedOut,
+                Some(format!("not healthy after {timeout_ms} ms{last}")),
+            );
+        }
+    }
+
+    /// Runs the policy. It is given its own thread, so that a slow one delays no one else.
+    async fn decide(&self, observation: Arc<Observation>) -> (Vec<PolicyRun>, Option<String>) {
+        if self.state.deleting {
+            return (Vec::new(), None);
+        }
+        let (run, state) = self.policy.decide(observation, self.state.set.policy.limits).await;
+        self.shared.exposition.policy_ran(&self.state.set.name, &run);
+        (vec![run], state)
+    }
+
+    fn facts(&self) -> PlanFacts {
+        let drained = |instance: &&Instance| {
+            instance.record.state == InstanceState::Draining
+                && self.load_balancer.as_ref().is_none_or(|lb| lb.drain_state(instance.record.id).open == 0)
+        };
+        PlanFacts {
+            drained: self.instances.values().filter(drained).map(|instance| instance.record.id).collect(),
+            next_id: self.state.next_instance_id,
+            launches_resume_ms: self.state.launches_resume_ms,
+            deleting: self.state.deleting,
+        }
+    }
+
+    /// Works out what the record's plan makes of state and instances, without touching either.
+    fn intend(&self, mut record: TickRecord, policy_state: Option<String>) -> Intent {
+        let now = record.observation.now_ms;
+        let mut state = self.state.clone();
+        state.desired = record.guards.granted;
+        state.last_tick = record.observation.tick;
+        if let Some(policy_state) = policy_state {
+            state.policy.state = policy_state;
+        }
+        let launch_failed = |change: &InstanceChange| {
+            change.to == InstanceState::Failed
+                && self.instances.get(&change.id).is_some_and(|i| !i.record.served)
+        };
+        if record.changes.iter().any(launch_failed) {
+            state.launch_failures_in_a_row = state.launch_failures_in_a_row.saturating_add(1);
+            state.launches_resume_ms = now + launch_backoff_ms(state.launch_failures_in_a_row);
+        }
+
+        let mut instances = Vec::new();
+        let mut without_address = 0;
+        record.plan.actions.retain(|action| match *action {
+            Action::Create { id } => {
+                let Some(address) = self.shared.addresses.take(&state.set.network) else {
+                    without_address += 1;
+                    return false;
+                };
+                state.next_instance_id = state.next_instance_id.max(id + 1);
+                instances.push((InstanceRecord::pending(id, now, state.generation, address), None));
+                true
+            }
+            Action::Drain { id, .. } => self.staged(id, InstanceEvent::DrainRequested, now, &mut instances),
+            Action::Terminate { id, .. } => {
+                self.staged(id, InstanceEvent::TerminateRequested, now, &mut instances)
+            }
+        });
+        if without_address > 0 {
+            record.plan.notes.push(format!("{without_address} missing: the address pool is used up"));
+        }
+        Intent { record, state, instances }
+    }
+
+    fn staged(
+        &self,
+        id: u32,
+        event: InstanceEvent,
+        now: u64,
+        instances: &mut Vec<(InstanceRecord, Option<InstanceChange>)>,
+    ) -> bool {
+        let Some(instance) = self.instances.get(&id) else { return false };
+        let mut record = instance.record.clone();
+        let detail = record.detail.clone();
+        match record.meet(event, now, detail) {
+            Ok(Some(change)) => {
+                instances.push((record, Some(change)));
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// One transaction: nothing is acted on that is not written down.
+    async fn write_down(&self, intent: &Intent) -> Result<(), String> {
+        let name = &self.state.set.name;
+        let staged = |id: u32| intent.instances.iter().any(|(record, _)| record.id == id);
+        let dirty = self.instances.values().filter(|i| i.dirty && !staged(i.record.id)).map(|i| &i.record);
+        let gone = |record: &&InstanceRecord| record.state == InstanceState::Gone;
+        let (gone, kept): (Vec<_>, Vec<_>) = dirty.partition(gone);
+
+        let failed_before =
+            self.last.as_ref().is_some_and(|last| last.runs.iter().any(|run| run.result.is_err()));
+        let mut events = events_of(&intent.record, failed_before);
+        let nothing_left = self.instances.values().all(|i| i.record.state == InstanceState::Gone);
+        let removed = self.state.deleting && nothing_left && intent.instances.is_empty();
+        if removed {
+            events.push(Event {
+                at_ms: intent.record.observation.now_ms,
+                set: name.clone(),
+                kind: "set-deleted".into(),
+                instance: None,
+                text: format!("{name} is gone"),
+                actor: "daemon".into(),
+            });
+        }
+        let of_set = |record: &InstanceRecord| (name.clone(), record.clone());
+        let mut batch = Batch { events, ..Batch::default() };
+        if removed {
+            batch.removed_sets.push(name.clone());
+        } else {
+            batch.sets.push(intent.state.clone());
+            batch.instances = kept.into_iter().map(of_set).collect();
+            batch.instances.extend(intent.instances.iter().map(|(record, _)| of_set(record)));
+            batch.removed_instances = gone.into_iter().map(|record| (name.clone(), record.id)).collect();
+            batch.records.push(intent.record.clone());
+        }
+        self.shared.writer.commit(batch).await.map_err(|error| chain(&error))
+    }
+
+    /// What was written down becomes true.
+    fn act(&mut self, intent: Intent) {
+        let Intent { record, state, instances } = intent;
+        self.store_error = None;
+        self.state = state;
+        self.policy.set_state(&self.state.policy.state);
+        self.changes.clear();
+        self.operator.clear();
+        self.instances.retain(|_, instance| {
+            let kept = instance.record.state != InstanceState::Gone;
+            if !kept {
+                self.shared.addresses.release(instance.record.address);
+            }
+            kept
+        });
+        for instance in self.instances.values_mut() {
+            instance.dirty = false;
+        }
+        for (staged, change) in instances {
+            let id = staged.id;
+            match self.instances.get_mut(&id) {
+                Some(instance) => {
+                    instance.record = staged;
+                    instance.settle();
+                    instance.dirty = false;
+                }
+                None => drop(self.instances.insert(id, Instance::new(staged, false))),
+            }
+            self.changes.extend(change);
+        }
+        for action in &record.plan.actions {
+            match *action {
+                Action::Create { id } => self.launch(id),
+                Action::Drain { .. } => {}
+                Action::Terminate { id, cause } => self.terminate(id, cause),
+            }
+        }
+        self.last_decision = Some(last_decision(&record));
+        self.shared.exposition.ticked(&record);
+        self.last = Some(Arc::new(record));
+        self.shared.events.notify_waiters();
+    }
+
+    /// The tick could not be written down: nothing of it happens. What was seen
+    /// is kept for the next one.
+    fn leave_it(&mut self, intent: &Intent, why: String) {
+        for (record, change) in &intent.instances {
+            if change.is_none() {
+                self.shared.addresses.release(record.address);
+            }
+        }
+        if self.store_error.is_none() {
+            tracing::error!(
+                set = self.state.set.name,
+                why,
+                "nothing can be written down: the set stays as it is"
+            );
+        }
+        self.store_error = Some(format!("the store cannot be written, the set stays as it is: {why}"));
+    }
+
+    fn launch(&mut self, id: u32) {
+        let Some(instance) = self.instances.get(&id) else { return };
+        let spec = self
+            .dir_of(id)
+            .map_err(|error| chain(&error))
+            .and_then(|dir| self.images.launch_spec(&self.state.set, &instance.record, dir));
+        match spec {
+            Ok(spec) => self.drive(id, Job::Launch(Box::new(spec))),
+            Err(why) => self.meet(id, InstanceEvent::LaunchFailed, Some(why)),
+        }
+    }
+
+    pub(super) fn drive(&mut self, id: u32, job: Job) {
+        let driver = Driver::start(id, job, Arc::clone(&self.shared.vmms), self.news.clone());
+        if let Some(instance) = self.instances.get_mut(&id) {
+            instance.driver = Some(driver);
+        }
+    }
+
+    /// Orders the end of an instance whose termination is written down.
+    pub(super) fn terminate(&mut self, id: u32, cause: RemovalCause) {
+        if let Some(load_balancer) = &self.load_balancer {
+            load_balancer.cut(id);
+        }
+        // Only a guest that has served and is well is asked to shut down: one
+        // that still boots or is broken would not hear it.
+        let grace = match cause {
+            RemovalCause::Drained | RemovalCause::DrainTimeout => crate::shared::SHUTDOWN_GRACE,
+            RemovalCause::ScaleIn | RemovalCause::Failed | RemovalCause::Unhealthy => Duration::ZERO,
+        };
+        let Some(instance) = self.instances.get(&id) else { return };
+        if let Some(driver) = &instance.driver {
+            driver.stop(grace);
+            return;
+        }
+        match self.dir_of(id) {
+            Ok(dir) => {
+                self.drive(id, Job::Remains(dir));
+                if let Some(driver) = self.instances.get(&id).and_then(|i| i.driver.as_ref()) {
+                    driver.stop(grace);
+                }
+            }
+            // Without a directory there is nothing to remove.
+            Err(_) => self.meet(id, InstanceEvent::Cleaned, None),
+        }
+    }
+}

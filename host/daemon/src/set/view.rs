@@ -1,0 +1,163 @@
+//! What others see of a set: published by its loop, read without waiting for it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use regatta_core::instance_state::InstanceState;
+use regatta_core::metric::MetricValue;
+use regatta_core::record::TickRecord;
+use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
+use regatta_traffic::LbStats;
+
+use crate::api::types::{InstanceInfo, MetricNow, PolicyInfo, SetDetail, SetSummary, TrafficInfo};
+
+/// A set as its loop last published it.
+#[derive(Debug, Clone)]
+pub(crate) struct SetView {
+    /// The stored state.
+    pub state: Arc<SetState>,
+    /// Instances that are not gone, by id.
+    pub instances: Arc<Vec<InstanceRecord>>,
+    /// The last tick.
+    pub last: Option<Arc<TickRecord>>,
+    /// What keeps the set from being as wanted.
+    pub problems: Vec<String>,
+    /// Its load balancer.
+    pub traffic: Option<Arc<Traffic>>,
+}
+
+/// A load balancer as it was last looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Traffic {
+    /// Address of its listener.
+    pub listen: SocketAddr,
+    /// What it has done and holds.
+    pub stats: LbStats,
+}
+
+impl SetView {
+    /// The set in one line.
+    #[must_use]
+    pub(crate) fn summary(&self) -> SetSummary {
+        let state = &self.state;
+        let mut instances: BTreeMap<String, u32> = BTreeMap::new();
+        for instance in self.instances.iter() {
+            *instances.entry(instance.state.as_str().to_owned()).or_default() += 1;
+        }
+        SetSummary {
+            name: state.set.name.clone(),
+            generation: state.generation,
+            min: state.set.capacity.min,
+            max: state.set.capacity.max,
+            desired: state.desired,
+            instances,
+            policy: policy_info(&state.policy),
+            tick_ms: state.set.tick_ms,
+            last_tick: state.last_tick,
+            load_balancer: self.traffic.as_ref().map(|lb| lb.listen.to_string()),
+            deleting: state.deleting,
+            problems: self.problems.clone(),
+        }
+    }
+
+    /// The set with everything that is known of it now.
+    #[must_use]
+    pub(crate) fn detail(&self) -> SetDetail {
+        SetDetail {
+            summary: self.summary(),
+            manifest: serde_json::to_value(&self.state.set).unwrap_or_default(),
+            previous_policy: self.state.previous_policy.as_ref().map(policy_info),
+            metrics: self.last.as_deref().map(metrics_now).unwrap_or_default(),
+            traffic: self.traffic.as_deref().map(traffic_info),
+            notes: self.last.as_deref().map(|record| record.plan.notes.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The instances, by id.
+    #[must_use]
+    pub(crate) fn instances(&self) -> Vec<InstanceInfo> {
+        self.instances.iter().map(|instance| self.instance_info(instance)).collect()
+    }
+
+    fn instance_info(&self, instance: &InstanceRecord) -> InstanceInfo {
+        let set = &self.state.set;
+        let connections = self
+            .traffic
+            .as_ref()
+            .and_then(|lb| lb.stats.endpoints.iter().find(|e| e.endpoint.id == instance.id))
+            .map_or(0, |e| e.open);
+        InstanceInfo {
+            name: format!("{}-{}", set.name, instance.id),
+            id: instance.id,
+            state: instance.state.as_str().to_owned(),
+            state_since_ms: instance.state_since_ms,
+            created_ms: instance.created_ms,
+            generation: instance.generation,
+            address: format!("{}:{}", instance.address, set.network.port()),
+            pid: instance.vmm.map(|vmm| vmm.pid),
+            protected: instance.protected,
+            connections: u64::from(connections),
+            metrics: self.last.as_deref().map(|record| metrics_of(record, instance)).unwrap_or_default(),
+            detail: instance.detail.clone(),
+        }
+    }
+}
+
+/// A policy as the API shows it.
+#[must_use]
+pub(crate) fn policy_info(activation: &PolicyActivation) -> PolicyInfo {
+    PolicyInfo {
+        activation: activation.number,
+        name: activation.name.clone(),
+        version: activation.version.clone(),
+        digest: activation.digest.clone(),
+        source: activation.source.clone(),
+        params: serde_json::from_str(&activation.params).unwrap_or_default(),
+        since_ms: activation.since_ms,
+    }
+}
+
+fn metrics_now(record: &TickRecord) -> Vec<MetricNow> {
+    let of = |metric| {
+        let aggregate = record.observation.aggregate(metric);
+        MetricNow {
+            name: metric.name.clone(),
+            mean: aggregate.mean.fresh(),
+            min: aggregate.min.fresh(),
+            max: aggregate.max.fresh(),
+            fresh: aggregate.fresh,
+            stale: aggregate.stale,
+            missing: aggregate.missing,
+        }
+    };
+    record.observation.metrics.iter().map(of).collect()
+}
+
+fn metrics_of(record: &TickRecord, instance: &InstanceRecord) -> BTreeMap<String, f64> {
+    let observation = &record.observation;
+    if instance.state == InstanceState::Gone {
+        return BTreeMap::new();
+    }
+    let Ok(row) = observation.instances.id.binary_search(&instance.id) else { return BTreeMap::new() };
+    let value = |metric: &regatta_core::observation::MetricObservation| match metric.values.get(row) {
+        Some(MetricValue::Fresh(value)) if metric.values.len() == observation.instances.len() => {
+            Some((metric.name.clone(), *value))
+        }
+        _ => None,
+    };
+    observation.metrics.iter().filter_map(value).collect()
+}
+
+fn traffic_info(traffic: &Traffic) -> TrafficInfo {
+    let (totals, endpoints) = (&traffic.stats.totals, &traffic.stats.endpoints);
+    let serving = endpoints.iter().filter(|endpoint| !endpoint.draining).count();
+    TrafficInfo {
+        listen: traffic.listen.to_string(),
+        endpoints: u32::try_from(serving).unwrap_or(u32::MAX),
+        accepted: totals.accepted,
+        open: u64::from(totals.active),
+        unserved: totals.unserved,
+        retries: totals.retries,
+    }
+}

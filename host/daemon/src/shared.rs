@@ -1,0 +1,44 @@
+//! What all sets of a daemon share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use regatta_metrics::Exposition;
+use regatta_policy_host::Engine;
+use regatta_store::{Store, Writer};
+use regatta_traffic::WatchRuntime;
+use regatta_vmm::{ImageStore, VmmHost};
+use tokio::sync::Notify;
+
+use crate::addresses::AddressBook;
+use crate::paths::DataDirs;
+
+/// No tick sooner after the last one than this, whatever a policy wishes.
+pub(crate) const TICK_MIN_MS: u64 = 100;
+
+/// How long a guest may take to shut down after its power button was pressed.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// What all sets of a daemon share.
+pub(crate) struct Shared {
+    /// Layout of the data directory.
+    pub dirs: DataDirs,
+    /// Reads.
+    pub store: Arc<dyn Store>,
+    /// Writes; batches of many sets share a transaction.
+    pub writer: Writer,
+    /// Compiles and runs policies.
+    pub policies: Engine,
+    /// Launches and adopts VMMs.
+    pub vmms: Arc<VmmHost>,
+    /// Golden images by digest.
+    pub images: ImageStore,
+    /// The thread that probes and scrapes all instances.
+    pub(crate) watching: WatchRuntime,
+    /// Guest addresses in use.
+    pub addresses: AddressBook,
+    /// The daemon's own metrics.
+    pub exposition: Exposition,
+    /// Rung when events were written.
+    pub events: Notify,
+}

@@ -1,0 +1,63 @@
+//! The real binary: completion scripts, and pipes that break.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use crate::canned::Canned;
+use crate::harness::Server;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_regatta");
+
+fn completions(shell: &str) -> String {
+    let output = Command::new(BINARY).args(["completions", shell]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn every_shell_gets_a_script_that_knows_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = completions(shell);
+        for word in ["rollback", "describe", "completions", "scale-out"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+}
+
+#[test]
+fn bash_completes_with_the_script() {
+    // Sources the script and asks it what it asks bash to offer.
+    let script = format!(
+        "{}\nCOMP_WORDS=(regatta policy s); COMP_CWORD=2; _regatta regatta s policy; echo \"${{COMPREPLY[@]}}\"",
+        completions("bash")
+    );
+    let output = Command::new("bash").args(["--norc", "-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "swap\n", "{output:?}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_met_with_silence() {
+    let server = Server::start(Canned::with_web());
+    let mut child = Command::new(BINARY)
+        .args(["records", "web", "--socket"])
+        .arg(&server.socket)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // As `head -c 10` does; more than a pipe's buffer is left unread.
+    let mut first = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_full_disk_under_standard_output_is_no_silence() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = Command::new(BINARY).args(["completions", "bash"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.starts_with("error: cannot write the output"), "{err}");
+}

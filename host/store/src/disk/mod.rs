@@ -1,0 +1,316 @@
+//! The store on disk: one redb file.
+
+#[cfg(test)]
+mod power_failure;
+mod read;
+mod tables;
+mod write;
+
+use std::cell::{Cell, RefCell};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use redb::backends::FileBackend;
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use regatta_core::record::{Direction, TickRecord};
+use regatta_core::state::{Event, InstanceRecord, SetState};
+
+use crate::batch::{Batch, Retention};
+use crate::error::StoreError;
+use crate::lock::DirectoryLock;
+use crate::store::{RecordQuery, Stats, Store};
+use tables::{FORMAT, Fail, META, META_FORMAT};
+use write::{Tails, apply};
+
+const FILE_NAME: &str = "state.redb";
+
+/// At open, a file with this much free space, and more than half of it free, is
+/// made smaller.
+const COMPACT_FREE_BYTES_MIN: u64 = 8 << 20;
+
+/// Settings of a [`RedbStore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How much history is kept.
+    pub retention: Retention,
+    /// Memory for pages of the file; default 16 MiB.
+    pub cache_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { retention: Retention::default(), cache_bytes: 16 << 20 }
+    }
+}
+
+/// The store on disk: `state.redb` in the data directory.
+///
+/// A commit is one transaction of the engine, on disk before it returns: a crash
+/// or a power failure at any moment leaves the state of some commit, never a mix.
+/// After a failure of the disk (full, pulled out) the engine refuses all work
+/// until its file is opened again; the next call does that.
+#[derive(Debug)]
+pub struct RedbStore {
+    path: PathBuf,
+    options: Options,
+    slot: RwLock<Slot>,
+    tails: Mutex<Tails>,
+    // Last, so that the directory is free only when the file is closed.
+    _lock: DirectoryLock,
+}
+
+/// The open database.
+#[derive(Debug)]
+struct Slot {
+    /// None after a failure, until it could be opened again.
+    database: Option<Database>,
+    /// How often it was opened.
+    opened: u64,
+}
+
+impl RedbStore {
+    /// Opens the store in `directory`, or makes both (0700, the file 0600). The
+    /// whole file is checked; after a crash it is repaired first.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::NotWritable`], [`StoreError::Corrupt`],
+    /// [`StoreError::NewerFormat`], [`StoreError::DiskFull`], or what the disk said.
+    pub fn open(directory: &Path, options: Options) -> Result<Self, StoreError> {
+        let lock = DirectoryLock::take(directory)?;
+        let path = directory.join(FILE_NAME);
+        let is_new = !path.exists();
+        let mut database = open_database(&path, &options, Opening::First)?;
+        if is_new {
+            // The name of a new file is part of its directory.
+            File::open(directory)
+                .and_then(|directory| directory.sync_all())
+                .map_err(|source| StoreError::io(directory, source))?;
+        }
+        prepare(&mut database, &path)?;
+        Ok(Self {
+            path,
+            options,
+            slot: RwLock::new(Slot { database: Some(database), opened: 1 }),
+            tails: Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `work` on the open database. One that a failure of the disk has
+    /// broken is closed, and opened again by the next call.
+    fn with_database<T>(&self, work: impl Fn(&Database) -> Result<T, Fail>) -> Result<T, StoreError> {
+        // Found broken, opened again, and then it works or it does not.
+        for _ in 0..3 {
+            let (opened, outcome) = {
+                let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
+                (slot.opened, slot.database.as_ref().map(&work))
+            };
+            match outcome {
+                None => self.open_again()?,
+                Some(Ok(done)) => return Ok(done),
+                Some(Err(fail)) if !fail.needs_reopen() => return Err(fail.at(&self.path)),
+                Some(Err(fail)) => {
+                    self.close(opened);
+                    if !fail.is_aftermath() {
+                        return Err(fail.at(&self.path));
+                    }
+                }
+            }
+        }
+        let source = std::io::Error::other("the database breaks again each time it is opened");
+        Err(StoreError::Io { path: self.path.clone(), source })
+    }
+
+    /// Closes the database unless someone else opened it again meanwhile.
+    fn close(&self, opened: u64) {
+        let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
+        if slot.opened == opened {
+            slot.database = None;
+        }
+    }
+
+    fn open_again(&self) -> Result<(), StoreError> {
+        let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
+        if slot.database.is_none() {
+            slot.database = Some(open_database(&self.path, &self.options, Opening::Again)?);
+            slot.opened += 1;
+            tracing::info!(path = %self.path.display(), "the store is open again after a failure of the disk");
+        }
+        Ok(())
+    }
+
+    fn read<T>(&self, work: impl Fn(&ReadTransaction) -> Result<T, Fail>) -> Result<T, StoreError> {
+        self.with_database(|database| work(&database.begin_read()?))
+    }
+
+    /// One transaction for `batches`; on an error, which of them it was if that is known.
+    fn commit_together(&self, batches: &[&Batch]) -> Result<(), (Option<usize>, StoreError)> {
+        let culprit = Cell::new(None);
+        let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        let tails = RefCell::new(&mut *tails);
+        let outcome = self.with_database(|database| {
+            // What is remembered of a commit that failed, or panicked, is not to be trusted.
+            let mut working = std::mem::take(&mut **tails.borrow_mut());
+            let transaction = database.begin_write()?;
+            for (index, batch) in batches.iter().enumerate() {
+                culprit.set(Some(index));
+                apply(&transaction, batch, &self.options.retention, &mut working)?;
+                culprit.set(None);
+            }
+            transaction.commit()?;
+            **tails.borrow_mut() = working;
+            Ok(())
+        });
+        outcome.map_err(|error| (culprit.get(), error))
+    }
+}
+
+impl Store for RedbStore {
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.commit_together(&[batch]).map_err(|(_, error)| error)
+    }
+
+    fn commit_group(&self, batches: &[Batch]) -> Vec<Result<(), StoreError>> {
+        let mut results: Vec<Option<Result<(), StoreError>>> = batches.iter().map(|_| None).collect();
+        loop {
+            let open: Vec<usize> = (0..batches.len()).filter(|&index| results[index].is_none()).collect();
+            if open.is_empty() {
+                break;
+            }
+            let together: Vec<&Batch> = open.iter().map(|&index| &batches[index]).collect();
+            match self.commit_together(&together) {
+                Ok(()) => open.iter().for_each(|&index| results[index] = Some(Ok(()))),
+                // One breaks a rule: the others go on without it.
+                Err((Some(culprit), error @ StoreError::Rejected { .. })) => {
+                    results[open[culprit]] = Some(Err(error));
+                }
+                // The disk: a smaller batch may still find room.
+                Err(_) if open.len() > 1 => {
+                    for index in open {
+                        results[index] = Some(self.commit(&batches[index]));
+                    }
+                }
+                Err((_, error)) => results[open[0]] = Some(Err(error)),
+            }
+        }
+        results.into_iter().flatten().collect()
+    }
+
+    fn load(&self) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, StoreError> {
+        self.read(read::load)
+    }
+
+    fn record(&self, set: &str, tick: u64) -> Result<Option<TickRecord>, StoreError> {
+        self.read(|transaction| read::record(transaction, set, tick))
+    }
+
+    fn records(&self, set: &str, query: &RecordQuery) -> Result<Vec<TickRecord>, StoreError> {
+        self.read(|transaction| read::records(transaction, set, query))
+    }
+
+    fn last_record(&self, set: &str, direction: Option<Direction>) -> Result<Option<TickRecord>, StoreError> {
+        self.read(|transaction| read::last_record(transaction, set, direction))
+    }
+
+    fn events(
+        &self,
+        set: Option<&str>,
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StoreError> {
+        self.read(|transaction| read::events(transaction, set, after_seq, limit))
+    }
+
+    fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
+        self.read(|transaction| read::latest_events(transaction, set, limit))
+    }
+
+    fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|transaction| read::module(transaction, digest))
+    }
+
+    fn stats(&self) -> Result<Stats, StoreError> {
+        let file = std::fs::metadata(&self.path).map_err(|source| StoreError::io(&self.path, source))?;
+        let stats = self.read(read::stats)?;
+        Ok(Stats { file_bytes: file.len(), disk_bytes: file.blocks() * 512, ..stats })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// The daemon starts: what is there may be anything.
+    First,
+    /// After a failure: this very file was open a moment ago.
+    Again,
+}
+
+fn open_database(path: &Path, options: &Options, opening: Opening) -> Result<Database, StoreError> {
+    let first = opening == Opening::First;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(first)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| StoreError::io(path, source))?;
+    let open = || -> Result<Database, redb::DatabaseError> {
+        redb::Builder::new()
+            .set_cache_size(options.cache_bytes)
+            // A plain open trusts a file that was closed properly, and may panic
+            // on one that was damaged since.
+            .set_check_integrity_on_open(first)
+            .create_with_backend(FileBackend::new(file)?)
+    };
+    open().map_err(|error| Fail::from(error).at(path))
+}
+
+/// Checks the format, and tidies up what is cheapest to tidy up now.
+fn prepare(database: &mut Database, path: &Path) -> Result<(), StoreError> {
+    let free_bytes = prepare_tables(database, path).map_err(|fail| fail.at(path))?;
+    let file_bytes = path.metadata().map_err(|source| StoreError::io(path, source))?.len();
+    if free_bytes >= COMPACT_FREE_BYTES_MIN && free_bytes > file_bytes / 2 {
+        tracing::info!(path = %path.display(), file_bytes, free_bytes, "compacting the store");
+        database.compact().map_err(|error| Fail::from(error).at(path))?;
+    }
+    Ok(())
+}
+
+/// The free bytes inside the file.
+fn prepare_tables(database: &Database, path: &Path) -> Result<u64, Fail> {
+    let transaction = database.begin_write()?;
+    let is_new = transaction.list_tables()?.next().is_none();
+    let found = {
+        let mut meta = transaction.open_table(META)?;
+        if is_new {
+            meta.insert(META_FORMAT, u64::from(FORMAT))?;
+        }
+        meta.get(META_FORMAT)?.map(|format| format.value())
+    };
+    match found.map(u32::try_from) {
+        Some(Ok(FORMAT)) => {}
+        Some(Ok(found)) if found > FORMAT => {
+            return Err(Fail::Store(StoreError::NewerFormat {
+                path: path.to_path_buf(),
+                found,
+                supported: FORMAT,
+            }));
+        }
+        _ => return Err(Fail::Value("it is no Regatta store".to_owned())),
+    }
+    write::create_tables(&transaction)?;
+    write::remove_unused_modules(&transaction)?;
+    let stats = transaction.stats()?;
+    let used_bytes = stats.allocated_pages() * stats.page_size() as u64;
+    transaction.commit()?;
+    let file_bytes = path.metadata().map_or(0, |file| file.len());
+    Ok(file_bytes.saturating_sub(used_bytes))
+}

@@ -1,0 +1,137 @@
+//! A store that fails on demand.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use regatta_core::record::{Direction, TickRecord};
+use regatta_core::state::{Event, InstanceRecord, SetState};
+
+use crate::batch::Batch;
+use crate::error::StoreError;
+use crate::store::{RecordQuery, Stats, Store};
+
+/// Where in a commit a [`FaultyStore`] asks what shall happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing is stored yet.
+    Before,
+    /// Everything is stored; the caller does not know yet.
+    After,
+}
+
+/// What shall happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing special.
+    None,
+    /// [`StoreError::Injected`]. After the commit, the batch is stored all the
+    /// same: the caller sees what a lost answer looks like.
+    Fail,
+    /// [`StoreError::DiskFull`], likewise.
+    DiskFull,
+}
+
+/// Decides about each commit, by its number (from 1) and the moment. It may also
+/// do what it likes, for example end the process.
+pub type FaultPlan = Box<dyn FnMut(u64, Moment) -> Fault + Send>;
+
+/// A store whose commits fail on demand. Reads pass.
+pub struct FaultyStore<S> {
+    inner: S,
+    plan: Mutex<(u64, FaultPlan)>,
+}
+
+impl<S: Store> FaultyStore<S> {
+    /// Puts `plan` before and after each commit of `inner`.
+    pub fn new(inner: S, plan: impl FnMut(u64, Moment) -> Fault + Send + 'static) -> Self {
+        Self { inner, plan: Mutex::new((0, Box::new(plan))) }
+    }
+
+    /// Fails one commit, before anything of it is stored.
+    pub fn failing_at(inner: S, commit: u64) -> Self {
+        Self::new(
+            inner,
+            move |number, moment| {
+                if number == commit && moment == Moment::Before { Fault::Fail } else { Fault::None }
+            },
+        )
+    }
+
+    /// The disk is full for these commits.
+    pub fn full_during(inner: S, commits: std::ops::Range<u64>) -> Self {
+        Self::new(inner, move |number, moment| {
+            if commits.contains(&number) && moment == Moment::Before { Fault::DiskFull } else { Fault::None }
+        })
+    }
+
+    /// The store inside.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S> std::fmt::Debug for FaultyStore<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultyStore").finish_non_exhaustive()
+    }
+}
+
+fn check(fault: Fault, commit: u64) -> Result<(), StoreError> {
+    match fault {
+        Fault::None => Ok(()),
+        Fault::Fail => Err(StoreError::Injected { commit }),
+        Fault::DiskFull => Err(StoreError::DiskFull {
+            path: PathBuf::from("injected"),
+            source: io::Error::from(io::ErrorKind::StorageFull),
+        }),
+    }
+}
+
+impl<S: Store> Store for FaultyStore<S> {
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, plan) = &mut *plan;
+        *count += 1;
+        check(plan(*count, Moment::Before), *count)?;
+        self.inner.commit(batch)?;
+        check(plan(*count, Moment::After), *count)
+    }
+
+    fn load(&self) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, StoreError> {
+        self.inner.load()
+    }
+
+    fn record(&self, set: &str, tick: u64) -> Result<Option<TickRecord>, StoreError> {
+        self.inner.record(set, tick)
+    }
+
+    fn records(&self, set: &str, query: &RecordQuery) -> Result<Vec<TickRecord>, StoreError> {
+        self.inner.records(set, query)
+    }
+
+    fn last_record(&self, set: &str, direction: Option<Direction>) -> Result<Option<TickRecord>, StoreError> {
+        self.inner.last_record(set, direction)
+    }
+
+    fn events(
+        &self,
+        set: Option<&str>,
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StoreError> {
+        self.inner.events(set, after_seq, limit)
+    }
+
+    fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
+        self.inner.latest_events(set, limit)
+    }
+
+    fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.module(digest)
+    }
+
+    fn stats(&self) -> Result<Stats, StoreError> {
+        self.inner.stats()
+    }
+}

@@ -1,0 +1,12 @@
+//! The store as the daemon uses it: real files, real processes.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+
+mod child;
+mod crash;
+mod disk_full;
+mod groups;
+mod make;
+mod model;
+mod opening;
+mod realistic;
+mod retention;

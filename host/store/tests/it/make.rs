@@ -1,0 +1,94 @@
+//! Sets, instances and events to store.
+#![allow(dead_code, reason = "shared by the tests and the measuring example, each uses its part")]
+
+use regatta_core::instance_state::InstanceState;
+use regatta_core::manifest::{
+    Capacity, FileRef, Guards, Health, Image, InstanceTemplate, Network, PolicyLimits, PolicySpec, Repair,
+    ScaleSet,
+};
+use regatta_core::state::{Event, ImageDigests, InstanceRecord, PolicyActivation, SetState, VmmProcessId};
+
+pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
+    SetState {
+        set: ScaleSet {
+            name: name.to_owned(),
+            tick_ms: 5_000,
+            capacity: Capacity { min: 1, max: 100, initial: 2 },
+            image: Image {
+                disk: None,
+                kernel: Some(FileRef { path: "/images/vmlinux".to_owned(), sha256: None }),
+                initramfs: None,
+                cmdline: "console=ttyS0".to_owned(),
+                firmware: None,
+            },
+            instance: InstanceTemplate { vcpus: 1, memory_bytes: 512 << 20, boot_timeout_ms: 120_000 },
+            network: Network::Loopback { base: [127, 10, 0, 0].into(), prefix: 16, port: 8080 },
+            health: Health {
+                probe: None,
+                interval_ms: 5_000,
+                timeout_ms: 2_000,
+                healthy_threshold: 2,
+                unhealthy_threshold: 3,
+            },
+            load_balancer: None,
+            metrics: Vec::new(),
+            policy: PolicySpec {
+                module: "target-tracking".to_owned(),
+                params: serde_json::json!({"target": 0.1, "deep": [1, 2.5, null]}),
+                limits: PolicyLimits::default(),
+            },
+            guards: Guards::default(),
+            repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5 },
+        },
+        generation: 1,
+        desired: 2,
+        next_instance_id: 3,
+        last_tick,
+        deleting: false,
+        policy: activation(digest),
+        previous_policy: None,
+        launch_failures_in_a_row: 0,
+        launches_resume_ms: 0,
+        image: ImageDigests::default(),
+    }
+}
+
+pub(crate) fn activation(digest: &str) -> PolicyActivation {
+    PolicyActivation {
+        number: 1,
+        digest: digest.to_owned(),
+        name: "target-tracking".to_owned(),
+        version: "0.1.0".to_owned(),
+        source: "target-tracking".to_owned(),
+        params: "{}".to_owned(),
+        state_version: 1,
+        state: String::new(),
+        since_ms: 1,
+    }
+}
+
+pub(crate) fn instance(id: u32, since_ms: u64) -> InstanceRecord {
+    InstanceRecord {
+        id,
+        state: InstanceState::InService,
+        state_since_ms: since_ms,
+        created_ms: since_ms,
+        generation: 1,
+        address: [127, 10, 0, id as u8].into(),
+        protected: false,
+        served: true,
+        vmm: Some(VmmProcessId { pid: 4_000 + id, start_time_ticks: 99 }),
+        detail: None,
+    }
+}
+
+pub(crate) fn event(set: &str, text: &str) -> Event {
+    Event {
+        at_ms: 1,
+        set: set.to_owned(),
+        kind: "test".to_owned(),
+        instance: None,
+        text: text.to_owned(),
+        actor: "daemon".to_owned(),
+    }
+}

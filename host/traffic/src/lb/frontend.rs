@@ -1,0 +1,344 @@
+//! The TCP frontend: accepts connections and carries each to an endpoint.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::backend::{BackendPool, DrainState, Endpoint};
+use super::connect::{Attempts, connect};
+use super::relay::{End, Timing, relay};
+use super::stats::{LbStats, add};
+
+/// Connections that the kernel holds while accepting pauses.
+const BACKLOG: u32 = 1_024;
+/// Pause after an accept failed for want of resources (file descriptors, memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a client that was sent the end may take to send its own.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 << 10;
+
+/// How a load balancer behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LbConfig {
+    /// Connections at once; more wait in the kernel's queue. Default 10,000.
+    pub max_connections: u32,
+    /// One connect to an endpoint; default 1 s.
+    pub connect_timeout: Duration,
+    /// From accept to a connection with an endpoint, the wait for one included;
+    /// default 5 s. Then the client is closed.
+    pub endpoint_wait: Duration,
+    /// Endpoints tried in a row before a pause; default 5.
+    pub tries_in_a_row: usize,
+    /// When connections are closed that neither side closes.
+    pub timing: Timing,
+    /// Seed of the picks.
+    pub seed: u64,
+}
+
+impl Default for LbConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            connect_timeout: Duration::from_secs(1),
+            endpoint_wait: Duration::from_secs(5),
+            tries_in_a_row: 5,
+            timing: Timing::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// Why a load balancer cannot be had.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LbError {
+    /// The address is taken, not ours, or not permitted.
+    #[error("cannot listen on {listen}")]
+    Bind {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The load balancer of one set, layer 4: one connection of a client is one
+/// connection to one endpoint.
+///
+/// Must be made and used within a tokio runtime. When dropped it stops accepting
+/// and cuts what is open.
+#[derive(Debug)]
+pub struct LoadBalancer {
+    shared: Arc<Shared>,
+    acceptor: Mutex<Acceptor>,
+}
+
+#[derive(Debug)]
+struct Acceptor {
+    listen: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: Arc<BackendPool>,
+    config: LbConfig,
+    max_connections: AtomicU32,
+    /// A connection has ended, or the maximum has changed.
+    room: Notify,
+    closing: AtomicBool,
+}
+
+impl LoadBalancer {
+    /// Listens on `listen` (port 0 takes a free one) and begins to accept. Until
+    /// endpoints are set, connections wait for one.
+    ///
+    /// # Errors
+    /// [`LbError::Bind`].
+    pub fn bind(listen: SocketAddr, config: LbConfig) -> Result<Self, LbError> {
+        let (listener, bound) = listen_on(listen)?;
+        let shared = Arc::new(Shared {
+            pool: Arc::default(),
+            config,
+            max_connections: AtomicU32::new(config.max_connections.max(1)),
+            room: Notify::new(),
+            closing: AtomicBool::new(false),
+        });
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { shared, acceptor: Mutex::new(Acceptor { listen: bound, task }) })
+    }
+
+    /// Moves to another address. The new listener is bound before the old one is
+    /// closed; open connections go on. Nothing happens if the address is the same.
+    ///
+    /// # Errors
+    /// [`LbError::Bind`]; the load balancer then goes on where it was.
+    pub fn rebind(&self, listen: SocketAddr) -> Result<(), LbError> {
+        let mut acceptor = self.acceptor();
+        if acceptor.listen != listen {
+            let (listener, bound) = listen_on(listen)?;
+            acceptor.task.abort();
+            let task = tokio::spawn(accept(listener, Arc::clone(&self.shared)));
+            *acceptor = Acceptor { listen: bound, task };
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.acceptor().listen
+    }
+
+    /// Changes how many connections may be open at once. With more open than
+    /// that, accepting pauses until enough have ended.
+    pub fn set_max_connections(&self, max_connections: u32) {
+        self.shared.max_connections.store(max_connections.max(1), Ordering::SeqCst);
+        self.shared.room.notify_waiters();
+    }
+
+    /// The endpoints, shared with other frontends.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<BackendPool> {
+        &self.shared.pool
+    }
+
+    /// See [`BackendPool::set_endpoints`].
+    pub fn set_endpoints(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
+        self.shared.pool.set_endpoints(endpoints);
+    }
+
+    /// See [`BackendPool::stats`].
+    #[must_use]
+    pub fn stats(&self) -> LbStats {
+        self.shared.pool.stats()
+    }
+
+    /// See [`BackendPool::drain_state`].
+    #[must_use]
+    pub fn drain_state(&self, id: u32) -> DrainState {
+        self.shared.pool.drain_state(id)
+    }
+
+    /// See [`BackendPool::cut`].
+    pub fn cut(&self, id: u32) {
+        self.shared.pool.cut(id);
+    }
+
+    /// Stops accepting, lets open connections finish for up to `grace`, then cuts
+    /// them, and returns when none is left.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.close();
+        let deadline = Instant::now() + grace;
+        if tokio::time::timeout_at(deadline, self.shared.no_connection()).await.is_err() {
+            self.shared.pool.cut_all();
+            self.shared.no_connection().await;
+        }
+    }
+
+    fn close(&self) {
+        self.acceptor().task.abort();
+        self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.pool.set_endpoints([]);
+        self.shared.pool.wake();
+    }
+
+    fn acceptor(&self) -> MutexGuard<'_, Acceptor> {
+        self.acceptor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for LoadBalancer {
+    fn drop(&mut self) {
+        self.close();
+        self.shared.pool.cut_all();
+    }
+}
+
+fn listen_on(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), LbError> {
+    let bind = || {
+        let socket = if listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Connections of a former daemon in TIME-WAIT must not keep the port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(listen)?;
+        let listener = socket.listen(BACKLOG)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    bind().map_err(|source| LbError::Bind { listen, source })
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut seeds = SmallRng::seed_from_u64(shared.config.seed);
+    loop {
+        shared.room_for_one().await;
+        match listener.accept().await {
+            Ok((client, _)) => {
+                add(&shared.pool.counters.accepted, 1);
+                let connection = Connection::open(Arc::clone(&shared));
+                let rng = SmallRng::seed_from_u64(seeds.next_u64());
+                tokio::spawn(connection.serve(client, rng));
+            }
+            Err(error) => {
+                add(&shared.pool.counters.accept_errors, 1);
+                // The client gave up between the handshake and the accept.
+                if error.kind() == io::ErrorKind::ConnectionAborted {
+                    continue;
+                }
+                tracing::warn!(%error, "accept failed, pausing");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn active(&self) -> &AtomicU32 {
+        &self.pool.counters.active
+    }
+
+    async fn until(&self, holds: impl Fn() -> bool) {
+        loop {
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            if holds() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    async fn room_for_one(&self) {
+        self.until(|| self.active().load(Ordering::SeqCst) < self.max_connections.load(Ordering::SeqCst))
+            .await;
+    }
+
+    async fn no_connection(&self) {
+        self.until(|| self.active().load(Ordering::SeqCst) == 0).await;
+    }
+}
+
+/// One client's connection; counted as active until dropped.
+struct Connection {
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    fn open(shared: Arc<Shared>) -> Self {
+        shared.active().fetch_add(1, Ordering::SeqCst);
+        Self { shared }
+    }
+
+    async fn serve(self, mut client: TcpStream, mut rng: SmallRng) {
+        let shared = &*self.shared;
+        let counters = &shared.pool.counters;
+        let attempts = Attempts {
+            connect_timeout: shared.config.connect_timeout,
+            deadline: shared.config.endpoint_wait,
+            in_a_row: shared.config.tries_in_a_row.max(1),
+        };
+        // Fails only if the client has gone already, which the relay will find out.
+        let _ = client.set_nodelay(true);
+        let Some((lease, mut server)) = connect(&shared.pool, attempts, &shared.closing, &mut rng).await
+        else {
+            add(&counters.unserved, 1);
+            return;
+        };
+        let end = relay(&mut client, &mut server, &lease, &shared.config.timing).await;
+        match &end {
+            End::Finished => {}
+            End::Idle => add(&counters.closed_idle, 1),
+            End::Drained => add(&counters.closed_drained, 1),
+            End::Cut => add(&counters.closed_cut, 1),
+            End::Broken(error) => {
+                tracing::debug!(endpoint = ?lease.endpoint(), %error, "connection broke");
+                add(&counters.closed_broken, 1);
+            }
+        }
+        drop(server);
+        drop(lease);
+        if matches!(end, End::Idle | End::Drained) {
+            linger(client).await;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.active().fetch_sub(1, Ordering::SeqCst);
+        self.shared.room.notify_waiters();
+    }
+}
+
+/// Says goodbye and reads what the client still sends. Closing at once would
+/// answer bytes on their way with a reset, which may destroy the end of the last
+/// answer in the client's receive queue.
+async fn linger(mut client: TcpStream) {
+    if client.shutdown().await.is_err() {
+        return;
+    }
+    let drain = async {
+        let mut discarded = 0;
+        let mut buffer = [0; 2 << 10];
+        while let Ok(n @ 1..) = client.read(&mut buffer).await {
+            discarded += n;
+            if discarded > LINGER_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = timeout(LINGER, drain).await;
+}

@@ -1,0 +1,204 @@
+//! Fetches the guests' metrics at an interval.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use regatta_core::manifest::GuestMetric;
+use regatta_metrics::text::{self, TextError};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::guest_client::{GuestClient, GuestError, GuestRequest};
+
+/// Scrapes come this much earlier or later than the interval, at most.
+const JITTER: f64 = 0.1;
+
+/// Why an instance's metrics could not be had.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ScrapeError {
+    /// It gave no answer.
+    #[error("no metrics")]
+    Guest(#[source] GuestError),
+    /// It answered with another status than 200.
+    #[error("status {status} for `{path}`")]
+    Status {
+        /// The path asked for.
+        path: String,
+        /// The status.
+        status: u16,
+    },
+    /// What it answered is not Prometheus text.
+    #[error("`{path}` is not Prometheus text")]
+    Text {
+        /// The path asked for.
+        path: String,
+        /// Where and why.
+        #[source]
+        source: TextError,
+    },
+}
+
+/// Which metrics a set's instances are asked for; made once, shared by them.
+#[derive(Debug, Clone)]
+pub struct ScrapeTarget {
+    pages: Arc<[Page]>,
+    metrics: usize,
+}
+
+#[derive(Debug)]
+struct Page {
+    path: String,
+    request: GuestRequest,
+    series: Vec<String>,
+    /// Place of each series among the manifest's metrics.
+    places: Vec<usize>,
+}
+
+impl ScrapeTarget {
+    /// The pages that hold `metrics`, each fetched once per scrape.
+    ///
+    /// # Errors
+    /// [`GuestError::Path`] if a path is none.
+    pub fn new(metrics: &[GuestMetric], timeout: Duration) -> Result<Self, GuestError> {
+        let mut pages: Vec<Page> = Vec::new();
+        for (place, metric) in metrics.iter().enumerate() {
+            let known = pages.iter().position(|page| page.path == metric.path);
+            let index = match known {
+                Some(index) => index,
+                None => {
+                    let request = GuestRequest::new(&metric.path, timeout, text::LIMIT_BYTES)?;
+                    let path = metric.path.clone();
+                    pages.push(Page { path, request, series: Vec::new(), places: Vec::new() });
+                    pages.len() - 1
+                }
+            };
+            pages[index].series.push(metric.series.clone());
+            pages[index].places.push(place);
+        }
+        Ok(Self { pages: pages.into(), metrics: metrics.len() })
+    }
+
+    /// Whether there is nothing to ask for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Asks one instance now. The values are in the order of the manifest's
+    /// metrics; none where the instance does not show the series, or only as NaN
+    /// or infinite.
+    ///
+    /// # Errors
+    /// The first page's failure beside what the other pages gave.
+    pub async fn scrape(&self, client: &GuestClient) -> (Vec<Option<f64>>, Option<ScrapeError>) {
+        let mut values = vec![None; self.metrics];
+        let mut first_error = None;
+        for page in self.pages.iter() {
+            match page.fetch(client).await {
+                Ok(found) => {
+                    for (&place, value) in page.places.iter().zip(found) {
+                        values[place] = value;
+                    }
+                }
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        (values, first_error)
+    }
+}
+
+impl Page {
+    async fn fetch(&self, client: &GuestClient) -> Result<Vec<Option<f64>>, ScrapeError> {
+        let reply = client.get(&self.request).await.map_err(ScrapeError::Guest)?;
+        if reply.status != 200 {
+            return Err(ScrapeError::Status { path: self.path.clone(), status: reply.status });
+        }
+        text::scan(&reply.body, &self.series)
+            .map_err(|source| ScrapeError::Text { path: self.path.clone(), source })
+    }
+}
+
+/// One scrape of one instance.
+#[derive(Debug)]
+pub struct ScrapeReport {
+    /// Id of the instance.
+    pub id: u32,
+    /// When it was complete, Unix milliseconds.
+    pub at_ms: u64,
+    /// One value per metric of the manifest, in its order; none if there is none.
+    pub values: Vec<Option<f64>>,
+    /// What went wrong, if anything.
+    pub error: Option<ScrapeError>,
+}
+
+/// Scrapes one instance at an interval until dropped.
+#[derive(Debug)]
+pub struct Scraper {
+    task: JoinHandle<()>,
+}
+
+impl Scraper {
+    /// Begins to scrape at once, then at a random point of the next interval and
+    /// every interval from there (give each instance its own `seed`).
+    ///
+    /// A report that finds the queue full is dropped. Whoever needs the values at
+    /// ticks only does best to fetch them there with `try_recv` from a queue with
+    /// room for two reports per instance: then no thread is woken for each.
+    ///
+    /// Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(
+        id: u32,
+        client: GuestClient,
+        target: ScrapeTarget,
+        interval: Duration,
+        seed: u64,
+        reports: mpsc::Sender<ScrapeReport>,
+    ) -> Self {
+        Self { task: tokio::spawn(run(id, client, target, interval, seed, reports)) }
+    }
+}
+
+impl Drop for Scraper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(
+    id: u32,
+    client: GuestClient,
+    target: ScrapeTarget,
+    interval: Duration,
+    seed: u64,
+    reports: mpsc::Sender<ScrapeReport>,
+) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let interval = interval.max(Duration::from_millis(1));
+    let mut slot = Instant::now() + interval.mul_f64(rng.random_range(0.0..1.0));
+    loop {
+        let (values, error) = target.scrape(&client).await;
+        let at_ms = unix_ms();
+        match reports.try_send(ScrapeReport { id, at_ms, values, error }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => tracing::debug!(id, "scrape dropped, nobody reads them"),
+            Err(TrySendError::Closed(_)) => return,
+        }
+        tokio::time::sleep_until(slot).await;
+        // On a grid, so that the jitter does not add up; slots that a slow
+        // instance has missed are skipped.
+        slot += interval.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER));
+        slot = slot.max(Instant::now());
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

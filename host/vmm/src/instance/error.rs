@@ -1,0 +1,114 @@
+//! Why a launch failed.
+
+use std::time::Duration;
+
+use super::dir::DirError;
+use crate::api::ApiError;
+use crate::overlay::OverlayError;
+use crate::process::{SpawnError, VmmExit};
+
+/// A launch failed. Whatever it had made is gone again, but for kept logs.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The specification makes no VM.
+    #[error("instance {id} cannot be launched: {why}")]
+    Spec {
+        /// The instance.
+        id: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Its directory cannot be used.
+    #[error("instance {id} has no directory")]
+    Dir {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: DirError,
+    },
+    /// Its root disk could not be made.
+    #[error("instance {id} has no root disk")]
+    Overlay {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: OverlayError,
+    },
+    /// The VMM could not be started.
+    #[error("instance {id} has no VMM process")]
+    Spawn {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: SpawnError,
+    },
+    /// The VMM ended before the VM was booted.
+    #[error("the VMM of instance {id} ended early ({exit}){}", log_note(log_tail))]
+    Exited {
+        /// The instance.
+        id: String,
+        /// How it ended.
+        exit: VmmExit,
+        /// Its last words, at most 2 KiB.
+        log_tail: String,
+    },
+    /// Another process answers on the VMM's socket.
+    #[error("process {found} answers on the socket of instance {id}, not the VMM started as {expected}")]
+    Stranger {
+        /// The instance.
+        id: String,
+        /// The process that was started.
+        expected: i32,
+        /// The process that answered.
+        found: i64,
+    },
+    /// It took too long.
+    #[error("instance {id} was not booted within {} ms ({reached}){}", after.as_millis(), log_note(log_tail))]
+    Timeout {
+        /// The instance.
+        id: String,
+        /// The limit.
+        after: Duration,
+        /// How far it came.
+        reached: &'static str,
+        /// The VMM's last words, at most 2 KiB.
+        log_tail: String,
+    },
+    /// A call to the VMM failed.
+    #[error("the VM of instance {id} was not booted")]
+    Api {
+        /// The instance.
+        id: String,
+        /// The call's error.
+        #[source]
+        source: ApiError,
+    },
+    /// The VMM ignored part of what was sent: another version than we know.
+    #[error("the VMM of instance {id} did not keep these settings: {}", fields.join(", "))]
+    NotKept {
+        /// The instance.
+        id: String,
+        /// Paths of the settings.
+        fields: Vec<String>,
+    },
+}
+
+fn log_note(tail: &str) -> String {
+    let tail = tail.trim();
+    if tail.is_empty() { String::new() } else { format!("; its log ends: {tail}") }
+}
+
+/// An error with all its causes on one line.
+pub(crate) fn chain_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,19 @@
+//! Instances: their directories, launching, the running VMM, stopping.
+
+mod attempt;
+mod boot;
+mod dir;
+mod error;
+mod failed;
+mod launch;
+mod spec;
+mod stop;
+mod vmm;
+
+pub use dir::{DirError, InstanceDir};
+pub use error::LaunchError;
+pub use failed::FailedLogs;
+pub use launch::{StartLimiter, VmmHost};
+pub use spec::{BootSource, LaunchSpec, RootDisk, SharedDisk, TapSpec};
+pub use stop::{StopError, StopHow, Stopped};
+pub use vmm::Vmm;

@@ -1,0 +1,138 @@
+//! One running VMM with its VM.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use super::dir::InstanceDir;
+use crate::api::response::{VmCounters, VmState, counters};
+use crate::api::{ApiError, VmmClient};
+use crate::image::GoldenImage;
+use crate::process::{VmmExit, VmmIdentity, VmmProcess};
+
+/// One owned VMM. Dropping it never ends the process: VMMs outlive the daemon. [`Vmm::stop`] ends it.
+///
+/// Calls to the VMM take turns: it serves one at a time. Every call is bounded in time, and a time-out never means that the VMM is
+/// dead; only [`Vmm::exited`] tells that.
+#[derive(Debug)]
+pub struct Vmm {
+    dir: InstanceDir,
+    process: VmmProcess,
+    client: VmmClient,
+    image: Mutex<Option<GoldenImage>>,
+}
+
+impl Vmm {
+    pub(crate) fn new(
+        dir: InstanceDir,
+        process: VmmProcess,
+        client: VmmClient,
+        image: Option<GoldenImage>,
+    ) -> Self {
+        Self { dir, process, client, image: Mutex::new(image) }
+    }
+
+    pub(crate) fn client(&self) -> &VmmClient {
+        &self.client
+    }
+
+    pub(crate) fn process(&self) -> &VmmProcess {
+        &self.process
+    }
+
+    /// The instance's directory.
+    #[must_use]
+    pub fn dir(&self) -> &InstanceDir {
+        &self.dir
+    }
+
+    /// What finds this process again after a restart of the daemon. Store it.
+    #[must_use]
+    pub fn identity(&self) -> VmmIdentity {
+        VmmIdentity {
+            pid: self.process.pid(),
+            start_time_ticks: self.process.start_time_ticks(),
+            socket: self.socket(),
+        }
+    }
+
+    /// The API socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.client.socket().to_path_buf()
+    }
+
+    /// Keeps the golden image locked as long as this VMM is held: for adopted VMMs, whose image the daemon opened again.
+    pub fn hold_image(&self, image: GoldenImage) {
+        *self.image.lock().unwrap_or_else(PoisonError::into_inner) = Some(image);
+    }
+
+    /// The state of the VM, as the VMM tells it.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn info(&self) -> Result<VmState, ApiError> {
+        let info = self.client.info_if_created().await?;
+        Ok(info.map_or(VmState::NotCreated, |info| info.vm_state()))
+    }
+
+    /// Memory that the guest has now, in bytes (its size less what the balloon took). `None` when no VM was described.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn memory_actual_bytes(&self) -> Result<Option<u64>, ApiError> {
+        Ok(self.client.info_if_created().await?.and_then(|info| info.memory_actual_size))
+    }
+
+    /// Device counters.
+    ///
+    /// # Errors
+    /// The call failed; [`crate::ApiErrorKind::NotRunning`] when the VM is not running.
+    pub async fn counters(&self) -> Result<VmCounters, ApiError> {
+        Ok(counters(&self.client.counters().await?))
+    }
+
+    /// Stops the guest's processors.
+    ///
+    /// # Errors
+    /// The call failed; [`crate::ApiErrorKind::WrongState`] when it is paused already.
+    pub async fn pause(&self) -> Result<(), ApiError> {
+        self.client.pause().await
+    }
+
+    /// Lets a paused guest go on.
+    ///
+    /// # Errors
+    /// The call failed; [`crate::ApiErrorKind::WrongState`] when it is not paused.
+    pub async fn resume(&self) -> Result<(), ApiError> {
+        self.client.resume().await
+    }
+
+    /// CPU time used by the VMM and its guest so far, in nanoseconds; `None` when the process has ended.
+    #[must_use]
+    pub fn cpu_time_ns(&self) -> Option<u64> {
+        self.process.cpu_time_ns()
+    }
+
+    /// Resident memory of the VMM with the guest memory it has touched, in bytes; `None` when the process has ended.
+    #[must_use]
+    pub fn rss_bytes(&self) -> Option<u64> {
+        self.process.rss_bytes()
+    }
+
+    /// Waits until the VMM process has ended. Safe to drop and to call again; guest power-off is [`VmmExit::Code`]`(0)`.
+    pub async fn exited(&self) -> VmmExit {
+        self.process.exited().await
+    }
+
+    /// How the process ended, or `None` while it runs.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<VmmExit> {
+        self.process.exit_status()
+    }
+
+    /// Lets go of the VMM without ending it, and returns what finds it again. The same as dropping it.
+    #[must_use]
+    pub fn detach(self) -> VmmIdentity {
+        self.identity()
+    }
+}

@@ -1,0 +1,151 @@
+//! What `/proc` says about a process: parsing is pure, reading is one small function each.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::process::Pid;
+
+/// The fields of `/proc/<pid>/stat` that we use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// One-letter state; `Z` and `X` mean that it is dead.
+    pub(crate) state: char,
+    /// Session id.
+    pub(crate) session: i32,
+    /// Start of the process in clock ticks after boot: with the pid, it names a process for as long as the host is up.
+    pub(crate) start_time_ticks: u64,
+}
+
+impl Stat {
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// Parses the one line of `/proc/<pid>/stat`. The command name may hold spaces and brackets, so the fields count from the last `)`.
+pub(crate) fn parse_stat(line: &str) -> Option<Stat> {
+    let (_, rest) = line.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        session: fields.get(3)?.parse().ok()?,
+        start_time_ticks: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// Reads and parses `/proc/<pid>/stat`; `None` when there is no such process.
+pub(crate) fn stat(pid: Pid) -> Option<Stat> {
+    let bytes = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    parse_stat(&String::from_utf8_lossy(&bytes))
+}
+
+/// Splits `/proc/<pid>/cmdline` into arguments.
+pub(crate) fn parse_cmdline(bytes: &[u8]) -> Vec<OsString> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes.split(|byte| *byte == 0).map(|arg| OsStr::from_bytes(arg).to_owned()).collect()
+}
+
+/// Reads the command line of a process; empty when it is gone or a zombie.
+pub(crate) fn cmdline(pid: Pid) -> Vec<OsString> {
+    std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))
+        .map(|bytes| parse_cmdline(&bytes))
+        .unwrap_or_default()
+}
+
+/// The path given by option `name`, written `--name path`, `--name path=path` or `--name=…`; further `,key=value` parts are left off.
+pub(crate) fn path_option(args: &[OsString], name: &str) -> Option<PathBuf> {
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let arg = arg.as_bytes();
+        let value = match arg.strip_prefix(name.as_bytes()) {
+            Some([]) => args.next()?.as_bytes(),
+            Some([b'=', rest @ ..]) => rest,
+            _ => continue,
+        };
+        let value = value.strip_prefix(b"path=").unwrap_or(value);
+        let value = value.split(|byte| *byte == b',').next().unwrap_or(value);
+        return Some(PathBuf::from(OsStr::from_bytes(value)));
+    }
+    None
+}
+
+/// Resident set size out of `/proc/<pid>/statm`, in bytes; `None` when the process is gone.
+pub(crate) fn rss_bytes(pid: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/statm", pid.as_raw_nonzero())).ok()?;
+    parse_statm_rss(&text, rustix::param::page_size() as u64)
+}
+
+fn parse_statm_rss(text: &str, page_bytes: u64) -> Option<u64> {
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    pages.checked_mul(page_bytes)
+}
+
+/// Every process id in `/proc`.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub(crate) fn all_pids() -> std::io::Result<Vec<Pid>> {
+    Ok(std::fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(Pid::from_raw)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn stat_survives_brackets_and_spaces_in_the_command_name() {
+        let line = "4242 (a b) (c) S 1 4242 4242 0 -1 4194304 1 2 3 4 55 66 0 0 20 0 3 0 987654 1 2 3\n";
+        let stat = parse_stat(line).expect("parsed");
+        assert_eq!(stat, Stat { state: 'S', session: 4242, start_time_ticks: 987_654 });
+        assert!(!stat.is_dead());
+        assert_eq!(parse_stat("4242 (short) Z 1"), None);
+    }
+
+    #[test]
+    fn own_process_reads_back() {
+        let me = rustix::process::getpid();
+        assert!(stat(me).expect("own stat").start_time_ticks > 0);
+        assert!(rss_bytes(me).expect("own rss") > 100_000);
+        assert!(!cmdline(me).is_empty());
+        assert!(all_pids().expect("pids").contains(&me));
+        assert_eq!(parse_statm_rss("10 3 1 1 0 1 0", 4096), Some(12_288));
+    }
+
+    #[test]
+    fn path_option_reads_every_spelling() {
+        let args = |list: &[&str]| list.iter().map(OsString::from).collect::<Vec<_>>();
+        for spelling in [
+            &["ch", "--api-socket", "path=/a/b"][..],
+            &["ch", "--api-socket", "/a/b"],
+            &["ch", "-v", "--api-socket=/a/b"],
+            &["ch", "--api-socket=path=/a/b,fd=3"],
+        ] {
+            assert_eq!(path_option(&args(spelling), "--api-socket"), Some("/a/b".into()), "{spelling:?}");
+        }
+        assert_eq!(path_option(&args(&["ch", "--api-socket-x", "/a"]), "--api-socket"), None);
+        assert_eq!(path_option(&args(&["ch", "--api-socket"]), "--api-socket"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn cmdline_round_trips(args in proptest::collection::vec("[^\0]{1,12}", 1..6)) {
+            let joined: Vec<u8> = args.iter().flat_map(|arg| arg.bytes().chain([0])).collect();
+            prop_assert_eq!(parse_cmdline(&joined), args.iter().map(OsString::from).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn stat_parser_never_panics(line in "\\PC*") {
+            let _ = parse_stat(&line);
+        }
+    }
+}

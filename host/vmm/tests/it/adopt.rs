@@ -1,0 +1,190 @@
+//! Finding VMMs again: after a restart of the daemon, after its death in the middle of a launch, and what must not be taken over.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use regatta_vmm::{
+    Adopted, AdoptedState, Adoption, InstanceDir, StopHow, VmState, VmmExit, VmmIdentity, discover,
+};
+use rustix::process::Signal;
+
+use crate::support::{Data, PATIENCE, eventually, raw_put, signal, spec};
+
+fn adopted(adoption: Adoption) -> Adopted {
+    match adoption {
+        Adoption::Adopted(adopted) => *adopted,
+        other => panic!("not adopted: {other:?}"),
+    }
+}
+
+/// Not a test of its own: the daemon that [`vmms_outlive_the_process_that_started_them`] kills.
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn short_lived_daemon() {
+    let Some(path) = std::env::var_os("REGATTA_TEST_DATA") else {
+        return;
+    };
+    let path = std::path::PathBuf::from(path);
+    let data = Data::new();
+    let vmm = data.host.launch(&spec(data.path(), &path.join("i"), "a")).await.expect("launched");
+    let identity = serde_json::to_string(&vmm.identity()).expect("json");
+    std::fs::write(path.join("identity.tmp"), identity).expect("write");
+    std::fs::rename(path.join("identity.tmp"), path.join("identity")).expect("rename");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn vmms_outlive_the_process_that_started_them() {
+    let data = Data::new();
+    let mut daemon = Command::new(std::env::current_exe().expect("own program"))
+        .args(["--exact", "adopt::short_lived_daemon", "--ignored", "--nocapture"])
+        .env("REGATTA_TEST_DATA", data.path())
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("daemon");
+    let identity = eventually("the identity from the daemon", || {
+        std::fs::read_to_string(data.path().join("identity")).ok()
+    })
+    .await;
+    let identity: VmmIdentity = serde_json::from_str(&identity).expect("identity");
+    daemon.kill().expect("kill the daemon");
+    daemon.wait().expect("its end");
+
+    let found = discover(&data.instances()).expect("discovered");
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].identity, found[0].dir.id()), (&identity, "a"));
+    let recorded = data.host.adopt(&found[0].dir, Some(&identity)).await.expect("asked");
+    let Adopted { vmm, state } = adopted(recorded);
+    assert_eq!(state, AdoptedState::Known(VmState::Running));
+    assert_eq!(vmm.identity(), identity);
+    drop(vmm);
+
+    // Dropping it changed nothing; and without a record, the socket leads to it.
+    let Adopted { vmm, .. } = adopted(data.host.adopt(&found[0].dir, None).await.expect("asked"));
+    assert!(vmm.cpu_time_ns().expect("alive") > 0 && vmm.rss_bytes().expect("alive") > 0);
+    let stopped = vmm.stop(PATIENCE).await.expect("stopped");
+    assert_eq!((stopped.how, stopped.exit), (StopHow::PowerButton, VmmExit::Unknown));
+    assert!(matches!(data.host.adopt(vmm.dir(), Some(&identity)).await, Ok(Adoption::Gone)));
+    assert_eq!(discover(&data.instances()).expect("discovered"), []);
+}
+
+/// Starts a VMM as the daemon does, but leaves it without a VM, as one is whose daemon died in the middle of a launch.
+async fn bare_vmm(data: &Data, dir: &InstanceDir) -> Bare {
+    std::fs::create_dir_all(dir.path()).expect("dir");
+    // setsid(1) becomes the VMM without a fork, since it leads no process group.
+    let mut command = Command::new("setsid");
+    command
+        .arg(data.host.binary().path())
+        .arg("--api-socket")
+        .arg(format!("path={}", dir.api_socket().display()))
+        .arg("--event-monitor")
+        .arg(format!("path={}", dir.events().display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut bare = Bare(command.spawn().expect("VMM"));
+    eventually("the socket of a bare VMM", || {
+        assert_eq!(bare.0.try_wait().expect("wait"), None, "the VMM ended");
+        std::os::unix::net::UnixStream::connect(dir.api_socket()).ok()
+    })
+    .await;
+    bare
+}
+
+struct Bare(std::process::Child);
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_launch_cut_short_by_the_daemons_death_is_found_and_finished() {
+    let data = Data::new();
+    let spec = data.spec("a");
+    let _bare = bare_vmm(&data, &spec.dir).await;
+    let found = discover(&data.instances()).expect("discovered");
+    assert_eq!(found.len(), 1, "found without a record");
+    let Adopted { vmm, state } =
+        adopted(data.host.adopt(&spec.dir, Some(&found[0].identity)).await.expect("asked"));
+    assert_eq!(state, AdoptedState::Known(VmState::NotCreated));
+
+    data.host.finish_launch(&vmm, &spec).await.expect("finished");
+    assert_eq!(vmm.info().await.expect("info"), VmState::Running);
+    data.host.finish_launch(&vmm, &spec).await.expect("finishing twice changes nothing");
+    vmm.stop(Duration::ZERO).await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_half_made_vm_is_cleared_and_made_again() {
+    let data = Data::new();
+    let spec = data.spec("a");
+    let _bare = bare_vmm(&data, &spec.dir).await;
+    let socket = spec.dir.api_socket();
+    assert_eq!(raw_put(&socket, "vm.create", r#"{"payload":{"kernel":"/no/such/kernel"}}"#), 204);
+    assert_eq!(raw_put(&socket, "vm.boot", ""), 500);
+    let Adopted { vmm, state } = adopted(data.host.adopt(&spec.dir, None).await.expect("asked"));
+    assert_eq!(state, AdoptedState::Known(VmState::HalfMade));
+    data.host.finish_launch(&vmm, &spec).await.expect("finished");
+    assert_eq!(vmm.info().await.expect("info"), VmState::Running);
+
+    // Described but otherwise than wanted: also made again.
+    assert_eq!(raw_put(&socket, "vm.delete", ""), 204);
+    assert_eq!(raw_put(&socket, "vm.create", r#"{"payload":{"kernel":"/no/such/kernel"}}"#), 204);
+    data.host.finish_launch(&vmm, &spec).await.expect("finished");
+    assert_eq!(vmm.info().await.expect("info"), VmState::Running);
+    vmm.stop(Duration::ZERO).await.expect("stopped");
+}
+
+#[tokio::test]
+async fn a_vmm_that_does_not_answer_is_alive() {
+    let data = Data::new();
+    let vmm = data.host.launch(&data.spec("a")).await.expect("launched");
+    let identity = vmm.identity();
+    let dir = vmm.dir().clone();
+    assert_eq!(vmm.detach(), identity);
+    signal(identity.pid, Signal::STOP);
+    let Adopted { vmm, state } = adopted(data.host.adopt(&dir, Some(&identity)).await.expect("asked"));
+    assert_eq!(state, AdoptedState::Unresponsive);
+    assert_eq!(vmm.exit_status(), None);
+    signal(identity.pid, Signal::CONT);
+    assert_eq!(vmm.info().await.expect("info"), VmState::Running);
+
+    // Without its socket it cannot be asked, but it is still ours and can be stopped.
+    std::fs::remove_file(dir.api_socket()).expect("remove");
+    let Adopted { vmm, state } = adopted(data.host.adopt(&dir, Some(&identity)).await.expect("asked"));
+    assert_eq!(state, AdoptedState::Unreachable);
+    assert_eq!(vmm.stop(Duration::ZERO).await.expect("stopped").how, StopHow::Terminated);
+}
+
+#[tokio::test]
+async fn strangers_are_left_alone() {
+    let data = Data::new();
+    let vmm = data.host.launch(&data.spec("a")).await.expect("launched");
+    let identity = vmm.identity();
+
+    // The same process id with another start: ours is gone, whoever has the id now.
+    let older = VmmIdentity { start_time_ticks: identity.start_time_ticks - 1, ..identity.clone() };
+    let free = data.instance("b");
+    assert!(matches!(data.host.adopt(&free, Some(&older)).await, Ok(Adoption::Gone)));
+    match data.host.adopt(vmm.dir(), Some(&older)).await {
+        Ok(Adoption::Stranger { pid, .. }) => assert_eq!(pid, identity.pid),
+        other => panic!("{other:?}"),
+    }
+    // A live process, rightly identified, but of another instance.
+    match data.host.adopt(&free, Some(&identity)).await {
+        Ok(Adoption::Stranger { why, .. }) => assert!(why.contains("command line"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    // Someone else's server on the socket: us.
+    std::fs::create_dir_all(free.path()).expect("dir");
+    let _listener = std::os::unix::net::UnixListener::bind(free.api_socket()).expect("bind");
+    match data.host.adopt(&free, None).await {
+        Ok(Adoption::Stranger { pid, .. }) => assert_eq!(pid, std::process::id() as i32),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(vmm.info().await.expect("untouched"), VmState::Running);
+    vmm.stop(Duration::ZERO).await.expect("stopped");
+}

@@ -1,0 +1,7 @@
+//! `regatta-vmm` on real processes: the stand-in VMM, or a real one when `CLOUD_HYPERVISOR` names it.
+
+mod adopt;
+mod launch;
+mod scarce;
+mod stop;
+mod support;

@@ -1,0 +1,127 @@
+//! `test`: everything that must hold, stage by stage, with one summary at the end.
+//!
+//! Stages that do not need each other run even when an earlier one failed, so that one run
+//! shows every problem; the exit code is not zero if any stage failed.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::ui::{self, Steps};
+use crate::workspace::Workspace;
+use crate::{build, cargo, policies, proc, setup};
+
+/// Options of `test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Passed on to `cargo nextest run`: filters, `-E`, `--no-capture`, …
+    #[arg(last = true)]
+    nextest: Vec<String>,
+}
+
+/// The second binary of this package is checked and tested as well.
+const WITH_LIVE: [&str; 2] = ["--features", "xtask/live"];
+
+/// How a stage ended.
+#[derive(Clone, Copy, PartialEq)]
+enum Verdict {
+    Passed,
+    Failed,
+    /// A stage it needs failed.
+    Skipped,
+}
+
+struct Stage {
+    name: &'static str,
+    verdict: Verdict,
+    took: Duration,
+}
+
+struct Report {
+    stages: Vec<Stage>,
+    total: usize,
+}
+
+impl Report {
+    /// Runs one stage and notes its verdict. A stage whose `needs` did not pass is skipped.
+    fn stage(&mut self, name: &'static str, needs: &[Verdict], work: impl FnOnce() -> Result<()>) -> Verdict {
+        let number = self.stages.len() + 1;
+        let skip = needs.iter().any(|verdict| *verdict != Verdict::Passed);
+        let start = Instant::now();
+        let verdict = if skip {
+            println!("== {number}/{} {name}: skipped, it needs a stage that failed", self.total);
+            Verdict::Skipped
+        } else {
+            println!("== {number}/{} {name}", self.total);
+            match work() {
+                Ok(()) => Verdict::Passed,
+                Err(error) => {
+                    ui::error(&error);
+                    Verdict::Failed
+                }
+            }
+        };
+        let took = start.elapsed();
+        if !skip {
+            println!("== {name}: {} in {}", verdict.word(), ui::seconds(took));
+        }
+        self.stages.push(Stage { name, verdict, took });
+        verdict
+    }
+
+    fn passed(&self) -> bool {
+        self.stages.iter().all(|stage| stage.verdict == Verdict::Passed)
+    }
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// The task.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    let mut report = Report { stages: Vec::new(), total: 8 };
+    let cargo = |arguments: &[&str]| {
+        let mut command = cargo::command();
+        command.current_dir(&workspace.root).args(arguments);
+        command
+    };
+
+    let ready = report.stage("set-up", &[], || {
+        let mut steps = Steps::new(setup::STEPS);
+        setup::guest_target(&mut steps)?;
+        setup::tools(&mut steps)
+    });
+    report.stage("fmt", &[ready], || proc::run(&mut cargo(&["fmt", "--all", "--", "--check"])));
+    let guests = report.stage("guests for wasm32", &[ready], || {
+        policies::build(workspace, &workspace.target.join("policies"), &mut Steps::new(1))
+    });
+    report.stage("clippy", &[ready], || {
+        let mut command = cargo(&["clippy", "--workspace", "--all-targets"]);
+        proc::run(command.args(WITH_LIVE).args(["--", "-D", "warnings"]))
+    });
+    let binaries = report.stage("build", &[ready], || build::host(workspace, false, &[], &mut Steps::new(1)));
+    report.stage("tests", &[guests, binaries], || {
+        let mut command = cargo(&["nextest", "run", "--workspace"]);
+        proc::run(command.args(WITH_LIVE).args(&args.nextest))
+    });
+    report.stage("doc tests", &[ready], || proc::run(&mut cargo(&["test", "--doc", "--workspace"])));
+    report.stage("doc", &[ready], || {
+        let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
+        proc::run(command.env("RUSTDOCFLAGS", "-D warnings"))
+    });
+
+    println!("\nSummary ({} in all):", ui::seconds(start.elapsed()));
+    for stage in &report.stages {
+        println!("  {:<8} {:<20} {:>7}", stage.verdict.word(), stage.name, ui::seconds(stage.took));
+    }
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,195 @@
+//! The second half of `cargo xtask demo`, built when it is asked for because it needs an async
+//! runtime. `cargo xtask demo` has compiled everything and made the image files before it starts
+//! this program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+mod daemon;
+mod demo;
+mod load;
+mod profile;
+mod records;
+mod screen;
+mod tally;
+mod verdict;
+mod view;
+
+use daemon::Daemon;
+
+/// How long the instances may take to go when the demo ends.
+const DELETE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Started by `cargo xtask demo`.
+#[derive(Parser)]
+#[command(name = "xtask-live")]
+struct Args {
+    /// Root of the workspace.
+    #[arg(long)]
+    root: PathBuf,
+    /// Directory with the binaries of Regatta.
+    #[arg(long)]
+    bin: PathBuf,
+    /// Directory for logs.
+    #[arg(long)]
+    logs: PathBuf,
+    /// Length of the load, seconds.
+    #[arg(long)]
+    seconds: u64,
+    /// Passed on to `regatta serve`.
+    #[arg(long)]
+    vmm: String,
+    /// Leave the daemon and the set running.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let outcome =
+        runtime.context("cannot start the async runtime").and_then(|runtime| runtime.block_on(run(&args)));
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The directories of one demo.
+struct Place {
+    data: PathBuf,
+    log: PathBuf,
+}
+
+impl Place {
+    /// The data directory is short, because it holds Unix sockets, whose paths may be at most
+    /// 107 bytes; the log stays when the data goes.
+    fn create(args: &Args) -> Result<Self> {
+        let data = std::env::temp_dir().join(format!("regatta-demo-{}", std::process::id()));
+        fs::create_dir(&data).with_context(|| format!("cannot create {}", data.display()))?;
+        fs::create_dir_all(&args.logs).with_context(|| format!("cannot create {}", args.logs.display()))?;
+        Ok(Self { data, log: args.logs.join("daemon.log") })
+    }
+}
+
+/// Runs the demo; returns whether everything it claims was seen.
+async fn run(args: &Args) -> Result<bool> {
+    let mut signals = Signals::catch()?;
+    let place = Place::create(args)?;
+    let binary = args.bin.join("regatta");
+    println!("[4/6] starting the daemon");
+    let started = tokio::select! {
+        started = Daemon::start(&binary, &args.root, &place.data, &place.log, &args.vmm) => started,
+        ended = signals.wait() => Err(ended),
+    };
+    let daemon = match started {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            remove(&place.data);
+            return Err(error);
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = steps(args, &daemon, &place) => outcome,
+        ended = signals.wait() => Err(ended),
+    };
+    if args.keep && outcome.is_ok() {
+        keep(daemon, &binary, &place.data);
+    } else {
+        // Also before an error is shown: nothing is left behind.
+        clean_up(args, daemon, &place).await;
+    }
+    if outcome.is_err() {
+        println!("      log: {}", place.log.display());
+    }
+    outcome
+}
+
+async fn steps(args: &Args, daemon: &Daemon, place: &Place) -> Result<bool> {
+    let set = demo::apply(daemon, "examples/quickstart/set.yaml").await?;
+    println!("[5/6] driving load up and down for {} s", args.seconds);
+    let outcome = demo::play(daemon, &set, Duration::from_secs(args.seconds)).await?;
+    println!("[6/6] why it scaled, and the summary");
+    demo::explain(daemon).await?;
+    Ok(demo::report(&outcome, std::slice::from_ref(&place.log)))
+}
+
+/// The signals that end the demo early. Caught from the begin on, so that none is lost between
+/// two waits.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        let caught = |kind| signal(kind).context("cannot catch signals");
+        Ok(Self {
+            interrupt: caught(SignalKind::interrupt())?,
+            terminate: caught(SignalKind::terminate())?,
+            hang_up: caught(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one; what it means is an error for whatever was under way.
+    async fn wait(&mut self) -> anyhow::Error {
+        tokio::select! {
+            _ = self.interrupt.recv() => anyhow!("interrupted"),
+            _ = self.terminate.recv() => anyhow!("terminated"),
+            _ = self.hang_up.recv() => anyhow!("the terminal is gone"),
+        }
+    }
+}
+
+/// Removes the set, ends the daemon, kills what is left, removes the data. Each step runs
+/// whatever became of the one before.
+async fn clean_up(args: &Args, daemon: Daemon, place: &Place) {
+    if let Err(error) = demo::delete(&daemon, DELETE_LIMIT).await {
+        eprintln!("warning: {error:#}");
+    }
+    let programs = programs(args);
+    if let Err(error) = daemon.stop().await {
+        eprintln!("warning: {error:#}");
+    }
+    let left = daemon::sweep(&programs, &place.data);
+    if left > 0 {
+        eprintln!("warning: {left} processes were still there and were killed");
+    }
+    remove(&place.data);
+}
+
+/// The programs that the demo starts, directly or through the daemon.
+fn programs(args: &Args) -> Vec<PathBuf> {
+    let own = ["regatta", "regatta-chsim"].map(|name| args.bin.join(name));
+    let given = args.vmm.split_once('=').map(|(_, path)| PathBuf::from(path));
+    own.into_iter().chain(given).filter_map(|path| path.canonicalize().ok()).collect()
+}
+
+fn remove(data: &Path) {
+    if let Err(error) = fs::remove_dir_all(data) {
+        eprintln!("warning: cannot remove {}: {error}", data.display());
+    }
+}
+
+/// Says how to go on with what is left running.
+fn keep(daemon: Daemon, binary: &Path, data: &Path) {
+    let (binary, data) = (binary.display(), data.display());
+    println!("      kept running; look around with");
+    println!("        {binary} get --data {data}");
+    println!("      and end it with");
+    println!("        {binary} delete web --yes --data {data}");
+    if let Some(pid) = daemon.leave() {
+        println!("        kill {pid} && rm -r {data}");
+    }
+}

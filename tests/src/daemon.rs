@@ -1,0 +1,323 @@
+//! A daemon under test.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::wait::wait_for;
+
+/// Where the programs under test are.
+///
+/// # Panics
+/// When they have not been built.
+#[must_use]
+pub fn bin_dir() -> PathBuf {
+    let dir = std::env::var_os("REGATTA_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        // target/debug/deps/it-… → target/debug
+        let exe = std::env::current_exe().expect("a test knows its program");
+        exe.parent().and_then(Path::parent).expect("target/debug").to_owned()
+    });
+    for program in ["regatta", "regatta-chsim"] {
+        assert!(
+            dir.join(program).is_file(),
+            "{program} is not in {}: run `cargo xtask build`, or `cargo xtask test`, which does it",
+            dir.display()
+        );
+    }
+    dir
+}
+
+/// Where the built policies are.
+///
+/// # Panics
+/// When they have not been built.
+#[must_use]
+pub fn policies_dir() -> PathBuf {
+    let dir = std::env::var_os("REGATTA_POLICIES")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| bin_dir().parent().expect("target").join("policies"));
+    assert!(
+        dir.join("target-tracking.wasm").is_file(),
+        "no policies in {}: run `cargo xtask policies`",
+        dir.display()
+    );
+    dir
+}
+
+/// What a command printed.
+#[derive(Debug, Clone)]
+pub struct CommandOutput {
+    /// Exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// A daemon with a data directory of its own. Dropped, it and all its VMs end.
+#[derive(Debug)]
+pub struct Daemon {
+    home: TempDir,
+    child: Option<Child>,
+    environment: Vec<(String, String)>,
+}
+
+/// Sets of tests that run side by side must not share addresses.
+static NEXT_POOL: AtomicU32 = AtomicU32::new(0);
+
+impl Daemon {
+    /// Starts a daemon and waits until it answers.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Daemon::start`], with more environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(environment: &[(&str, &str)]) -> Self {
+        // Short: Unix sockets have at most 107 bytes of path.
+        let home = tempfile::Builder::new().prefix("rg").tempdir_in("/tmp").expect("a directory");
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut daemon = Self { home, child: None, environment };
+        daemon.make_image();
+        daemon.launch();
+        daemon
+    }
+
+    /// The directory of this test.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The daemon's data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.home().join("d")
+    }
+
+    /// Process id of the daemon.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running daemon").id()
+    }
+
+    /// Starts the daemon again, on the same data.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn launch(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log");
+        let mut command = Command::new(bin_dir().join("regatta"));
+        command
+            .args(["serve", "--vmm", "sim"])
+            .arg("--policies")
+            .arg(policies_dir())
+            .env("REGATTA_DATA", self.data())
+            .env("REGATTA_LOG", "info,regatta=debug")
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.child = Some(command.spawn().expect("regatta starts"));
+        wait_for("the daemon to answer", || {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                panic!("the daemon ended with {status}; its log:\n{}", self.log());
+            }
+            let status = self.run(&["status"]);
+            if status.code == 0 { Ok(()) } else { Err(status.err) }
+        });
+    }
+
+    /// Kills the daemon, as a crash would.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("a running daemon");
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+    }
+
+    /// Asks the daemon to stop, and waits for it.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a running daemon");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signal");
+        child.wait().expect("wait")
+    }
+
+    /// Runs a command of the command line.
+    ///
+    /// # Panics
+    /// When the program cannot be run.
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> CommandOutput {
+        let output = Command::new(bin_dir().join("regatta"))
+            .args(args)
+            .env("REGATTA_DATA", self.data())
+            .current_dir(self.home())
+            .stdin(Stdio::null())
+            .output()
+            .expect("regatta runs");
+        CommandOutput {
+            code: output.status.code().unwrap_or(-output.status.signal().unwrap_or(1)),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs a command that must succeed, and parses what it prints as JSON.
+    ///
+    /// # Panics
+    /// When it fails, or prints no JSON.
+    #[must_use]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let args: Vec<&str> = ["-o", "json"].into_iter().chain(args.iter().copied()).collect();
+        let output = self.run(&args);
+        assert_eq!(output.code, 0, "regatta {args:?}: {}\nthe daemon's log:\n{}", output.err, self.log());
+        serde_json::from_str(&output.out)
+            .unwrap_or_else(|e| panic!("regatta {args:?}: {e} in {}", output.out))
+    }
+
+    /// Writes a manifest and applies it.
+    #[must_use]
+    pub fn apply(&self, manifest: &str) -> CommandOutput {
+        let file = self.home().join("set.yaml");
+        fs::write(&file, manifest).expect("a manifest");
+        self.run(&["apply", "-f", "set.yaml"])
+    }
+
+    /// Applies a manifest that must be accepted.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn apply_ok(&self, manifest: &str) {
+        let output = self.apply(manifest);
+        assert_eq!(output.code, 0, "{}\n{}\nthe daemon's log:\n{}", output.out, output.err, self.log());
+    }
+
+    /// A manifest for a set on the stand-in: quick to boot, probed often.
+    /// `extra` is YAML of the top level.
+    #[must_use]
+    pub fn manifest(&self, name: &str, capacity: &str, sim: &str, extra: &str) -> String {
+        // Tests run in processes of their own: the process id tells them apart.
+        let pool = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
+        let unique = (std::process::id() % 4_000) * 4 + pool % 4;
+        let (b, c) = (64 + unique / 256, unique % 256);
+        format!(
+            "version: regatta/v1\n\
+             name: {name}\n\
+             tick: 200ms\n\
+             capacity: {capacity}\n\
+             image: {{ disk: golden.raw, kernel: vmlinux, cmdline: \"console=ttyS0 sim.boot=30ms {sim}\" }}\n\
+             instance: {{ vcpus: 1, memory: 64MiB, boot_timeout: 20s }}\n\
+             network: {{ mode: loopback, pool: 127.{b}.{c}.0/24, port: 8080 }}\n\
+             health: {{ http: /healthz, interval: 200ms, timeout: 2s, healthy_threshold: 1, unhealthy_threshold: 3 }}\n\
+             {extra}\n"
+        )
+    }
+
+    /// Waits until exactly `count` instances of a set are in service and there are no others.
+    pub fn wait_in_service(&self, set: &str, count: u64) {
+        wait_for(&format!("{count} instances of {set} in service, and no others"), || {
+            let detail = self.json(&["describe", set]);
+            let instances = &detail["summary"]["instances"];
+            let in_service = instances["in-service"].as_u64().unwrap_or(0);
+            let all: u64 =
+                instances.as_object().map(|o| o.values().filter_map(Value::as_u64).sum()).unwrap_or(0);
+            if (in_service, all) == (count, count) { Ok(()) } else { Err(detail["summary"].to_string()) }
+        });
+    }
+
+    /// Process ids of the VMs of a set, by instance.
+    ///
+    /// # Panics
+    /// When an instance has none.
+    #[must_use]
+    pub fn vm_pids(&self, set: &str) -> Vec<(u64, u32)> {
+        let instances = self.json(&["instances", set]);
+        let pid_of = |instance: &Value| {
+            let pid = instance["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+            (instance["id"].as_u64().expect("an id"), pid.expect("a pid"))
+        };
+        instances.as_array().expect("instances").iter().map(pid_of).collect()
+    }
+
+    /// Process ids of all VMMs that belong to this daemon's data directory, by `/proc`.
+    #[must_use]
+    pub fn vmm_processes(&self) -> Vec<u32> {
+        let prefix = self.data().join("instances").display().to_string();
+        let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+        let mut found: Vec<u32> = processes
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&command_line).contains(&prefix)
+            })
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// What the daemon has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.home().join("daemon.log")
+    }
+
+    /// A small disk and a file that stands for a kernel.
+    fn make_image(&self) {
+        let mut disk = b"golden image of a test\n".to_vec();
+        disk.resize(1 << 20, 0);
+        fs::write(self.home().join("golden.raw"), disk).expect("a disk");
+        fs::write(self.home().join("vmlinux"), b"stands for a kernel\n").expect("a kernel");
+    }
+
+    /// A free port of the loopback interface.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn free_port() -> SocketAddr {
+        TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for pid in self.vmm_processes() {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+    }
+}
