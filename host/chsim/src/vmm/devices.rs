@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::error::UnknownDevice;
-use super::tree::{BarType, Kind};
+use super::tree::Kind;
 use super::{GuestCommand, Platform, Reply, Result, VmError, Vmm, json};
 use crate::config::{
     DeviceConfig, DiskConfig, FsConfig, GenericVhostUserConfig, NetConfig, PciDevice, PmemConfig,
@@ -85,18 +85,7 @@ impl<P: Platform> Vmm<P> {
 
         let platform = &mut self.platform;
         let bdf = match &mut device {
-            NewDevice::Disk(disk) => {
-                let bdf = vm.add_disk(disk, BarType::Mmio64, platform)?;
-                let id = disk.id.clone().unwrap_or_default();
-                if !disk.vhost_user
-                    && let Err(error) = platform.lock_disk(&id)
-                {
-                    platform.close_device(&id);
-                    vm.bus.remove(&id);
-                    return Err(VmError::device(error.messages()));
-                }
-                bdf
-            }
+            NewDevice::Disk(disk) => vm.add_disk(disk, true, platform)?,
             NewDevice::Net(net) => vm.add_net(net, platform)?,
             NewDevice::Vsock(vsock) => vm.add_vsock(vsock, platform)?,
             NewDevice::Fs(fs) => {

@@ -80,7 +80,7 @@ impl Machine {
         }
         if let Some(mut disks) = config.disks.take() {
             for disk in &mut disks {
-                self.add_disk(disk, BarType::Mmio32, platform)?;
+                self.add_disk(disk, false, platform)?;
             }
             config.disks = Some(disks);
         }
@@ -213,10 +213,11 @@ impl Machine {
     }
 
     /// Opens a disk, settles its type and plugs it in. The name is used up even when this fails.
+    /// Locks are taken by [`Machine::start`], except that a hot-plugged disk is locked at once.
     pub(super) fn add_disk(
         &mut self,
         disk: &mut DiskConfig,
-        bar: BarType,
+        hot: bool,
         platform: &mut impl Platform,
     ) -> Result<String> {
         let id = self.name(disk, "_disk");
@@ -229,14 +230,29 @@ impl Machine {
                 disk.image_type = found;
                 // An image whose type was guessed may not name other files.
                 disk.backing_files &= found != ImageType::Qcow2;
-            } else if disk.image_type != found {
-                platform.close_device(&id);
-                return Err(VmError::device([format!(
+            }
+            let checked = if disk.image_type != found {
+                Err(VmError::device([format!(
                     "Disk image type does not match expected type: specified = {}, detected = {found}",
                     disk.image_type
-                )]));
+                )]))
+            } else if hot {
+                platform
+                    .lock_disk(&id)
+                    .map_err(|error| VmError::device(error.messages()))
+            } else {
+                Ok(())
+            };
+            if let Err(error) = checked {
+                platform.close_device(&id);
+                return Err(error);
             }
         }
+        let bar = if hot {
+            BarType::Mmio64
+        } else {
+            BarType::Mmio32
+        };
         self.plug(&id, Kind::Removable, bar, disk)
     }
 
