@@ -332,8 +332,8 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     fn guest(&mut self, command: GuestCommand) {
         let Some(guest) = &self.guest else { return };
         guest.send(match command {
-            GuestCommand::Pause => Command::Pause,
-            GuestCommand::Resume => Command::Resume,
+            GuestCommand::Pause => Command::Pause(self.clock.now()),
+            GuestCommand::Resume => Command::Resume(self.clock.now()),
             GuestCommand::PowerButton => Command::PowerButton,
             GuestCommand::Nmi => Command::Nmi,
             GuestCommand::Eject(id) => Command::Eject(id),

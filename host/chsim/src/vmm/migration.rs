@@ -59,7 +59,6 @@ impl<P: Platform> Vmm<P> {
         vm.lock_disks(config, &mut self.platform)?;
         self.platform
             .start_guest(config, Vec::new(), Some(&state))?;
-        self.platform.guest(super::GuestCommand::Pause);
         vm.state = State::Paused;
         self.vm = Some(vm);
         self.platform.event("vm", "restored", &[]);

@@ -70,7 +70,7 @@ pub(crate) trait Platform {
     fn load_payload(&mut self, payload: &PayloadConfig) -> Result<()>;
 
     /// Lets the guest run; `devices` are the ids its drivers will find. `resumed` holds the state that a snapshot
-    /// kept of it: then it is not booted but goes on, once it is resumed.
+    /// kept of it: then it is not booted, and stands still until it is resumed.
     fn start_guest(
         &mut self,
         config: &VmConfig,

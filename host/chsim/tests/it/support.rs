@@ -187,11 +187,17 @@ impl Vmm {
             .collect()
     }
 
-    /// Sends a line to the control socket.
-    pub(crate) fn control(&self, order: &Value) -> Value {
+    /// Sends a line to the control socket and returns the connection; the answer may never come.
+    pub(crate) fn order(&self, order: &Value) -> UnixStream {
         let mut stream = UnixStream::connect(format!("{}.sim", self.socket.display())).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         writeln!(stream, "{order}").unwrap();
+        stream
+    }
+
+    /// Sends a line to the control socket and reads the answer.
+    pub(crate) fn control(&self, order: &Value) -> Value {
+        let stream = self.order(order);
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap()
