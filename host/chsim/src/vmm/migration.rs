@@ -120,6 +120,14 @@ impl<P: Platform> Vmm<P> {
                 "Error validating receive migration parameters: receiver_url must use tcp:<host>:<port> or unix:<path>.",
             ));
         }
+        if url
+            .strip_prefix("tcp:")
+            .is_some_and(|address| !address.contains(':'))
+        {
+            return Err(invalid(
+                "Error validating receive migration parameters: receiver_url must use tcp:<host>:<port> or unix:<path>: Missing TCP port.",
+            ));
+        }
         self.platform.receive_migration(url)?;
         Ok(Reply::Nothing)
     }
