@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::{Answer, Client, Launch, Vmm, directory, eventually, kernel, qcow2};
 
 /// Recordings, and whether they need a kernel that boots.
-const RECORDINGS: [(&str, &str, bool); 4] = [
+const RECORDINGS: [(&str, &str, bool); 5] = [
     (
         "endpoints-no-vm",
         include_str!("../../../../tests/conformance/captures/endpoints-no-vm.txt"),
@@ -30,6 +30,11 @@ const RECORDINGS: [(&str, &str, bool); 4] = [
     (
         "disks-net-vsock",
         include_str!("../../../../tests/conformance/captures/disks-net-vsock.txt"),
+        true,
+    ),
+    (
+        "mistakes",
+        include_str!("../../../../tests/conformance/captures/mistakes.txt"),
         true,
     ),
 ];
@@ -60,6 +65,14 @@ impl Stage<'_> {
                     .map(Path::to_owned)
                     .unwrap_or_else(|| kernel(self.directory.path()));
                 std::fs::copy(kernel, self.path(name)).map(drop).unwrap();
+            }
+            ["qcow2", name, bytes @ ..] => {
+                let mut image = qcow2(None);
+                for byte in bytes {
+                    let (offset, value) = byte.split_once('=').unwrap();
+                    image[offset.parse::<usize>().unwrap()] = value.parse().unwrap();
+                }
+                std::fs::write(self.path(name), image).unwrap();
             }
             ["overlay", name, backing] => {
                 let backing = self.localise(backing);
