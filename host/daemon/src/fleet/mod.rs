@@ -75,15 +75,17 @@ impl Fleet {
     }
 
     fn find(&self, set: &str) -> Answer<SetHandle> {
-        self.sets_now().get(set).cloned().ok_or_else(|| {
-            let known: Vec<String> = self.sets_now().keys().cloned().collect();
-            let known = if known.is_empty() {
-                "there is none yet: apply a manifest first".to_owned()
-            } else {
-                format!("there are: {}", known.join(", "))
-            };
-            error(ErrorCode::NotFound, format!("no set is named {set}; {known}"))
-        })
+        let sets = self.sets_now();
+        if let Some(handle) = sets.get(set) {
+            return Ok(handle.clone());
+        }
+        let known: Vec<&str> = sets.keys().map(String::as_str).collect();
+        let known = if known.is_empty() {
+            "there is none yet: apply a manifest first".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        Err(error(ErrorCode::NotFound, format!("no set is named {set}; {known}")))
     }
 
     /// Sends a command to a set and waits for its answer.

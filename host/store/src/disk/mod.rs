@@ -8,6 +8,7 @@ mod write;
 
 use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -25,6 +26,7 @@ use tables::{FORMAT, Fail, META, META_FORMAT};
 use write::{Tails, apply};
 
 const FILE_NAME: &str = "state.redb";
+const FILE_NAME_UNFINISHED: &str = "state.redb.new";
 
 /// At open, a file with this much free space, and more than half of it free, is
 /// made smaller.
@@ -50,7 +52,8 @@ impl Default for Options {
 /// A commit is one transaction of the engine, on disk before it returns: a crash
 /// or a power failure at any moment leaves the state of some commit, never a mix.
 /// After a failure of the disk (full, pulled out) the engine refuses all work
-/// until its file is opened again; the next call does that.
+/// until its file is opened again; the next call does that. Only while that too
+/// fails it is open whether the batch that met the failure is stored.
 #[derive(Debug)]
 pub struct RedbStore {
     path: PathBuf,
@@ -80,14 +83,10 @@ impl RedbStore {
     pub fn open(directory: &Path, options: Options) -> Result<Self, StoreError> {
         let lock = DirectoryLock::take(directory)?;
         let path = directory.join(FILE_NAME);
-        let is_new = !path.exists();
-        let mut database = open_database(&path, &options, Opening::First)?;
-        if is_new {
-            // The name of a new file is part of its directory.
-            File::open(directory)
-                .and_then(|directory| directory.sync_all())
-                .map_err(|source| StoreError::io(directory, source))?;
+        if !path.exists() {
+            create(directory, &path, &options)?;
         }
+        let mut database = open_database(&path, &options, Opening::First)?;
         prepare(&mut database, &path)?;
         Ok(Self {
             path,
@@ -153,7 +152,7 @@ impl RedbStore {
 
     /// One transaction for `batches`; on an error, which of them it was if that is known.
     fn commit_together(&self, batches: &[&Batch]) -> Result<(), (Option<usize>, StoreError)> {
-        let culprit = Cell::new(None);
+        let (culprit, number) = (Cell::new(None), Cell::new(None));
         let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
         let tails = RefCell::new(&mut *tails);
         let outcome = self.with_database(|database| {
@@ -165,11 +164,21 @@ impl RedbStore {
                 apply(&transaction, batch, &self.options.retention, &mut working)?;
                 culprit.set(None);
             }
+            number.set(Some(write::count_commit(&transaction)?));
             transaction.commit()?;
             **tails.borrow_mut() = working;
             Ok(())
         });
-        outcome.map_err(|error| (culprit.get(), error))
+        let Err(error) = outcome else { return Ok(()) };
+        // The engine tidies up after a commit, and reports it as failed when the
+        // disk fails then. What the file says is what counts.
+        if let Some(number) = number.get()
+            && self.read(read::last_commit).is_ok_and(|last| last >= number)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the disk failed after a commit that is stored");
+            return Ok(());
+        }
+        Err((culprit.get(), error))
     }
 }
 
@@ -244,8 +253,28 @@ impl Store for RedbStore {
     }
 }
 
+/// Makes an empty store under another name first: a power failure in the middle
+/// leaves no file that reads as a damaged one.
+fn create(directory: &Path, path: &Path, options: &Options) -> Result<(), StoreError> {
+    let unfinished = directory.join(FILE_NAME_UNFINISHED);
+    match std::fs::remove_file(&unfinished) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            return Err(StoreError::io(&unfinished, source));
+        }
+        _ => {}
+    }
+    let database = open_database(&unfinished, options, Opening::New)?;
+    prepare_tables(&database, &unfinished).map_err(|fail| fail.at(&unfinished))?;
+    database.close().map_err(|error| Fail::from(error).at(&unfinished))?;
+    std::fs::rename(&unfinished, path)
+        .and_then(|()| File::open(directory)?.sync_all())
+        .map_err(|source| StoreError::io(directory, source))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Opening {
+    /// The file is made.
+    New,
     /// The daemon starts: what is there may be anything.
     First,
     /// After a failure: this very file was open a moment ago.
@@ -253,12 +282,10 @@ enum Opening {
 }
 
 fn open_database(path: &Path, options: &Options, opening: Opening) -> Result<Database, StoreError> {
-    let first = opening == Opening::First;
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .create(first)
-        .truncate(false)
+        .create_new(opening == Opening::New)
         .mode(0o600)
         .open(path)
         .map_err(|source| StoreError::io(path, source))?;
@@ -267,7 +294,7 @@ fn open_database(path: &Path, options: &Options, opening: Opening) -> Result<Dat
             .set_cache_size(options.cache_bytes)
             // A plain open trusts a file that was closed properly, and may panic
             // on one that was damaged since.
-            .set_check_integrity_on_open(first)
+            .set_check_integrity_on_open(opening == Opening::First)
             .create_with_backend(FileBackend::new(file)?)
     };
     open().map_err(|error| Fail::from(error).at(path))

@@ -10,7 +10,8 @@ use crate::segment::Segment;
 use crate::store::{Order, RECORDS_PER_READ_MAX, RecordQuery, SetStats, Stats};
 
 use super::tables::{
-    EVENTS, Fail, INSTANCES, LOGS, MODULES, MOVE_IN, MOVE_OUT, MOVES, SEGMENTS, SETS, SetLog,
+    EVENTS, Fail, INSTANCES, LOGS, META, META_LAST_COMMIT, MODULES, MOVE_IN, MOVE_OUT, MOVES, SEGMENTS, SETS,
+    SetLog,
 };
 
 pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, Fail> {
@@ -28,6 +29,11 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<(SetState, Vec<I
         sets.push((state, own));
     }
     Ok(sets)
+}
+
+/// Number of the last commit that is stored.
+pub(super) fn last_commit(transaction: &ReadTransaction) -> Result<u64, Fail> {
+    Ok(transaction.open_table(META)?.get(META_LAST_COMMIT)?.map_or(0, |last| last.value()))
 }
 
 /// The segment that holds `tick`, if any does.

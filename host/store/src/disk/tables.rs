@@ -10,7 +10,7 @@ use crate::error::StoreError;
 /// Version of the tables below.
 pub(crate) const FORMAT: u32 = 1;
 
-/// `format` → [`FORMAT`], `last-event-seq` → number.
+/// `format` → [`FORMAT`], `last-event-seq` and `last-commit` → number.
 pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Set → `SetState` as JSON.
 pub(crate) const SETS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sets");
@@ -28,6 +28,7 @@ pub(crate) const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(
 pub(crate) const MODULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("modules");
 
 pub(crate) const META_FORMAT: &str = "format";
+pub(crate) const META_LAST_COMMIT: &str = "last-commit";
 pub(crate) const META_LAST_EVENT_SEQ: &str = "last-event-seq";
 
 pub(crate) const MOVE_OUT: u8 = 1;

@@ -12,8 +12,8 @@ use crate::error::StoreError;
 use crate::segment::Segment;
 
 use super::tables::{
-    EVENTS, Fail, INSTANCES, LOGS, META, META_LAST_EVENT_SEQ, MODULES, MOVE_IN, MOVE_OUT, MOVES, SEGMENTS,
-    SETS, SetLog,
+    EVENTS, Fail, INSTANCES, LOGS, META, META_LAST_COMMIT, META_LAST_EVENT_SEQ, MODULES, MOVE_IN, MOVE_OUT,
+    MOVES, SEGMENTS, SETS, SetLog,
 };
 
 /// Segments of a set that one commit removes at most, so that a retention that
@@ -62,6 +62,14 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), Fail> 
     transaction.open_table(EVENTS)?;
     transaction.open_table(MODULES)?;
     Ok(())
+}
+
+/// Counts a commit inside itself: its number tells later whether it is stored.
+pub(super) fn count_commit(transaction: &WriteTransaction) -> Result<u64, Fail> {
+    let mut meta = transaction.open_table(META)?;
+    let number = meta.get(META_LAST_COMMIT)?.map_or(0, |last| last.value()) + 1;
+    meta.insert(META_LAST_COMMIT, number)?;
+    Ok(number)
 }
 
 /// Applies a batch; after an error the transaction must be dropped.
