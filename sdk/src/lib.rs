@@ -133,3 +133,8 @@ pub mod __private {
     pub use crate::bindings::exports::regatta::policy::scaling::Guest;
     pub use crate::bindings::regatta::policy::types::{Manifest, Outcome as WitOutcome};
 }
+
+/// The README's policy compiles as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
