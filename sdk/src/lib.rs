@@ -75,7 +75,7 @@ pub use bindings::regatta::policy::types::{
 };
 pub use columns::{Instance, Reading};
 pub use outcome::Outcome;
-pub use policy::{Describe, Policy, Problems};
+pub use policy::{Describe, Policy, Problems, schema_of};
 pub use reason::short;
 pub use tick::{Tick, TickData};
 

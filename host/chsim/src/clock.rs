@@ -10,6 +10,11 @@ use crate::knobs::parse_duration;
 /// Nanoseconds of modelled time since the process started.
 pub(crate) type Nanos = u64;
 
+/// A duration as modelled time; the longest there is if it is longer.
+pub(crate) fn nanos(duration: Duration) -> Nanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// How modelled time passes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Mode {
@@ -26,7 +31,9 @@ impl Mode {
             "auto" => Ok(Self::Auto(1.0)),
             "explicit" => Ok(Self::Explicit),
             _ => {
-                let factor = text.strip_prefix("auto:").and_then(|factor| factor.parse::<f64>().ok());
+                let factor = text
+                    .strip_prefix("auto:")
+                    .and_then(|factor| factor.parse::<f64>().ok());
                 match factor {
                     Some(factor) if factor.is_finite() && (0.001..=1000.0).contains(&factor) => {
                         Ok(Self::Auto(factor))
@@ -55,7 +62,12 @@ pub(crate) struct Clock(Mutex<State>);
 
 impl Clock {
     pub(crate) fn new(mode: Mode) -> Self {
-        Self(Mutex::new(State { mode, base: 0, since: Instant::now(), wakers: Vec::new() }))
+        Self(Mutex::new(State {
+            mode,
+            base: 0,
+            since: Instant::now(),
+            wakers: Vec::new(),
+        }))
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -82,10 +94,7 @@ impl Clock {
     /// Moves modelled time on.
     pub(crate) fn poke(&self, by: Duration) {
         self.with(|state| {
-            state.set(
-                state.now().saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
-                state.mode,
-            );
+            state.set(state.now().saturating_add(nanos(by)), state.mode);
         });
     }
 
@@ -107,9 +116,9 @@ impl Clock {
 impl State {
     fn now(&self) -> Nanos {
         match self.mode {
-            Mode::Auto(factor) => {
-                self.base.saturating_add((self.since.elapsed().as_nanos() as f64 * factor) as u64)
-            }
+            Mode::Auto(factor) => self
+                .base
+                .saturating_add((self.since.elapsed().as_nanos() as f64 * factor) as u64),
             Mode::Explicit => self.base,
         }
     }

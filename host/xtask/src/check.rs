@@ -116,7 +116,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     report.stage("doc tests", &[ready], || proc::run(&mut cargo(&["test", "--doc", "--workspace"])));
     report.stage("doc", &[ready], || {
         let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
-        proc::run(command.env("RUSTDOCFLAGS", "-D warnings"))
+        proc::run(command.args(WITH_LIVE).env("RUSTDOCFLAGS", "-D warnings"))
     });
 
     println!("\nSummary ({} in all):", ui::seconds(start.elapsed()));

@@ -34,7 +34,7 @@ struct Cli {
 enum Task {
     /// Install what is missing: the wasm32 guest target, cargo-nextest, rustfmt, clippy.
     Setup(setup::Args),
-    /// Build the guest crates under policies/ into target/policies/<name>.wasm.
+    /// Build the guest crates under policies/ into target/policies/NAME.wasm.
     Policies(policies::Args),
     /// Set up, build the policies and the host binaries.
     Build(build::Args),

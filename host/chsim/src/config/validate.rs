@@ -2,135 +2,11 @@
 //! problem only. Source: `VmConfig::validate` in `vmm/src/config.rs` of v53.0.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
-use thiserror::Error;
-
-use super::{ConsoleMode, DiskConfig, MemoryRestoreMode, NetConfig, PciDevice, RestoreConfig, VmConfig};
-
-const MAX_CPUS: u32 = 8192;
-const MAX_PCI_SEGMENTS: u16 = 96;
-const MAX_ADDRESS_WIDTH_BITS: u8 = 64;
-const MAX_DISK_SERIAL_BYTES: usize = 20;
-const MIN_DISK_QUEUE_SIZE: u16 = 2;
-const MIN_MTU: u16 = 1280;
-const PCI_SLOTS: u8 = 32;
-
-/// A configuration that no VM can be made of.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum ValidationError {
-    #[error("Payload configuration is not bootable")]
-    Payload(#[source] PayloadError),
-    #[error("Path missing when using file console mode")]
-    ConsoleFileMissing,
-    #[error("Max CPUs ({0}) lower than boot CPUs ({1})")]
-    CpusMaxLowerThanBoot(u32, u32),
-    #[error("Too many CPUs: specified {0} but {MAX_CPUS} is the limit")]
-    TooManyCpus(u32),
-    #[error("Disk path and vhost socket both provided")]
-    DiskSocketAndPath,
-    #[error("Using vhost-user requires using shared memory or huge pages")]
-    VhostUserRequiresSharedMemory,
-    #[error("No socket provided when using vhost-user")]
-    VhostUserMissingSocket,
-    #[error("Rate limiting is not supported with vhost-user")]
-    VhostUserRateLimiter,
-    #[error("Invalid rate-limiter group")]
-    RateLimiterGroup,
-    #[error("Number of queues ({0}) to virtio_net should be higher than 2")]
-    NetQueuesTooFew(usize),
-    #[error("Number of queues ({0}) to virtio_net does not match the number of FDs ({1})")]
-    NetQueueFdMismatch(usize, usize),
-    #[error("Reserved fd number (<= 2): {0}")]
-    NetReservedFd(i32),
-    #[error("Queue count ({0}) must not exceed boot vCPUs ({1})")]
-    TooManyQueues(usize, u32),
-    #[error("Queue size must be a power of 2 no greater than 32768: {0}")]
-    QueueSize(u16),
-    #[error("Block queue size must be greater than {MIN_DISK_QUEUE_SIZE}: {0}")]
-    DiskQueueSizeTooSmall(u16),
-    #[error("Device does not support being placed behind IOMMU")]
-    IommuNotSupported,
-    #[error("Block device serial length ({0}) exceeds maximum allowed length ({1})")]
-    DiskSerialTooLong(usize, usize),
-    #[error("Provided MTU {0} is lower than 1280 (expected by VIRTIO specification)")]
-    Mtu(u16),
-    #[error("\"offload_tso\" and \"offload_ufo\" depend on \"offload_csum\"")]
-    OffloadNeedsChecksum,
-    #[error("Mask provided without an IP")]
-    MaskWithoutIp,
-    #[error("IP provided without a mask")]
-    IpWithoutMask,
-    #[error("Number of PCI segments ({0}) not in range of 1 to {MAX_PCI_SEGMENTS}")]
-    NumPciSegments(u16),
-    #[error("IOMMU address width in bits ({0}) should be less than or equal to {MAX_ADDRESS_WIDTH_BITS}")]
-    IommuAddressWidth(u8),
-    #[error("Platform `iommufd_fd=<fd>` requires `iommufd=on`")]
-    IommufdFdRequiresIommufd,
-    #[error("Invalid PCI segment id: {0}")]
-    PciSegment(u16),
-    #[error("Invalid PCI segment aperture weight: {0}")]
-    PciSegmentWeight(u32),
-    #[error("Device is on an IOMMU PCI segment ({0}) but not placed behind IOMMU")]
-    OnIommuSegment(u16),
-    #[error("Given PCI device ID ({0}) is out of the supported range of 0..{PCI_SLOTS}")]
-    PciDeviceId(u8),
-    #[error("Given PCI device ID ({0}) is reserved")]
-    ReservedPciDeviceId(u8),
-    #[error("No part of the CPU topology can be zero")]
-    TopologyZeroPart,
-    #[error("CPU topology supports at most 2 threads per core")]
-    TopologyThreadsPerCore,
-    #[error("Product of CPU topology parts does not match maximum vCPU")]
-    TopologyCount,
-    #[error("Huge page size specified but huge pages not enabled")]
-    HugePageSizeWithoutHugePages,
-    #[error("Huge page size is not power of 2: {0}")]
-    HugePageSize(u64),
-    #[error("Invalid to set both 'mergeable' and 'shared' for memory")]
-    SharedMemoryMergeable,
-    #[error("Using user devices requires using shared memory or huge pages")]
-    UserDevicesRequireSharedMemory,
-    #[error("{0} is a special VSOCK CID")]
-    VsockSpecialCid(u32),
-    #[error("Balloon size ({0}) greater than RAM ({1})")]
-    BalloonLargerThanRam(u64, u64),
-    #[error("Duplicated device path: {0}")]
-    DuplicateDevicePath(String),
-    #[error("VFIO device config must specify `path=` or `fd=`")]
-    VfioNeitherPathNorFd,
-    #[error("VFIO device config must specify at most one of `path=` or `fd=`")]
-    VfioBothPathAndFd,
-    #[error("Invalid NUMA configuration: {0}")]
-    Numa(&'static str),
-    #[error("Memory zone: {0} belongs to multiple NUMA nodes: {1} and {2}")]
-    MemoryZoneReused(String, u32, u32),
-    #[error("PCI segment: {0} belongs to multiple NUMA nodes {1} and {2}")]
-    PciSegmentReused(u16, u32, u32),
-    #[error("Default PCI segment assigned to non-zero NUMA node {0}")]
-    DefaultPciSegmentNode(u32),
-    #[error("Identifier {0} is not unique")]
-    IdentifierNotUnique(String),
-    #[error("Identifier {0} is not invalid")]
-    InvalidIdentifier(String),
-    #[error("Path {0:?} provided in landlock-rules does not exist")]
-    LandlockPath(PathBuf),
-    #[error("Invalid landlock access: {0}")]
-    LandlockAccess(String),
-    #[error("'prefault' cannot be combined with 'memory_restore_mode=ondemand'")]
-    PrefaultWithOnDemand,
-    #[error("Net id {0} is associated with FDs and is required")]
-    RestoreMissingNetId(String),
-}
-
-/// A payload that cannot be booted.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum PayloadError {
-    #[error("No bootitem provided: neither firmware nor kernel")]
-    MissingBootitem,
-    #[error("Specifying a kernel is not supported when a firmware is provided")]
-    FirmwarePlusOther,
-}
+use super::invalid::*;
+use super::{
+    ConsoleMode, DiskConfig, MemoryRestoreMode, NetConfig, PciDevice, RestoreConfig, VmConfig,
+};
 
 type Result<T> = std::result::Result<T, ValidationError>;
 
@@ -141,7 +17,9 @@ struct Ids(BTreeSet<String>);
 impl Ids {
     fn add(&mut self, id: Option<&str>) -> Result<()> {
         match id {
-            Some(id) if id.starts_with("__") => Err(ValidationError::InvalidIdentifier(id.to_owned())),
+            Some(id) if id.starts_with("__") => {
+                Err(ValidationError::InvalidIdentifier(id.to_owned()))
+            }
             Some(id) if !self.0.insert(id.to_owned()) => {
                 Err(ValidationError::IdentifierNotUnique(id.to_owned()))
             }
@@ -229,7 +107,10 @@ impl VmConfig {
     }
 
     fn validate_payload(&mut self) -> Result<()> {
-        let payload = self.payload.as_mut().ok_or(ValidationError::Payload(PayloadError::MissingBootitem))?;
+        let payload = self
+            .payload
+            .as_mut()
+            .ok_or(ValidationError::Payload(PayloadError::MissingBootitem))?;
         match (&payload.firmware, &payload.kernel) {
             (Some(_), Some(_)) => Err(ValidationError::Payload(PayloadError::FirmwarePlusOther)),
             (None, None) => Err(ValidationError::Payload(PayloadError::MissingBootitem)),
@@ -245,7 +126,11 @@ impl VmConfig {
     fn validate_consoles(&self) -> Result<()> {
         let console = self.console.mode == ConsoleMode::File && self.console.file.is_none();
         let serial = self.serial.mode == ConsoleMode::File && self.serial.file.is_none();
-        if console || serial { Err(ValidationError::ConsoleFileMissing) } else { Ok(()) }
+        if console || serial {
+            Err(ValidationError::ConsoleFileMissing)
+        } else {
+            Ok(())
+        }
     }
 
     fn validate_cpu_counts(&self) -> Result<()> {
@@ -253,23 +138,37 @@ impl VmConfig {
         if max < boot {
             return Err(ValidationError::CpusMaxLowerThanBoot(max, boot));
         }
-        if max > MAX_CPUS { Err(ValidationError::TooManyCpus(max)) } else { Ok(()) }
+        if max > MAX_CPUS {
+            Err(ValidationError::TooManyCpus(max))
+        } else {
+            Ok(())
+        }
     }
 
     fn validate_topology(&self) -> Result<()> {
         let Some(topology) = &self.cpus.topology else {
             return Ok(());
         };
-        let parts =
-            [topology.threads_per_core, topology.cores_per_die, topology.dies_per_package, topology.packages];
+        let parts = [
+            topology.threads_per_core,
+            topology.cores_per_die,
+            topology.dies_per_package,
+            topology.packages,
+        ];
         if parts.contains(&0) {
             return Err(ValidationError::TopologyZeroPart);
         }
         if topology.threads_per_core > 2 {
             return Err(ValidationError::TopologyThreadsPerCore);
         }
-        let total = parts.iter().fold(1u64, |product, part| product.saturating_mul(u64::from(*part)));
-        if total == u64::from(self.cpus.max_vcpus) { Ok(()) } else { Err(ValidationError::TopologyCount) }
+        let total = parts.iter().fold(1u64, |product, part| {
+            product.saturating_mul(u64::from(*part))
+        });
+        if total == u64::from(self.cpus.max_vcpus) {
+            Ok(())
+        } else {
+            Err(ValidationError::TopologyCount)
+        }
     }
 
     fn validate_memory(&self) -> Result<()> {
@@ -281,7 +180,12 @@ impl VmConfig {
                 return Err(ValidationError::HugePageSize(size));
             }
         }
-        let zones = self.memory.zones.iter().flatten().any(|zone| zone.shared && zone.mergeable);
+        let zones = self
+            .memory
+            .zones
+            .iter()
+            .flatten()
+            .any(|zone| zone.shared && zone.mergeable);
         if (self.memory.shared && self.memory.mergeable) || zones {
             return Err(ValidationError::SharedMemoryMergeable);
         }
@@ -298,7 +202,11 @@ impl VmConfig {
             return Err(ValidationError::VhostUserRateLimiter);
         }
         if let Some(group) = &disk.rate_limit_group
-            && !self.rate_limit_groups.iter().flatten().any(|known| known.id == *group)
+            && !self
+                .rate_limit_groups
+                .iter()
+                .flatten()
+                .any(|known| known.id == *group)
         {
             return Err(ValidationError::RateLimiterGroup);
         }
@@ -314,9 +222,9 @@ impl VmConfig {
             return Err(ValidationError::RateLimiterGroup);
         }
         match &disk.serial {
-            Some(serial) if serial.len() > MAX_DISK_SERIAL_BYTES => {
-                Err(ValidationError::DiskSerialTooLong(serial.len(), MAX_DISK_SERIAL_BYTES))
-            }
+            Some(serial) if serial.len() > MAX_DISK_SERIAL_BYTES => Err(
+                ValidationError::DiskSerialTooLong(serial.len(), MAX_DISK_SERIAL_BYTES),
+            ),
             _ => Ok(()),
         }
     }
@@ -332,7 +240,10 @@ impl VmConfig {
         }
         if let Some(fds) = &net.fds {
             if fds.len() * 2 != net.num_queues {
-                return Err(ValidationError::NetQueueFdMismatch(net.num_queues, fds.len() * 2));
+                return Err(ValidationError::NetQueueFdMismatch(
+                    net.num_queues,
+                    fds.len() * 2,
+                ));
             }
             if let Some(fd) = fds.iter().find(|fd| **fd <= 2) {
                 return Err(ValidationError::NetReservedFd(*fd));
@@ -361,7 +272,11 @@ impl VmConfig {
         if wanted && !self.memory.is_shared() {
             return Err(ValidationError::VhostUserRequiresSharedMemory);
         }
-        if wanted && !socket { Err(ValidationError::VhostUserMissingSocket) } else { Ok(()) }
+        if wanted && !socket {
+            Err(ValidationError::VhostUserMissingSocket)
+        } else {
+            Ok(())
+        }
     }
 
     /// `pairs` is what must fit the vCPUs, `queues` what the message names.
@@ -369,17 +284,27 @@ impl VmConfig {
         if pairs as u64 > u64::from(self.cpus.boot_vcpus) {
             return Err(ValidationError::TooManyQueues(queues, self.cpus.boot_vcpus));
         }
-        if size.is_power_of_two() { Ok(()) } else { Err(ValidationError::QueueSize(size)) }
+        if size.is_power_of_two() {
+            Ok(())
+        } else {
+            Err(ValidationError::QueueSize(size))
+        }
     }
 
     /// Segment and slot of a device.
     fn validate_slot(&self, device: &impl PciDevice) -> Result<()> {
         let segment = device.segment();
-        let segments = self.platform.as_ref().map_or(1, |platform| platform.num_pci_segments);
+        let segments = self
+            .platform
+            .as_ref()
+            .map_or(1, |platform| platform.num_pci_segments);
         if segment >= segments {
             return Err(ValidationError::PciSegment(segment));
         }
-        let iommu_segments = self.platform.as_ref().and_then(|platform| platform.iommu_segments.as_ref());
+        let iommu_segments = self
+            .platform
+            .as_ref()
+            .and_then(|platform| platform.iommu_segments.as_ref());
         if iommu_segments.is_some_and(|segments| segments.contains(&segment)) && !device.iommu() {
             return Err(ValidationError::OnIommuSegment(segment));
         }
@@ -398,7 +323,12 @@ impl VmConfig {
     }
 
     /// vhost-user devices, which all need shared memory.
-    fn validate_list<T: PciDevice>(&self, list: &Option<Vec<T>>, shared: bool, ids: &mut Ids) -> Result<()> {
+    fn validate_list<T: PciDevice>(
+        &self,
+        list: &Option<Vec<T>>,
+        shared: bool,
+        ids: &mut Ids,
+    ) -> Result<()> {
         for device in list.iter().flatten() {
             if !shared {
                 return Err(ValidationError::VhostUserRequiresSharedMemory);
@@ -419,7 +349,9 @@ impl VmConfig {
             if let Some(path) = &device.path
                 && !paths.insert(path)
             {
-                return Err(ValidationError::DuplicateDevicePath(path.display().to_string()));
+                return Err(ValidationError::DuplicateDevicePath(
+                    path.display().to_string(),
+                ));
             }
             match (&device.path, device.fd) {
                 (None, None) => return Err(ValidationError::VfioNeitherPathNorFd),
@@ -432,24 +364,37 @@ impl VmConfig {
     }
 
     fn validate_numa(&self) -> Result<()> {
-        let segments = self.platform.as_ref().map_or(1, |platform| platform.num_pci_segments);
+        let segments = self
+            .platform
+            .as_ref()
+            .map_or(1, |platform| platform.num_pci_segments);
         let (mut zones, mut used_segments) = (BTreeMap::new(), BTreeMap::new());
         for node in self.numa.iter().flatten() {
             match (&node.device_id, &node.cpus, &node.memory_zones) {
                 (Some(id), None, None) if id.is_empty() => {
-                    return Err(ValidationError::Numa("device_id in numa config cannot be empty"));
+                    return Err(ValidationError::Numa(
+                        "device_id in numa config cannot be empty",
+                    ));
                 }
                 (None, Some(cpus), _) if cpus.is_empty() => {
-                    return Err(ValidationError::Numa("cpus list in numa config cannot be empty"));
+                    return Err(ValidationError::Numa(
+                        "cpus list in numa config cannot be empty",
+                    ));
                 }
                 (None, None, Some(zones)) if zones.is_empty() => {
-                    return Err(ValidationError::Numa("memory_zones in numa config cannot be empty"));
+                    return Err(ValidationError::Numa(
+                        "memory_zones in numa config cannot be empty",
+                    ));
                 }
                 _ => {}
             }
             for zone in node.memory_zones.iter().flatten() {
                 if let Some(other) = zones.insert(zone, node.guest_numa_id) {
-                    return Err(ValidationError::MemoryZoneReused(zone.clone(), other, node.guest_numa_id));
+                    return Err(ValidationError::MemoryZoneReused(
+                        zone.clone(),
+                        other,
+                        node.guest_numa_id,
+                    ));
                 }
             }
             for segment in node.pci_segments.iter().flatten() {
@@ -460,7 +405,11 @@ impl VmConfig {
                     return Err(ValidationError::DefaultPciSegmentNode(node.guest_numa_id));
                 }
                 if let Some(other) = used_segments.insert(*segment, node.guest_numa_id) {
-                    return Err(ValidationError::PciSegmentReused(*segment, other, node.guest_numa_id));
+                    return Err(ValidationError::PciSegmentReused(
+                        *segment,
+                        other,
+                        node.guest_numa_id,
+                    ));
                 }
             }
         }
@@ -468,7 +417,10 @@ impl VmConfig {
     }
 
     fn validate_platform(&self) -> Result<bool> {
-        let segments = self.platform.as_ref().map_or(1, |platform| platform.num_pci_segments);
+        let segments = self
+            .platform
+            .as_ref()
+            .map_or(1, |platform| platform.num_pci_segments);
         for segment in self.pci_segments.iter().flatten() {
             if segment.pci_segment >= segments {
                 return Err(ValidationError::PciSegment(segment.pci_segment));
@@ -489,7 +441,9 @@ impl VmConfig {
             }
         }
         if platform.iommu_address_width_bits > MAX_ADDRESS_WIDTH_BITS {
-            return Err(ValidationError::IommuAddressWidth(platform.iommu_address_width_bits));
+            return Err(ValidationError::IommuAddressWidth(
+                platform.iommu_address_width_bits,
+            ));
         }
         if platform.iommufd_fd.is_some() && !platform.iommufd {
             return Err(ValidationError::IommufdFdRequiresIommufd);
@@ -506,7 +460,12 @@ impl RestoreConfig {
         }
         for net in config.net.iter().flatten().filter(|net| net.fds.is_some()) {
             let id = net.id.clone().unwrap_or_default();
-            if !self.net_fds.iter().flatten().any(|given| given.id == id && given.num_fds > 0) {
+            if !self
+                .net_fds
+                .iter()
+                .flatten()
+                .any(|given| given.id == id && given.num_fds > 0)
+            {
                 return Err(ValidationError::RestoreMissingNetId(id));
             }
         }
@@ -531,7 +490,10 @@ mod tests {
                 r#"{"payload":{"kernel":"/k"},"cpus":{"boot_vcpus":4,"max_vcpus":2}}"#,
                 "Max CPUs (2) lower than boot CPUs (4)",
             ),
-            (r#"{"payload":{"kernel":"/k"},"vsock":{"cid":2,"socket":"/v"}}"#, "2 is a special VSOCK CID"),
+            (
+                r#"{"payload":{"kernel":"/k"},"vsock":{"cid":2,"socket":"/v"}}"#,
+                "2 is a special VSOCK CID",
+            ),
             (
                 r#"{"payload":{"kernel":"/k"},"disks":[{"id":"a","path":"/a"},{"id":"a","path":"/b"}]}"#,
                 "Identifier a is not unique",

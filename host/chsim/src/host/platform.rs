@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -137,7 +137,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         {
             return failed(&[
                 "Failed to stat filesystem",
-                &std::io::Error::from(error).to_string(),
+                &io::Error::from(error).to_string(),
             ]);
         }
         if !memory.size.is_multiple_of(4096) {
@@ -195,7 +195,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     }
 
     fn open_vsock(&mut self, id: &str, config: &VsockConfig) -> Result<()> {
-        let failed = |error: &std::io::Error| {
+        let failed = |error: &io::Error| {
             VmError::device([
                 "Cannot create virtio-vsock backend",
                 "Error binding to the host-side Unix socket",
@@ -216,18 +216,12 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         Ok(())
     }
 
-    fn connect_backend(&mut self, what: &str, socket: &Path) -> Result<()> {
-        match UnixStream::connect(socket) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(VmError::device([what, &error.to_string()])),
-        }
+    fn connect_backend(&mut self, socket: &Path) -> io::Result<()> {
+        UnixStream::connect(socket).map(drop)
     }
 
-    fn open_backing(&mut self, what: &str, path: &Path) -> Result<()> {
-        match File::open(path) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(VmError::device([what, &error.to_string()])),
-        }
+    fn open_file(&mut self, path: &Path) -> io::Result<()> {
+        File::open(path).map(drop)
     }
 
     fn close_device(&mut self, id: &str) {
@@ -238,34 +232,32 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     }
 
     fn load_payload(&mut self, payload: &PayloadConfig) -> Result<()> {
-        let open = |path: &Path, message: &str| {
-            let mut start = [0; 4];
-            let read = File::open(path)
-                .map_err(|error| VmError::chain([message, &error.to_string()]))?
-                .read(&mut start);
-            match read {
-                Ok(_) => Ok(start),
-                Err(error) => Err(VmError::chain([
-                    "Cannot load the kernel into memory",
-                    &error.to_string(),
-                ])),
-            }
-        };
         if let Some(firmware) = &payload.firmware {
-            open(firmware, "Error manipulating firmware file")?;
+            File::open(firmware).map_err(|error| {
+                VmError::chain(["Error manipulating firmware file", &error.to_string()])
+            })?;
         }
-        if let Some(kernel) = &payload.kernel {
-            let start = open(kernel, "Cannot open kernel file")?;
-            // A real VMM refuses such a file. A stand-in that did would need a real kernel to stand in for a VM.
-            if start != *b"\x7fELF" && !start.starts_with(b"MZ") {
-                warn!(
-                    "{} is neither an ELF file nor a bzImage; it is only pretended to be run",
-                    kernel.display()
-                );
-            }
+        let Some(kernel) = &payload.kernel else {
+            return Ok(());
+        };
+        let mut file = File::open(kernel)
+            .map_err(|error| VmError::chain(["Cannot open kernel file", &error.to_string()]))?;
+        let mut start = [0; 4];
+        if file.read(&mut start).is_err() {
+            const UNREADABLE: &str = "Kernel Loader: Unable to read bzImage header";
+            let text = format!("Kernel Loader: failed to load bzImage kernel image: {UNREADABLE}");
+            return Err(VmError::chain([
+                "Cannot load the kernel into memory",
+                &text,
+                UNREADABLE,
+            ]));
         }
-        if let Some(initramfs) = &payload.initramfs {
-            open(initramfs, "Cannot open initramfs file")?;
+        // A real VMM refuses such a file. A stand-in that did would need a real kernel to stand in for a VM.
+        if start != *b"\x7fELF" && !start.starts_with(b"MZ") {
+            warn!(
+                "{} is neither an ELF file nor a bzImage; it is only pretended to be run",
+                kernel.display()
+            );
         }
         Ok(())
     }
@@ -276,7 +268,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         devices: Vec<String>,
         resumed: Option<&str>,
     ) -> Result<()> {
-        let failed = |error: std::io::Error| {
+        let failed = |error: io::Error| {
             VmError::chain(["Error from CPU manager".to_owned(), error.to_string()])
         };
         let cmdline = resumed.unwrap_or_else(|| config.cmdline()).to_owned();
@@ -332,8 +324,8 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     fn guest(&mut self, command: GuestCommand) {
         let Some(guest) = &self.guest else { return };
         guest.send(match command {
-            GuestCommand::Pause => Command::Pause,
-            GuestCommand::Resume => Command::Resume,
+            GuestCommand::Pause => Command::Pause(self.clock.now()),
+            GuestCommand::Resume => Command::Resume(self.clock.now()),
             GuestCommand::PowerButton => Command::PowerButton,
             GuestCommand::Nmi => Command::Nmi,
             GuestCommand::Eject(id) => Command::Eject(id),
@@ -372,14 +364,14 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     }
 
     fn receive_migration(&mut self, url: &str) -> Result<()> {
-        let failed = |error: &std::io::Error| {
+        let failed = |error: &io::Error| {
             VmError::chain([
                 "Failed to receive migratable component snapshot",
                 "Error binding to socket",
                 &error.to_string(),
             ])
         };
-        let socket = |error: &std::io::Error| VmError::chain(["Socket error", &error.to_string()]);
+        let socket = |error: &io::Error| VmError::chain(["Socket error", &error.to_string()]);
         let mut request = [0; 16];
         if let Some(path) = url.strip_prefix("unix:") {
             let listener = UnixListener::bind(path).map_err(|error| failed(&error))?;

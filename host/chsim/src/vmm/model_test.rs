@@ -56,10 +56,10 @@ impl Platform for Fake {
     fn open_vsock(&mut self, _: &str, _: &VsockConfig) -> Done<()> {
         Ok(())
     }
-    fn connect_backend(&mut self, _: &str, _: &Path) -> Done<()> {
+    fn connect_backend(&mut self, _: &Path) -> std::io::Result<()> {
         Ok(())
     }
-    fn open_backing(&mut self, _: &str, _: &Path) -> Done<()> {
+    fn open_file(&mut self, _: &Path) -> std::io::Result<()> {
         Ok(())
     }
     fn close_device(&mut self, _: &str) {

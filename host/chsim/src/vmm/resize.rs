@@ -53,12 +53,7 @@ impl<P: Platform> Vmm<P> {
             .iter_mut()
             .flatten()
             .find(|zone| zone.id == request.id);
-        let Some(zone) = zone else {
-            return Err(match &self.vm {
-                Some(_) => VmError::chain(["Memory manager error", "Unknown memory zone"]),
-                None => VmError::ResizeZone,
-            });
-        };
+        let zone = zone.ok_or(VmError::ResizeZone)?;
         if self.vm.is_none() {
             zone.size = request.desired_ram;
             return Ok(Reply::Nothing);

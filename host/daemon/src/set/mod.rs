@@ -29,7 +29,7 @@ use regatta_vmm::{InstanceDir, Vmm, VmmIdentity};
 use tokio::sync::{mpsc, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::commands::{Command, CommandError, Switched};
+pub(crate) use self::commands::{Command, CommandError, Manifest, Switched};
 pub(crate) use self::policy::ActivePolicy;
 pub(crate) use self::view::{SetView, Traffic, policy_info};
 

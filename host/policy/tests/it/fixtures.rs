@@ -7,7 +7,7 @@ use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::metric::MetricValue;
 use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
-use regatta_policy_host::{Engine, EngineOptions};
+use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions};
 
 pub(crate) const TARGET_TRACKING: &str = r#"{"metric": "utilization", "target": 0.5}"#;
 
@@ -24,14 +24,27 @@ pub(crate) fn limits() -> PolicyLimits {
 
 /// The built-in policy of that name.
 pub(crate) fn built_in(name: &str) -> Vec<u8> {
-    let folder = std::env::var_os("REGATTA_POLICIES").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policies"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("REGATTA_POLICIES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policies"), PathBuf::from);
     let path = folder.join(name).with_extension("wasm");
     std::fs::read(&path).unwrap_or_else(|error| {
         panic!("cannot read {}: {error}; build the policies with `cargo xtask policies`", path.display())
     })
+}
+
+/// The built-in policy of that name, compiled once for all tests.
+pub(crate) fn compiled(name: &str) -> Arc<CompiledPolicy> {
+    static TARGET_TRACKING: LazyLock<Arc<CompiledPolicy>> = LazyLock::new(|| load("target-tracking"));
+    static STEP: LazyLock<Arc<CompiledPolicy>> = LazyLock::new(|| load("step"));
+    match name {
+        "target-tracking" => Arc::clone(&TARGET_TRACKING),
+        "step" => Arc::clone(&STEP),
+        _ => load(name),
+    }
+}
+
+fn load(name: &str) -> Arc<CompiledPolicy> {
+    engine().load(&built_in(name)).unwrap_or_else(|error| panic!("{name} is refused: {error}"))
 }
 
 /// The names of all fixtures in `tests/hostile`.
@@ -59,7 +72,11 @@ pub(crate) fn hostile(name: &str) -> Vec<u8> {
         let own = match title {
             "memory" => fixture.contains("(memory "),
             "data" | "next" | "string" => false,
-            function => fixture.contains(&format!("(func ${function} ")),
+            function => fixture
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .windows(2)
+                .any(|words| words[0].ends_with("(func") && words[1] == format!("${function}")),
         };
         if !own {
             module.push_str(text);

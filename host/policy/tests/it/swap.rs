@@ -6,13 +6,14 @@ use regatta_core::decision::FailureKind;
 use regatta_core::observation::Observation;
 use regatta_policy_host::{LoadError, PolicySlot, PrepareError, Prepared, StateOrigin, dry_run};
 
-use crate::fixtures::{TARGET_TRACKING, built_in, engine, hostile, limits, observation};
+use crate::fixtures::{TARGET_TRACKING, built_in, compiled, engine, hostile, limits, observation};
 
 const STEP: &str = r#"{"metric": "utilization", "scale_out": [{"above": 0.7, "add": 2}],
     "scale_in": [{"below": 0.3, "remove": 1}], "for_ticks": 1}"#;
 
 fn prepare(name: &str, params: &str, recorded: &[Arc<Observation>]) -> Prepared {
-    Prepared::from_module(&engine(), &built_in(name), params, recorded, &limits()).unwrap()
+    Prepared::from_module(&engine(), &built_in(name), params, recorded, &limits())
+        .unwrap_or_else(|error| panic!("{name} cannot be prepared: {error}"))
 }
 
 #[test]
@@ -24,7 +25,9 @@ fn a_swap_takes_effect_with_the_next_snapshot_and_can_be_rolled_back() {
 
     let before = slot.snapshot();
     let swapped = slot.swap(prepare("step", STEP, &recorded));
-    assert!(matches!(&swapped.state, StateOrigin::Warmed { ticks: 2, reason } if reason.contains("target-tracking")));
+    assert!(
+        matches!(&swapped.state, StateOrigin::Warmed { ticks: 2, reason } if reason.contains("target-tracking"))
+    );
     assert_eq!(slot.active().policy.manifest().name, "step");
 
     // The tick under way still works on what it took, and its state is dropped.
@@ -99,7 +102,7 @@ fn what_does_not_run_on_recorded_ticks_is_not_prepared() {
 #[test]
 fn a_dry_run_gives_one_run_per_tick_and_builds_the_state() {
     let recorded: Vec<_> = (0..5).map(|_| observation(4, 0.8)).collect();
-    let policy = engine().load(&built_in("step")).unwrap();
+    let policy = compiled("step");
     let dry = dry_run(&policy, STEP, &recorded, &limits()).unwrap();
     assert_eq!(dry.runs.len(), 5);
     assert_eq!(dry.runs[0].state_in, "");
