@@ -5,6 +5,7 @@
 
 mod fixtures;
 mod hostile;
+mod modules;
 mod parity;
 mod sandbox;
 mod swap;

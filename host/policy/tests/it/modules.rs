@@ -1,0 +1,41 @@
+//! Hostile modules, built from text. The end-to-end tests use this file too.
+
+use std::path::Path;
+
+/// The module of a fixture: its own functions, the rest from the prelude, and the
+/// component type of the contract.
+pub(crate) fn hostile(folder: &Path, name: &str) -> Vec<u8> {
+    let read = |file: String| std::fs::read_to_string(folder.join(file)).expect("the fixture can be read");
+    let (fixture, prelude) = (read(format!("{name}.wat")), read("prelude.txt".to_owned()));
+    let mut module = format!("(module\n{fixture}\n");
+    for part in prelude.split(";;; ").skip(1) {
+        let (title, text) = part.split_once('\n').expect("a part of the prelude has a title");
+        let own = match title {
+            "memory" => fixture.contains("(memory "),
+            "data" | "next" | "string" => false,
+            function => fixture
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .windows(2)
+                .any(|words| words[0].ends_with("(func") && words[1] == format!("${function}")),
+        };
+        if !own {
+            module.push_str(text);
+        }
+    }
+    module.push(')');
+    embed(&module)
+}
+
+/// A core module, from text, with the component type of the contract.
+pub(crate) fn embed(module: &str) -> Vec<u8> {
+    let mut bytes = wat::parse_str(module).unwrap_or_else(|error| panic!("{error}\n{module}"));
+    let mut resolve = wit_parser::Resolve::default();
+    let wit = include_str!("../../../../sdk/wit/v0.1.0/policy.wit");
+    let package = resolve.push_str("policy.wit", wit).expect("the contract is valid WIT");
+    let world = resolve.select_world(&[package], Some("policy")).expect("the contract has the world");
+    let encoding = wit_component::StringEncoding::UTF8;
+    wit_component::embed_component_metadata(&mut bytes, &resolve, world, encoding)
+        .expect("the component type can be embedded");
+    bytes
+}
