@@ -184,6 +184,26 @@ impl SetTask {
         }
     }
 
+    /// A load balancer that could not listen when the daemon came back tries again
+    /// at each tick: whoever holds the address may let go of it.
+    pub(super) fn listen_again(&mut self) {
+        if self.load_balancer.is_some() || self.state.deleting {
+            return;
+        }
+        let why = match self.listen(&self.state.set) {
+            Ok(listening) => {
+                self.load_balancer = listening;
+                self.listen_error = None;
+                return;
+            }
+            Err(CommandError::Conflict(why) | CommandError::NotFound(why) | CommandError::Store(why)) => why,
+        };
+        if self.listen_error.is_none() {
+            tracing::error!(set = self.state.set.name, why, "the load balancer cannot listen");
+        }
+        self.listen_error = Some(format!("the load balancer cannot listen, it tries again: {why}"));
+    }
+
     /// Takes a listener back to where the manifest in force wants it.
     fn listen_as_before(&self) {
         if let (Some(load_balancer), Some(spec)) = (&self.load_balancer, &self.state.set.load_balancer)

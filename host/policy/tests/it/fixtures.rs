@@ -9,6 +9,9 @@ use regatta_core::metric::MetricValue;
 use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
 use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions};
 
+use crate::modules;
+pub(crate) use crate::modules::module;
+
 pub(crate) const TARGET_TRACKING: &str = r#"{"metric": "utilization", "target": 0.5}"#;
 
 pub(crate) fn engine() -> Engine {
@@ -60,46 +63,9 @@ pub(crate) fn hostile_names() -> Vec<String> {
     names
 }
 
-/// The module of a fixture of `tests/hostile`.
+/// The module of a fixture.
 pub(crate) fn hostile(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile").join(format!("{name}.wat"));
-    let fixture = std::fs::read_to_string(&path);
-    module(&fixture.unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display())))
-}
-
-/// A module of the functions in `fixture`, the rest from the prelude, and the
-/// component type of the contract.
-pub(crate) fn module(fixture: &str) -> Vec<u8> {
-    let words: Vec<&str> = fixture.split_whitespace().collect();
-    let defines = |function: &str| {
-        words.windows(2).any(|pair| pair[0].ends_with("(func") && pair[1] == format!("${function}"))
-    };
-    let mut module = format!("(module\n{fixture}\n");
-    for part in include_str!("../hostile/prelude.txt").split(";;; ").skip(1) {
-        let (title, text) = part.split_once('\n').expect("a part of the prelude has a title");
-        let own = match title {
-            "memory" => fixture.contains("(memory "),
-            function => defines(function),
-        };
-        if !own {
-            module.push_str(text);
-        }
-    }
-    module.push(')');
-    embed(&module)
-}
-
-/// A core module, from text, with the component type of the contract.
-fn embed(module: &str) -> Vec<u8> {
-    let mut bytes = wat::parse_str(module).unwrap_or_else(|error| panic!("{error}\n{module}"));
-    let mut resolve = wit_parser::Resolve::default();
-    let wit = include_str!("../../../../sdk/wit/v0.1.0/policy.wit");
-    let package = resolve.push_str("policy.wit", wit).expect("the contract is valid WIT");
-    let world = resolve.select_world(&[package], Some("policy")).expect("the contract has the world");
-    let encoding = wit_component::StringEncoding::UTF8;
-    wit_component::embed_component_metadata(&mut bytes, &resolve, world, encoding)
-        .expect("the component type can be embedded");
-    bytes
+    modules::hostile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile"), name)
 }
 
 /// A set of `in_service` instances (ids from 1), all at `utilization`.

@@ -6,5 +6,6 @@
 mod dry_run;
 mod fixtures;
 mod hostile;
+mod modules;
 mod parity;
 mod sandbox;
