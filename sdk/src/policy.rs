@@ -19,6 +19,16 @@ pub trait Policy: 'static {
     /// Name, version and the metrics that it wants.
     fn describe() -> Describe;
 
+    /// JSON schema of the parameters.
+    ///
+    /// Deriving it inside the guest costs some 80 KB of module. A policy that is to
+    /// be small keeps it in a file instead, `include_str!("../params.schema.json")`,
+    /// with a native test that compares it with [`schema_of`].
+    #[must_use]
+    fn params_schema() -> String {
+        schema_of::<Self::Params>()
+    }
+
     /// Checks what the types cannot. Report every problem, not just the first.
     fn validate(_params: &Self::Params, _problems: &mut Problems) {}
 
@@ -30,6 +40,12 @@ pub trait Policy: 'static {
     /// unless the set's `on_failure` guard says otherwise, and `state` stays as it
     /// was.
     fn decide(tick: &Tick<'_>, params: &Self::Params, state: &mut Self::State) -> Result<Outcome, String>;
+}
+
+/// The JSON schema of a type, as indented text.
+#[must_use]
+pub fn schema_of<T: JsonSchema>() -> String {
+    serde_json::to_string_pretty(&schemars::schema_for!(T)).unwrap_or_else(|_| "true".to_owned())
 }
 
 /// What a policy says of itself.

@@ -29,14 +29,15 @@ impl Reason {
 /// assert_eq!(regatta_sdk::short(0.823_456), "0.8235");
 /// assert_eq!(regatta_sdk::short(12.0), "12");
 /// assert_eq!(regatta_sdk::short(48_123.7), "48124");
+/// assert_eq!(regatta_sdk::short(1.234_567e300), "1.235e300");
 /// ```
 #[must_use]
 pub fn short(value: f64) -> String {
     if !value.is_finite() || value == 0.0 {
         return value.to_string();
     }
-    let magnitude = value.abs();
-    let decimals = match magnitude {
+    let decimals = match value.abs() {
+        m if m >= 1e9 => return format!("{value:.3e}"),
         m if m >= 1000.0 => 0,
         m if m >= 100.0 => 1,
         m if m >= 10.0 => 2,

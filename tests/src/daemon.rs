@@ -85,12 +85,22 @@ impl Daemon {
     /// When it does not start.
     #[must_use]
     pub fn start_with(environment: &[(&str, &str)]) -> Self {
+        let mut daemon = Self::prepare(environment);
+        daemon.launch();
+        daemon
+    }
+
+    /// A daemon that is not started yet: its directory and an image.
+    ///
+    /// # Panics
+    /// When the directory cannot be made.
+    #[must_use]
+    pub fn prepare(environment: &[(&str, &str)]) -> Self {
         // Short: Unix sockets have at most 107 bytes of path.
         let home = tempfile::Builder::new().prefix("rg").tempdir_in("/tmp").expect("a directory");
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut daemon = Self { home, child: None, environment };
+        let daemon = Self { home, child: None, environment };
         daemon.make_image();
-        daemon.launch();
         daemon
     }
 
@@ -120,6 +130,26 @@ impl Daemon {
     /// # Panics
     /// When it does not start.
     pub fn launch(&mut self) {
+        self.spawn();
+        wait_for("the daemon to answer", || {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                panic!("the daemon ended with {status}; its log:\n{}", self.log());
+            }
+            let status = self.run(&["status"]);
+            if status.code == 0 { Ok(()) } else { Err(status.err) }
+        });
+    }
+
+    /// Adds to the environment of the next start, which its VMMs inherit.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Starts the daemon and does not wait for it.
+    ///
+    /// # Panics
+    /// When its program cannot be run.
+    pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log");
         let mut command = Command::new(bin_dir().join("regatta"));
         command
@@ -133,13 +163,6 @@ impl Daemon {
             .stdout(Stdio::null())
             .stderr(log);
         self.child = Some(command.spawn().expect("regatta starts"));
-        wait_for("the daemon to answer", || {
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                panic!("the daemon ended with {status}; its log:\n{}", self.log());
-            }
-            let status = self.run(&["status"]);
-            if status.code == 0 { Ok(()) } else { Err(status.err) }
-        });
     }
 
     /// Kills the daemon, as a crash would.
@@ -169,18 +192,20 @@ impl Daemon {
     /// When the program cannot be run.
     #[must_use]
     pub fn run(&self, args: &[&str]) -> CommandOutput {
-        let output = Command::new(bin_dir().join("regatta"))
-            .args(args)
-            .env("REGATTA_DATA", self.data())
-            .current_dir(self.home())
-            .stdin(Stdio::null())
-            .output()
-            .expect("regatta runs");
+        let output = self.command(args).output().expect("regatta runs");
         CommandOutput {
             code: output.status.code().unwrap_or(-output.status.signal().unwrap_or(1)),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// A command of the command line, ready to be run.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(bin_dir().join("regatta"));
+        command.args(args).env("REGATTA_DATA", self.data()).current_dir(self.home()).stdin(Stdio::null());
+        command
     }
 
     /// Runs a command that must succeed, and parses what it prints as JSON.

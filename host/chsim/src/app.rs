@@ -60,13 +60,22 @@ enum AppError {
     #[error("Error parsing config")]
     ParsingConfig(#[source] OptionsError),
     #[error("Error creating VM")]
-    VmCreate(#[source] VmError),
+    VmCreate(#[source] CallFailed),
     #[error("Error booting VM")]
-    VmBoot(#[source] VmError),
+    VmBoot(#[source] CallFailed),
     #[error("Error restoring VM")]
-    VmRestore(#[source] VmError),
+    VmRestore(#[source] CallFailed),
     #[error("Error reading {variable}: {problem}")]
     Environment { variable: &'static str, problem: String },
+}
+
+/// A call of the API that the process made itself.
+#[derive(Debug, Error)]
+#[error("{failed}")]
+struct CallFailed {
+    failed: &'static str,
+    #[source]
+    error: VmError,
 }
 
 #[derive(Debug, Error)]
@@ -205,12 +214,14 @@ fn first_vm(
     vm: Option<crate::config::VmConfig>,
     restore: Option<&str>,
 ) -> Result<(), AppError> {
+    let mut call =
+        |action, failed| vmm.handle(action).map(drop).map_err(|error| CallFailed { failed, error });
     if let Some(config) = vm {
-        vmm.handle(Action::Create(Box::new(config))).map_err(AppError::VmCreate)?;
-        vmm.handle(Action::Boot).map_err(AppError::VmBoot)?;
+        call(Action::Create(Box::new(config)), "The VM could not be created").map_err(AppError::VmCreate)?;
+        call(Action::Boot, "The VM could not boot").map_err(AppError::VmBoot)?;
     } else if let Some(text) = restore {
         let request = restore_config(text).map_err(AppError::ParsingConfig)?;
-        vmm.handle(Action::Restore(request)).map_err(AppError::VmRestore)?;
+        call(Action::Restore(request), "The VM could not be restored").map_err(AppError::VmRestore)?;
     }
     Ok(())
 }

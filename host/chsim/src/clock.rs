@@ -10,6 +10,11 @@ use crate::knobs::parse_duration;
 /// Nanoseconds of modelled time since the process started.
 pub(crate) type Nanos = u64;
 
+/// A duration as modelled time; the longest there is if it is longer.
+pub(crate) fn nanos(duration: Duration) -> Nanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// How modelled time passes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Mode {
@@ -82,10 +87,7 @@ impl Clock {
     /// Moves modelled time on.
     pub(crate) fn poke(&self, by: Duration) {
         self.with(|state| {
-            state.set(
-                state.now().saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
-                state.mode,
-            );
+            state.set(state.now().saturating_add(nanos(by)), state.mode);
         });
     }
 

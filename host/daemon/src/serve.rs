@@ -175,7 +175,12 @@ async fn wait_for_signal() -> anyhow::Result<()> {
 fn start_log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("REGATTA_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        // A log on a full disk loses lines; telling of that on standard error, as
+        // is the default, would panic when that is the log.
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr);
     // A second call in one process (tests) keeps the first log.
     let _ = match format {
         LogFormat::Text => log.with_target(false).try_init(),

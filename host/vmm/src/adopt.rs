@@ -55,7 +55,7 @@ pub struct Adopted {
 pub enum AdoptedState {
     /// It answered.
     Known(VmState),
-    /// It did not answer in time: busy or hung, but alive. Ask again later.
+    /// It did not answer in time, or with an error: busy, hung or broken, but alive. Ask again later.
     Unresponsive,
     /// Its socket is not there or does not take connections: it is just starting, or the socket was removed. It can still be stopped.
     Unreachable,
@@ -73,7 +73,7 @@ pub enum AdoptError {
         #[source]
         source: io::Error,
     },
-    /// The client could not be set up, or the VMM's answer makes no sense.
+    /// The client could not be set up.
     #[error("cannot speak to the VMM of instance {id}")]
     Api {
         /// The instance.
@@ -125,7 +125,7 @@ impl VmmHost {
     /// Takes over the VMM of an instance: the recorded one if `recorded` is given, else whichever listens on the instance's socket.
     ///
     /// # Errors
-    /// The system refused to tell, or the VMM answered nonsense. Nothing was changed then.
+    /// The system refused to tell. Nothing was changed then.
     pub async fn adopt(
         &self,
         dir: &InstanceDir,
@@ -168,8 +168,8 @@ impl VmmHost {
                     let why = format!("process {} answers on its socket", ping.pid);
                     return Ok(Adoption::Stranger { pid: process.pid(), why });
                 }
-                Ok(_) => state(&client).await.map_err(api)?,
-                Err(error) => not_answering(error).map_err(api)?,
+                Ok(_) => state(&client).await,
+                Err(error) => not_answering(&error),
             },
         };
         let vmm = Vmm::new(dir.clone(), process, client, None);
@@ -196,19 +196,18 @@ fn stranger(dir: &InstanceDir, process: &VmmProcess, listener: Listener) -> Opti
     None
 }
 
-async fn state(client: &VmmClient) -> Result<AdoptedState, ApiError> {
+async fn state(client: &VmmClient) -> AdoptedState {
     match client.info_if_created().await {
-        Ok(info) => Ok(AdoptedState::Known(info.map_or(VmState::NotCreated, |info| info.vm_state()))),
-        Err(error) => not_answering(error),
+        Ok(info) => AdoptedState::Known(info.map_or(VmState::NotCreated, |info| info.vm_state())),
+        Err(error) => not_answering(&error),
     }
 }
 
-/// Sorts failures to answer from wrong answers.
-fn not_answering(error: ApiError) -> Result<AdoptedState, ApiError> {
+/// What a failed call tells. Even a wrong answer comes from a process that is alive, and that it is ours is known without it.
+fn not_answering(error: &ApiError) -> AdoptedState {
     match error.kind {
-        ApiErrorKind::Timeout | ApiErrorKind::TryLater => Ok(AdoptedState::Unresponsive),
-        ApiErrorKind::ConnectionLost => Ok(AdoptedState::Unreachable),
-        _ => Err(error),
+        ApiErrorKind::ConnectionLost => AdoptedState::Unreachable,
+        _ => AdoptedState::Unresponsive,
     }
 }
 

@@ -36,6 +36,10 @@ impl Policy for Step {
         Describe::new("step", env!("CARGO_PKG_VERSION"), "Thresholds with steps.").metric("/metric")
     }
 
+    fn params_schema() -> String {
+        include_str!("../params.schema.json").to_owned()
+    }
+
     fn validate(params: &Params, problems: &mut Problems) {
         params.check(problems);
     }
@@ -76,7 +80,10 @@ fn decide(tick: &Tick<'_>, params: &Params, state: &mut State) -> Outcome {
             return keep("not-long-enough", text);
         }
         if let Some(left_ms) = state.out_cooldown_ms(params, tick.now_ms) {
-            return keep("cooldown", format!("{metric} is {shown}, above {above}; cooling down for {left_ms} ms"));
+            return keep(
+                "cooldown",
+                format!("{metric} is {shown}, above {above}; cooling down for {left_ms} ms"),
+            );
         }
         let base = tick.desired.saturating_sub(warming);
         let wanted = steps::out(step, base).max(tick.desired);
@@ -85,21 +92,30 @@ fn decide(tick: &Tick<'_>, params: &Params, state: &mut State) -> Outcome {
             return keep(code, format!("{metric} is {shown}, above {above}; the step is taken already"));
         }
         let reason = Reason::new("above-threshold", format!("{metric} is {shown}, above {above}"));
-        let reason = reason.number(statistic, value).number("threshold", step.above).with("step", steps::out_text(step));
+        let reason = reason
+            .number(statistic, value)
+            .number("threshold", step.above)
+            .with("step", steps::out_text(step));
         return Outcome::capacity(wanted).because(facts(reason));
     }
 
     if let Some(step) = inward {
         let below = short(step.below);
         if warming > 0 {
-            return keep("warming", format!("{metric} is {shown}, below {below}; no scale-in while {warming} are warming"));
+            return keep(
+                "warming",
+                format!("{metric} is {shown}, below {below}; no scale-in while {warming} are warming"),
+            );
         }
         if state.below_ticks < params.for_ticks {
             let text = format!("{metric} is {shown}, below {below}, for {} ticks so far", state.below_ticks);
             return keep("not-long-enough", text);
         }
         if let Some(left_ms) = state.in_cooldown_ms(params, tick.now_ms) {
-            return keep("cooldown", format!("{metric} is {shown}, below {below}; cooling down for {left_ms} ms"));
+            return keep(
+                "cooldown",
+                format!("{metric} is {shown}, below {below}; cooling down for {left_ms} ms"),
+            );
         }
         let aimed = steps::inward(step, tick.desired).max(tick.min).min(tick.desired);
         let wanted = params.without_flapping(value, tick.desired, aimed);
@@ -113,7 +129,8 @@ fn decide(tick: &Tick<'_>, params: &Params, state: &mut State) -> Outcome {
             } else {
                 ("at-minimum", "the step is taken already")
             };
-            return Outcome::keep(tick).because(reason(code, format!("{metric} is {shown}, below {below}; {why}")));
+            return Outcome::keep(tick)
+                .because(reason(code, format!("{metric} is {shown}, below {below}; {why}")));
         }
         let why = reason("below-threshold", format!("{metric} is {shown}, below {below}"));
         let outcome = Outcome::capacity(wanted).because(why);

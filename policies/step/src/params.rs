@@ -111,23 +111,24 @@ fn yes() -> bool {
 impl Params {
     /// The step that a value takes outwards.
     pub(crate) fn out_step(&self, value: f64) -> Option<&OutStep> {
-        self.scale_out.iter().rev().find(|step| value > step.above)
+        self.scale_out.iter().rev().find(|step| above(value, step.above))
     }
 
     /// The step that a value takes inwards.
     pub(crate) fn in_step(&self, value: f64) -> Option<&InStep> {
-        self.scale_in.iter().rev().find(|step| value < step.below)
+        self.scale_in.iter().rev().find(|step| above(step.below, value))
     }
 
     /// The least capacity from `aimed` up to `desired` at which `value`, spread over
     /// it, crosses no scale-out threshold.
     pub(crate) fn without_flapping(&self, value: f64, desired: u32, aimed: u32) -> u32 {
         let threshold = self.scale_out.first().map(|step| step.above);
-        let Some(threshold) = threshold.filter(|_| self.flapping_check && self.statistic != Statistic::Sum) else {
+        let Some(threshold) = threshold.filter(|_| self.flapping_check && self.statistic != Statistic::Sum)
+        else {
             return aimed;
         };
         let load = value * f64::from(desired);
-        let crossed = |capacity: u32| load / f64::from(capacity.max(1)) > threshold;
+        let crossed = |capacity: u32| above(load / f64::from(capacity.max(1)), threshold);
         if !crossed(aimed) {
             return aimed;
         }
@@ -155,7 +156,14 @@ impl Params {
         for (at, step) in self.scale_in.iter().enumerate() {
             let path = format!("/scale_in/{at}");
             threshold(problems, &format!("{path}/below"), step.below);
-            change(problems, &path, ["remove", "remove_percent", "set"], step.remove, step.remove_percent, step.set);
+            change(
+                problems,
+                &path,
+                ["remove", "remove_percent", "set"],
+                step.remove,
+                step.remove_percent,
+                step.set,
+            );
             if step.remove_percent.is_some_and(|percent| percent > 100.0) {
                 problems.add(format!("{path}/remove_percent"), "must be at most 100");
             }
@@ -163,11 +171,19 @@ impl Params {
         for (at, pair) in self.scale_out.windows(2).enumerate() {
             let path = format!("/scale_out/{}/above", at + 1);
             // Not `<=`, so that NaN is reported only once, as what it is.
-            problems.require(pair[1].above > pair[0].above || pair[1].above.is_nan(), &path, "must be higher than in the step before");
+            problems.require(
+                pair[1].above > pair[0].above || pair[1].above.is_nan(),
+                &path,
+                "must be higher than in the step before",
+            );
         }
         for (at, pair) in self.scale_in.windows(2).enumerate() {
             let path = format!("/scale_in/{}/below", at + 1);
-            problems.require(pair[1].below < pair[0].below || pair[1].below.is_nan(), &path, "must be lower than in the step before");
+            problems.require(
+                pair[1].below < pair[0].below || pair[1].below.is_nan(),
+                &path,
+                "must be lower than in the step before",
+            );
         }
         if let (Some(out), Some(inward)) = (self.scale_out.first(), self.scale_in.first())
             && inward.below > out.above
@@ -177,6 +193,11 @@ impl Params {
         }
         steps::check_order(self, problems);
     }
+}
+
+/// Whether `one` is above `other` by more than the last bits of a sum of floats.
+fn above(one: f64, other: f64) -> bool {
+    one - other > 1e-9 * other.abs()
 }
 
 fn threshold(problems: &mut Problems, path: &str, value: f64) {
@@ -197,11 +218,19 @@ fn change(
         problems.add(path, format!("needs exactly one of {count}, {percent} and {set}"));
     }
     let path_of = |name: &str| format!("{path}/{name}");
-    problems.require(count.is_none_or(|count| (1..=MAX_CAPACITY).contains(&count)), &path_of(names[0]), "must be 1 to 1000000");
+    problems.require(
+        count.is_none_or(|count| (1..=MAX_CAPACITY).contains(&count)),
+        &path_of(names[0]),
+        "must be 1 to 1000000",
+    );
     problems.require(
         percent.is_none_or(|percent| percent.is_finite() && percent > 0.0),
         &path_of(names[1]),
         "must be a number above 0",
     );
-    problems.require(set.is_none_or(|set| set <= MAX_CAPACITY), &path_of(names[2]), "must be at most 1000000");
+    problems.require(
+        set.is_none_or(|set| set <= MAX_CAPACITY),
+        &path_of(names[2]),
+        "must be at most 1000000",
+    );
 }

@@ -9,7 +9,8 @@ pub(crate) fn out(step: &OutStep, base: u32) -> u32 {
     if let Some(set) = step.set {
         return set.max(base);
     }
-    let percent = step.add_percent.map(|percent| truncated((f64::from(base) * percent / 100.0 - 1e-9).ceil()).max(1));
+    let percent =
+        step.add_percent.map(|percent| truncated((f64::from(base) * percent / 100.0 - 1e-9).ceil()).max(1));
     base.saturating_add(step.add.or(percent).unwrap_or(0))
 }
 
@@ -18,11 +19,16 @@ pub(crate) fn inward(step: &InStep, base: u32) -> u32 {
     if let Some(set) = step.set {
         return set.min(base);
     }
-    let percent = step.remove_percent.map(|percent| truncated(f64::from(base) * percent / 100.0 + 1e-9).max(1));
+    let percent =
+        step.remove_percent.map(|percent| truncated(f64::from(base) * percent / 100.0 + 1e-9).max(1));
     base.saturating_sub(step.remove.or(percent).unwrap_or(0))
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates, which is what is wanted")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it saturates, which is what is wanted"
+)]
 fn truncated(value: f64) -> u32 {
     value as u32
 }
@@ -53,7 +59,10 @@ pub(crate) fn check_order(params: &Params, problems: &mut Problems) {
             || lower(pair[1].add_percent, pair[0].add_percent)
             || lower(pair[1].set, pair[0].set);
         if less {
-            problems.add(format!("/scale_out/{}", at + 1), "asks for less than the step before, at a higher value");
+            problems.add(
+                format!("/scale_out/{}", at + 1),
+                "asks for less than the step before, at a higher value",
+            );
         }
     }
     for (at, pair) in params.scale_in.windows(2).enumerate() {
@@ -61,7 +70,8 @@ pub(crate) fn check_order(params: &Params, problems: &mut Problems) {
             || lower(pair[1].remove_percent, pair[0].remove_percent)
             || lower(pair[0].set, pair[1].set);
         if less {
-            problems.add(format!("/scale_in/{}", at + 1), "removes less than the step before, at a lower value");
+            problems
+                .add(format!("/scale_in/{}", at + 1), "removes less than the step before, at a lower value");
         }
     }
 }

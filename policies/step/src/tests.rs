@@ -138,6 +138,13 @@ fn the_statistic_is_what_was_asked_for() {
 }
 
 #[test]
+fn the_schema_in_the_file_is_that_of_the_parameters() {
+    let derived = regatta_sdk::schema_of::<super::Params>();
+    let kept = include_str!("../params.schema.json");
+    assert!(kept.trim() == derived.trim(), "put this into params.schema.json:\n{derived}");
+}
+
+#[test]
 fn all_problems_come_at_once() {
     let bad = r#"{
         "metric": "", "for_ticks": 0,

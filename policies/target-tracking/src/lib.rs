@@ -35,6 +35,10 @@ impl Policy for TargetTracking {
             .metric("/metric")
     }
 
+    fn params_schema() -> String {
+        include_str!("../params.schema.json").to_owned()
+    }
+
     fn validate(params: &Params, problems: &mut Problems) {
         params.check(problems);
     }

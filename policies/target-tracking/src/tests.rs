@@ -129,6 +129,13 @@ fn huge_values_saturate() {
 }
 
 #[test]
+fn the_schema_in_the_file_is_that_of_the_parameters() {
+    let derived = regatta_sdk::schema_of::<super::Params>();
+    let kept = include_str!("../params.schema.json");
+    assert!(kept.trim() == derived.trim(), "put this into params.schema.json:\n{derived}");
+}
+
+#[test]
 fn all_problems_come_at_once() {
     let bad = r#"{"metric": "", "target": -1, "tolerance": 1, "max_scale_out_factor": 0.5}"#;
     assert_eq!(testing::validate::<TargetTracking>(bad).unwrap_err().len(), 4);

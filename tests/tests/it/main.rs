@@ -1,6 +1,13 @@
 //! End to end: the real daemon, real VMM processes (the stand-in), real HTTP.
 
 mod bad_input;
+mod chaos;
 mod crash;
+mod disk;
+#[path = "../../../host/policy/tests/it/modules.rs"]
+#[expect(dead_code, reason = "x")]
+mod modules;
+mod neighbours;
 mod policies;
 mod scaling;
+mod slow;

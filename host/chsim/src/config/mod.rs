@@ -2,6 +2,7 @@
 //! and serde's error texts come out the same. Source: `vmm/src/vm_config.rs` of v53.0.
 
 mod devices;
+mod invalid;
 mod machine;
 mod requests;
 mod validate;
@@ -9,9 +10,9 @@ mod validate;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use devices::*;
+pub(crate) use invalid::ValidationError;
 pub(crate) use machine::*;
 pub(crate) use requests::*;
-pub(crate) use validate::ValidationError;
 
 /// The whole of a VM's configuration, as `vm.create` takes it and `vm.info` gives it back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

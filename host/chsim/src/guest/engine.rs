@@ -1,33 +1,26 @@
-//! The guest's thread: its loop, its life from power-on to power-off, and its connections.
+//! The guest's thread: its loop, and its life from power-on to power-off.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
-use super::capacity::{Capacity, Offer, Ticket};
-use super::http::{Parsed, Request, Target, response};
+use super::capacity::{Capacity, Ticket};
+use super::handle::{Command, Misdeed, News, Spec, Traffic};
 use super::metrics::Metrics;
-use super::net::{Connection, Doing, Stream};
+use super::net::Connection;
+use super::service::SWEEP;
 use super::timers::{Timer, Timers};
-use crate::clock::{Clock, Nanos, wake};
-use crate::host::Sink;
-use crate::knobs::{GuestFault, Knobs};
+use crate::clock::{Clock, Nanos, nanos};
+use crate::knobs::GuestFault;
 use crate::random::{SplitMix, hash};
-use crate::vmm::{Counters, GuestEvent};
+use crate::vmm::GuestEvent;
 
-/// Open connections; beyond it idle ones make room, and if there are none the newcomer is turned away.
-const MAX_CONNECTIONS: usize = 1024;
-/// A connection on which nothing moved for so long is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-const SWEEP: Duration = Duration::from_secs(15);
 /// How long the guest takes to let go of a device, of vCPUs, or to fill its balloon.
 const ACPI_DELAY: Nanos = 50_000_000;
 /// What a boot reads from its disk.
@@ -40,133 +33,8 @@ const VSOCK: u64 = 2;
 const SERIAL: u64 = 3;
 const FIRST_CONNECTION: u64 = 16;
 
-/// What the guest tells the VMM's thread.
-pub(crate) type News = Box<dyn Fn(GuestEvent) + Send>;
-
-/// A machine to be switched on.
-#[derive(Debug)]
-pub(crate) struct Spec {
-    pub(crate) knobs: Knobs,
-    pub(crate) cmdline: String,
-    pub(crate) kernel: String,
-    pub(crate) vcpus: u32,
-    pub(crate) ram_bytes: u64,
-    /// Virtio devices that its drivers will find.
-    pub(crate) devices: Vec<String>,
-    /// Where its output goes.
-    pub(crate) out: Sink,
-    pub(crate) vsock: Option<UnixListener>,
-    /// It comes out of a snapshot: it is up already, and does not boot.
-    pub(crate) resumed: bool,
-}
-
-/// Something the guest does at once, on demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Misdeed {
-    PowerOff,
-    Reset,
-    Panic,
-    Hang,
-    Crash,
-}
-
-/// What the VMM does to the guest.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Pause,
-    Resume,
-    PowerButton,
-    Nmi,
-    Eject(String),
-    RemoveVcpus,
-    Balloon(u64),
-    Vsock(UnixListener),
-    Do(Misdeed),
-    Stop,
-}
-
-/// Traffic so far, shared with the VMM's thread.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    rx_bytes: AtomicU64,
-    rx_frames: AtomicU64,
-    tx_bytes: AtomicU64,
-    tx_frames: AtomicU64,
-    read_bytes: AtomicU64,
-    read_ops: AtomicU64,
-}
-
-/// Payload of a full Ethernet frame.
-const FRAME_BYTES: u64 = 1448;
-
-impl Traffic {
-    fn count(bytes: &AtomicU64, frames: &AtomicU64, moved: usize) {
-        let moved = moved as u64;
-        bytes.fetch_add(moved, Ordering::Relaxed);
-        frames.fetch_add(moved.div_ceil(FRAME_BYTES), Ordering::Relaxed);
-    }
-
-    pub(crate) fn counters(&self) -> Counters {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters {
-            rx_bytes: get(&self.rx_bytes),
-            rx_frames: get(&self.rx_frames),
-            tx_bytes: get(&self.tx_bytes),
-            tx_frames: get(&self.tx_frames),
-            read_bytes: get(&self.read_bytes),
-            read_ops: get(&self.read_ops),
-            write_bytes: 0,
-            write_ops: 0,
-        }
-    }
-}
-
-/// A guest that is switched on. Dropping it switches it off.
-#[derive(Debug)]
-pub(crate) struct Guest {
-    commands: mpsc::Sender<Command>,
-    waker: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-    traffic: Arc<Traffic>,
-}
-
-impl Guest {
-    /// Switches a machine on.
-    pub(crate) fn start(spec: Spec, clock: Arc<Clock>, news: News) -> io::Result<Self> {
-        let waker = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        clock.wake_on_change(Arc::clone(&waker));
-        let traffic = Arc::new(Traffic::default());
-        let (commands, inbox) = mpsc::channel();
-        let engine = Engine::new(spec, clock, news, inbox, Arc::clone(&waker), Arc::clone(&traffic))?;
-        let thread = std::thread::Builder::new().name("guest".to_owned()).spawn(move || engine.run())?;
-        Ok(Self { commands, waker, thread: Some(thread), traffic })
-    }
-
-    /// Does something to the guest. One that is powered off hears nothing.
-    pub(crate) fn send(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            wake(&self.waker);
-        }
-    }
-
-    /// I/O so far.
-    pub(crate) fn counters(&self) -> Counters {
-        self.traffic.counters()
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.send(Command::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A guest thread that panicked is as switched off as any other.
-            let _ = thread.join();
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Booting,
     Up,
     ShuttingDown,
@@ -174,37 +42,33 @@ enum Phase {
     Halted,
 }
 
-struct Engine {
-    spec: Spec,
+pub(super) struct Engine {
+    pub(super) spec: Spec,
     clock: Arc<Clock>,
     news: News,
     inbox: mpsc::Receiver<Command>,
     waker: Arc<OwnedFd>,
-    traffic: Arc<Traffic>,
-    epoll: OwnedFd,
-    random: SplitMix,
-    phase: Phase,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) epoll: OwnedFd,
+    pub(super) random: SplitMix,
+    pub(super) phase: Phase,
     started: Nanos,
     up_at: Nanos,
     paused_at: Option<Nanos>,
     paused_for: Nanos,
     timers: Timers,
-    capacity: Capacity,
-    working: HashMap<Ticket, (u64, Nanos)>,
-    connections: HashMap<u64, Connection>,
-    listener: Option<TcpListener>,
-    next_id: u64,
-    next_ticket: Ticket,
-    swept: Instant,
-    metrics: Metrics,
-}
-
-fn nanos(duration: Duration) -> Nanos {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    pub(super) capacity: Capacity,
+    pub(super) working: HashMap<Ticket, (u64, Nanos)>,
+    pub(super) connections: HashMap<u64, Connection>,
+    pub(super) listener: Option<TcpListener>,
+    pub(super) next_id: u64,
+    pub(super) next_ticket: Ticket,
+    pub(super) swept: Instant,
+    pub(super) metrics: Metrics,
 }
 
 impl Engine {
-    fn new(
+    pub(super) fn new(
         spec: Spec,
         clock: Arc<Clock>,
         news: News,
@@ -236,7 +100,7 @@ impl Engine {
             phase: Phase::Booting,
             started: now,
             up_at: now,
-            paused_at: None,
+            paused_at: spec.resumed.then_some(now),
             paused_for: 0,
             timers: Timers::default(),
             capacity,
@@ -298,7 +162,7 @@ impl Engine {
     }
 
     /// The guest's own time: it stands still while the guest is paused.
-    fn now(&self) -> Nanos {
+    pub(super) fn now(&self) -> Nanos {
         self.paused_at.unwrap_or_else(|| self.clock.now()).saturating_sub(self.paused_for)
     }
 
@@ -307,7 +171,7 @@ impl Engine {
         self.spec.out.line(&format!("[{seconds:12.6}] {text}"));
     }
 
-    fn run(mut self) {
+    pub(super) fn run(mut self) {
         loop {
             while let Ok(command) = self.inbox.try_recv() {
                 if matches!(command, Command::Stop) {
@@ -343,10 +207,10 @@ impl Engine {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Pause => self.paused_at = Some(self.paused_at.unwrap_or_else(|| self.clock.now())),
-            Command::Resume => {
+            Command::Pause(at) => self.paused_at = Some(self.paused_at.unwrap_or(at)),
+            Command::Resume(at) => {
                 if let Some(since) = self.paused_at.take() {
-                    self.paused_for += self.clock.now().saturating_sub(since);
+                    self.paused_for += at.saturating_sub(since);
                 }
             }
             Command::PowerButton => {
@@ -488,187 +352,6 @@ impl Engine {
                 id => self.serve(id, event.flags),
             }
         }
-        if self.swept.elapsed() >= SWEEP {
-            self.swept = Instant::now();
-            let now = self.swept;
-            self.connections.retain(|_, connection| {
-                connection.doing == Doing::Working || now.duration_since(connection.active) < IDLE_TIMEOUT
-            });
-        }
-    }
-
-    fn accept_tcp(&mut self) {
-        let Some(listener) = &self.listener else {
-            return;
-        };
-        if let Ok((stream, _)) = listener.accept() {
-            self.admit(Stream::Tcp(stream));
-        }
-    }
-
-    fn accept_vsock(&mut self) {
-        let Some(listener) = &self.spec.vsock else {
-            return;
-        };
-        if let Ok((stream, _)) = listener.accept() {
-            self.admit(Stream::Vsock(stream));
-        }
-    }
-
-    fn admit(&mut self, stream: Stream) {
-        if self.connections.len() >= MAX_CONNECTIONS {
-            let idle = self.connections.iter().filter(|(_, connection)| connection.is_idle());
-            match idle.min_by_key(|(_, connection)| connection.active).map(|(id, _)| *id) {
-                Some(id) => drop(self.connections.remove(&id)),
-                None => return,
-            }
-        }
-        let Ok(connection) = Connection::new(stream, Instant::now()) else {
-            return;
-        };
-        let id = self.next_id;
-        self.next_id += 1;
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        if epoll::add(&self.epoll, &connection.stream, epoll::EventData::new_u64(id), flags).is_ok() {
-            self.connections.insert(id, connection);
-        }
-    }
-
-    fn serve(&mut self, id: u64, flags: epoll::EventFlags) {
-        // Taken out while it is served, so that serving may touch everything else.
-        let Some(mut connection) = self.connections.remove(&id) else {
-            return;
-        };
-        connection.active = Instant::now();
-        if flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP) {
-            return;
-        }
-        if flags.contains(epoll::EventFlags::OUT) {
-            connection.write();
-        }
-        if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP)
-            && connection.doing != Doing::Working
-        {
-            let moved = connection.read();
-            Traffic::count(&self.traffic.rx_bytes, &self.traffic.rx_frames, moved);
-        }
-        self.proceed(id, &mut connection);
-        self.keep(id, connection);
-    }
-
-    /// Puts a connection back, with the events it waits for now.
-    fn keep(&mut self, id: u64, connection: Connection) {
-        if connection.dead {
-            return;
-        }
-        let mut flags = epoll::EventFlags::empty();
-        if connection.wants_write() {
-            flags |= epoll::EventFlags::OUT;
-        } else if connection.doing != Doing::Working {
-            flags |= epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        }
-        if epoll::modify(&self.epoll, &connection.stream, epoll::EventData::new_u64(id), flags).is_ok() {
-            self.connections.insert(id, connection);
-        }
-    }
-
-    /// Answers or starts whatever requests have come in.
-    fn proceed(&mut self, id: u64, connection: &mut Connection) {
-        if connection.doing == Doing::Handshake {
-            match connection.handshake() {
-                None => return,
-                Some(Ok(port)) if port == u32::from(self.spec.knobs.port) && self.phase == Phase::Up => {
-                    connection.doing = Doing::Reading;
-                    self.send(connection, format!("OK {}\n", 1_073_741_824 + id).as_bytes());
-                }
-                // Nobody listens there: the connection is reset.
-                Some(_) => {
-                    connection.dead = true;
-                    return;
-                }
-            }
-        }
-        while !connection.dead && !connection.wants_write() {
-            match connection.next_request() {
-                None => return,
-                Some(Parsed::Partial) => return,
-                Some(Parsed::Bad(status, reason)) => {
-                    connection.close = true;
-                    let answer = response(status, reason, "text/plain", reason, false, false);
-                    self.send(connection, &answer);
-                }
-                Some(Parsed::Request(request)) => self.handle(id, connection, request),
-            }
-        }
-    }
-
-    fn handle(&mut self, id: u64, connection: &mut Connection, request: Request) {
-        connection.close = !request.keep_alive;
-        let now = self.now();
-        let (status, reason, kind, body) = match request.target {
-            Target::Health if self.spec.knobs.faults.contains(&GuestFault::NeverHealthy) => {
-                (503, "Service Unavailable", "text/plain", "never healthy\n".to_owned())
-            }
-            Target::Health => (200, "OK", "text/plain", "ok\n".to_owned()),
-            Target::Metrics => {
-                self.metrics.in_flight = self.capacity.in_flight();
-                self.metrics.queue_depth = self.capacity.queue_depth();
-                self.metrics.utilization = self.capacity.utilization(now);
-                (200, "OK", "text/plain; version=0.0.4", self.metrics.to_text())
-            }
-            Target::Work(work) => {
-                let service = work.unwrap_or_else(|| self.spec.knobs.service.sample(&mut self.random));
-                let ticket = self.next_ticket;
-                self.next_ticket += 1;
-                // What is already done must not take up room.
-                self.finish_work(now);
-                match self.capacity.offer(now, ticket, nanos(service)) {
-                    Offer::Started | Offer::Queued => {
-                        self.working.insert(ticket, (id, now));
-                        connection.doing = Doing::Working;
-                        connection.request = Some(request);
-                        return;
-                    }
-                    Offer::Refused => {
-                        self.metrics.requests += 1;
-                        self.metrics.rejected += 1;
-                        (503, "Service Unavailable", "text/plain", "overloaded\n".to_owned())
-                    }
-                }
-            }
-        };
-        let answer = response(status, reason, kind, &body, request.keep_alive, request.head);
-        self.send(connection, &answer);
-    }
-
-    /// Answers the requests whose work is done.
-    fn finish_work(&mut self, now: Nanos) {
-        for ticket in self.capacity.complete(now) {
-            self.metrics.requests += 1;
-            let Some((id, since)) = self.working.remove(&ticket) else {
-                continue;
-            };
-            self.metrics.duration_seconds_sum += now.saturating_sub(since) as f64 / 1e9;
-            self.metrics.duration_count += 1;
-            // The client may have gone; its work was done all the same.
-            let Some(mut connection) = self.connections.remove(&id) else {
-                continue;
-            };
-            let Some(request) = connection.request.take() else {
-                continue;
-            };
-            connection.doing = Doing::Reading;
-            connection.active = Instant::now();
-            let body = format!("{} {}\n", self.spec.knobs.hostname, self.metrics.requests);
-            let answer = response(200, "OK", "text/plain", &body, request.keep_alive, request.head);
-            self.send(&mut connection, &answer);
-            self.proceed(id, &mut connection);
-            self.keep(id, connection);
-        }
-    }
-
-    fn send(&self, connection: &mut Connection, bytes: &[u8]) {
-        Traffic::count(&self.traffic.tx_bytes, &self.traffic.tx_frames, bytes.len());
-        connection.send(bytes);
+        self.sweep();
     }
 }

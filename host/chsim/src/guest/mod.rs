@@ -6,9 +6,11 @@
 
 mod capacity;
 mod engine;
+mod handle;
 mod http;
 mod metrics;
 mod net;
+mod service;
 mod timers;
 
-pub(crate) use engine::{Command, Guest, Misdeed, Spec};
+pub(crate) use handle::{Command, Guest, Misdeed, Spec};

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::error::UnknownDevice;
-use super::tree::{BarType, Kind};
+use super::tree::Kind;
 use super::{GuestCommand, Platform, Reply, Result, VmError, Vmm, json};
 use crate::config::{
     DeviceConfig, DiskConfig, FsConfig, GenericVhostUserConfig, NetConfig, PciDevice, PmemConfig,
@@ -83,45 +83,15 @@ impl<P: Platform> Vmm<P> {
 
         let platform = &mut self.platform;
         let bdf = match &mut device {
-            NewDevice::Disk(disk) => {
-                let bdf = vm.add_disk(disk, BarType::Mmio64, platform)?;
-                let id = disk.id.clone().unwrap_or_default();
-                if !disk.vhost_user
-                    && let Err(error) = platform.lock_disk(&id)
-                {
-                    platform.close_device(&id);
-                    vm.bus.remove(&id);
-                    return Err(VmError::device(error.messages()));
-                }
-                bdf
-            }
+            NewDevice::Disk(disk) => vm.add_disk(disk, true, platform)?,
             NewDevice::Net(net) => vm.add_net(net, platform)?,
             NewDevice::Vsock(vsock) => vm.add_vsock(vsock, platform)?,
-            NewDevice::Fs(fs) => {
-                platform.connect_backend("Cannot create virtio-fs device", &fs.socket)?;
-                vm.add_simple(fs, "_fs")?
-            }
-            NewDevice::GenericVhostUser(generic) => {
-                platform.connect_backend("Cannot create generic vhost-user device", &generic.socket)?;
-                vm.add_simple(generic, "_generic_vhost_user")?
-            }
-            NewDevice::User(user) => {
-                platform.connect_backend("Failed to create vfio-user client", &user.socket)?;
-                vm.add_simple(user, "_vfio_user")?
-            }
-            NewDevice::Pmem(pmem) => {
-                platform.open_backing("Cannot open persistent memory file", &pmem.file)?;
-                vm.add_simple(pmem, "_pmem")?
-            }
-            NewDevice::Vdpa(vdpa) => {
-                platform.open_backing("Cannot create vdpa device", &vdpa.path)?;
-                vm.add_simple(vdpa, "_vdpa")?
-            }
-            NewDevice::Vfio(vfio) => {
-                let path = vfio.path.clone().unwrap_or_default();
-                platform.open_backing("Cannot create a VFIO device", &path)?;
-                vm.add_simple(vfio, "_vfio")?
-            }
+            NewDevice::Fs(fs) => vm.add_fs(fs, platform)?,
+            NewDevice::GenericVhostUser(generic) => vm.add_generic_vhost_user(generic, platform)?,
+            NewDevice::User(user) => vm.add_user(user, platform)?,
+            NewDevice::Pmem(pmem) => vm.add_pmem(pmem, platform)?,
+            NewDevice::Vdpa(vdpa) => vm.add_vdpa(vdpa, platform)?,
+            NewDevice::Vfio(vfio) => vm.add_vfio(vfio, platform)?,
         };
         let id = device.id().to_owned();
         device.add_to(config);
@@ -140,7 +110,7 @@ impl<P: Platform> Vmm<P> {
             return Err(VmError::UnknownDevice(UnknownDevice(id.to_owned())));
         }
         match vm.bus.kind(id) {
-            Some(Kind::Removable) => {}
+            Some(Kind::Disk | Kind::Net | Kind::Other) => {}
             Some(Kind::Fixed(name)) => {
                 let text = format!("Not allowed to remove this type of device from the VM: {name}");
                 return Err(VmError::device([text]));

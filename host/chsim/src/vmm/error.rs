@@ -57,20 +57,20 @@ impl VmError {
 
     /// The messages, outermost first.
     pub(crate) fn messages(&self) -> Vec<String> {
-        if let Self::Chain(messages) = self {
-            return messages.clone();
-        }
         messages(self)
     }
 }
 
 /// The messages of an error and its sources, outermost first.
-pub(crate) fn messages(error: &dyn Error) -> Vec<String> {
-    let mut messages = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(error) = source {
-        messages.push(error.to_string());
-        source = error.source();
+pub(crate) fn messages(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut messages = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref() {
+            Some(VmError::Chain(chain)) => messages.extend(chain.iter().cloned()),
+            _ => messages.push(error.to_string()),
+        }
+        next = error.source();
     }
     messages
 }

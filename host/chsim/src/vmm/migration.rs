@@ -50,7 +50,6 @@ impl<P: Platform> Vmm<P> {
         self.platform.event("vm", "restoring", &[]);
         vm.lock_disks(config, &mut self.platform)?;
         self.platform.start_guest(config, Vec::new(), Some(&state))?;
-        self.platform.guest(super::GuestCommand::Pause);
         vm.state = State::Paused;
         self.vm = Some(vm);
         self.platform.event("vm", "restored", &[]);
@@ -101,6 +100,11 @@ impl<P: Platform> Vmm<P> {
         } else if !url.starts_with("tcp:") {
             return Err(invalid(
                 "Error validating receive migration parameters: receiver_url must use tcp:<host>:<port> or unix:<path>.",
+            ));
+        }
+        if url.strip_prefix("tcp:").is_some_and(|address| !address.contains(':')) {
+            return Err(invalid(
+                "Error validating receive migration parameters: receiver_url must use tcp:<host>:<port> or unix:<path>: Missing TCP port.",
             ));
         }
         self.platform.receive_migration(url)?;

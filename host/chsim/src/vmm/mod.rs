@@ -24,8 +24,8 @@ mod tree;
 use serde::Serialize;
 
 use crate::config::{
-    PciDevice, ReceiveMigrationData, RemoveDeviceData, ResizeData, ResizeDiskData, ResizeZoneData,
-    RestoreConfig, SendMigrationData, SnapshotConfig, VmConfig,
+    ReceiveMigrationData, RemoveDeviceData, ResizeData, ResizeDiskData, ResizeZoneData, RestoreConfig,
+    SendMigrationData, SnapshotConfig, VmConfig,
 };
 pub(crate) use devices::NewDevice;
 pub(crate) use error::{VmError, messages};
@@ -354,14 +354,8 @@ impl<P: Platform> Vmm<P> {
     }
 
     fn counters(&mut self) -> Result<Reply> {
-        if self.vm.is_none() {
-            return Err(VmError::NotRunning);
-        }
-        let config = self.config.as_ref().ok_or(VmError::NotCreated)?;
-        let disks = config.disks.iter().flatten().filter_map(PciDevice::id);
-        let nets = config.net.iter().flatten().filter_map(PciDevice::id);
-        let counters = self.platform.counters();
-        Ok(json(&counters.by_device(disks, nets)))
+        let vm = self.vm.as_ref().ok_or(VmError::NotRunning)?;
+        Ok(json(&self.platform.counters().by_device(vm.bus.devices())))
     }
 }
 

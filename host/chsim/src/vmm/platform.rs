@@ -1,10 +1,13 @@
 //! What the VMM needs of the machine it runs on.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 
 use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
 
 use super::VmError;
+use super::tree::Kind;
 
 type Result<T> = std::result::Result<T, VmError>;
 
@@ -38,7 +41,7 @@ pub(crate) trait Platform {
     fn map_memory(&mut self, config: &VmConfig) -> Result<()>;
 
     /// Whether a path exists.
-    fn exists(&self, path: &std::path::Path) -> bool;
+    fn exists(&self, path: &Path) -> bool;
 
     /// Opens a disk image and says what it is.
     fn open_disk(&mut self, id: &str, disk: &DiskConfig) -> Result<ImageType>;
@@ -55,20 +58,20 @@ pub(crate) trait Platform {
     /// Binds the host side of the vsock device.
     fn open_vsock(&mut self, id: &str, vsock: &VsockConfig) -> Result<()>;
 
-    /// Reaches the process behind a vhost-user or vfio-user socket; `what` is the message of the failure.
-    fn connect_backend(&mut self, what: &str, socket: &std::path::Path) -> Result<()>;
+    /// Reaches the process behind a vhost-user or vfio-user socket.
+    fn connect_backend(&mut self, socket: &Path) -> io::Result<()>;
 
-    /// Opens a file that stands behind a device; `what` is the message of the failure.
-    fn open_backing(&mut self, what: &str, path: &std::path::Path) -> Result<()>;
+    /// Opens a file that stands behind a device or a boot.
+    fn open_file(&mut self, path: &Path) -> io::Result<()>;
 
     /// Gives back what a device holds: its lock, its socket.
     fn close_device(&mut self, id: &str);
 
-    /// Reads kernel, initramfs or firmware.
+    /// Reads kernel or firmware.
     fn load_payload(&mut self, payload: &PayloadConfig) -> Result<()>;
 
     /// Lets the guest run; `devices` are the ids its drivers will find. `resumed` holds the state that a snapshot
-    /// kept of it: then it is not booted but goes on, once it is resumed.
+    /// kept of it: then it is not booted, and stands still until it is resumed.
     fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()>;
 
     /// Does something to the guest; nothing when there is none.
@@ -116,16 +119,21 @@ type ByName = BTreeMap<&'static str, u64>;
 impl Counters {
     /// The answer of `vm.counters`: all disk I/O on the first disk, all network traffic on the first device, the
     /// others idle.
-    pub(crate) fn by_device<'a>(
+    pub(super) fn by_device<'a>(
         &self,
-        disks: impl Iterator<Item = &'a str>,
-        nets: impl Iterator<Item = &'a str>,
+        devices: impl Iterator<Item = (&'a str, Kind)>,
     ) -> BTreeMap<String, ByName> {
         let idle = Self::default();
-        let pick = |index| if index == 0 { self } else { &idle };
-        let disks = disks.enumerate().map(|(index, id)| (id.to_owned(), pick(index).disk()));
-        let nets = nets.enumerate().map(|(index, id)| (id.to_owned(), pick(index).net()));
-        disks.chain(nets).collect()
+        let (mut disk, mut net) = (Some(self), Some(self));
+        let count = |(id, kind): (&'a str, Kind)| {
+            let counters = match kind {
+                Kind::Disk => disk.take().unwrap_or(&idle).disk(),
+                Kind::Net => net.take().unwrap_or(&idle).net(),
+                Kind::Other | Kind::Fixed(_) => return None,
+            };
+            Some((id.to_owned(), counters))
+        };
+        devices.filter_map(count).collect()
     }
 
     fn disk(&self) -> ByName {

@@ -28,12 +28,14 @@ pub(crate) enum BarType {
     Mmio64,
 }
 
-/// What kind of device a virtio node is; decides whether it can be removed.
+/// What kind of device a virtio node is; decides whether it can be removed and what it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Disk, network, fs, pmem, vsock or passed-through device.
-    Removable,
-    /// Everything else, by the name that the refusal prints.
+    Disk,
+    Net,
+    /// Any other device that can be removed.
+    Other,
+    /// A device that stays, by the name that the refusal prints.
     Fixed(&'static str),
 }
 
@@ -49,16 +51,22 @@ const SLOTS: u8 = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Bus {
     nodes: BTreeMap<String, DeviceNode>,
-    kinds: BTreeMap<String, Kind>,
+    /// In the order in which the devices came.
+    kinds: Vec<(String, Kind)>,
     slots: BTreeSet<u8>,
     next_name: u32,
     bars_32: u64,
     bars_64: u64,
 }
 
-/// The bus has no free slot.
+/// The bus has no such slot to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BusFull;
+pub(crate) enum BusFull {
+    /// This one is taken.
+    Taken(u8),
+    /// All are taken.
+    All,
+}
 
 impl Bus {
     /// All nodes by id.
@@ -92,6 +100,39 @@ impl Bus {
         );
     }
 
+    /// Takes a slot: this one, or the first that is free.
+    pub(crate) fn take_slot(&mut self, slot: Option<u8>) -> Result<u8, BusFull> {
+        let slot = match slot {
+            Some(slot) if self.slots.contains(&slot) => return Err(BusFull::Taken(slot)),
+            Some(slot) => slot,
+            None => (1..SLOTS).find(|slot| !self.slots.contains(slot)).ok_or(BusFull::All)?,
+        };
+        self.slots.insert(slot);
+        Ok(slot)
+    }
+
+    /// Gives a slot back.
+    pub(crate) fn give_slot(&mut self, slot: u8) {
+        self.slots.remove(&slot);
+    }
+
+    /// Adds the panic notifier, a PCI device that is no virtio device.
+    pub(crate) fn add_pvpanic(&mut self) -> Result<(), BusFull> {
+        let slot = self.take_slot(None)?;
+        let id = "__pvpanic".to_owned();
+        let base = TOP_32.saturating_sub((self.bars_32 + 1) * BAR_BYTES);
+        let bar = Resource::PciBar { index: 0, base, size: 2, type_: BarType::Mmio32, prefetchable: false };
+        let node = DeviceNode {
+            id: id.clone(),
+            resources: vec![bar],
+            parent: None,
+            children: Vec::new(),
+            pci_bdf: Some(format!("0000:00:{slot:02x}.0")),
+        };
+        self.nodes.insert(id, node);
+        Ok(())
+    }
+
     /// Adds a virtio device and its PCI function; returns the function's address.
     pub(crate) fn add_virtio(
         &mut self,
@@ -101,12 +142,7 @@ impl Bus {
         segment: u16,
         slot: Option<u8>,
     ) -> Result<String, BusFull> {
-        let slot = match slot {
-            Some(slot) if !self.slots.contains(&slot) => slot,
-            Some(_) => return Err(BusFull),
-            None => (1..SLOTS).find(|slot| !self.slots.contains(slot)).ok_or(BusFull)?,
-        };
-        self.slots.insert(slot);
+        let slot = self.take_slot(slot)?;
         let bdf = format!("{segment:04x}:00:{slot:02x}.0");
         let base = match bar {
             BarType::Mmio32 => {
@@ -140,13 +176,19 @@ impl Bus {
                 pci_bdf: None,
             },
         );
-        self.kinds.insert(id.to_owned(), kind);
+        self.kinds.push((id.to_owned(), kind));
         Ok(bdf)
     }
 
     /// What kind of device an id names: of a PCI function, the device behind it. `None` for a legacy device.
     pub(crate) fn kind(&self, id: &str) -> Option<Kind> {
-        self.kinds.get(id).or_else(|| self.kinds.get(self.nodes.get(id)?.children.first()?)).copied()
+        let find = |id: &str| self.kinds.iter().find(|(known, _)| known == id).map(|(_, kind)| *kind);
+        find(id).or_else(|| find(self.nodes.get(id)?.children.first()?))
+    }
+
+    /// The virtio devices in the order in which they came.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = (&str, Kind)> {
+        self.kinds.iter().map(|(id, kind)| (id.as_str(), *kind))
     }
 
     /// Whether the tree has a node with this id.
@@ -158,10 +200,10 @@ impl Bus {
     pub(crate) fn remove(&mut self, id: &str) -> Option<(String, String)> {
         let function = self.nodes.get(id)?.parent.clone()?;
         self.nodes.remove(id);
-        self.kinds.remove(id);
+        self.kinds.retain(|(known, _)| known != id);
         let bdf = self.nodes.remove(&function)?.pci_bdf?;
         if let Some(slot) = bdf.get(8..10).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            self.slots.remove(&slot);
+            self.give_slot(slot);
         }
         Some((function, bdf))
     }
@@ -174,8 +216,8 @@ mod tests {
     #[test]
     fn addresses_are_upstreams() {
         let mut bus = Bus::default();
-        let disk = bus.add_virtio("_disk0", Kind::Removable, BarType::Mmio32, 0, None).unwrap();
-        let net = bus.add_virtio("_net1", Kind::Removable, BarType::Mmio64, 0, None).unwrap();
+        let disk = bus.add_virtio("_disk0", Kind::Other, BarType::Mmio32, 0, None).unwrap();
+        let net = bus.add_virtio("_net1", Kind::Other, BarType::Mmio64, 0, None).unwrap();
         assert_eq!((disk.as_str(), net.as_str()), ("0000:00:01.0", "0000:00:02.0"));
         let json = serde_json::to_value(bus.nodes()).unwrap();
         assert_eq!(json["_virtio-pci-_disk0"]["resources"][0]["PciBar"]["base"], 3_891_789_824u64);
@@ -188,21 +230,18 @@ mod tests {
         let taken = BTreeSet::from(["_net1".to_owned()]);
         assert_eq!(bus.next_name("_disk", &taken), "_disk0");
         assert_eq!(bus.next_name("_net", &taken), "_net2");
-        bus.add_virtio("a", Kind::Removable, BarType::Mmio64, 0, None).unwrap();
-        bus.add_virtio("b", Kind::Removable, BarType::Mmio64, 0, None).unwrap();
+        bus.add_virtio("a", Kind::Other, BarType::Mmio64, 0, None).unwrap();
+        bus.add_virtio("b", Kind::Other, BarType::Mmio64, 0, None).unwrap();
         assert_eq!(bus.remove("a"), Some(("_virtio-pci-a".into(), "0000:00:01.0".into())));
-        assert_eq!(
-            bus.add_virtio("c", Kind::Removable, BarType::Mmio64, 0, None).as_deref(),
-            Ok("0000:00:01.0")
-        );
+        assert_eq!(bus.add_virtio("c", Kind::Other, BarType::Mmio64, 0, None).as_deref(), Ok("0000:00:01.0"));
     }
 
     #[test]
     fn a_full_bus_refuses() {
         let mut bus = Bus::default();
         for index in 0..31 {
-            bus.add_virtio(&index.to_string(), Kind::Removable, BarType::Mmio64, 0, None).unwrap();
+            bus.add_virtio(&index.to_string(), Kind::Other, BarType::Mmio64, 0, None).unwrap();
         }
-        assert_eq!(bus.add_virtio("x", Kind::Removable, BarType::Mmio64, 0, None), Err(BusFull));
+        assert_eq!(bus.add_virtio("x", Kind::Other, BarType::Mmio64, 0, None), Err(BusFull::All));
     }
 }

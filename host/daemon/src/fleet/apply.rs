@@ -12,7 +12,7 @@ use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, Error
 use crate::chain::chain;
 use crate::clock::now_ms;
 use crate::images::SetImages;
-use crate::set::{ActivePolicy, Command, Start};
+use crate::set::{ActivePolicy, Command, Manifest, Start};
 
 /// A manifest with everything that it names, ready to be put in force.
 struct Checked {
@@ -56,8 +56,16 @@ impl Fleet {
             None => self.create(checked, actor).await?,
             Some(_) => {
                 let Checked { set, images, policy } = checked;
-                let (name, set, actor) = (set.name.clone(), Box::new(set), actor.to_owned());
-                self.command(&name, |reply| Command::Update { set, images, policy, actor, reply }).await?;
+                let policy = match policy {
+                    Some((policy, module)) => {
+                        self.keep_module(&policy.activation.digest, module).await?;
+                        Some(policy)
+                    }
+                    None => None,
+                };
+                let (name, actor) = (set.name.clone(), actor.to_owned());
+                let manifest = Box::new(Manifest { set, images, policy });
+                self.command(&name, |reply| Command::Update { manifest, actor, reply }).await?;
             }
         }
         Ok(outcome)
@@ -76,7 +84,7 @@ impl Fleet {
             problems.extend(image_problems.iter().map(|it| source.problem_at(it.pointer, &it.message, None)));
         }
         if let Err(policy_problems) = &policy {
-            problems.extend(policy_problems.iter().map(|it| it.locate(&source)));
+            problems.extend(policy_problems.iter().map(|it| it.locate(source)));
         }
         match (images, policy) {
             (Ok(images), Ok(policy)) => Ok(Checked { set, images, policy }),

@@ -11,7 +11,7 @@ use regatta_core::manifest::{ManifestSource, PolicyLimits, PolicySpec, Problem a
 use regatta_core::observation::Observation;
 use regatta_core::state::PolicyActivation;
 use regatta_policy_host::{CompiledPolicy, ParamsError, dry_run};
-use regatta_store::RecordQuery;
+use regatta_store::{Batch, RecordQuery};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
@@ -132,6 +132,15 @@ impl Fleet {
         }
     }
 
+    /// Stores a module, so that a restart finds it.
+    pub(super) async fn keep_module(&self, digest: &str, module: Vec<u8>) -> Answer<()> {
+        let batch = Batch { modules: vec![(digest.to_owned(), module)], ..Batch::default() };
+        self.shared.writer.commit(batch).await.map_err(|why| {
+            let message = format!("nothing was changed, the store cannot be written: {}", chain(&why));
+            error(ErrorCode::Unavailable, message)
+        })
+    }
+
     /// A stored policy, ready to run again after a restart.
     pub(super) async fn reload_policy(&self, activation: PolicyActivation) -> ActivePolicy {
         let module = match self.shared.store.module(&activation.digest) {
@@ -165,10 +174,12 @@ impl Fleet {
 
         let mut activation = activation(&compiled, &request.source, params);
         let (ticks, state) = self.rehearse(&view, &compiled, &mut activation).await.map_err(refused)?;
+        // Before the switch: the loop of the set is not held for so much to write.
+        self.keep_module(&activation.digest, module).await?;
         let prepare_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let policy = ActivePolicy::new(activation, compiled);
+        let policy = Box::new(ActivePolicy::new(activation, compiled));
         let actor = actor.to_owned();
-        let switched = self.command(set, |reply| Command::Install { policy, module, actor, reply }).await?;
+        let switched = self.command(set, |reply| Command::Install { policy, actor, reply }).await?;
         Ok(outcome(&switched, ticks, state, prepare_ms))
     }
 

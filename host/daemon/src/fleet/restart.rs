@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use regatta_core::state::{InstanceRecord, SetState};
 use regatta_traffic::{LbConfig, LoadBalancer};
-use regatta_vmm::{Adoption, FoundVmm, VmmIdentity, discover};
+use regatta_vmm::{Adoption, FoundVmm, InstanceDir, VmmIdentity, discover};
 
 use super::Fleet;
 use crate::chain::chain;
@@ -26,17 +26,32 @@ impl Fleet {
         for orphan in orphans {
             self.remove_orphan(orphan).await;
         }
-        for (state, instances) in stored {
+        self.sweep(&stored).await;
+        // Side by side: compiling a policy takes its time, and no set waits for another's.
+        let returns = stored.into_iter().map(|(state, instances)| {
             let found = found.remove(&state.set.name).unwrap_or_default();
-            tracing::info!(
-                set = state.set.name,
-                instances = instances.len(),
-                running = found.len(),
-                "brought back"
-            );
-            self.bring_back(state, instances, found).await;
-        }
+            let (set, instances_stored, running) = (&state.set.name, instances.len(), found.len());
+            tracing::info!(set, instances = instances_stored, running, "brought back");
+            self.bring_back(state, instances, found)
+        });
+        futures::future::join_all(returns.collect::<Vec<_>>()).await;
         Ok(())
+    }
+
+    /// Removes directories that no instance has: the daemon was killed between
+    /// the end of an instance and the end of a launch that it had cut off.
+    async fn sweep(&self, stored: &[(SetState, Vec<InstanceRecord>)]) {
+        let dirs = match InstanceDir::list(&self.shared.dirs.instances) {
+            Ok(dirs) => dirs,
+            Err(why) => return tracing::warn!(why = chain(&why), "leftovers are not looked for"),
+        };
+        for dir in dirs.iter().filter(|dir| !is_known(dir, stored)) {
+            let path = dir.path().display();
+            match self.shared.vmms.discard(dir, None).await {
+                Ok(()) => tracing::info!(%path, "a leftover was removed"),
+                Err(why) => tracing::warn!(%path, why = chain(&why), "a leftover stays"),
+            }
+        }
     }
 
     async fn bring_back(
@@ -98,14 +113,17 @@ fn sort(all: Vec<FoundVmm>, stored: &[(SetState, Vec<InstanceRecord>)]) -> (Foun
     let mut orphans = Vec::new();
     for vmm in all {
         let id: Option<u32> = vmm.dir.id().parse().ok();
-        let known = id.filter(|id| {
-            let of_set = stored.iter().find(|(state, _)| state.set.name == vmm.dir.set());
-            of_set.is_some_and(|(_, instances)| instances.iter().any(|instance| instance.id == *id))
-        });
-        match known {
+        match id.filter(|_| is_known(&vmm.dir, stored)) {
             Some(id) => drop(found.entry(vmm.dir.set().to_owned()).or_default().insert(id, vmm.identity)),
             None => orphans.push(vmm),
         }
     }
     (found, orphans)
+}
+
+/// Whether a stored instance has this directory.
+fn is_known(dir: &InstanceDir, stored: &[(SetState, Vec<InstanceRecord>)]) -> bool {
+    let of_set = stored.iter().find(|(state, _)| state.set.name == dir.set());
+    let id: Option<u32> = dir.id().parse().ok();
+    of_set.is_some_and(|(_, instances)| instances.iter().any(|instance| Some(instance.id) == id))
 }

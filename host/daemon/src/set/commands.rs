@@ -15,16 +15,22 @@ use crate::chain::chain;
 use crate::clock::now_ms;
 use crate::images::SetImages;
 
+/// A manifest with what it names.
+pub(crate) struct Manifest {
+    /// The set.
+    pub(crate) set: ScaleSet,
+    /// What its instances start from.
+    pub(crate) images: SetImages,
+    /// Its policy, if that section has changed.
+    pub(crate) policy: Option<ActivePolicy>,
+}
+
 /// A command, with where its answer goes.
 pub(crate) enum Command {
-    /// Another manifest, already checked.
+    /// Another manifest, already checked. The module of its policy is stored.
     Update {
         /// The manifest.
-        set: Box<ScaleSet>,
-        /// What its instances start from.
-        images: SetImages,
-        /// Its policy, if that section has changed.
-        policy: Option<(ActivePolicy, Vec<u8>)>,
+        manifest: Box<Manifest>,
         /// Who.
         actor: String,
         /// The new generation.
@@ -50,12 +56,10 @@ pub(crate) enum Command {
         /// Done.
         reply: oneshot::Sender<Result<(), CommandError>>,
     },
-    /// Another policy, compiled and rehearsed.
+    /// Another policy, compiled and rehearsed. Its module is stored.
     Install {
         /// The policy.
-        policy: ActivePolicy,
-        /// Its module, to be stored.
-        module: Vec<u8>,
+        policy: Box<ActivePolicy>,
         /// Who.
         actor: String,
         /// What was switched.
@@ -105,8 +109,8 @@ impl SetTask {
     pub(super) async fn on_command(&mut self, command: Command) {
         // A caller that has gone away does not want its answer.
         match command {
-            Command::Update { set, images, policy, actor, reply } => {
-                let _ = reply.send(self.update(*set, images, policy, &actor).await);
+            Command::Update { manifest, actor, reply } => {
+                let _ = reply.send(self.update(*manifest, &actor).await);
             }
             Command::Scale { capacity, actor, reply } => {
                 let _ = reply.send(self.scale(capacity, &actor).await);
@@ -114,8 +118,8 @@ impl SetTask {
             Command::Protect { id, protected, actor, reply } => {
                 let _ = reply.send(self.protect(id, protected, &actor).await);
             }
-            Command::Install { policy, module, actor, reply } => {
-                let _ = reply.send(self.install(policy, Some(module), "policy-swapped", &actor).await);
+            Command::Install { policy, actor, reply } => {
+                let _ = reply.send(self.install(*policy, "policy-swapped", &actor).await);
             }
             Command::Rollback { actor, reply } => {
                 let _ = reply.send(self.rollback(&actor).await);
@@ -126,13 +130,8 @@ impl SetTask {
         }
     }
 
-    async fn update(
-        &mut self,
-        set: ScaleSet,
-        images: SetImages,
-        policy: Option<(ActivePolicy, Vec<u8>)>,
-        actor: &str,
-    ) -> Result<u64, CommandError> {
+    async fn update(&mut self, manifest: Manifest, actor: &str) -> Result<u64, CommandError> {
+        let Manifest { set, images, policy } = manifest;
         self.refuse_if_deleting()?;
         let load_balancer = self.listen(&set)?;
         let mut next = SetState {
@@ -144,15 +143,13 @@ impl SetTask {
             set,
             ..self.state.clone()
         };
-        let mut modules = Vec::new();
-        let policy = policy.map(|(mut policy, module)| {
+        let policy = policy.map(|mut policy| {
             policy.activation.number = self.state.policy.number + 1;
             next.previous_policy = Some(std::mem::replace(&mut next.policy, policy.activation.clone()));
-            modules.push((policy.activation.digest.clone(), module));
             policy
         });
         let text = format!("generation {} is in force", next.generation);
-        if let Err(why) = self.write(next, modules, "manifest-applied", &text, actor).await {
+        if let Err(why) = self.write(next, "manifest-applied", &text, actor).await {
             self.listen_as_before();
             return Err(why);
         }
@@ -185,6 +182,26 @@ impl SetTask {
                 LoadBalancer::bind(spec.listen, config).map(Some).map_err(conflict)
             }
         }
+    }
+
+    /// A load balancer that could not listen when the daemon came back tries again
+    /// at each tick: whoever holds the address may let go of it.
+    pub(super) fn listen_again(&mut self) {
+        if self.load_balancer.is_some() || self.state.deleting {
+            return;
+        }
+        let why = match self.listen(&self.state.set) {
+            Ok(listening) => {
+                self.load_balancer = listening;
+                self.listen_error = None;
+                return;
+            }
+            Err(CommandError::Conflict(why) | CommandError::NotFound(why) | CommandError::Store(why)) => why,
+        };
+        if self.listen_error.is_none() {
+            tracing::error!(set = self.state.set.name, why, "the load balancer cannot listen");
+        }
+        self.listen_error = Some(format!("the load balancer cannot listen, it tries again: {why}"));
     }
 
     /// Takes a listener back to where the manifest in force wants it.
@@ -220,7 +237,7 @@ impl SetTask {
         }
         let text = format!("capacity {} → {capacity} by hand", self.state.desired);
         let next = SetState { desired: capacity, ..self.state.clone() };
-        self.write(next, Vec::new(), "scaled-by-hand", &text, actor).await
+        self.write(next, "scaled-by-hand", &text, actor).await
     }
 
     async fn protect(&mut self, id: u32, protected: bool, actor: &str) -> Result<(), CommandError> {
@@ -232,8 +249,7 @@ impl SetTask {
         instance.dirty = true;
         let what =
             if protected { "is protected from scale-in" } else { "is no longer protected from scale-in" };
-        let written =
-            self.write(self.state.clone(), Vec::new(), "protection", &format!("{name} {what}"), actor).await;
+        let written = self.write(self.state.clone(), "protection", &format!("{name} {what}"), actor).await;
         if written.is_err()
             && let Some(instance) = self.instances.get_mut(&id)
         {
@@ -245,7 +261,6 @@ impl SetTask {
     async fn install(
         &mut self,
         mut policy: ActivePolicy,
-        module: Option<Vec<u8>>,
         kind: &str,
         actor: &str,
     ) -> Result<Switched, CommandError> {
@@ -256,9 +271,8 @@ impl SetTask {
         policy.activation.since_ms = now_ms();
         let to = policy.activation.clone();
         let next = SetState { policy: to.clone(), previous_policy: Some(from.clone()), ..self.state.clone() };
-        let modules = module.map(|module| (to.digest.clone(), module)).into_iter().collect();
         let text = format!("{} {} → {} {}", from.name, from.version, to.name, to.version);
-        self.write(next, modules, kind, &text, actor).await?;
+        self.write(next, kind, &text, actor).await?;
         self.previous = Some(std::mem::replace(&mut self.policy, policy));
         let switch_us = u64::try_from(held.elapsed().as_micros()).unwrap_or(u64::MAX);
         Ok(Switched { from, to, after_tick: self.state.last_tick, switch_us })
@@ -271,7 +285,7 @@ impl SetTask {
                 "{name} has had only one policy: nothing to go back to"
             )));
         };
-        self.install(previous, None, "policy-rolled-back", actor).await
+        self.install(previous, "policy-rolled-back", actor).await
     }
 
     async fn delete(&mut self, actor: &str) -> Result<(), CommandError> {
@@ -280,7 +294,7 @@ impl SetTask {
         }
         let next = SetState { deleting: true, ..self.state.clone() };
         let text = format!("{} is being deleted", self.state.set.name);
-        self.write(next, Vec::new(), "set-deleting", &text, actor).await
+        self.write(next, "set-deleting", &text, actor).await
     }
 
     fn refuse_if_deleting(&self) -> Result<(), CommandError> {
@@ -294,7 +308,6 @@ impl SetTask {
     async fn write(
         &mut self,
         next: SetState,
-        modules: Vec<(String, Vec<u8>)>,
         kind: &str,
         text: &str,
         actor: &str,
@@ -315,7 +328,6 @@ impl SetTask {
             sets: vec![next.clone()],
             instances: dirty.map(|instance| (name.clone(), instance.record.clone())).collect(),
             events: vec![event],
-            modules,
             ..Batch::default()
         };
         self.shared.writer.commit(batch).await.map_err(|error| CommandError::Store(chain(&error)))?;

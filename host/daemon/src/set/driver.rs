@@ -41,7 +41,12 @@ pub(super) enum Job {
     /// Watch over one that runs.
     Watch(Arc<Vmm>),
     /// Nothing runs; remove what lies about when asked to stop.
-    Remains(InstanceDir),
+    Remains {
+        /// Where.
+        dir: InstanceDir,
+        /// Why nothing runs: its logs are kept with this text.
+        failure: Option<String>,
+    },
 }
 
 /// A handle on the task.
@@ -57,6 +62,11 @@ impl Driver {
         let (stop, stopped) = watch::channel(None);
         let desk = Desk { id, news, stop: stopped };
         Self { stop, task: tokio::spawn(drive(job, vmms, desk)) }
+    }
+
+    /// Whether it was asked to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.borrow().is_some()
     }
 
     /// Asks for the end of the instance: the guest gets `grace` to shut down.
@@ -101,13 +111,13 @@ impl Desk {
 }
 
 async fn drive(job: Job, vmms: Arc<VmmHost>, mut desk: Desk) {
-    let (dir, vmm) = match job {
+    let (dir, vmm, mut failure) = match job {
         Job::Launch(spec) => {
             let vmm = launch(&spec, &vmms, &mut desk).await;
-            (spec.dir, vmm)
+            (spec.dir, vmm, None)
         }
-        Job::Watch(vmm) => (vmm.dir().clone(), Some(vmm)),
-        Job::Remains(dir) => (dir, None),
+        Job::Watch(vmm) => (vmm.dir().clone(), Some(vmm), None),
+        Job::Remains { dir, failure } => (dir, None, failure),
     };
     let grace = match &vmm {
         Some(vmm) => {
@@ -115,14 +125,18 @@ async fn drive(job: Job, vmms: Arc<VmmHost>, mut desk: Desk) {
                 biased;
                 grace = desk.stop_asked() => grace,
                 exit = vmm.exited() => {
-                    desk.tell(News::Exited(format!("the VMM ended with {exit}"))).await;
+                    let how = format!("the VMM ended with {exit}");
+                    desk.tell(News::Exited(how.clone())).await;
+                    failure = Some(how);
                     desk.stop_asked().await
                 }
             }
         }
         None => desk.stop_asked().await,
     };
-    remove(&dir, vmm.as_deref(), grace, &desk).await;
+    // Of a VMM that ended by itself, the logs are of interest.
+    let running = vmm.as_deref().filter(|_| failure.is_none());
+    remove(&dir, running, failure, grace, &vmms, &desk).await;
     desk.tell(News::Cleaned).await;
 }
 
@@ -146,18 +160,20 @@ async fn launch(spec: &LaunchSpec, vmms: &VmmHost, desk: &mut Desk) -> Option<Ar
     }
 }
 
-async fn remove(dir: &InstanceDir, vmm: Option<&Vmm>, grace: Duration, desk: &Desk) {
+async fn remove(
+    dir: &InstanceDir,
+    running: Option<&Vmm>,
+    mut failure: Option<String>,
+    grace: Duration,
+    vmms: &VmmHost,
+    desk: &Desk,
+) {
     let mut pause = RETRY_MIN;
     loop {
-        let removed = match vmm {
+        let removed = match running {
             Some(vmm) => vmm.stop(grace).await.map(drop).map_err(|error| chain(&error)),
-            None => {
-                let dir = dir.clone();
-                match tokio::task::spawn_blocking(move || dir.remove()).await {
-                    Ok(removed) => removed.map_err(|error| chain(&error)),
-                    Err(error) => Err(error.to_string()),
-                }
-            }
+            // Its logs are kept once, however often the removal is tried.
+            None => vmms.discard(dir, failure.take().as_deref()).await.map_err(|error| chain(&error)),
         };
         match removed {
             Ok(()) => return,

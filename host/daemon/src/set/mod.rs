@@ -29,7 +29,7 @@ use regatta_vmm::{InstanceDir, Vmm, VmmIdentity};
 use tokio::sync::{mpsc, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::commands::{Command, CommandError, Switched};
+pub(crate) use self::commands::{Command, CommandError, Manifest, Switched};
 pub(crate) use self::policy::ActivePolicy;
 pub(crate) use self::view::{SetView, Traffic, policy_info};
 
@@ -105,6 +105,11 @@ pub(crate) struct SetTask {
     last_decision: Option<LastDecision>,
     /// Why the last tick could not be written down.
     store_error: Option<String>,
+    /// Why the load balancer does not listen, if it should.
+    listen_error: Option<String>,
+    /// When this loop began, Unix milliseconds.
+    since_ms: u64,
+    logs_limited: Instant,
     news: mpsc::Sender<(u32, News)>,
     probes: mpsc::Sender<ProbeReport>,
     scrapes: mpsc::Sender<ScrapeReport>,
@@ -154,6 +159,9 @@ pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationTok
         last_decision: start.last.as_deref().map(regatta_core::tick::last_decision),
         last: start.last,
         store_error: None,
+        listen_error: None,
+        since_ms: now_ms(),
+        logs_limited: Instant::now(),
         news: news_sender,
         probes: probe_sender,
         scrapes: scrape_sender,
@@ -302,6 +310,7 @@ impl SetTask {
     /// What keeps the set from being as wanted.
     fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
+        problems.extend(self.listen_error.iter().cloned());
         problems.extend(self.images.problem().map(ToOwned::to_owned));
         if let Some(last) = &self.last {
             let failed =

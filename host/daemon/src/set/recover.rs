@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
 use regatta_core::plan::RemovalCause;
@@ -13,6 +14,10 @@ use regatta_vmm::{Adopted, AdoptedState, Adoption, InstanceDir, VmState, Vmm, Vm
 use super::SetTask;
 use super::driver::Job;
 use crate::chain::chain;
+
+/// Tries to find out about a VMM, and the time between them.
+const FIND_TRIES: u32 = 20;
+const FIND_PAUSE: Duration = Duration::from_millis(250);
 
 /// What is left of an instance.
 enum Found {
@@ -89,6 +94,12 @@ impl SetTask {
             (InstanceState::Failed | InstanceState::Gone, Found::Nothing) => {}
             (_, Found::Running(vmm) | Found::Unreachable(vmm)) => {
                 self.drive(id, Job::Watch(Arc::clone(&vmm)));
+                // It may have recovered while nobody probed it: its grace begins anew.
+                if state == InstanceState::Unhealthy
+                    && let Some(instance) = self.instances.get_mut(&id)
+                {
+                    instance.record.state_since_ms = crate::clock::now_ms();
+                }
                 self.attach(id, vmm);
             }
             (_, Found::HalfMade(vmm)) => {
@@ -115,14 +126,28 @@ impl SetTask {
         self.attach(id, vmm);
     }
 
-    /// Not the image's fault: the next launch need not wait.
+    /// Not the image's fault, so not a failed launch: the next one need not wait.
     fn meet_launch_cut_off(&mut self, id: u32) {
-        self.meet(id, InstanceEvent::LaunchFailed, Some("the daemon ended during its launch".into()));
+        self.meet(id, InstanceEvent::LaunchStarted, None);
+        self.meet(id, InstanceEvent::VmmExited, Some("the daemon ended during its launch".into()));
     }
 }
 
+/// Looks for the VMM of an instance. What cannot be decided is looked at again:
+/// calling a VMM gone that runs would cost a guest.
 async fn find(vmms: &VmmHost, dir: &InstanceDir, known: Option<&VmmIdentity>) -> Found {
-    match vmms.adopt(dir, known).await {
+    let mut tries = 0;
+    let adoption = loop {
+        match vmms.adopt(dir, known).await {
+            Err(error) if tries < FIND_TRIES => {
+                tracing::warn!(instance = dir.id(), error = chain(&error), "cannot be adopted yet");
+                tries += 1;
+                tokio::time::sleep(FIND_PAUSE).await;
+            }
+            other => break other,
+        }
+    };
+    match adoption {
         Ok(Adoption::Adopted(adopted)) => {
             let Adopted { vmm, state } = *adopted;
             let vmm = Arc::new(vmm);
@@ -141,7 +166,7 @@ async fn find(vmms: &VmmHost, dir: &InstanceDir, known: Option<&VmmIdentity>) ->
             Found::Nothing
         }
         Err(error) => {
-            tracing::warn!(instance = dir.id(), error = chain(&error), "cannot be adopted");
+            tracing::error!(instance = dir.id(), error = chain(&error), "cannot be adopted");
             Found::Nothing
         }
     }

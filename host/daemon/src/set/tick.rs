@@ -1,7 +1,7 @@
 //! One tick: observe, decide, conclude, write down, act.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use regatta_core::combine::CombineRule;
 use regatta_core::decision::PolicyRun;
@@ -20,6 +20,11 @@ use super::instance::Instance;
 use crate::chain::chain;
 use crate::clock::now_ms;
 
+/// Between two looks at the size of the instances' logs.
+const LOGS_LIMITED_EVERY: Duration = Duration::from_secs(60);
+/// So much of each log is kept, from its end.
+const LOG_KEPT_BYTES: u64 = 16 << 20;
+
 /// What a tick is about to make true.
 struct Intent {
     record: TickRecord,
@@ -31,6 +36,8 @@ struct Intent {
 impl SetTask {
     pub(super) async fn tick(&mut self) {
         let now = now_ms();
+        self.listen_again();
+        self.limit_logs();
         self.give_up_slow_boots(now);
         self.sample(now);
         let observation = Arc::new(self.observe(now));
@@ -61,7 +68,8 @@ impl SetTask {
             .values()
             .map(|instance| &instance.record)
             .filter(|record| matches!(record.state, InstanceState::Booting | InstanceState::Initializing))
-            .filter(|record| now_ms.saturating_sub(record.created_ms) > timeout_ms)
+            // An instance does not pay for the time that the daemon was away.
+            .filter(|record| now_ms.saturating_sub(record.created_ms.max(self.since_ms)) > timeout_ms)
             .map(|record| record.id)
             .collect();
         for id in slow {
@@ -111,8 +119,13 @@ impl SetTask {
         if let Some(policy_state) = policy_state {
             state.policy.state = policy_state;
         }
+        // A launch that the daemon's own end cut off says nothing about the image.
+        let cut_off = |change: &InstanceChange| {
+            change.from == InstanceState::Creating && change.event == InstanceEvent::VmmExited
+        };
         let launch_failed = |change: &InstanceChange| {
             change.to == InstanceState::Failed
+                && !cut_off(change)
                 && self.instances.get(&change.id).is_some_and(|i| !i.record.served)
         };
         if record.changes.iter().any(launch_failed) {
@@ -236,6 +249,7 @@ impl SetTask {
                 Action::Terminate { id, cause } => self.terminate(id, cause),
             }
         }
+        self.end_what_ended();
         self.last_decision = Some(last_decision(&record));
         self.shared.exposition.ticked(&record);
         self.last = Some(Arc::new(record));
@@ -258,6 +272,36 @@ impl SetTask {
             );
         }
         self.store_error = Some(format!("the store cannot be written, the set stays as it is: {why}"));
+    }
+
+    /// Orders the removal of instances that came to be terminating without a
+    /// plan: their VMM ended while they were drained.
+    fn end_what_ended(&mut self) {
+        let ended = |instance: &&Instance| {
+            instance.record.state == InstanceState::Terminating
+                && !instance.driver.as_ref().is_some_and(Driver::is_stopping)
+        };
+        let ended: Vec<u32> = self.instances.values().filter(ended).map(|i| i.record.id).collect();
+        for id in ended {
+            self.terminate(id, RemovalCause::Failed);
+        }
+    }
+
+    /// Guests can print without end; nobody else shortens their logs.
+    fn limit_logs(&mut self) {
+        if self.logs_limited.elapsed() < LOGS_LIMITED_EVERY {
+            return;
+        }
+        self.logs_limited = Instant::now();
+        let dirs: Vec<_> =
+            self.instances.values().filter_map(|i| i.vmm.as_ref()).map(|v| v.dir().clone()).collect();
+        tokio::task::spawn_blocking(move || {
+            for dir in dirs {
+                if let Err(error) = dir.limit_logs(LOG_KEPT_BYTES) {
+                    tracing::debug!(instance = dir.id(), error = chain(&error), "its logs grow on");
+                }
+            }
+        });
     }
 
     fn launch(&mut self, id: u32) {
@@ -297,7 +341,9 @@ impl SetTask {
         }
         match self.dir_of(id) {
             Ok(dir) => {
-                self.drive(id, Job::Remains(dir));
+                // Only one that had run has left logs of interest.
+                let failure = instance.record.vmm.and_then(|_| instance.record.detail.clone());
+                self.drive(id, Job::Remains { dir, failure });
                 if let Some(driver) = self.instances.get(&id).and_then(|i| i.driver.as_ref()) {
                     driver.stop(grace);
                 }

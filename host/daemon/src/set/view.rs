@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use regatta_core::instance_state::InstanceState;
 use regatta_core::metric::MetricValue;
+use regatta_core::observation::{MetricObservation, MetricScope};
 use regatta_core::record::TickRecord;
 use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
 use regatta_traffic::LbStats;
@@ -140,8 +141,8 @@ fn metrics_of(record: &TickRecord, instance: &InstanceRecord) -> BTreeMap<String
         return BTreeMap::new();
     }
     let Ok(row) = observation.instances.id.binary_search(&instance.id) else { return BTreeMap::new() };
-    let value = |metric: &regatta_core::observation::MetricObservation| match metric.values.get(row) {
-        Some(MetricValue::Fresh(value)) if metric.values.len() == observation.instances.len() => {
+    let value = |metric: &MetricObservation| match metric.values.get(row) {
+        Some(MetricValue::Fresh(value)) if metric.scope == MetricScope::Instance => {
             Some((metric.name.clone(), *value))
         }
         _ => None,

@@ -7,7 +7,10 @@ use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::metric::MetricValue;
 use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
-use regatta_policy_host::{Engine, EngineOptions};
+use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions};
+
+use crate::modules;
+pub(crate) use crate::modules::module;
 
 pub(crate) const TARGET_TRACKING: &str = r#"{"metric": "utilization", "target": 0.5}"#;
 
@@ -24,14 +27,27 @@ pub(crate) fn limits() -> PolicyLimits {
 
 /// The built-in policy of that name.
 pub(crate) fn built_in(name: &str) -> Vec<u8> {
-    let folder = std::env::var_os("REGATTA_POLICIES").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policies"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("REGATTA_POLICIES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policies"), PathBuf::from);
     let path = folder.join(name).with_extension("wasm");
     std::fs::read(&path).unwrap_or_else(|error| {
         panic!("cannot read {}: {error}; build the policies with `cargo xtask policies`", path.display())
     })
+}
+
+/// The built-in policy of that name, compiled once for all tests.
+pub(crate) fn compiled(name: &str) -> Arc<CompiledPolicy> {
+    static TARGET_TRACKING: LazyLock<Arc<CompiledPolicy>> = LazyLock::new(|| load("target-tracking"));
+    static STEP: LazyLock<Arc<CompiledPolicy>> = LazyLock::new(|| load("step"));
+    match name {
+        "target-tracking" => Arc::clone(&TARGET_TRACKING),
+        "step" => Arc::clone(&STEP),
+        _ => load(name),
+    }
+}
+
+fn load(name: &str) -> Arc<CompiledPolicy> {
+    engine().load(&built_in(name)).unwrap_or_else(|error| panic!("{name} is refused: {error}"))
 }
 
 /// The names of all fixtures in `tests/hostile`.
@@ -47,39 +63,9 @@ pub(crate) fn hostile_names() -> Vec<String> {
     names
 }
 
-/// The module of a fixture: its own functions, the rest from the prelude, and the
-/// component type of the contract.
+/// The module of a fixture.
 pub(crate) fn hostile(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
-    let read = |file: String| std::fs::read_to_string(folder.join(file)).expect("the fixture can be read");
-    let (fixture, prelude) = (read(format!("{name}.wat")), read("prelude.txt".to_owned()));
-    let mut module = format!("(module\n{fixture}\n");
-    for part in prelude.split(";;; ").skip(1) {
-        let (title, text) = part.split_once('\n').expect("a part of the prelude has a title");
-        let own = match title {
-            "memory" => fixture.contains("(memory "),
-            "data" | "next" | "string" => false,
-            function => fixture.contains(&format!("(func ${function} ")),
-        };
-        if !own {
-            module.push_str(text);
-        }
-    }
-    module.push(')');
-    embed(&module)
-}
-
-/// A core module, from text, with the component type of the contract.
-pub(crate) fn embed(module: &str) -> Vec<u8> {
-    let mut bytes = wat::parse_str(module).unwrap_or_else(|error| panic!("{error}\n{module}"));
-    let mut resolve = wit_parser::Resolve::default();
-    let wit = include_str!("../../../../sdk/wit/v0.1.0/policy.wit");
-    let package = resolve.push_str("policy.wit", wit).expect("the contract is valid WIT");
-    let world = resolve.select_world(&[package], Some("policy")).expect("the contract has the world");
-    let encoding = wit_component::StringEncoding::UTF8;
-    wit_component::embed_component_metadata(&mut bytes, &resolve, world, encoding)
-        .expect("the component type can be embedded");
-    bytes
+    modules::hostile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile"), name)
 }
 
 /// A set of `in_service` instances (ids from 1), all at `utilization`.

@@ -27,7 +27,7 @@ enum Fate {
     Exports(usize),
 }
 
-const FATES: [(&str, Fate); 30] = [
+const FATES: [(&str, Fate); 32] = [
     ("bad-describe", Fate::BadManifest(5)),
     ("deep-recursion", Fate::Fails(FailureKind::StackOverflow)),
     ("divide-by-zero", Fate::Fails(FailureKind::Trap)),
@@ -48,6 +48,7 @@ const FATES: [(&str, Fate); 30] = [
     ("memory-refused-and-survived", Fate::Decides),
     ("missing-export", Fate::Exports(2)),
     ("own-error", Fate::Fails(FailureKind::Refused)),
+    ("panic-with-a-message", Fate::Fails(FailureKind::Trap)),
     ("refuses-all-parameters", Fate::RefusesParams),
     ("trap-in-decide", Fate::Fails(FailureKind::Trap)),
     ("trap-in-describe", Fate::FailsToDescribe(FailureKind::Trap)),
@@ -58,6 +59,7 @@ const FATES: [(&str, Fate); 30] = [
     ("unknown-victims", Fate::Fails(FailureKind::Output)),
     ("victims-twice", Fate::Decides),
     ("well-behaved", Fate::Decides),
+    ("wild-pointer", Fate::Fails(FailureKind::Output)),
 ];
 
 fn decide(name: &str, limits: &PolicyLimits) -> Call {
@@ -84,11 +86,17 @@ fn each_meets_its_fate() {
                     let kind = call.run.result.as_ref().map(|_| ()).map_err(|failure| failure.kind);
                     let wanted = if let Fate::Fails(kind) = fate { Err(kind) } else { Ok(()) };
                     assert_eq!(kind, wanted, "{name}: {call:?}");
-                    assert_eq!(call.state.is_some(), wanted.is_ok(), "{name}: a failure leaves the state alone");
+                    assert_eq!(
+                        call.state.is_some(),
+                        wanted.is_ok(),
+                        "{name}: a failure leaves the state alone"
+                    );
                     assert_eq!(call.run.state_in, "b2xk", "{name}");
                 }
                 Fate::FailsToValidate(wanted) => match loaded.expect(name).validate("{}", &limits) {
-                    Err(ParamsError::Failed(failure)) => assert_eq!(failure.kind, wanted, "{name}: {failure:?}"),
+                    Err(ParamsError::Failed(failure)) => {
+                        assert_eq!(failure.kind, wanted, "{name}: {failure:?}")
+                    }
                     other => panic!("{name}: {other:?}"),
                 },
                 Fate::RefusesParams => match loaded.expect(name).validate("{}", &limits) {
@@ -99,11 +107,15 @@ fn each_meets_its_fate() {
                     other => panic!("{name}: {other:?}"),
                 },
                 Fate::FailsToDescribe(wanted) => match loaded {
-                    Err(LoadError::Describe(failure)) => assert_eq!(failure.kind, wanted, "{name}: {failure:?}"),
+                    Err(LoadError::Describe(failure)) => {
+                        assert_eq!(failure.kind, wanted, "{name}: {failure:?}")
+                    }
                     other => panic!("{name}: {other:?}"),
                 },
                 Fate::BadManifest(count) => match loaded {
-                    Err(LoadError::BadManifest(problems)) => assert_eq!(problems.len(), count, "{problems:?}"),
+                    Err(LoadError::BadManifest(problems)) => {
+                        assert_eq!(problems.len(), count, "{problems:?}")
+                    }
                     other => panic!("{name}: {other:?}"),
                 },
                 Fate::Imports(count) => match loaded {
@@ -163,4 +175,12 @@ fn the_memory_limit_is_the_sets() {
         let call = policy.decide(&observation(2, 0.5), "{}", b"", &limits);
         assert_eq!(call.run.result.is_ok(), decides, "{memory_bytes}: {call:?}");
     }
+}
+
+#[test]
+fn what_a_guest_logged_last_tells_of_its_panic() {
+    let failure = decide("panic-with-a-message", &limits()).run.result.unwrap_err();
+    assert_eq!(failure.message, "again");
+    let failure = decide("trap-in-decide", &limits()).run.result.unwrap_err();
+    assert_eq!(failure.message, "wasm `unreachable` instruction executed");
 }

@@ -6,14 +6,12 @@ use proptest::prelude::*;
 use regatta_core::decision::{Decision, Reason};
 use regatta_core::instance_state::{INSTANCE_STATES, InstanceState};
 use regatta_core::metric::MetricValue;
-use regatta_core::observation::{
-    InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation,
-};
+use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
 use regatta_policy_host::CompiledPolicy;
 use regatta_sdk::testing::{self, TestTick};
 use regatta_sdk::{Instance, Policy, StaleValue};
 
-use crate::fixtures::{built_in, engine, limits};
+use crate::fixtures::{compiled, limits};
 
 fn value() -> impl Strategy<Value = MetricValue> {
     prop_oneof![
@@ -111,7 +109,11 @@ fn native(observation: &Observation) -> TestTick {
     tick
 }
 
-fn same<P: Policy>(policy: &CompiledPolicy, params: &str, history: Vec<Observation>) -> Result<(), TestCaseError> {
+fn same<P: Policy>(
+    policy: &CompiledPolicy,
+    params: &str,
+    history: Vec<Observation>,
+) -> Result<(), TestCaseError> {
     prop_assert_eq!(testing::validate::<P>(params), Ok(()));
     policy.validate(params, &limits()).map_err(|error| TestCaseError::fail(error.to_string()))?;
     let (mut native_state, mut wasm_state) = (Vec::new(), Vec::new());
@@ -150,7 +152,7 @@ proptest! {
         factor in proptest::option::of(1.1..4.0_f64),
         scale_in in any::<bool>(),
     ) {
-        let policy = engine().load(&built_in("target-tracking")).unwrap();
+        let policy = compiled("target-tracking");
         let factor = factor.map_or("null".to_owned(), |factor| factor.to_string());
         let params = format!(
             r#"{{"metric": "load", "target": {target}, "tolerance": {tolerance}, "max_scale_out_factor": {factor},
@@ -168,7 +170,7 @@ proptest! {
         cooldown_ms in 0..1_000_000_u64,
         statistic in proptest::sample::select(vec!["mean", "sum", "min", "max"]),
     ) {
-        let policy = engine().load(&built_in("step")).unwrap();
+        let policy = compiled("step");
         let params = format!(
             r#"{{"metric": "load", "statistic": "{statistic}", "for_ticks": {for_ticks},
                 "scale_out": [{{"above": {above}, "add": 2}}, {{"above": 1.2, "add_percent": 50}}],

@@ -1,0 +1,173 @@
+//! What a VM does to the host: locks, sockets, serial ports, snapshots.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+
+use crate::support::{Launch, directory, eventually, kernel, qcow2};
+
+fn explicit() -> Launch {
+    Launch::stand_in().env("REGATTA_CHSIM_CLOCK", "explicit").arg("--sim-control")
+}
+
+#[test]
+fn locks_are_given_back_with_the_vm_and_with_the_device() {
+    let dir = directory();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("base.raw"), [0; 65_536]).unwrap();
+    std::fs::write(path("o.qcow2"), qcow2(Some("base.raw"))).unwrap();
+    std::fs::write(path("data.raw"), [0; 65_536]).unwrap();
+    let (a, b) = (explicit().start(dir.path(), "a"), explicit().start(dir.path(), "b"));
+    let config = |disk: Value| json!({"payload": {"kernel": kernel(dir.path())}, "console": {"mode": "Off"}, "disks": [disk]});
+    let overlay = config(json!({"path": path("o.qcow2"), "image_type": "Qcow2", "backing_files": true}));
+    a.boot(&overlay);
+    b.ok("PUT", "vm.create", Some(&overlay));
+    let refused = b.call("PUT", "vm.boot", None);
+    assert!(refused.body.contains("The file is already locked"), "{refused:?}");
+    assert_eq!(b.state(), "Created");
+    b.ok("PUT", "vm.delete", None);
+
+    a.ok("PUT", "vm.shutdown", None);
+    b.boot(&overlay);
+    assert_eq!(a.call("PUT", "vm.boot", None).status, 500);
+
+    // A device that the guest let go of is free for others.
+    b.ok("PUT", "vm.add-disk", Some(&json!({"id": "data", "path": path("data.raw"), "image_type": "Raw"})));
+    b.ok("PUT", "vm.remove-device", Some(&json!({"id": "data"})));
+    b.control(&json!({"do": "poke", "by": "1m"}));
+    eventually("the guest lets go", || match b.events().last() {
+        Some((name, properties)) if name == "vm/device-removed" => {
+            assert_eq!(properties, &json!({"id": "_virtio-pci-data", "bdf": "0000:00:03.0"}));
+            Ok(())
+        }
+        other => Err(format!("{other:?}")),
+    });
+    a.ok("PUT", "vm.delete", None);
+    a.boot(&config(json!({"path": path("data.raw"), "image_type": "Raw"})));
+}
+
+#[test]
+fn a_stranger_can_hold_the_lock() {
+    let dir = directory();
+    let disk = dir.path().join("d.raw");
+    std::fs::write(&disk, [0; 65_536]).unwrap();
+    let vmm = explicit().env("REGATTA_CHSIM_FAULTS", "lock-held").start(dir.path(), "a");
+    vmm.ok(
+        "PUT",
+        "vm.create",
+        Some(&json!({"payload": {"kernel": kernel(dir.path())}, "disks": [{"path": disk}]})),
+    );
+    assert!(vmm.call("PUT", "vm.boot", None).body.contains("Failed to get Write lock"));
+    vmm.control(&json!({"do": "clear-faults"}));
+    vmm.ok("PUT", "vm.shutdown", None);
+    vmm.ok("PUT", "vm.boot", None);
+}
+
+#[test]
+fn a_serial_file_is_truncated_at_each_boot() {
+    let dir = directory();
+    let serial = dir.path().join("serial");
+    let vmm = explicit().start(dir.path(), "a");
+    vmm.boot(&json!({
+        "payload": {"kernel": kernel(dir.path()), "cmdline": "console=ttyS0 hello"},
+        "serial": {"mode": "File", "file": serial}, "console": {"mode": "Off"},
+    }));
+    let read = || std::fs::read_to_string(&serial).unwrap();
+    eventually("the boot log", || {
+        if read().contains("Command line: console=ttyS0 hello") { Ok(()) } else { Err(read()) }
+    });
+    vmm.control(&json!({"do": "poke", "by": "1m"}));
+    eventually(
+        "the end of the boot",
+        || {
+            if read().contains("Run /sbin/init") { Ok(()) } else { Err(read()) }
+        },
+    );
+    vmm.ok("PUT", "vm.reboot", None);
+    eventually("a fresh boot log", || match read() {
+        text if text.contains("Linux version") && !text.contains("Run /sbin/init") => Ok(()),
+        text => Err(text),
+    });
+}
+
+#[test]
+fn a_serial_socket_keeps_what_was_said_before_the_client_came() {
+    let dir = directory();
+    let serial = dir.path().join("serial.sock");
+    let vmm = explicit().start(dir.path(), "a");
+    vmm.boot(&json!({
+        "payload": {"kernel": kernel(dir.path()), "cmdline": "console=ttyS0"},
+        "serial": {"mode": "Socket", "socket": serial}, "console": {"mode": "Off"},
+    }));
+    let mut client = UnixStream::connect(&serial).unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let mut start = [0; 30];
+    client.read_exact(&mut start).unwrap();
+    assert!(String::from_utf8_lossy(&start).contains("Linux"), "{start:?}");
+    vmm.ok("PUT", "vm.delete", None);
+    assert!(!serial.exists());
+}
+
+#[test]
+fn a_pseudo_terminal_is_named_and_readable() {
+    let dir = directory();
+    let vmm = explicit().start(dir.path(), "a");
+    vmm.boot(&json!({"payload": {"kernel": kernel(dir.path())}, "serial": {"mode": "Pty"}, "console": {"mode": "Off"}}));
+    let info: Value = serde_json::from_str(&vmm.ok("GET", "vm.info", None).body).unwrap();
+    let path = info["config"]["serial"]["file"].as_str().unwrap();
+    let mut start = [0; 20];
+    std::fs::File::open(path).unwrap().read_exact(&mut start).unwrap();
+    assert!(start.starts_with(b"[    "), "{start:?}");
+}
+
+#[test]
+fn a_snapshot_restores_into_another_process_with_its_address() {
+    let dir = directory();
+    let snap = dir.path().join("snap");
+    std::fs::create_dir(&snap).unwrap();
+    let url = format!("file://{}", snap.display());
+    let vmm = Launch::stand_in().start(dir.path(), "a");
+    vmm.boot(&json!({
+        "payload": {"kernel": kernel(dir.path()), "cmdline": "ip=127.93.7.1::::twin sim.boot=1ms"}, "console": {"mode": "Off"},
+    }));
+    let healthy = || std::net::TcpStream::connect("127.93.7.1:8080").map_err(|error| error.to_string());
+    eventually("the guest is up", healthy);
+    let snapshot = json!({ "destination_url": url });
+    assert_eq!(
+        vmm.call("PUT", "vm.snapshot", Some(&snapshot)).status,
+        500,
+        "a running VM is not snapshotted"
+    );
+    vmm.ok("PUT", "vm.pause", None);
+    vmm.ok("PUT", "vm.snapshot", Some(&snapshot));
+    for name in ["config.json", "state.json", "memory-ranges"] {
+        assert!(snap.join(name).exists(), "{name}");
+    }
+    let again = vmm.call("PUT", "vm.snapshot", Some(&snapshot));
+    assert!(again.body.contains("File exists (os error 17)"), "{again:?}");
+    vmm.ok("PUT", "vm.delete", None);
+    healthy().expect_err("the guest is gone");
+
+    let twin = Launch::stand_in().start(dir.path(), "b");
+    twin.ok("PUT", "vm.restore", Some(&json!({ "source_url": url })));
+    assert_eq!(twin.state(), "Paused");
+    healthy().expect_err("a paused guest has not come up");
+    twin.ok("PUT", "vm.resume", None);
+    let mut stream = eventually("the twin is up", healthy);
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("twin 1\n"), "{answer}");
+}
+
+#[test]
+fn a_full_disk_fails_the_snapshot_by_name() {
+    let dir = directory();
+    let vmm = explicit().env("REGATTA_CHSIM_FAULTS", "enospc").start(dir.path(), "a");
+    vmm.boot(&json!({"payload": {"kernel": kernel(dir.path())}, "console": {"mode": "Off"}}));
+    vmm.ok("PUT", "vm.pause", None);
+    let url = format!("file://{}", dir.path().display());
+    let failed = vmm.call("PUT", "vm.snapshot", Some(&json!({ "destination_url": url })));
+    assert!(failed.body.contains("No space left on device (os error 28)"), "{failed:?}");
+}
