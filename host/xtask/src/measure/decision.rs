@@ -160,6 +160,8 @@ fn set(instances: u32) -> Result<ScaleSet> {
         read_manifest(manifest, "set.yaml", "/").map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let mut set = manifest.set;
     set.capacity.max = instances * 2;
+    // On a busy machine a thread may wait for its CPU longer than a decision may take.
+    set.policy.limits.deadline_ms = 60_000;
     Ok(set)
 }
 

@@ -66,7 +66,7 @@ pub(crate) fn compile(policies: &Path) -> Result<Figure> {
 /// check its parameters, try it on recorded ticks.
 pub(crate) fn prepare_compiled(policies: &Path) -> Result<Value> {
     let engine = Engine::new(EngineOptions::default())?;
-    let limits = PolicyLimits::default();
+    let limits = PolicyLimits { deadline_ms: 60_000, ..PolicyLimits::default() };
     let module = read(policies, "target-tracking")?;
     // Holds it in the engine's cache, as a set whose policy it is does.
     let _in_use = engine.load(&module)?;
