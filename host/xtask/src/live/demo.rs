@@ -205,13 +205,19 @@ pub(crate) async fn explain(daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-/// Removes the set and waits until its last instance is gone.
+/// Removes the set, if it is there, and waits until its last instance is gone.
 pub(crate) async fn delete(daemon: &Daemon, limit: Duration) -> Result<()> {
+    let gone = async || -> Result<bool> {
+        let sets: Vec<serde_json::Value> = daemon.get("/v1/sets").await?;
+        Ok(sets.iter().all(|set| set["name"] != SET))
+    };
+    if gone().await? {
+        return Ok(());
+    }
     daemon.cli(&["delete", SET, "--yes"]).await?;
     let deadline = Instant::now() + limit;
     loop {
-        let sets: Vec<serde_json::Value> = daemon.get("/v1/sets").await?;
-        if sets.iter().all(|set| set["name"] != SET) {
+        if gone().await? {
             return Ok(());
         }
         if Instant::now() >= deadline {

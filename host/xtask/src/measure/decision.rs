@@ -163,6 +163,12 @@ fn set(instances: u32) -> Result<ScaleSet> {
     Ok(set)
 }
 
+/// Observations of a set of this size, one per tick.
+pub(crate) fn recorded(instances: u32, ticks: u64) -> Result<Vec<Arc<Observation>>> {
+    let set = set(instances)?;
+    Ok((0..ticks).map(|seed| Arc::new(observation(&set, instances, seed))).collect())
+}
+
 fn observation(set: &ScaleSet, instances: u32, seed: u64) -> Observation {
     let mut random = Random(seed);
     let mut table = InstanceTable::default();

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::figure::{Figure, Promise, percentile};
-use crate::policy::swap_in_process;
+use crate::policy::prepare_compiled;
 use crate::rig::{Place, Rig, SET};
 
 const PROMISE: Promise = Promise {
@@ -41,7 +41,7 @@ pub(crate) async fn measure(place: &Place) -> Result<Figure> {
         "held_us": { "median": percentile(&held_us, 0.5), "p90": percentile(&held_us, 0.9), "worst": percentile(&held_us, 1.0) },
         "prepare_off_the_loop_ms": { "median": percentile(&prepare_ms, 0.5), "worst": percentile(&prepare_ms, 1.0) },
         "first_with_compiling": { "prepare_ms": first.prepare_ms, "held_us": first.switch_us },
-        "in_process": swap_in_process(&place.policies)?,
+        "preparing_in_process": prepare_compiled(&place.policies)?,
     });
     Ok(PROMISE.measured(median, true, detail))
 }
