@@ -90,6 +90,7 @@ pub const MAX_CAPACITY: u32 = 1_000_000;
 /// It also writes the contract's version into the custom section
 /// `regatta-contract`, which the host reads before it compiles the module.
 #[macro_export]
+#[rustfmt::skip]
 macro_rules! export {
     ($policy:ty) => {
         #[cfg(target_arch = "wasm32")]
@@ -117,7 +118,7 @@ macro_rules! export {
                     $crate::__private::decide::<$policy>(tick, &params, &state)
                 }
             }
-    $crate::bindings::__export_world!(Component with_types_in $crate::bindings);
+            $crate::bindings::__export_world!(Component with_types_in $crate::bindings);
         };
     };
 }
@@ -132,3 +133,8 @@ pub mod __private {
     pub use crate::bindings::exports::regatta::policy::scaling::Guest;
     pub use crate::bindings::regatta::policy::types::{Manifest, Outcome as WitOutcome};
 }
+
+/// The README's policy compiles as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -109,6 +109,11 @@ fn path_at(text: &str, line: usize, column: usize) -> String {
                 None => {}
             },
             b'}' | b']' if at + 1 < end => drop(path.pop()),
+            // At its end, the object or array as a whole is what failed.
+            b'}' | b']' => match path.last_mut() {
+                Some(Segment::Key(key)) => *key = None,
+                _ => drop(path.pop()),
+            },
             _ => {}
         }
     }
@@ -134,4 +139,105 @@ enum Segment {
     Key(Option<(usize, usize)>),
     /// Within an array, at this element.
     Index(usize),
+}
+
+#[cfg(test)]
+mod tests {
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::testing::{TestTick, decide, take_log, validate};
+    use crate::{Describe, Outcome};
+
+    /// Counts its ticks and asks for as many instances; says no from the fourth on.
+    struct Counter;
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Params {
+        steps: Vec<Step>,
+        #[serde(default)]
+        name: String,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Step {
+        above: f64,
+        add: u32,
+    }
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct State {
+        ticks: u32,
+    }
+
+    impl Policy for Counter {
+        type Params = Params;
+        type State = State;
+
+        fn describe() -> Describe {
+            Describe::new("counter", "1.0.0", "Counts.")
+        }
+
+        fn decide(_tick: &Tick<'_>, _params: &Params, state: &mut State) -> Result<Outcome, String> {
+            state.ticks += 1;
+            if state.ticks > 3 { Err("enough".to_owned()) } else { Ok(Outcome::capacity(state.ticks)) }
+        }
+    }
+
+    #[test]
+    fn a_problem_of_the_types_tells_its_place() {
+        for (params, path) in [
+            (r#"{"steps": [], "name": 7}"#, "/name"),
+            (r#"{"name": "a,b:c{[\"", "steps": 1}"#, "/steps"),
+            (r#"{"steps": [{"above": 1, "add": 2}, {"above": 1, "add": -1}]}"#, "/steps/1/add"),
+            ("{\"steps\": [\n  {\"above\": 1,\n   \"add\": \"x\"}\n]}", "/steps/0/add"),
+            (r#"{"steps": [{"above": 1, "add": 2}, 5]}"#, "/steps/1"),
+            (r#"{"steps": [{"above": 1}]}"#, "/steps/0"),
+            (r#"{"steps": [{"above": 1, "add": 2}, {"over": 1}]}"#, "/steps/1"),
+            ("{}", ""),
+            ("{", ""),
+            ("", ""),
+        ] {
+            let problems = validate::<Counter>(params).unwrap_err();
+            assert_eq!(problems.len(), 1, "{params}");
+            assert_eq!(problems[0].path, path, "{params}: {}", problems[0].message);
+            assert!(!problems[0].message.contains(" at line "), "{}", problems[0].message);
+        }
+    }
+
+    #[test]
+    fn state_goes_from_tick_to_tick() {
+        let params = r#"{"steps": []}"#;
+        let mut state = Vec::new();
+        for count in 1..=3 {
+            let outcome = decide::<Counter>(&TestTick::new(), params, &state).unwrap();
+            assert_eq!(outcome.capacity, count);
+            state = outcome.state;
+        }
+        assert_eq!(state, br#"{"ticks":3}"#);
+        assert_eq!(decide::<Counter>(&TestTick::new(), params, &state), Err("enough".to_owned()));
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_read_starts_anew_and_says_so() {
+        drop(take_log());
+        let outcome = decide::<Counter>(&TestTick::new(), r#"{"steps": []}"#, b"\xff").unwrap();
+        assert_eq!(outcome.capacity, 1);
+        let log = take_log();
+        assert_eq!(log.len(), 1, "{log:?}");
+        assert_eq!(log[0].0, log::Level::Warn);
+    }
+
+    #[test]
+    fn parameters_that_do_not_parse_are_an_error_and_no_panic() {
+        let error = decide::<Counter>(&TestTick::new(), r#"{"steps": 1}"#, b"").unwrap_err();
+        assert!(error.starts_with("parameter /steps: invalid type"), "{error}");
+        let error = decide::<Counter>(&TestTick::new(), "{", b"").unwrap_err();
+        assert!(error.starts_with("parameters: EOF"), "{error}");
+    }
 }

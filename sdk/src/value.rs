@@ -23,3 +23,25 @@ impl MetricValue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_finite_value_of_the_wanted_age_counts() {
+        let stale = |value, age_ms| MetricValue::Stale(StaleValue { value, age_ms });
+        for (value, fresh, within) in [
+            (MetricValue::Fresh(1.0), Some(1.0), Some(1.0)),
+            (MetricValue::Fresh(f64::NAN), None, None),
+            (MetricValue::Fresh(f64::INFINITY), None, None),
+            (stale(2.0, 100), None, Some(2.0)),
+            (stale(2.0, 101), None, None),
+            (stale(f64::NAN, 1), None, None),
+            (MetricValue::Missing, None, None),
+        ] {
+            assert_eq!(value.fresh(), fresh, "{value:?}");
+            assert_eq!(value.within_ms(100), within, "{value:?}");
+        }
+    }
+}

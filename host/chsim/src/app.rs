@@ -66,10 +66,7 @@ enum AppError {
     #[error("Error restoring VM")]
     VmRestore(#[source] CallFailed),
     #[error("Error reading {variable}: {problem}")]
-    Environment {
-        variable: &'static str,
-        problem: String,
-    },
+    Environment { variable: &'static str, problem: String },
 }
 
 /// A call of the API that the process made itself.
@@ -141,9 +138,7 @@ fn profile(name: &str) -> Result<Profile, String> {
     match (name, found) {
         ("", _) => Ok(Profile::default()),
         (_, Some((_, profile))) => Ok(*profile),
-        _ => Err(format!(
-            "unknown profile {name:?}: expected `v52`, `v53` or `next`"
-        )),
+        _ => Err(format!("unknown profile {name:?}: expected `v52`, `v53` or `next`")),
     }
 }
 
@@ -166,28 +161,18 @@ fn start(arguments: &Arguments) -> Result<(), AppError> {
 
     let faults = Arc::new(environment("REGATTA_CHSIM_FAULTS", Faults::parse)?);
     let clock = environment("REGATTA_CHSIM_CLOCK", |mode| {
-        if mode.is_empty() {
-            Ok(Mode::Auto(1.0))
-        } else {
-            Mode::parse(mode)
-        }
+        if mode.is_empty() { Ok(Mode::Auto(1.0)) } else { Mode::parse(mode) }
     })?;
     let clock = Arc::new(Clock::new(clock));
-    let control = arguments.sim_control
-        || std::env::var_os("REGATTA_CHSIM_CONTROL").is_some_and(|value| value == "1");
+    let control =
+        arguments.sim_control || std::env::var_os("REGATTA_CHSIM_CONTROL").is_some_and(|value| value == "1");
 
     let socket = api_socket(arguments.api_socket.as_deref())?;
-    let mut events = EventMonitor::new(
-        event_file(arguments.event_monitor.as_deref())?,
-        Arc::clone(&faults),
-    );
+    let mut events = EventMonitor::new(event_file(arguments.event_monitor.as_deref())?, Arc::clone(&faults));
     events.emit("vmm", "starting", &[]);
 
     let (sender, inbox) = mpsc::channel();
-    let vm = arguments
-        .vm()
-        .to_config()
-        .map_err(AppError::ParsingConfig)?;
+    let vm = arguments.vm().to_config().map_err(AppError::ParsingConfig)?;
     watch_signals(sender.clone()).map_err(AppError::StartVmmThread)?;
     // The lock lasts as long as the process may serve the socket.
     let (path, _lock, listener) = open_api_socket(socket).map_err(AppError::StartVmmThread)?;
@@ -197,15 +182,8 @@ fn start(arguments: &Arguments) -> Result<(), AppError> {
         .map_err(|error| AppError::StartVmmThread(VmmError::HttpThreadSpawn(error)))?;
     let control = match &path {
         Some(path) if control => {
-            let started = crate::sim::start(
-                path,
-                sender.clone(),
-                Arc::clone(&clock),
-                Arc::clone(&faults),
-            );
-            Some(started.map_err(|error| {
-                AppError::StartVmmThread(VmmError::CreateApiServerSocket(error))
-            })?)
+            let started = crate::sim::start(path, sender.clone(), Arc::clone(&clock), Arc::clone(&faults));
+            Some(started.map_err(|error| AppError::StartVmmThread(VmmError::CreateApiServerSocket(error)))?)
         }
         _ => None,
     };
@@ -216,10 +194,7 @@ fn start(arguments: &Arguments) -> Result<(), AppError> {
     let outcome = match outcome {
         Ok(()) => control_loop(&mut vmm, &inbox).map_err(AppError::VmmThread),
         // As upstream: what was started is shut down, and the failure is what the process ends with.
-        Err(problem) => vmm
-            .vmm_shutdown()
-            .map_err(AppError::VmmThread)
-            .and(Err(problem)),
+        Err(problem) => vmm.vmm_shutdown().map_err(AppError::VmmThread).and(Err(problem)),
     };
     drop(vmm);
     drop(inbox);
@@ -239,22 +214,14 @@ fn first_vm(
     vm: Option<crate::config::VmConfig>,
     restore: Option<&str>,
 ) -> Result<(), AppError> {
-    let mut call = |action, failed| {
-        vmm.handle(action)
-            .map(drop)
-            .map_err(|error| CallFailed { failed, error })
-    };
+    let mut call =
+        |action, failed| vmm.handle(action).map(drop).map_err(|error| CallFailed { failed, error });
     if let Some(config) = vm {
-        call(
-            Action::Create(Box::new(config)),
-            "The VM could not be created",
-        )
-        .map_err(AppError::VmCreate)?;
+        call(Action::Create(Box::new(config)), "The VM could not be created").map_err(AppError::VmCreate)?;
         call(Action::Boot, "The VM could not boot").map_err(AppError::VmBoot)?;
     } else if let Some(text) = restore {
         let request = restore_config(text).map_err(AppError::ParsingConfig)?;
-        call(Action::Restore(request), "The VM could not be restored")
-            .map_err(AppError::VmRestore)?;
+        call(Action::Restore(request), "The VM could not be restored").map_err(AppError::VmRestore)?;
     }
     Ok(())
 }
@@ -264,9 +231,7 @@ fn restore_config(text: &str) -> Result<RestoreConfig, OptionsError> {
     for (option, value) in split(text)? {
         let value = match option.as_str() {
             "source_url" => serde_json::Value::from(value),
-            "prefault" | "resume" => {
-                serde_json::Value::from(matches!(value.as_str(), "on" | "true"))
-            }
+            "prefault" | "resume" => serde_json::Value::from(matches!(value.as_str(), "on" | "true")),
             _ => return Err(OptionsError::UnknownOption(option)),
         };
         object.insert(option, value);
@@ -284,10 +249,8 @@ fn control_loop(
             Message::Call(action, reply) => {
                 let ends = action == Action::VmmShutdown;
                 let outcome = vmm.handle(action);
-                let outcome = outcome.map_err(|error| Failure {
-                    status: vmm.status(&error),
-                    messages: error.messages(),
-                });
+                let outcome = outcome
+                    .map_err(|error| Failure { status: vmm.status(&error), messages: error.messages() });
                 // A client that is gone does not change what was done.
                 let _ = reply.send(outcome);
                 if ends {
@@ -327,21 +290,11 @@ fn api_socket(argument: Option<&str>) -> Result<ApiSocket, AppError> {
     };
     // Upstream takes whatever it cannot read as a bare path.
     let options = split(argument).unwrap_or_default();
-    let find = |name: &str| {
-        options
-            .iter()
-            .find(|(option, _)| option == name)
-            .map(|(_, value)| value)
-    };
+    let find = |name: &str| options.iter().find(|(option, _)| option == name).map(|(_, value)| value);
     if let Some(fd) = find("fd") {
-        return fd
-            .parse()
-            .map(ApiSocket::Fd)
-            .map_err(AppError::ParsingApiSocket);
+        return fd.parse().map(ApiSocket::Fd).map_err(AppError::ParsingApiSocket);
     }
-    Ok(ApiSocket::Path(PathBuf::from(
-        find("path").map_or(argument, String::as_str),
-    )))
+    Ok(ApiSocket::Path(PathBuf::from(find("path").map_or(argument, String::as_str))))
 }
 
 fn event_file(argument: Option<&str>) -> Result<Option<File>, AppError> {
@@ -349,36 +302,20 @@ fn event_file(argument: Option<&str>) -> Result<Option<File>, AppError> {
         return Ok(None);
     };
     let options = split(argument).map_err(AppError::ParsingEventMonitor)?;
-    if let Some((option, _)) = options
-        .iter()
-        .find(|(option, _)| !matches!(option.as_str(), "path" | "fd"))
-    {
-        return Err(AppError::ParsingEventMonitor(OptionsError::UnknownOption(
-            option.clone(),
-        )));
+    if let Some((option, _)) = options.iter().find(|(option, _)| !matches!(option.as_str(), "path" | "fd")) {
+        return Err(AppError::ParsingEventMonitor(OptionsError::UnknownOption(option.clone())));
     }
-    let find = |name: &str| {
-        options
-            .iter()
-            .find(|(option, _)| option == name)
-            .map(|(_, value)| value)
-    };
+    let find = |name: &str| options.iter().find(|(option, _)| option == name).map(|(_, value)| value);
     let file = if let Some(fd) = find("fd") {
-        let error = || OptionsError::Conversion {
-            option: "fd".to_owned(),
-            value: fd.clone(),
-        };
-        let number = fd
-            .parse()
-            .map_err(|_| AppError::ParsingEventMonitor(error()))?;
+        let error = || OptionsError::Conversion { option: "fd".to_owned(), value: fd.clone() };
+        let number = fd.parse().map_err(|_| AppError::ParsingEventMonitor(error()))?;
         File::from(adopt(number).map_err(AppError::EventMonitorIo)?)
     } else if let Some(path) = find("path") {
         File::create(path).map_err(AppError::EventMonitorIo)?
     } else {
         return Err(AppError::BareEventMonitor);
     };
-    let flags =
-        rustix::fs::fcntl_getfl(&file).map_err(|error| AppError::EventMonitorIo(error.into()))?;
+    let flags = rustix::fs::fcntl_getfl(&file).map_err(|error| AppError::EventMonitorIo(error.into()))?;
     rustix::fs::fcntl_setfl(&file, flags | rustix::fs::OFlags::NONBLOCK)
         .map_err(|error| AppError::EventMonitorIo(error.into()))?;
     Ok(Some(file))
@@ -396,11 +333,7 @@ fn open_api_socket(socket: ApiSocket) -> Result<OpenSocket, VmmError> {
         }
         ApiSocket::Path(path) => {
             let lock_path = path_with(&path, ".lock");
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(lock_path);
+            let file = File::options().create(true).truncate(false).write(true).open(lock_path);
             let file = file.map_err(VmmError::CreateApiServerSocket)?;
             match lock(&file, LockKind::Write, Range::WholeFile) {
                 Ok(()) => {}
@@ -471,9 +404,7 @@ impl Http {
             }
             let _ = finished.send(());
         };
-        thread::Builder::new()
-            .name("http-server".to_owned())
-            .spawn(body)?;
+        thread::Builder::new().name("http-server".to_owned()).spawn(body)?;
         Ok(Self { stop, done })
     }
 
@@ -502,20 +433,12 @@ fn handle(request: &Request, sender: &mpsc::Sender<Message>, faults: &Faults) ->
                     "Error initializing VM".to_owned(),
                     "Failed to create Vm: injected fault".to_owned(),
                 ];
-                return Answer::Send(api::answer(
-                    failed,
-                    Err(Failure {
-                        status: 500,
-                        messages,
-                    }),
-                ));
+                return Answer::Send(api::answer(failed, Err(Failure { status: 500, messages })));
             }
             CallFault::Reset => cut = true,
             CallFault::Crash => {
-                let _ = rustix::process::kill_process(
-                    rustix::process::getpid(),
-                    rustix::process::Signal::KILL,
-                );
+                let _ =
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             }
             CallFault::Exit(code) => std::process::exit(code),
         }
@@ -530,10 +453,7 @@ fn handle(request: &Request, sender: &mpsc::Sender<Message>, faults: &Faults) ->
         // The VMM is on its way out.
         None => api::answer(
             failed,
-            Err(Failure {
-                status: 500,
-                messages: vec!["API response receive error".to_owned()],
-            }),
+            Err(Failure { status: 500, messages: vec!["API response receive error".to_owned()] }),
         ),
     };
     if cut {

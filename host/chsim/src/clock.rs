@@ -31,9 +31,7 @@ impl Mode {
             "auto" => Ok(Self::Auto(1.0)),
             "explicit" => Ok(Self::Explicit),
             _ => {
-                let factor = text
-                    .strip_prefix("auto:")
-                    .and_then(|factor| factor.parse::<f64>().ok());
+                let factor = text.strip_prefix("auto:").and_then(|factor| factor.parse::<f64>().ok());
                 match factor {
                     Some(factor) if factor.is_finite() && (0.001..=1000.0).contains(&factor) => {
                         Ok(Self::Auto(factor))
@@ -62,12 +60,7 @@ pub(crate) struct Clock(Mutex<State>);
 
 impl Clock {
     pub(crate) fn new(mode: Mode) -> Self {
-        Self(Mutex::new(State {
-            mode,
-            base: 0,
-            since: Instant::now(),
-            wakers: Vec::new(),
-        }))
+        Self(Mutex::new(State { mode, base: 0, since: Instant::now(), wakers: Vec::new() }))
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -116,9 +109,9 @@ impl Clock {
 impl State {
     fn now(&self) -> Nanos {
         match self.mode {
-            Mode::Auto(factor) => self
-                .base
-                .saturating_add((self.since.elapsed().as_nanos() as f64 * factor) as u64),
+            Mode::Auto(factor) => {
+                self.base.saturating_add((self.since.elapsed().as_nanos() as f64 * factor) as u64)
+            }
             Mode::Explicit => self.base,
         }
     }

@@ -173,6 +173,12 @@ fn failed(kind: FailureKind, message: String) -> PolicyFailure {
     PolicyFailure { kind, message: capped(message, MESSAGE_BYTES) }
 }
 
+/// What a trap says, without the words that the kind of failure says already.
+fn told(trap: Trap) -> String {
+    let text = trap.to_string();
+    text.strip_prefix("wasm trap: ").map_or_else(|| text.clone(), str::to_owned)
+}
+
 /// What an error of wasmtime means.
 fn failure(error: &wasmtime::Error, guest: &Guest, phase: Phase) -> PolicyFailure {
     let Some(&trap) = error.downcast_ref::<Trap>() else {
@@ -191,20 +197,20 @@ fn failure(error: &wasmtime::Error, guest: &Guest, phase: Phase) -> PolicyFailur
         Trap::OutOfFuel => (FailureKind::OutOfFuel, "it used up its fuel".to_owned()),
         Trap::Interrupt => (FailureKind::Deadline, "it ran past its deadline".to_owned()),
         Trap::StackOverflow => (FailureKind::StackOverflow, "its stack overflowed".to_owned()),
-        Trap::AllocationTooLarge => (FailureKind::Memory, trap.to_string()),
+        Trap::AllocationTooLarge => (FailureKind::Memory, told(trap)),
         Trap::ListOutOfBounds
         | Trap::StringOutOfBounds
         | Trap::InvalidChar
         | Trap::InvalidDiscriminant
-        | Trap::UnalignedPointer => (FailureKind::Output, trap.to_string()),
+        | Trap::UnalignedPointer => (FailureKind::Output, told(trap)),
         // Most languages answer a refused allocation with a trap of their own.
         _ if guest.limiter.refused => {
             (FailureKind::Memory, "it asked for more memory than it may have".to_owned())
         }
         Trap::UnreachableCodeReached => {
-            (FailureKind::Trap, guest.last_error().map_or_else(|| trap.to_string(), str::to_owned))
+            (FailureKind::Trap, guest.last_error().map_or_else(|| told(trap), str::to_owned))
         }
-        _ => (FailureKind::Trap, trap.to_string()),
+        _ => (FailureKind::Trap, told(trap)),
     };
     failed(kind, what)
 }

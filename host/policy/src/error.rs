@@ -121,12 +121,9 @@ impl fmt::Display for ParamsProblem {
     }
 }
 
-/// A policy that cannot be made ready for a swap.
+/// A policy that is not fit to take over.
 #[derive(Debug, Error)]
 pub enum PrepareError {
-    /// It cannot be loaded.
-    #[error("cannot load the policy")]
-    Load(#[from] LoadError),
     /// It refuses its parameters.
     #[error("the policy does not accept its parameters")]
     Params(#[from] ParamsError),

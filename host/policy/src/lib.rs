@@ -3,8 +3,7 @@
 //! [`Engine::load`] makes a [`CompiledPolicy`] of a module; its
 //! [`decide`](CompiledPolicy::decide) turns an observation into a [`Call`], in a
 //! fresh instance each time, so that nothing leaks from tick to tick and every call
-//! can be replayed. A [`PolicySlot`] holds the active policy of a set and the one
-//! before it.
+//! can be replayed. [`dry_run`] tries a policy on recorded ticks before it takes over.
 //!
 //! A guest sees the observation and nothing else. What it may take is limited:
 //! fuel (deterministic), wall clock (a safety net, 10 ms exact), memory, stack,
@@ -15,19 +14,19 @@ mod bindings;
 mod call;
 mod compiled;
 mod contract;
+mod dry_run;
 mod engine;
 mod error;
 mod guest;
 mod observe;
 mod outcome;
-mod slot;
 mod text;
 
 pub use call::{Call, CallTimes};
 pub use compiled::{CompiledPolicy, MAX_MODULE_BYTES, PolicyManifest};
 pub use contract::CONTRACT_VERSION;
+pub use dry_run::{DryRun, dry_run};
 pub use engine::{Engine, EngineOptions};
 pub use error::{Cause, EngineError, LoadError, ParamsError, ParamsProblem, PrepareError};
 pub use guest::MetricWish;
 pub use outcome::MAX_CAPACITY;
-pub use slot::{Activation, DryRun, PolicySlot, Prepared, Snapshot, StateOrigin, Swapped, dry_run};

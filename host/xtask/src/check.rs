@@ -20,8 +20,8 @@ pub(crate) struct Args {
     nextest: Vec<String>,
 }
 
-/// The second binary of this package is checked and tested as well.
-const WITH_LIVE: [&str; 2] = ["--features", "xtask/live"];
+/// The other binaries of this package are checked and tested as well.
+const WITH_ALL: [&str; 2] = ["--features", "xtask/bench"];
 
 /// How a stage ended.
 #[derive(Clone, Copy, PartialEq)]
@@ -106,17 +106,17 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     });
     report.stage("clippy", &[ready], || {
         let mut command = cargo(&["clippy", "--workspace", "--all-targets"]);
-        proc::run(command.args(WITH_LIVE).args(["--", "-D", "warnings"]))
+        proc::run(command.args(WITH_ALL).args(["--", "-D", "warnings"]))
     });
     let binaries = report.stage("build", &[ready], || build::host(workspace, false, &[], &mut Steps::new(1)));
     report.stage("tests", &[guests, binaries], || {
         let mut command = cargo(&["nextest", "run", "--workspace"]);
-        proc::run(command.args(WITH_LIVE).args(&args.nextest))
+        proc::run(command.args(WITH_ALL).args(&args.nextest))
     });
     report.stage("doc tests", &[ready], || proc::run(&mut cargo(&["test", "--doc", "--workspace"])));
     report.stage("doc", &[ready], || {
         let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
-        proc::run(command.args(WITH_LIVE).env("RUSTDOCFLAGS", "-D warnings"))
+        proc::run(command.args(WITH_ALL).env("RUSTDOCFLAGS", "-D warnings"))
     });
 
     println!("\nSummary ({} in all):", ui::seconds(start.elapsed()));

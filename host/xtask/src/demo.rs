@@ -3,7 +3,9 @@
 //! The first three steps are here: set-up, guests, host binaries. The rest is the program
 //! `xtask-live`, which then takes the place of this process.
 
+use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,6 +23,9 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The VMM that the quickstart's placeholder image is made for.
 const STAND_IN: &str = "sim";
+
+/// What real VMs run on.
+const KVM: &str = "/dev/kvm";
 
 /// Options of `demo`.
 #[derive(clap::Args)]
@@ -51,10 +56,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     policies::build(workspace, &workspace.target.join("policies"), &mut steps)?;
     let live = ["--package", "xtask", "--features", "xtask/live", "--bin", "xtask-live"];
     build::host(workspace, false, &live, &mut steps)?;
-    if quickstart::image(workspace)? && args.vmm != STAND_IN {
-        println!(
-            "      note: target/quickstart has placeholders; a real VMM needs a real kernel and disk there"
-        );
+    let placeholders = quickstart::image(workspace)?;
+    if !is_stand_in(&args.vmm) {
+        real_vmm(placeholders, Path::new(KVM))?;
     }
 
     let bin = workspace.target.join("debug");
@@ -75,9 +79,52 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     Err(anyhow!(command.exec()).context("cannot start xtask-live"))
 }
 
+/// Whether this choice of VMM boots no kernel, by its name: what it answers is that of the real one.
+fn is_stand_in(vmm: &str) -> bool {
+    let name = vmm.rsplit(['=', '/']).next().unwrap_or(vmm);
+    [STAND_IN, "regatta-chsim"].contains(&name)
+}
+
+/// Says what a VMM that boots real kernels needs; an error names all of it that is missing.
+fn real_vmm(placeholders: bool, kvm: &Path) -> Result<()> {
+    println!(
+        "      a real VMM needs {}, and as target/quickstart/vmlinux and golden.raw a kernel and a disk whose\n      \
+         guest answers /healthz and /metrics on port 8080 of the address that `ip=` on its command line has.\n      \
+         That address is one of this host's loopback (`mode: loopback`, the only one so far): a guest behind\n      \
+         a network card of its own boots, but no probe reaches it, and the demo ends after a minute and says so.",
+        kvm.display()
+    );
+    let mut missing = Vec::new();
+    if let Err(error) = OpenOptions::new().read(true).write(true).open(kvm) {
+        missing.push(format!("{} cannot be opened: {error}", kvm.display()));
+    }
+    if placeholders {
+        missing.push("target/quickstart has a placeholder instead of a kernel or a disk".to_owned());
+    }
+    if missing.is_empty() { Ok(()) } else { bail!("the VMM cannot boot a VM: {}", missing.join("; ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stand_in_is_known_by_its_name() {
+        for stand_in in ["sim", "cloud-hypervisor=/opt/regatta-chsim", "cloud-hypervisor=regatta-chsim"] {
+            assert!(is_stand_in(stand_in), "{stand_in}");
+        }
+        for real in ["cloud-hypervisor", "cloud-hypervisor=/usr/bin/cloud-hypervisor"] {
+            assert!(!is_stand_in(real), "{real}");
+        }
+    }
+
+    #[test]
+    fn everything_that_a_real_vmm_lacks_is_named() {
+        let nowhere = Path::new("/nonexistent/kvm");
+        let both = real_vmm(true, nowhere).expect_err("nothing is there").to_string();
+        assert!(both.contains("/nonexistent/kvm") && both.contains("placeholder"), "{both}");
+        assert!(real_vmm(false, Path::new("/dev/null")).is_ok());
+    }
 
     #[test]
     fn the_length_has_limits() {

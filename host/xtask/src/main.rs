@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod cargo;
 mod check;
@@ -42,6 +43,8 @@ enum Task {
     Test(check::Args),
     /// Drive load through a scale set on this machine and watch a policy size it.
     Demo(demo::Args),
+    /// Measure the figures that Regatta promises, on an optimised build; prints JSON.
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Build(args) => build::run(&workspace, &args)?,
         Task::Test(args) => return check::run(&workspace, &args),
         Task::Demo(args) => demo::run(&workspace, &args)?,
+        Task::Bench(args) => bench::run(&workspace, &args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -37,9 +37,13 @@ struct Target {
 }
 
 impl Workspace {
-    /// Asks cargo, from the directory this package was compiled in.
+    /// Asks cargo, from the directory of this package.
     pub(crate) fn locate() -> Result<Self> {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        // `cargo run` says where it is now; where it was compiled may be another copy of the
+        // workspace, when the target directory came from there.
+        let package =
+            std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let manifest = Path::new(&package).join("Cargo.toml");
         let mut command = cargo::command();
         command.args(["metadata", "--no-deps", "--format-version=1"]).arg("--manifest-path").arg(manifest);
         let output = proc::capture(&mut command)?;

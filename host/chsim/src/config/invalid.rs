@@ -59,9 +59,7 @@ pub(crate) enum ValidationError {
     IpWithoutMask,
     #[error("Number of PCI segments ({0}) not in range of 1 to {MAX_PCI_SEGMENTS}")]
     NumPciSegments(u16),
-    #[error(
-        "IOMMU address width in bits ({0}) should be less than or equal to {MAX_ADDRESS_WIDTH_BITS}"
-    )]
+    #[error("IOMMU address width in bits ({0}) should be less than or equal to {MAX_ADDRESS_WIDTH_BITS}")]
     IommuAddressWidth(u8),
     #[error("Platform `iommufd_fd=<fd>` requires `iommufd=on`")]
     IommufdFdRequiresIommufd,

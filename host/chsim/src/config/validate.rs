@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::invalid::*;
-use super::{
-    ConsoleMode, DiskConfig, MemoryRestoreMode, NetConfig, PciDevice, RestoreConfig, VmConfig,
-};
+use super::{ConsoleMode, DiskConfig, MemoryRestoreMode, NetConfig, PciDevice, RestoreConfig, VmConfig};
 
 type Result<T> = std::result::Result<T, ValidationError>;
 
@@ -17,9 +15,7 @@ struct Ids(BTreeSet<String>);
 impl Ids {
     fn add(&mut self, id: Option<&str>) -> Result<()> {
         match id {
-            Some(id) if id.starts_with("__") => {
-                Err(ValidationError::InvalidIdentifier(id.to_owned()))
-            }
+            Some(id) if id.starts_with("__") => Err(ValidationError::InvalidIdentifier(id.to_owned())),
             Some(id) if !self.0.insert(id.to_owned()) => {
                 Err(ValidationError::IdentifierNotUnique(id.to_owned()))
             }
@@ -107,10 +103,7 @@ impl VmConfig {
     }
 
     fn validate_payload(&mut self) -> Result<()> {
-        let payload = self
-            .payload
-            .as_mut()
-            .ok_or(ValidationError::Payload(PayloadError::MissingBootitem))?;
+        let payload = self.payload.as_mut().ok_or(ValidationError::Payload(PayloadError::MissingBootitem))?;
         match (&payload.firmware, &payload.kernel) {
             (Some(_), Some(_)) => Err(ValidationError::Payload(PayloadError::FirmwarePlusOther)),
             (None, None) => Err(ValidationError::Payload(PayloadError::MissingBootitem)),
@@ -126,11 +119,7 @@ impl VmConfig {
     fn validate_consoles(&self) -> Result<()> {
         let console = self.console.mode == ConsoleMode::File && self.console.file.is_none();
         let serial = self.serial.mode == ConsoleMode::File && self.serial.file.is_none();
-        if console || serial {
-            Err(ValidationError::ConsoleFileMissing)
-        } else {
-            Ok(())
-        }
+        if console || serial { Err(ValidationError::ConsoleFileMissing) } else { Ok(()) }
     }
 
     fn validate_cpu_counts(&self) -> Result<()> {
@@ -138,37 +127,23 @@ impl VmConfig {
         if max < boot {
             return Err(ValidationError::CpusMaxLowerThanBoot(max, boot));
         }
-        if max > MAX_CPUS {
-            Err(ValidationError::TooManyCpus(max))
-        } else {
-            Ok(())
-        }
+        if max > MAX_CPUS { Err(ValidationError::TooManyCpus(max)) } else { Ok(()) }
     }
 
     fn validate_topology(&self) -> Result<()> {
         let Some(topology) = &self.cpus.topology else {
             return Ok(());
         };
-        let parts = [
-            topology.threads_per_core,
-            topology.cores_per_die,
-            topology.dies_per_package,
-            topology.packages,
-        ];
+        let parts =
+            [topology.threads_per_core, topology.cores_per_die, topology.dies_per_package, topology.packages];
         if parts.contains(&0) {
             return Err(ValidationError::TopologyZeroPart);
         }
         if topology.threads_per_core > 2 {
             return Err(ValidationError::TopologyThreadsPerCore);
         }
-        let total = parts.iter().fold(1u64, |product, part| {
-            product.saturating_mul(u64::from(*part))
-        });
-        if total == u64::from(self.cpus.max_vcpus) {
-            Ok(())
-        } else {
-            Err(ValidationError::TopologyCount)
-        }
+        let total = parts.iter().fold(1u64, |product, part| product.saturating_mul(u64::from(*part)));
+        if total == u64::from(self.cpus.max_vcpus) { Ok(()) } else { Err(ValidationError::TopologyCount) }
     }
 
     fn validate_memory(&self) -> Result<()> {
@@ -180,12 +155,7 @@ impl VmConfig {
                 return Err(ValidationError::HugePageSize(size));
             }
         }
-        let zones = self
-            .memory
-            .zones
-            .iter()
-            .flatten()
-            .any(|zone| zone.shared && zone.mergeable);
+        let zones = self.memory.zones.iter().flatten().any(|zone| zone.shared && zone.mergeable);
         if (self.memory.shared && self.memory.mergeable) || zones {
             return Err(ValidationError::SharedMemoryMergeable);
         }
@@ -202,11 +172,7 @@ impl VmConfig {
             return Err(ValidationError::VhostUserRateLimiter);
         }
         if let Some(group) = &disk.rate_limit_group
-            && !self
-                .rate_limit_groups
-                .iter()
-                .flatten()
-                .any(|known| known.id == *group)
+            && !self.rate_limit_groups.iter().flatten().any(|known| known.id == *group)
         {
             return Err(ValidationError::RateLimiterGroup);
         }
@@ -222,9 +188,9 @@ impl VmConfig {
             return Err(ValidationError::RateLimiterGroup);
         }
         match &disk.serial {
-            Some(serial) if serial.len() > MAX_DISK_SERIAL_BYTES => Err(
-                ValidationError::DiskSerialTooLong(serial.len(), MAX_DISK_SERIAL_BYTES),
-            ),
+            Some(serial) if serial.len() > MAX_DISK_SERIAL_BYTES => {
+                Err(ValidationError::DiskSerialTooLong(serial.len(), MAX_DISK_SERIAL_BYTES))
+            }
             _ => Ok(()),
         }
     }
@@ -240,10 +206,7 @@ impl VmConfig {
         }
         if let Some(fds) = &net.fds {
             if fds.len() * 2 != net.num_queues {
-                return Err(ValidationError::NetQueueFdMismatch(
-                    net.num_queues,
-                    fds.len() * 2,
-                ));
+                return Err(ValidationError::NetQueueFdMismatch(net.num_queues, fds.len() * 2));
             }
             if let Some(fd) = fds.iter().find(|fd| **fd <= 2) {
                 return Err(ValidationError::NetReservedFd(*fd));
@@ -272,11 +235,7 @@ impl VmConfig {
         if wanted && !self.memory.is_shared() {
             return Err(ValidationError::VhostUserRequiresSharedMemory);
         }
-        if wanted && !socket {
-            Err(ValidationError::VhostUserMissingSocket)
-        } else {
-            Ok(())
-        }
+        if wanted && !socket { Err(ValidationError::VhostUserMissingSocket) } else { Ok(()) }
     }
 
     /// `pairs` is what must fit the vCPUs, `queues` what the message names.
@@ -284,27 +243,17 @@ impl VmConfig {
         if pairs as u64 > u64::from(self.cpus.boot_vcpus) {
             return Err(ValidationError::TooManyQueues(queues, self.cpus.boot_vcpus));
         }
-        if size.is_power_of_two() {
-            Ok(())
-        } else {
-            Err(ValidationError::QueueSize(size))
-        }
+        if size.is_power_of_two() { Ok(()) } else { Err(ValidationError::QueueSize(size)) }
     }
 
     /// Segment and slot of a device.
     fn validate_slot(&self, device: &impl PciDevice) -> Result<()> {
         let segment = device.segment();
-        let segments = self
-            .platform
-            .as_ref()
-            .map_or(1, |platform| platform.num_pci_segments);
+        let segments = self.platform.as_ref().map_or(1, |platform| platform.num_pci_segments);
         if segment >= segments {
             return Err(ValidationError::PciSegment(segment));
         }
-        let iommu_segments = self
-            .platform
-            .as_ref()
-            .and_then(|platform| platform.iommu_segments.as_ref());
+        let iommu_segments = self.platform.as_ref().and_then(|platform| platform.iommu_segments.as_ref());
         if iommu_segments.is_some_and(|segments| segments.contains(&segment)) && !device.iommu() {
             return Err(ValidationError::OnIommuSegment(segment));
         }
@@ -323,12 +272,7 @@ impl VmConfig {
     }
 
     /// vhost-user devices, which all need shared memory.
-    fn validate_list<T: PciDevice>(
-        &self,
-        list: &Option<Vec<T>>,
-        shared: bool,
-        ids: &mut Ids,
-    ) -> Result<()> {
+    fn validate_list<T: PciDevice>(&self, list: &Option<Vec<T>>, shared: bool, ids: &mut Ids) -> Result<()> {
         for device in list.iter().flatten() {
             if !shared {
                 return Err(ValidationError::VhostUserRequiresSharedMemory);
@@ -349,9 +293,7 @@ impl VmConfig {
             if let Some(path) = &device.path
                 && !paths.insert(path)
             {
-                return Err(ValidationError::DuplicateDevicePath(
-                    path.display().to_string(),
-                ));
+                return Err(ValidationError::DuplicateDevicePath(path.display().to_string()));
             }
             match (&device.path, device.fd) {
                 (None, None) => return Err(ValidationError::VfioNeitherPathNorFd),
@@ -364,37 +306,24 @@ impl VmConfig {
     }
 
     fn validate_numa(&self) -> Result<()> {
-        let segments = self
-            .platform
-            .as_ref()
-            .map_or(1, |platform| platform.num_pci_segments);
+        let segments = self.platform.as_ref().map_or(1, |platform| platform.num_pci_segments);
         let (mut zones, mut used_segments) = (BTreeMap::new(), BTreeMap::new());
         for node in self.numa.iter().flatten() {
             match (&node.device_id, &node.cpus, &node.memory_zones) {
                 (Some(id), None, None) if id.is_empty() => {
-                    return Err(ValidationError::Numa(
-                        "device_id in numa config cannot be empty",
-                    ));
+                    return Err(ValidationError::Numa("device_id in numa config cannot be empty"));
                 }
                 (None, Some(cpus), _) if cpus.is_empty() => {
-                    return Err(ValidationError::Numa(
-                        "cpus list in numa config cannot be empty",
-                    ));
+                    return Err(ValidationError::Numa("cpus list in numa config cannot be empty"));
                 }
                 (None, None, Some(zones)) if zones.is_empty() => {
-                    return Err(ValidationError::Numa(
-                        "memory_zones in numa config cannot be empty",
-                    ));
+                    return Err(ValidationError::Numa("memory_zones in numa config cannot be empty"));
                 }
                 _ => {}
             }
             for zone in node.memory_zones.iter().flatten() {
                 if let Some(other) = zones.insert(zone, node.guest_numa_id) {
-                    return Err(ValidationError::MemoryZoneReused(
-                        zone.clone(),
-                        other,
-                        node.guest_numa_id,
-                    ));
+                    return Err(ValidationError::MemoryZoneReused(zone.clone(), other, node.guest_numa_id));
                 }
             }
             for segment in node.pci_segments.iter().flatten() {
@@ -405,11 +334,7 @@ impl VmConfig {
                     return Err(ValidationError::DefaultPciSegmentNode(node.guest_numa_id));
                 }
                 if let Some(other) = used_segments.insert(*segment, node.guest_numa_id) {
-                    return Err(ValidationError::PciSegmentReused(
-                        *segment,
-                        other,
-                        node.guest_numa_id,
-                    ));
+                    return Err(ValidationError::PciSegmentReused(*segment, other, node.guest_numa_id));
                 }
             }
         }
@@ -417,10 +342,7 @@ impl VmConfig {
     }
 
     fn validate_platform(&self) -> Result<bool> {
-        let segments = self
-            .platform
-            .as_ref()
-            .map_or(1, |platform| platform.num_pci_segments);
+        let segments = self.platform.as_ref().map_or(1, |platform| platform.num_pci_segments);
         for segment in self.pci_segments.iter().flatten() {
             if segment.pci_segment >= segments {
                 return Err(ValidationError::PciSegment(segment.pci_segment));
@@ -441,9 +363,7 @@ impl VmConfig {
             }
         }
         if platform.iommu_address_width_bits > MAX_ADDRESS_WIDTH_BITS {
-            return Err(ValidationError::IommuAddressWidth(
-                platform.iommu_address_width_bits,
-            ));
+            return Err(ValidationError::IommuAddressWidth(platform.iommu_address_width_bits));
         }
         if platform.iommufd_fd.is_some() && !platform.iommufd {
             return Err(ValidationError::IommufdFdRequiresIommufd);
@@ -460,12 +380,7 @@ impl RestoreConfig {
         }
         for net in config.net.iter().flatten().filter(|net| net.fds.is_some()) {
             let id = net.id.clone().unwrap_or_default();
-            if !self
-                .net_fds
-                .iter()
-                .flatten()
-                .any(|given| given.id == id && given.num_fds > 0)
-            {
+            if !self.net_fds.iter().flatten().any(|given| given.id == id && given.num_fds > 0) {
                 return Err(ValidationError::RestoreMissingNetId(id));
             }
         }
@@ -490,10 +405,7 @@ mod tests {
                 r#"{"payload":{"kernel":"/k"},"cpus":{"boot_vcpus":4,"max_vcpus":2}}"#,
                 "Max CPUs (2) lower than boot CPUs (4)",
             ),
-            (
-                r#"{"payload":{"kernel":"/k"},"vsock":{"cid":2,"socket":"/v"}}"#,
-                "2 is a special VSOCK CID",
-            ),
+            (r#"{"payload":{"kernel":"/k"},"vsock":{"cid":2,"socket":"/v"}}"#, "2 is a special VSOCK CID"),
             (
                 r#"{"payload":{"kernel":"/k"},"disks":[{"id":"a","path":"/a"},{"id":"a","path":"/b"}]}"#,
                 "Identifier a is not unique",

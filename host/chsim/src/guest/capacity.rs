@@ -51,8 +51,7 @@ impl Capacity {
     pub(crate) fn offer(&mut self, now: Nanos, ticket: Ticket, service: Nanos) -> Offer {
         self.account(now);
         if self.busy.len() < self.workers {
-            self.busy
-                .push(Reverse((now.saturating_add(service), ticket)));
+            self.busy.push(Reverse((now.saturating_add(service), ticket)));
             Offer::Started
         } else if self.waiting.len() < self.queue_limit {
             self.waiting.push_back((ticket, service));
@@ -104,11 +103,7 @@ impl Capacity {
         // The oldest bucket counts for what the current one is still short of.
         let total: f64 = (self.work.iter().enumerate())
             .map(|(slot, work)| {
-                let share = if slot == oldest {
-                    (BUCKET - current) as f64 / BUCKET as f64
-                } else {
-                    1.0
-                };
+                let share = if slot == oldest { (BUCKET - current) as f64 / BUCKET as f64 } else { 1.0 };
                 *work as f64 * share
             })
             .sum();
@@ -152,11 +147,7 @@ mod tests {
         assert_eq!(capacity.offer(0, 2, 10 * MS), Offer::Queued);
         assert_eq!(capacity.offer(0, 3, 10 * MS), Offer::Refused);
         assert!(capacity.complete(9 * MS).is_empty());
-        assert_eq!(
-            capacity.complete(30 * MS),
-            [1, 2],
-            "the second started when the first was done"
-        );
+        assert_eq!(capacity.complete(30 * MS), [1, 2], "the second started when the first was done");
         assert_eq!(capacity.in_flight(), 0);
     }
 

@@ -78,12 +78,7 @@ impl Engine {
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let add = |fd: &dyn AsFd, token| {
-            epoll::add(
-                &epoll,
-                fd.as_fd(),
-                epoll::EventData::new_u64(token),
-                epoll::EventFlags::IN,
-            )
+            epoll::add(&epoll, fd.as_fd(), epoll::EventData::new_u64(token), epoll::EventFlags::IN)
         };
         add(&waker, WAKE)?;
         if let Some(vsock) = &spec.vsock {
@@ -136,8 +131,7 @@ impl Engine {
             boot = self.spec.knobs.boot.sample(&mut self.random);
         }
         for fault in self.spec.knobs.faults.clone() {
-            let mut after =
-                |time: Duration, timer| self.timers.set(start.saturating_add(nanos(time)), timer);
+            let mut after = |time: Duration, timer| self.timers.set(start.saturating_add(nanos(time)), timer);
             match fault {
                 GuestFault::SlowBoot(more) if !self.spec.resumed => boot += more,
                 GuestFault::CrashAfter(time) => after(time, Timer::Crash),
@@ -145,9 +139,7 @@ impl Engine {
                 GuestFault::PanicAfter(time) => after(time, Timer::Panic),
                 GuestFault::ResetAfter(time) => after(time, Timer::Reset),
                 GuestFault::PowerOffAfter(time) => after(time, Timer::PowerOff),
-                GuestFault::NeverHealthy
-                | GuestFault::IgnorePowerButton
-                | GuestFault::SlowBoot(_) => {}
+                GuestFault::NeverHealthy | GuestFault::IgnorePowerButton | GuestFault::SlowBoot(_) => {}
             }
         }
         let at = |percent: u64| start.saturating_add(nanos(boot) / 100 * percent);
@@ -155,13 +147,7 @@ impl Engine {
         if !self.spec.resumed {
             let spec = &self.spec;
             for (percent, text) in [
-                (
-                    0,
-                    format!(
-                        "Linux version 6.1.0-regatta-model (gcc) #1 SMP, image {}",
-                        spec.kernel
-                    ),
-                ),
+                (0, format!("Linux version 6.1.0-regatta-model (gcc) #1 SMP, image {}", spec.kernel)),
                 (0, format!("Command line: {}", spec.cmdline)),
                 (5, format!("Memory: {}K available", spec.ram_bytes / 1024)),
                 (10, format!("smp: Brought up 1 node, {} CPUs", spec.vcpus)),
@@ -177,9 +163,7 @@ impl Engine {
 
     /// The guest's own time: it stands still while the guest is paused.
     pub(super) fn now(&self) -> Nanos {
-        self.paused_at
-            .unwrap_or_else(|| self.clock.now())
-            .saturating_sub(self.paused_for)
+        self.paused_at.unwrap_or_else(|| self.clock.now()).saturating_sub(self.paused_for)
     }
 
     fn say(&mut self, text: &str) {
@@ -230,19 +214,13 @@ impl Engine {
                 }
             }
             Command::PowerButton => {
-                if self.phase == Phase::Up
-                    && !self
-                        .spec
-                        .knobs
-                        .faults
-                        .contains(&GuestFault::IgnorePowerButton)
+                if self.phase == Phase::Up && !self.spec.knobs.faults.contains(&GuestFault::IgnorePowerButton)
                 {
                     self.say("systemd-logind: Power key pressed short, powering off...");
                     self.phase = Phase::ShuttingDown;
                     self.listener = None;
                     let delay = self.spec.knobs.shutdown.sample(&mut self.random);
-                    self.timers
-                        .set(self.now().saturating_add(nanos(delay)), Timer::PowerOff);
+                    self.timers.set(self.now().saturating_add(nanos(delay)), Timer::PowerOff);
                 }
             }
             Command::Nmi => self.say("Uhhuh. NMI received for unknown reason 20 on CPU 0."),
@@ -273,20 +251,15 @@ impl Engine {
 
     /// A guest answers ACPI once its drivers run.
     fn when_up(&mut self, timer: Timer) {
-        self.timers
-            .set(self.now().max(self.up_at).saturating_add(ACPI_DELAY), timer);
+        self.timers.set(self.now().max(self.up_at).saturating_add(ACPI_DELAY), timer);
     }
 
     fn fire(&mut self, timer: Timer) {
         match timer {
             Timer::Say(text) => self.say(&text),
             Timer::Activate => {
-                self.traffic
-                    .read_ops
-                    .fetch_add(BOOT_READ_OPS, Ordering::Relaxed);
-                self.traffic
-                    .read_bytes
-                    .fetch_add(BOOT_READ_BYTES, Ordering::Relaxed);
+                self.traffic.read_ops.fetch_add(BOOT_READ_OPS, Ordering::Relaxed);
+                self.traffic.read_bytes.fetch_add(BOOT_READ_BYTES, Ordering::Relaxed);
                 for id in std::mem::take(&mut self.spec.devices) {
                     (self.news)(GuestEvent::Activated(id));
                 }
@@ -294,10 +267,8 @@ impl Engine {
             Timer::Up => self.up(),
             Timer::Crash => {
                 crate::log::error!("the guest's fault `crash` kills the VMM");
-                let _ = rustix::process::kill_process(
-                    rustix::process::getpid(),
-                    rustix::process::Signal::KILL,
-                );
+                let _ =
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             }
             Timer::Hang => self.halt(),
             Timer::Panic => {
@@ -344,21 +315,13 @@ impl Engine {
         let address = SocketAddrV4::new(address, self.spec.knobs.port);
         let bound = TcpListener::bind(address).and_then(|listener| {
             listener.set_nonblocking(true)?;
-            epoll::add(
-                &self.epoll,
-                &listener,
-                epoll::EventData::new_u64(HTTP),
-                epoll::EventFlags::IN,
-            )?;
+            epoll::add(&self.epoll, &listener, epoll::EventData::new_u64(HTTP), epoll::EventFlags::IN)?;
             Ok(listener)
         });
         match bound {
             Ok(listener) => {
                 self.listener = Some(listener);
-                self.say(&format!(
-                    "regatta-guest: {} serves http://{address}",
-                    self.spec.knobs.hostname
-                ));
+                self.say(&format!("regatta-guest: {} serves http://{address}", self.spec.knobs.hostname));
             }
             Err(error) => {
                 crate::log::error!("guest service cannot bind {address}: {error}");
@@ -369,22 +332,14 @@ impl Engine {
 
     /// Sleeps until a socket, a command or a timer wants something.
     fn wait(&mut self) {
-        let next = [self.timers.next(), self.capacity.next_completion()]
-            .into_iter()
-            .flatten()
-            .min();
-        let mut timeout =
-            next.and_then(|moment| self.clock.until(moment.saturating_add(self.paused_for)));
+        let next = [self.timers.next(), self.capacity.next_completion()].into_iter().flatten().min();
+        let mut timeout = next.and_then(|moment| self.clock.until(moment.saturating_add(self.paused_for)));
         if !self.connections.is_empty() {
             timeout = Some(timeout.map_or(SWEEP, |timeout| timeout.min(SWEEP)));
         }
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut events = Vec::with_capacity(64);
-        let ready = epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            timeout.as_ref(),
-        );
+        let ready = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
         if ready.is_err() {
             return;
         }

@@ -113,23 +113,9 @@ impl Guest {
         clock.wake_on_change(Arc::clone(&waker));
         let traffic = Arc::new(Traffic::default());
         let (commands, inbox) = mpsc::channel();
-        let engine = Engine::new(
-            spec,
-            clock,
-            news,
-            inbox,
-            Arc::clone(&waker),
-            Arc::clone(&traffic),
-        )?;
-        let thread = std::thread::Builder::new()
-            .name("guest".to_owned())
-            .spawn(move || engine.run())?;
-        Ok(Self {
-            commands,
-            waker,
-            thread: Some(thread),
-            traffic,
-        })
+        let engine = Engine::new(spec, clock, news, inbox, Arc::clone(&waker), Arc::clone(&traffic))?;
+        let thread = std::thread::Builder::new().name("guest".to_owned()).spawn(move || engine.run())?;
+        Ok(Self { commands, waker, thread: Some(thread), traffic })
     }
 
     /// Does something to the guest. One that is powered off hears nothing.

@@ -28,8 +28,7 @@ impl Engine {
         self.swept = Instant::now();
         let now = self.swept;
         self.connections.retain(|_, connection| {
-            connection.doing == Doing::Working
-                || now.duration_since(connection.active) < IDLE_TIMEOUT
+            connection.doing == Doing::Working || now.duration_since(connection.active) < IDLE_TIMEOUT
         });
     }
 
@@ -53,14 +52,8 @@ impl Engine {
 
     fn admit(&mut self, stream: Stream) {
         if self.connections.len() >= MAX_CONNECTIONS {
-            let idle = self
-                .connections
-                .iter()
-                .filter(|(_, connection)| connection.is_idle());
-            match idle
-                .min_by_key(|(_, connection)| connection.active)
-                .map(|(id, _)| *id)
-            {
+            let idle = self.connections.iter().filter(|(_, connection)| connection.is_idle());
+            match idle.min_by_key(|(_, connection)| connection.active).map(|(id, _)| *id) {
                 Some(id) => drop(self.connections.remove(&id)),
                 None => return,
             }
@@ -71,14 +64,7 @@ impl Engine {
         let id = self.next_id;
         self.next_id += 1;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        if epoll::add(
-            &self.epoll,
-            &connection.stream,
-            epoll::EventData::new_u64(id),
-            flags,
-        )
-        .is_ok()
-        {
+        if epoll::add(&self.epoll, &connection.stream, epoll::EventData::new_u64(id), flags).is_ok() {
             self.connections.insert(id, connection);
         }
     }
@@ -116,14 +102,7 @@ impl Engine {
         } else if connection.doing != Doing::Working {
             flags |= epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         }
-        if epoll::modify(
-            &self.epoll,
-            &connection.stream,
-            epoll::EventData::new_u64(id),
-            flags,
-        )
-        .is_ok()
-        {
+        if epoll::modify(&self.epoll, &connection.stream, epoll::EventData::new_u64(id), flags).is_ok() {
             self.connections.insert(id, connection);
         }
     }
@@ -133,14 +112,9 @@ impl Engine {
         if connection.doing == Doing::Handshake {
             match connection.handshake() {
                 None => return,
-                Some(Ok(port))
-                    if port == u32::from(self.spec.knobs.port) && self.phase == Phase::Up =>
-                {
+                Some(Ok(port)) if port == u32::from(self.spec.knobs.port) && self.phase == Phase::Up => {
                     connection.doing = Doing::Reading;
-                    self.send(
-                        connection,
-                        format!("OK {}\n", 1_073_741_824 + id).as_bytes(),
-                    );
+                    self.send(connection, format!("OK {}\n", 1_073_741_824 + id).as_bytes());
                 }
                 // Nobody listens there: the connection is reset.
                 Some(_) => {
@@ -167,27 +141,18 @@ impl Engine {
         connection.close = !request.keep_alive;
         let now = self.now();
         let (status, reason, kind, body) = match request.target {
-            Target::Health if self.spec.knobs.faults.contains(&GuestFault::NeverHealthy) => (
-                503,
-                "Service Unavailable",
-                "text/plain",
-                "never healthy\n".to_owned(),
-            ),
+            Target::Health if self.spec.knobs.faults.contains(&GuestFault::NeverHealthy) => {
+                (503, "Service Unavailable", "text/plain", "never healthy\n".to_owned())
+            }
             Target::Health => (200, "OK", "text/plain", "ok\n".to_owned()),
             Target::Metrics => {
                 self.metrics.in_flight = self.capacity.in_flight();
                 self.metrics.queue_depth = self.capacity.queue_depth();
                 self.metrics.utilization = self.capacity.utilization(now);
-                (
-                    200,
-                    "OK",
-                    "text/plain; version=0.0.4",
-                    self.metrics.to_text(),
-                )
+                (200, "OK", "text/plain; version=0.0.4", self.metrics.to_text())
             }
             Target::Work(work) => {
-                let service =
-                    work.unwrap_or_else(|| self.spec.knobs.service.sample(&mut self.random));
+                let service = work.unwrap_or_else(|| self.spec.knobs.service.sample(&mut self.random));
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
                 // What is already done must not take up room.
@@ -202,24 +167,12 @@ impl Engine {
                     Offer::Refused => {
                         self.metrics.requests += 1;
                         self.metrics.rejected += 1;
-                        (
-                            503,
-                            "Service Unavailable",
-                            "text/plain",
-                            "overloaded\n".to_owned(),
-                        )
+                        (503, "Service Unavailable", "text/plain", "overloaded\n".to_owned())
                     }
                 }
             }
         };
-        let answer = response(
-            status,
-            reason,
-            kind,
-            &body,
-            request.keep_alive,
-            request.head,
-        );
+        let answer = response(status, reason, kind, &body, request.keep_alive, request.head);
         self.send(connection, &answer);
     }
 
@@ -242,14 +195,7 @@ impl Engine {
             connection.doing = Doing::Reading;
             connection.active = Instant::now();
             let body = format!("{} {}\n", self.spec.knobs.hostname, self.metrics.requests);
-            let answer = response(
-                200,
-                "OK",
-                "text/plain",
-                &body,
-                request.keep_alive,
-                request.head,
-            );
+            let answer = response(200, "OK", "text/plain", &body, request.keep_alive, request.head);
             self.send(&mut connection, &answer);
             self.proceed(id, &mut connection);
             self.keep(id, connection);

@@ -161,10 +161,7 @@ fn check_qcow(file: &File, path: &Path, depth: u32) -> Result<u64, Broken> {
     let version = be32(&header, 4);
     if version != 2 && version != 3 {
         let messages = vec![format!("Unsupported version: {version}")];
-        return Err(Broken {
-            kind: "Unsupported feature",
-            messages,
-        });
+        return Err(Broken { kind: "Unsupported feature", messages });
     }
     let cluster_bits = be32(&header, 20);
     if !(9..=21).contains(&cluster_bits) {
@@ -177,15 +174,10 @@ fn check_qcow(file: &File, path: &Path, depth: u32) -> Result<u64, Broken> {
         let unknown = be64(&header, 72) & !0b1011;
         if unknown != 0 {
             let bits = (0..64).filter(|bit| unknown >> bit & 1 == 1);
-            let names: Vec<String> = bits
-                .map(|bit| format!("unknown feature bit {bit}"))
-                .collect();
+            let names: Vec<String> = bits.map(|bit| format!("unknown feature bit {bit}")).collect();
             let missing = format!("Missing features: {}", names.join(", "));
             let messages = vec!["Unsupported qcow2 feature(s)".to_owned(), missing];
-            return Err(Broken {
-                kind: "Unsupported feature",
-                messages,
-            });
+            return Err(Broken { kind: "Unsupported feature", messages });
         }
     }
     let (offset, length) = (be64(&header, 8), be32(&header, 16));

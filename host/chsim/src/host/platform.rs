@@ -14,9 +14,7 @@ use super::events::EventMonitor;
 use super::lock::LockError;
 use super::snapshot;
 use crate::clock::Clock;
-use crate::config::{
-    DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig,
-};
+use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
 use crate::faults::Faults;
 use crate::guest::{Command, Guest, Misdeed, Spec};
 use crate::knobs::Knobs;
@@ -105,9 +103,7 @@ impl<M: Send + 'static> HostPlatform<M> {
 
 impl<M: Send + 'static> Platform for HostPlatform<M> {
     fn pid(&self) -> i64 {
-        self.faults
-            .pid()
-            .unwrap_or_else(|| i64::from(std::process::id()))
+        self.faults.pid().unwrap_or_else(|| i64::from(std::process::id()))
     }
 
     fn event(&mut self, source: &str, event: &str, properties: &[(&str, &str)]) {
@@ -122,9 +118,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     fn map_memory(&mut self, config: &VmConfig) -> Result<()> {
         let memory = &config.memory;
         let failed = |messages: &[&str]| {
-            Err(VmError::chain(
-                std::iter::once("Memory manager error").chain(messages.iter().copied()),
-            ))
+            Err(VmError::chain(std::iter::once("Memory manager error").chain(messages.iter().copied())))
         };
         match (memory.size, &memory.zones) {
             (0, None) => return failed(&["No memory zones found"]),
@@ -135,15 +129,10 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
             && memory.hugepage_size.is_none()
             && let Err(error) = rustix::fs::statvfs("/dev/hugepages")
         {
-            return failed(&[
-                "Failed to stat filesystem",
-                &io::Error::from(error).to_string(),
-            ]);
+            return failed(&["Failed to stat filesystem", &io::Error::from(error).to_string()]);
         }
         if !memory.size.is_multiple_of(4096) {
-            return failed(&[
-                "Memory size is misaligned with default page size or its hugepage size",
-            ]);
+            return failed(&["Memory size is misaligned with default page size or its hugepage size"]);
         }
         Ok(())
     }
@@ -172,8 +161,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         let Some(disk) = self.disks.get_mut(id) else {
             return Ok(());
         };
-        disk.resize(bytes)
-            .map_err(|error| VmError::device(["Disk resize error", &error.to_string()]))
+        disk.resize(bytes).map_err(|error| VmError::device(["Disk resize error", &error.to_string()]))
     }
 
     fn open_net(&mut self, _id: &str, net: &NetConfig) -> Result<Option<MacAddr>> {
@@ -181,8 +169,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
             return Ok(Some(MacAddr::local_random()));
         };
         if tap.len() > MAX_TAP_NAME_BYTES {
-            let text =
-                format!("Interface name too long (max length is {MAX_TAP_NAME_BYTES}): {tap}");
+            let text = format!("Interface name too long (max length is {MAX_TAP_NAME_BYTES}): {tap}");
             return Err(VmError::device([
                 "Cannot create virtio-net device",
                 "Failed to open taps",
@@ -204,15 +191,9 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         };
         let listener = UnixListener::bind(&config.socket).map_err(|error| failed(&error))?;
         if let Some(guest) = &self.guest {
-            guest.send(Command::Vsock(
-                listener.try_clone().map_err(|error| failed(&error))?,
-            ));
+            guest.send(Command::Vsock(listener.try_clone().map_err(|error| failed(&error))?));
         }
-        self.vsock = Some(Vsock {
-            id: id.to_owned(),
-            listener,
-            path: config.socket.clone(),
-        });
+        self.vsock = Some(Vsock { id: id.to_owned(), listener, path: config.socket.clone() });
         Ok(())
     }
 
@@ -233,9 +214,8 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
 
     fn load_payload(&mut self, payload: &PayloadConfig) -> Result<()> {
         if let Some(firmware) = &payload.firmware {
-            File::open(firmware).map_err(|error| {
-                VmError::chain(["Error manipulating firmware file", &error.to_string()])
-            })?;
+            File::open(firmware)
+                .map_err(|error| VmError::chain(["Error manipulating firmware file", &error.to_string()]))?;
         }
         let Some(kernel) = &payload.kernel else {
             return Ok(());
@@ -246,11 +226,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         if file.read(&mut start).is_err() {
             const UNREADABLE: &str = "Kernel Loader: Unable to read bzImage header";
             let text = format!("Kernel Loader: failed to load bzImage kernel image: {UNREADABLE}");
-            return Err(VmError::chain([
-                "Cannot load the kernel into memory",
-                &text,
-                UNREADABLE,
-            ]));
+            return Err(VmError::chain(["Cannot load the kernel into memory", &text, UNREADABLE]));
         }
         // A real VMM refuses such a file. A stand-in that did would need a real kernel to stand in for a VM.
         if start != *b"\x7fELF" && !start.starts_with(b"MZ") {
@@ -262,15 +238,9 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         Ok(())
     }
 
-    fn start_guest(
-        &mut self,
-        config: &VmConfig,
-        devices: Vec<String>,
-        resumed: Option<&str>,
-    ) -> Result<()> {
-        let failed = |error: io::Error| {
-            VmError::chain(["Error from CPU manager".to_owned(), error.to_string()])
-        };
+    fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()> {
+        let failed =
+            |error: io::Error| VmError::chain(["Error from CPU manager".to_owned(), error.to_string()]);
         let cmdline = resumed.unwrap_or_else(|| config.cmdline()).to_owned();
         let (knobs, bad) = Knobs::parse(&cmdline);
         for problem in bad {
@@ -278,31 +248,20 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
             eprintln!("regatta-chsim: {problem}; its default is used");
         }
         let consoles = self.consoles.as_ref();
-        let sink = consoles.map(|consoles| {
-            if knobs.console == "hvc0" {
-                &consoles.console
-            } else {
-                &consoles.serial
-            }
-        });
-        let out = sink
-            .map_or(Ok(super::Sink::Nowhere), super::Sink::try_clone)
-            .map_err(failed)?;
-        let vsock = self
-            .vsock
-            .as_ref()
-            .map(|vsock| vsock.listener.try_clone())
-            .transpose()
-            .map_err(failed)?;
+        let sink = consoles.map(
+            |consoles| {
+                if knobs.console == "hvc0" { &consoles.console } else { &consoles.serial }
+            },
+        );
+        let out = sink.map_or(Ok(super::Sink::Nowhere), super::Sink::try_clone).map_err(failed)?;
+        let vsock =
+            self.vsock.as_ref().map(|vsock| vsock.listener.try_clone()).transpose().map_err(failed)?;
         let payload = config.payload.as_ref();
-        let image =
-            payload.and_then(|payload| payload.kernel.as_ref().or(payload.firmware.as_ref()));
+        let image = payload.and_then(|payload| payload.kernel.as_ref().or(payload.firmware.as_ref()));
         let spec = Spec {
             knobs,
             cmdline: cmdline.clone(),
-            kernel: image
-                .map(|path| path.display().to_string())
-                .unwrap_or_default(),
+            kernel: image.map(|path| path.display().to_string()).unwrap_or_default(),
             vcpus: config.cpus.boot_vcpus,
             ram_bytes: config.memory.total_bytes(),
             devices,
@@ -380,18 +339,14 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
             let _ = std::fs::remove_file(path);
             let (mut stream, _) = accepted.map_err(|error| socket(&error))?;
             self.event("vm", "migration-receive-started", &[]);
-            stream
-                .read_exact(&mut request)
-                .map_err(|error| socket(&error))?;
+            stream.read_exact(&mut request).map_err(|error| socket(&error))?;
         } else {
             let address = url.strip_prefix("tcp:").unwrap_or(url);
             let listener = TcpListener::bind(address).map_err(|error| failed(&error))?;
             self.event("vm", "migration-receive-ready", &[]);
             let (mut stream, _) = listener.accept().map_err(|error| socket(&error))?;
             self.event("vm", "migration-receive-started", &[]);
-            stream
-                .read_exact(&mut request)
-                .map_err(|error| socket(&error))?;
+            stream.read_exact(&mut request).map_err(|error| socket(&error))?;
         }
         // Memory cannot be received, so the migration ends as one that its sender aborted.
         self.event("vm", "migration-receive-failed", &[]);

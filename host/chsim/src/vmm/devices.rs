@@ -75,9 +75,7 @@ impl<P: Platform> Vmm<P> {
         }
         let mut wanted = config.clone();
         device.clone().add_to(&mut wanted);
-        wanted
-            .validate(&|path| self.platform.exists(path))
-            .map_err(VmError::Validation)?;
+        wanted.validate(&|path| self.platform.exists(path)).map_err(VmError::Validation)?;
         let Some(vm) = &mut self.vm else {
             device.add_to(config);
             return Ok(Reply::Nothing);
@@ -118,16 +116,10 @@ impl<P: Platform> Vmm<P> {
                 return Err(VmError::device([text]));
             }
             None => {
-                return Err(VmError::device([
-                    "Could not find the node in the device tree",
-                ]));
+                return Err(VmError::device(["Could not find the node in the device tree"]));
             }
         }
-        if !self
-            .config
-            .as_mut()
-            .is_some_and(|config| config.remove_device(id))
-        {
+        if !self.config.as_mut().is_some_and(|config| config.remove_device(id)) {
             return Err(VmError::UnknownDevice(UnknownDevice(id.to_owned())));
         }
         // The configuration forgets the device now; the tree keeps it until the guest lets go.
@@ -141,7 +133,6 @@ impl<P: Platform> Vmm<P> {
             return;
         };
         self.platform.close_device(id);
-        self.platform
-            .event("vm", "device-removed", &[("id", &function), ("bdf", &bdf)]);
+        self.platform.event("vm", "device-removed", &[("id", &function), ("bdf", &bdf)]);
     }
 }

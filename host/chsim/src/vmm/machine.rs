@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::tree::{BarType, Bus, BusFull, DeviceNode, Kind};
 use super::{Platform, VmError};
 use crate::config::{
-    ConsoleMode, DeviceConfig, DiskConfig, FsConfig, GenericVhostUserConfig, ImageType, NetConfig,
-    PciDevice, PmemConfig, RtcConfig, UserDeviceConfig, VdpaConfig, VmConfig, VsockConfig,
+    ConsoleMode, DeviceConfig, DiskConfig, FsConfig, GenericVhostUserConfig, ImageType, NetConfig, PciDevice,
+    PmemConfig, RtcConfig, UserDeviceConfig, VdpaConfig, VmConfig, VsockConfig,
 };
 
 /// State of a VM as `vm.info` names it. Upstream's `Shutdown` and `BreakPoint` are never seen through the API.
@@ -48,9 +48,7 @@ impl Machine {
     /// Makes all devices of `config`, and writes the ids it gave them into it. When a device fails, its whole
     /// list is gone from the configuration afterwards, as it is upstream.
     pub(crate) fn new(config: &mut VmConfig, platform: &mut impl Platform) -> Result<Self> {
-        config
-            .validate(&|path| platform.exists(path))
-            .map_err(VmError::Validation)?;
+        config.validate(&|path| platform.exists(path)).map_err(VmError::Validation)?;
         platform.map_memory(config)?;
         let mut vm = Self {
             state: State::Created,
@@ -73,12 +71,7 @@ impl Machine {
             self.bus.add_legacy("__serial");
         }
         if config.console.mode != ConsoleMode::Off {
-            self.plug(
-                "__console",
-                Kind::Fixed("console"),
-                BarType::Mmio64,
-                &config.console,
-            )?;
+            self.plug("__console", Kind::Fixed("console"), BarType::Mmio64, &config.console)?;
         }
         if let Some(tpm) = &config.tpm {
             platform.connect_backend(&tpm.socket).map_err(|error| {
@@ -88,19 +81,13 @@ impl Machine {
                 ])
             })?;
         }
-        self.add_list(&mut config.disks, platform, |vm, disk, platform| {
-            vm.add_disk(disk, false, platform)
-        })?;
+        self.add_list(&mut config.disks, platform, |vm, disk, platform| vm.add_disk(disk, false, platform))?;
         self.add_list(&mut config.net, platform, Self::add_net)?;
-        platform.open_file(&config.rng.src).map_err(|error| {
-            VmError::device(["Cannot create virtio-rng device", &error.to_string()])
-        })?;
+        platform
+            .open_file(&config.rng.src)
+            .map_err(|error| VmError::device(["Cannot create virtio-rng device", &error.to_string()]))?;
         self.plug("__rng", Kind::Fixed("rng"), BarType::Mmio64, &config.rng)?;
-        self.add_list(
-            &mut config.generic_vhost_user,
-            platform,
-            Self::add_generic_vhost_user,
-        )?;
+        self.add_list(&mut config.generic_vhost_user, platform, Self::add_generic_vhost_user)?;
         self.add_list(&mut config.fs, platform, Self::add_fs)?;
         self.add_list(&mut config.pmem, platform, Self::add_pmem)?;
         if let Some(mut vsock) = config.vsock.take() {
@@ -108,26 +95,11 @@ impl Machine {
             config.vsock = Some(vsock);
         }
         if let Some(balloon) = &config.balloon {
-            self.plug(
-                "__balloon",
-                Kind::Fixed("balloon"),
-                BarType::Mmio64,
-                balloon,
-            )?;
+            self.plug("__balloon", Kind::Fixed("balloon"), BarType::Mmio64, balloon)?;
         }
         if config.watchdog {
-            let plain = RtcConfig {
-                id: None,
-                iommu: false,
-                pci_segment: 0,
-                pci_device_id: None,
-            };
-            self.plug(
-                "__watchdog",
-                Kind::Fixed("watchdog"),
-                BarType::Mmio64,
-                &plain,
-            )?;
+            let plain = RtcConfig { id: None, iommu: false, pci_segment: 0, pci_device_id: None };
+            self.plug("__watchdog", Kind::Fixed("watchdog"), BarType::Mmio64, &plain)?;
         }
         self.add_list(&mut config.vdpa, platform, Self::add_vdpa)?;
         if let Some(rtc) = &config.rtc {
@@ -138,14 +110,10 @@ impl Machine {
         if config.pvpanic {
             self.bus.add_pvpanic().map_err(bus_full)?;
         }
-        if let Some(initramfs) = config
-            .payload
-            .as_ref()
-            .and_then(|payload| payload.initramfs.as_ref())
-        {
-            platform.open_file(initramfs).map_err(|error| {
-                VmError::chain(["Cannot open initramfs file", &error.to_string()])
-            })?;
+        if let Some(initramfs) = config.payload.as_ref().and_then(|payload| payload.initramfs.as_ref()) {
+            platform
+                .open_file(initramfs)
+                .map_err(|error| VmError::chain(["Cannot open initramfs file", &error.to_string()]))?;
         }
         Ok(())
     }
@@ -185,16 +153,9 @@ impl Machine {
 
     /// Takes the locks of all disks; a disk that another process holds fails the boot late.
     pub(super) fn lock_disks(&self, config: &VmConfig, platform: &mut impl Platform) -> Result<()> {
-        for id in config
-            .disks
-            .iter()
-            .flatten()
-            .filter(|disk| !disk.vhost_user)
-            .filter_map(PciDevice::id)
-        {
+        for id in config.disks.iter().flatten().filter(|disk| !disk.vhost_user).filter_map(PciDevice::id) {
             platform.lock_disk(id).map_err(|error| {
-                let first =
-                    "Error locking disk images: Another instance likely holds a lock".to_owned();
+                let first = "Error locking disk images: Another instance likely holds a lock".to_owned();
                 VmError::chain(std::iter::once(first).chain(error.messages()))
             })?;
         }
@@ -204,9 +165,7 @@ impl Machine {
     /// Moves to Running or Paused; the error is upstream's text for a move that is no move.
     pub(crate) fn enter(&mut self, next: State) -> std::result::Result<(), String> {
         if self.state == next {
-            return Err(format!(
-                "Invalid transition: InvalidStateTransition({next:?}, {next:?})"
-            ));
+            return Err(format!("Invalid transition: InvalidStateTransition({next:?}, {next:?})"));
         }
         self.state = next;
         Ok(())
@@ -233,11 +192,7 @@ impl Machine {
         let id = self.name(disk, "_disk");
         if disk.vhost_user {
             let socket = disk.vhost_socket.clone().unwrap_or_default();
-            connect(
-                "Cannot create vhost-user-blk device",
-                socket.as_ref(),
-                platform,
-            )?;
+            connect("Cannot create vhost-user-blk device", socket.as_ref(), platform)?;
         } else {
             let found = platform.open_disk(&id, disk)?;
             if disk.image_type == ImageType::Unknown {
@@ -251,9 +206,7 @@ impl Machine {
                     disk.image_type
                 )]))
             } else if hot {
-                platform
-                    .lock_disk(&id)
-                    .map_err(|error| VmError::device(error.messages()))
+                platform.lock_disk(&id).map_err(|error| VmError::device(error.messages()))
             } else {
                 Ok(())
             };
@@ -262,27 +215,15 @@ impl Machine {
                 return Err(error);
             }
         }
-        let bar = if hot {
-            BarType::Mmio64
-        } else {
-            BarType::Mmio32
-        };
+        let bar = if hot { BarType::Mmio64 } else { BarType::Mmio32 };
         self.plug(&id, Kind::Disk, bar, disk)
     }
 
-    pub(super) fn add_net(
-        &mut self,
-        net: &mut NetConfig,
-        platform: &mut impl Platform,
-    ) -> Result<String> {
+    pub(super) fn add_net(&mut self, net: &mut NetConfig, platform: &mut impl Platform) -> Result<String> {
         let id = self.name(net, "_net");
         if net.vhost_user {
             let socket = net.vhost_socket.clone().unwrap_or_default();
-            connect(
-                "Cannot create vhost-user-net device",
-                socket.as_ref(),
-                platform,
-            )?;
+            connect("Cannot create vhost-user-net device", socket.as_ref(), platform)?;
         } else {
             let host_mac = platform.open_net(&id, net)?;
             net.host_mac = net.host_mac.or(host_mac);
@@ -300,11 +241,7 @@ impl Machine {
         self.plug(&id, Kind::Other, BarType::Mmio64, vsock)
     }
 
-    pub(super) fn add_fs(
-        &mut self,
-        fs: &mut FsConfig,
-        platform: &mut impl Platform,
-    ) -> Result<String> {
+    pub(super) fn add_fs(&mut self, fs: &mut FsConfig, platform: &mut impl Platform) -> Result<String> {
         let id = self.name(fs, "_fs");
         connect("Cannot create virtio-fs device", &fs.socket, platform)?;
         self.plug(&id, Kind::Other, BarType::Mmio64, fs)
@@ -316,39 +253,23 @@ impl Machine {
         platform: &mut impl Platform,
     ) -> Result<String> {
         let id = self.name(device, "_generic_vhost_user");
-        connect(
-            "Cannot create generic vhost-user device",
-            &device.socket,
-            platform,
-        )?;
+        connect("Cannot create generic vhost-user device", &device.socket, platform)?;
         self.plug(&id, Kind::Other, BarType::Mmio64, device)
     }
 
-    pub(super) fn add_pmem(
-        &mut self,
-        pmem: &mut PmemConfig,
-        platform: &mut impl Platform,
-    ) -> Result<String> {
+    pub(super) fn add_pmem(&mut self, pmem: &mut PmemConfig, platform: &mut impl Platform) -> Result<String> {
         let id = self.name(pmem, "_pmem");
-        platform.open_file(&pmem.file).map_err(|error| {
-            VmError::device(["Cannot open persistent memory file", &error.to_string()])
-        })?;
+        platform
+            .open_file(&pmem.file)
+            .map_err(|error| VmError::device(["Cannot open persistent memory file", &error.to_string()]))?;
         self.plug(&id, Kind::Other, BarType::Mmio64, pmem)
     }
 
-    pub(super) fn add_vdpa(
-        &mut self,
-        vdpa: &mut VdpaConfig,
-        platform: &mut impl Platform,
-    ) -> Result<String> {
+    pub(super) fn add_vdpa(&mut self, vdpa: &mut VdpaConfig, platform: &mut impl Platform) -> Result<String> {
         let id = self.name(vdpa, "_vdpa");
         platform.open_file(&vdpa.path).map_err(|error| {
             let text = format!("failure in opening vhost file: {error}");
-            VmError::device([
-                "Cannot create vdpa device",
-                "Failed to create vhost-vdpa",
-                &text,
-            ])
+            VmError::device(["Cannot create vdpa device", "Failed to create vhost-vdpa", &text])
         })?;
         self.plug(&id, Kind::Other, BarType::Mmio64, vdpa)
     }
@@ -362,13 +283,10 @@ impl Machine {
         let id = self.name(device, "_vfio");
         let slot = self.bus.take_slot(device.pci_device_id).map_err(bus_full)?;
         let path = device.path.clone().unwrap_or_default();
-        platform
-            .open_file(Path::new(VFIO))
-            .and_then(|()| platform.open_file(&path))
-            .map_err(|error| {
-                let text = format!("failed to open {VFIO} container: {error}");
-                VmError::device(["Cannot create a VFIO device", &text, &error.to_string()])
-            })?;
+        platform.open_file(Path::new(VFIO)).and_then(|()| platform.open_file(&path)).map_err(|error| {
+            let text = format!("failed to open {VFIO} container: {error}");
+            VmError::device(["Cannot create a VFIO device", &text, &error.to_string()])
+        })?;
         self.bus.give_slot(slot);
         self.plug(&id, Kind::Other, BarType::Mmio64, device)
     }
@@ -379,30 +297,19 @@ impl Machine {
         platform: &mut impl Platform,
     ) -> Result<String> {
         let id = self.name(device, "_vfio_user");
-        platform.connect_backend(&device.socket).map_err(|error| {
-            VmError::device(["Failed to create vfio-user client", &error.to_string()])
-        })?;
+        platform
+            .connect_backend(&device.socket)
+            .map_err(|error| VmError::device(["Failed to create vfio-user client", &error.to_string()]))?;
         self.plug(&id, Kind::Other, BarType::Mmio64, device)
     }
 
     fn name(&mut self, device: &mut impl PciDevice, prefix: &str) -> String {
         let (bus, taken) = (&mut self.bus, &self.taken);
-        device
-            .id_mut()
-            .get_or_insert_with(|| bus.next_name(prefix, taken))
-            .clone()
+        device.id_mut().get_or_insert_with(|| bus.next_name(prefix, taken)).clone()
     }
 
-    fn plug(
-        &mut self,
-        id: &str,
-        kind: Kind,
-        bar: BarType,
-        device: &impl PciDevice,
-    ) -> Result<String> {
-        self.bus
-            .add_virtio(id, kind, bar, device.segment(), device.slot())
-            .map_err(bus_full)
+    fn plug(&mut self, id: &str, kind: Kind, bar: BarType, device: &impl PciDevice) -> Result<String> {
+        self.bus.add_virtio(id, kind, bar, device.segment(), device.slot()).map_err(bus_full)
     }
 }
 
@@ -420,23 +327,17 @@ fn bus_full(full: BusFull) -> VmError {
     const FULL: &str = "Failed to find an available PCI device ID";
     match full {
         BusFull::All => VmError::device([FULL]),
-        BusFull::Taken(slot) => VmError::device([
-            FULL,
-            &format!("Valid PCI device identifier but already used: {slot}"),
-        ]),
+        BusFull::Taken(slot) => {
+            VmError::device([FULL, &format!("Valid PCI device identifier but already used: {slot}")])
+        }
     }
 }
 
 fn ids(config: &VmConfig) -> BTreeSet<String> {
     fn of<T: PciDevice>(list: &Option<Vec<T>>) -> impl Iterator<Item = String> + '_ {
-        list.iter()
-            .flatten()
-            .filter_map(|device| device.id().map(str::to_owned))
+        list.iter().flatten().filter_map(|device| device.id().map(str::to_owned))
     }
-    let vsock = config
-        .vsock
-        .iter()
-        .filter_map(|vsock| vsock.id().map(str::to_owned));
+    let vsock = config.vsock.iter().filter_map(|vsock| vsock.id().map(str::to_owned));
     of(&config.disks)
         .chain(of(&config.net))
         .chain(of(&config.fs))

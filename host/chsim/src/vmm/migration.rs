@@ -1,9 +1,7 @@
 //! Snapshot and restore, and what can be said of migration: its answers and events, not the moving of memory.
 
 use super::machine::{Machine, State};
-use super::{
-    Platform, ReceiveMigrationData, Reply, RestoreConfig, Result, SendMigrationData, VmError, Vmm,
-};
+use super::{Platform, ReceiveMigrationData, Reply, RestoreConfig, Result, SendMigrationData, VmError, Vmm};
 
 impl<P: Platform> Vmm<P> {
     pub(super) fn snapshot(&mut self, url: &str) -> Result<Reply> {
@@ -34,13 +32,7 @@ impl<P: Platform> Vmm<P> {
         request.validate(&config).map_err(VmError::Validation)?;
         self.config = Some(config);
         let restored = self.restore_from(url);
-        let done = restored.and_then(|()| {
-            if request.resume {
-                self.resume()
-            } else {
-                Ok(())
-            }
-        });
+        let done = restored.and_then(|()| if request.resume { self.resume() } else { Ok(()) });
         if let Err(error) = done {
             self.platform.release();
             self.delete()?;
@@ -57,8 +49,7 @@ impl<P: Platform> Vmm<P> {
         let mut vm = Machine::new(config, &mut self.platform)?;
         self.platform.event("vm", "restoring", &[]);
         vm.lock_disks(config, &mut self.platform)?;
-        self.platform
-            .start_guest(config, Vec::new(), Some(&state))?;
+        self.platform.start_guest(config, Vec::new(), Some(&state))?;
         vm.state = State::Paused;
         self.vm = Some(vm);
         self.platform.event("vm", "restored", &[]);
@@ -67,8 +58,7 @@ impl<P: Platform> Vmm<P> {
 
     /// The sending side: nothing is ever sent, so that a migration fails the way it does when nobody listens.
     pub(super) fn send_migration(&mut self, request: &SendMigrationData) -> Result<Reply> {
-        let failed =
-            |text: &str| VmError::chain(["Failed to send migratable component snapshot", text]);
+        let failed = |text: &str| VmError::chain(["Failed to send migratable component snapshot", text]);
         if self.vm.is_none() {
             return Err(failed("VM is not running"));
         }
@@ -88,15 +78,10 @@ impl<P: Platform> Vmm<P> {
 
     pub(super) fn receive_migration(&mut self, request: &ReceiveMigrationData) -> Result<Reply> {
         let failed = |text: String| {
-            VmError::chain([
-                "Failed to receive migratable component snapshot".to_owned(),
-                text,
-            ])
+            VmError::chain(["Failed to receive migratable component snapshot".to_owned(), text])
         };
         if self.vm.is_some() {
-            return Err(failed(
-                "Can't receive a migration when a VM is already created".to_owned(),
-            ));
+            return Err(failed("Can't receive a migration when a VM is already created".to_owned()));
         }
         let invalid = |text: &str| {
             VmError::chain([
@@ -106,10 +91,7 @@ impl<P: Platform> Vmm<P> {
             ])
         };
         let url = &request.receiver_url;
-        if url
-            .strip_prefix("unix:")
-            .is_some_and(|path| !path.is_empty())
-        {
+        if url.strip_prefix("unix:").is_some_and(|path| !path.is_empty()) {
             if request.tls_dir.is_some() {
                 return Err(invalid(
                     "Error validating receive migration parameters: UNIX sockets and TLS encryption cannot be used at the same time.",
@@ -120,10 +102,7 @@ impl<P: Platform> Vmm<P> {
                 "Error validating receive migration parameters: receiver_url must use tcp:<host>:<port> or unix:<path>.",
             ));
         }
-        if url
-            .strip_prefix("tcp:")
-            .is_some_and(|address| !address.contains(':'))
-        {
+        if url.strip_prefix("tcp:").is_some_and(|address| !address.contains(':')) {
             return Err(invalid(
                 "Error validating receive migration parameters: receiver_url must use tcp:<host>:<port> or unix:<path>: Missing TCP port.",
             ));

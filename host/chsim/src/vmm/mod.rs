@@ -24,8 +24,8 @@ mod tree;
 use serde::Serialize;
 
 use crate::config::{
-    ReceiveMigrationData, RemoveDeviceData, ResizeData, ResizeDiskData, ResizeZoneData,
-    RestoreConfig, SendMigrationData, SnapshotConfig, VmConfig,
+    ReceiveMigrationData, RemoveDeviceData, ResizeData, ResizeDiskData, ResizeZoneData, RestoreConfig,
+    SendMigrationData, SnapshotConfig, VmConfig,
 };
 pub(crate) use devices::NewDevice;
 pub(crate) use error::{VmError, messages};

@@ -37,11 +37,7 @@ impl Platform for Fake {
         true
     }
     fn open_disk(&mut self, _: &str, disk: &DiskConfig) -> Done<ImageType> {
-        if self.disk_missing {
-            Err(VmError::device(["Cannot open disk path"]))
-        } else {
-            Ok(disk.image_type)
-        }
+        if self.disk_missing { Err(VmError::device(["Cannot open disk path"])) } else { Ok(disk.image_type) }
     }
     fn lock_disk(&mut self, _: &str) -> Done<()> {
         self.locked += 1;
@@ -66,11 +62,7 @@ impl Platform for Fake {
         self.locked = self.locked.saturating_sub(1);
     }
     fn load_payload(&mut self, _: &PayloadConfig) -> Done<()> {
-        if self.kernel_missing {
-            Err(VmError::chain(["Cannot open kernel file"]))
-        } else {
-            Ok(())
-        }
+        if self.kernel_missing { Err(VmError::chain(["Cannot open kernel file"])) } else { Ok(()) }
     }
     fn start_guest(&mut self, _: &VmConfig, _: Vec<String>, _: Option<&str>) -> Done<()> {
         self.guest_runs = true;
@@ -90,9 +82,7 @@ impl Platform for Fake {
         Ok(())
     }
     fn read_snapshot_config(&mut self, _: &str) -> Done<VmConfig> {
-        self.snapshot
-            .clone()
-            .ok_or_else(|| VmError::chain(["Cannot restore VM"]))
+        self.snapshot.clone().ok_or_else(|| VmError::chain(["Cannot restore VM"]))
     }
     fn read_snapshot_state(&mut self, _: &str) -> Done<String> {
         Ok(String::new())
@@ -157,9 +147,7 @@ fn predict(model: Model, step: Step, snapshot: bool) -> (u16, Model) {
     match step {
         Step::Create if model == Nothing => (204, Configured),
         Step::Create => (500, model),
-        Step::Boot | Step::BootWithoutKernel | Step::BootWithoutDisk if model == Nothing => {
-            (404, model)
-        }
+        Step::Boot | Step::BootWithoutKernel | Step::BootWithoutDisk if model == Nothing => (404, model),
         Step::Boot if model == Configured => (204, Running),
         Step::BootWithoutKernel if model == Configured => (500, HalfMade),
         Step::BootWithoutDisk if model == Configured => (500, Configured),
@@ -203,18 +191,10 @@ fn perform(vmm: &mut Vmm<Fake>, step: Step) -> u16 {
         Step::Reboot => Action::Reboot,
         Step::PowerButton => Action::PowerButton,
         Step::Counters => Action::Counters,
-        Step::Snapshot => Action::Snapshot(SnapshotConfig {
-            destination_url: "file:///s".into(),
-        }),
-        Step::Restore => {
-            Action::Restore(serde_json::from_str(r#"{"source_url":"file:///s"}"#).unwrap())
-        }
+        Step::Snapshot => Action::Snapshot(SnapshotConfig { destination_url: "file:///s".into() }),
+        Step::Restore => Action::Restore(serde_json::from_str(r#"{"source_url":"file:///s"}"#).unwrap()),
         Step::GuestPowersOff | Step::GuestResets => {
-            let event = if step == Step::GuestResets {
-                GuestEvent::Reset
-            } else {
-                GuestEvent::PowerOff
-            };
+            let event = if step == Step::GuestResets { GuestEvent::Reset } else { GuestEvent::PowerOff };
             return match vmm.guest_event(&event) {
                 Ok(Flow::Continue) => 204,
                 _ => 0,
@@ -284,10 +264,7 @@ fn a_disk_that_cannot_be_opened_is_gone_from_the_configuration() {
     perform(&mut vmm, Step::Create);
     perform(&mut vmm, Step::BootWithoutDisk);
     // Upstream's: the next boot succeeds, without the disk.
-    assert_eq!(
-        vmm.config.as_ref().and_then(|config| config.disks.as_ref()),
-        None
-    );
+    assert_eq!(vmm.config.as_ref().and_then(|config| config.disks.as_ref()), None);
     assert_eq!(perform(&mut vmm, Step::Boot), 204);
 }
 
@@ -318,27 +295,17 @@ fn events_announce_before_they_check() {
 #[test]
 fn taking_vcpus_away_twice_is_too_many_requests_until_the_guest_let_go() {
     let mut vmm = Vmm::new(Fake::default(), Profile::V53, true);
-    let config = r#"{"cpus":{"boot_vcpus":4,"max_vcpus":4},"payload":{"kernel":"/k"},"console":{"mode":"Off"}}"#;
-    vmm.handle(Action::Create(Box::new(
-        serde_json::from_str(config).unwrap(),
-    )))
-    .unwrap();
+    let config =
+        r#"{"cpus":{"boot_vcpus":4,"max_vcpus":4},"payload":{"kernel":"/k"},"console":{"mode":"Off"}}"#;
+    vmm.handle(Action::Create(Box::new(serde_json::from_str(config).unwrap()))).unwrap();
     vmm.handle(Action::Boot).unwrap();
     let resize = |vmm: &mut Vmm<Fake>, vcpus| {
-        let request = ResizeData {
-            desired_vcpus: Some(vcpus),
-            ..ResizeData::default()
-        };
-        vmm.handle(Action::Resize(request))
-            .map_err(|error| vmm.status(&error))
+        let request = ResizeData { desired_vcpus: Some(vcpus), ..ResizeData::default() };
+        vmm.handle(Action::Resize(request)).map_err(|error| vmm.status(&error))
     };
     assert_eq!(resize(&mut vmm, 3), Ok(Reply::Nothing));
     assert_eq!(resize(&mut vmm, 2), Err(429));
     vmm.guest_event(&GuestEvent::VcpusRemoved).unwrap();
     assert_eq!(resize(&mut vmm, 2), Ok(Reply::Nothing));
-    assert_eq!(
-        resize(&mut vmm, 9),
-        Err(429),
-        "leaving comes before the maximum"
-    );
+    assert_eq!(resize(&mut vmm, 9), Err(429), "leaving comes before the maximum");
 }

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use crate::config::{
-    DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig,
-};
+use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
 
 use super::VmError;
 use super::tree::Kind;
@@ -74,12 +72,7 @@ pub(crate) trait Platform {
 
     /// Lets the guest run; `devices` are the ids its drivers will find. `resumed` holds the state that a snapshot
     /// kept of it: then it is not booted, and stands still until it is resumed.
-    fn start_guest(
-        &mut self,
-        config: &VmConfig,
-        devices: Vec<String>,
-        resumed: Option<&str>,
-    ) -> Result<()>;
+    fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()>;
 
     /// Does something to the guest; nothing when there is none.
     fn guest(&mut self, command: GuestCommand);

@@ -34,9 +34,7 @@ impl<P: Platform> Vmm<P> {
         }
         if let Some(bytes) = request.desired_balloon {
             let Some(balloon) = &mut config.balloon else {
-                return Err(VmError::device([
-                    "Missing virtio-balloon, can't proceed as expected",
-                ]));
+                return Err(VmError::device(["Missing virtio-balloon, can't proceed as expected"]));
             };
             balloon.size = bytes;
             self.platform.guest(GuestCommand::Balloon(bytes));
@@ -47,12 +45,7 @@ impl<P: Platform> Vmm<P> {
 
     pub(super) fn resize_zone(&mut self, request: &ResizeZoneData) -> Result<Reply> {
         let config = self.config.as_mut().ok_or(VmError::NotCreated)?;
-        let zone = config
-            .memory
-            .zones
-            .iter_mut()
-            .flatten()
-            .find(|zone| zone.id == request.id);
+        let zone = config.memory.zones.iter_mut().flatten().find(|zone| zone.id == request.id);
         let zone = zone.ok_or(VmError::ResizeZone)?;
         if self.vm.is_none() {
             zone.size = request.desired_ram;
@@ -64,10 +57,7 @@ impl<P: Platform> Vmm<P> {
                 "Invalid hotplug method associated with memory zones resizing capability",
             ]));
         }
-        zone.hotplugged_size = request
-            .desired_ram
-            .checked_sub(zone.size)
-            .filter(|bytes| *bytes > 0);
+        zone.hotplugged_size = request.desired_ram.checked_sub(zone.size).filter(|bytes| *bytes > 0);
         Ok(Reply::Nothing)
     }
 
@@ -76,20 +66,12 @@ impl<P: Platform> Vmm<P> {
         if self.vm.is_none() {
             return Err(VmError::ResizeDisk);
         }
-        let disk = config
-            .disks
-            .iter()
-            .flatten()
-            .find(|disk| disk.id() == Some(&request.id));
+        let disk = config.disks.iter().flatten().find(|disk| disk.id() == Some(&request.id));
         let disk = disk.ok_or_else(|| VmError::UnknownDevice(UnknownDevice(request.id.clone())))?;
         if disk.image_type != ImageType::Raw {
-            return Err(VmError::device([
-                "Disk resize error",
-                "Failed resizing a disk image",
-            ]));
+            return Err(VmError::device(["Disk resize error", "Failed resizing a disk image"]));
         }
-        self.platform
-            .resize_disk(&request.id, request.desired_size)?;
+        self.platform.resize_disk(&request.id, request.desired_size)?;
         Ok(Reply::Nothing)
     }
 }
@@ -130,9 +112,7 @@ impl Machine {
                         return Err(memory("No ACPI slot available"));
                     }
                     if !more.is_multiple_of(DIMM_BYTES) {
-                        return Err(memory(
-                            "The requested hotplug memory addition is not a valid size",
-                        ));
+                        return Err(memory("The requested hotplug memory addition is not a valid size"));
                     }
                     if more > self.hotplug_free_bytes {
                         return Err(memory("Not enough space in the hotplug RAM region"));
@@ -147,9 +127,8 @@ impl Machine {
             HotplugMethod::VirtioMem => {
                 let boot = config.memory.size;
                 if wanted < boot {
-                    let text = format!(
-                        "Invalid resize request: desired_size = {wanted} below boot size = {boot}"
-                    );
+                    let text =
+                        format!("Invalid resize request: desired_size = {wanted} below boot size = {boot}");
                     return Err(memory(&text));
                 }
                 if wanted - boot > config.memory.hotplug_size.unwrap_or(0) {

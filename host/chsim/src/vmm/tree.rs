@@ -18,13 +18,7 @@ pub(crate) struct DeviceNode {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 enum Resource {
-    PciBar {
-        index: usize,
-        base: u64,
-        size: u64,
-        type_: BarType,
-        prefetchable: bool,
-    },
+    PciBar { index: usize, base: u64, size: u64, type_: BarType, prefetchable: bool },
 }
 
 /// Width of a BAR. Disks present at boot get narrow ones, so that firmware can reach them.
@@ -111,9 +105,7 @@ impl Bus {
         let slot = match slot {
             Some(slot) if self.slots.contains(&slot) => return Err(BusFull::Taken(slot)),
             Some(slot) => slot,
-            None => (1..SLOTS)
-                .find(|slot| !self.slots.contains(slot))
-                .ok_or(BusFull::All)?,
+            None => (1..SLOTS).find(|slot| !self.slots.contains(slot)).ok_or(BusFull::All)?,
         };
         self.slots.insert(slot);
         Ok(slot)
@@ -129,13 +121,7 @@ impl Bus {
         let slot = self.take_slot(None)?;
         let id = "__pvpanic".to_owned();
         let base = TOP_32.saturating_sub((self.bars_32 + 1) * BAR_BYTES);
-        let bar = Resource::PciBar {
-            index: 0,
-            base,
-            size: 2,
-            type_: BarType::Mmio32,
-            prefetchable: false,
-        };
+        let bar = Resource::PciBar { index: 0, base, size: 2, type_: BarType::Mmio32, prefetchable: false };
         let node = DeviceNode {
             id: id.clone(),
             resources: vec![bar],
@@ -169,13 +155,7 @@ impl Bus {
             }
         };
         let function = format!("_virtio-pci-{id}");
-        let resource = Resource::PciBar {
-            index: 0,
-            base,
-            size: BAR_BYTES,
-            type_: bar,
-            prefetchable: false,
-        };
+        let resource = Resource::PciBar { index: 0, base, size: BAR_BYTES, type_: bar, prefetchable: false };
         self.nodes.insert(
             function.clone(),
             DeviceNode {
@@ -202,12 +182,7 @@ impl Bus {
 
     /// What kind of device an id names: of a PCI function, the device behind it. `None` for a legacy device.
     pub(crate) fn kind(&self, id: &str) -> Option<Kind> {
-        let find = |id: &str| {
-            self.kinds
-                .iter()
-                .find(|(known, _)| known == id)
-                .map(|(_, kind)| *kind)
-        };
+        let find = |id: &str| self.kinds.iter().find(|(known, _)| known == id).map(|(_, kind)| *kind);
         find(id).or_else(|| find(self.nodes.get(id)?.children.first()?))
     }
 
@@ -227,10 +202,7 @@ impl Bus {
         self.nodes.remove(id);
         self.kinds.retain(|(known, _)| known != id);
         let bdf = self.nodes.remove(&function)?.pci_bdf?;
-        if let Some(slot) = bdf
-            .get(8..10)
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-        {
+        if let Some(slot) = bdf.get(8..10).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             self.give_slot(slot);
         }
         Some((function, bdf))
@@ -244,25 +216,12 @@ mod tests {
     #[test]
     fn addresses_are_upstreams() {
         let mut bus = Bus::default();
-        let disk = bus
-            .add_virtio("_disk0", Kind::Other, BarType::Mmio32, 0, None)
-            .unwrap();
-        let net = bus
-            .add_virtio("_net1", Kind::Other, BarType::Mmio64, 0, None)
-            .unwrap();
-        assert_eq!(
-            (disk.as_str(), net.as_str()),
-            ("0000:00:01.0", "0000:00:02.0")
-        );
+        let disk = bus.add_virtio("_disk0", Kind::Other, BarType::Mmio32, 0, None).unwrap();
+        let net = bus.add_virtio("_net1", Kind::Other, BarType::Mmio64, 0, None).unwrap();
+        assert_eq!((disk.as_str(), net.as_str()), ("0000:00:01.0", "0000:00:02.0"));
         let json = serde_json::to_value(bus.nodes()).unwrap();
-        assert_eq!(
-            json["_virtio-pci-_disk0"]["resources"][0]["PciBar"]["base"],
-            3_891_789_824u64
-        );
-        assert_eq!(
-            json["_virtio-pci-_net1"]["resources"][0]["PciBar"]["base"],
-            70_368_735_789_056u64
-        );
+        assert_eq!(json["_virtio-pci-_disk0"]["resources"][0]["PciBar"]["base"], 3_891_789_824u64);
+        assert_eq!(json["_virtio-pci-_net1"]["resources"][0]["PciBar"]["base"], 70_368_735_789_056u64);
     }
 
     #[test]
@@ -271,31 +230,18 @@ mod tests {
         let taken = BTreeSet::from(["_net1".to_owned()]);
         assert_eq!(bus.next_name("_disk", &taken), "_disk0");
         assert_eq!(bus.next_name("_net", &taken), "_net2");
-        bus.add_virtio("a", Kind::Other, BarType::Mmio64, 0, None)
-            .unwrap();
-        bus.add_virtio("b", Kind::Other, BarType::Mmio64, 0, None)
-            .unwrap();
-        assert_eq!(
-            bus.remove("a"),
-            Some(("_virtio-pci-a".into(), "0000:00:01.0".into()))
-        );
-        assert_eq!(
-            bus.add_virtio("c", Kind::Other, BarType::Mmio64, 0, None)
-                .as_deref(),
-            Ok("0000:00:01.0")
-        );
+        bus.add_virtio("a", Kind::Other, BarType::Mmio64, 0, None).unwrap();
+        bus.add_virtio("b", Kind::Other, BarType::Mmio64, 0, None).unwrap();
+        assert_eq!(bus.remove("a"), Some(("_virtio-pci-a".into(), "0000:00:01.0".into())));
+        assert_eq!(bus.add_virtio("c", Kind::Other, BarType::Mmio64, 0, None).as_deref(), Ok("0000:00:01.0"));
     }
 
     #[test]
     fn a_full_bus_refuses() {
         let mut bus = Bus::default();
         for index in 0..31 {
-            bus.add_virtio(&index.to_string(), Kind::Other, BarType::Mmio64, 0, None)
-                .unwrap();
+            bus.add_virtio(&index.to_string(), Kind::Other, BarType::Mmio64, 0, None).unwrap();
         }
-        assert_eq!(
-            bus.add_virtio("x", Kind::Other, BarType::Mmio64, 0, None),
-            Err(BusFull::All)
-        );
+        assert_eq!(bus.add_virtio("x", Kind::Other, BarType::Mmio64, 0, None), Err(BusFull::All));
     }
 }

@@ -9,22 +9,14 @@ use crate::support::{Launch, directory, kernel};
 #[test]
 fn an_independent_client_drives_a_vm_through_its_life() {
     let dir = directory();
-    let vmm = Launch::stand_in()
-        .env("REGATTA_CHSIM_CLOCK", "explicit")
-        .start(dir.path(), "a");
+    let vmm = Launch::stand_in().env("REGATTA_CHSIM_CLOCK", "explicit").start(dir.path(), "a");
     let disk = dir.path().join("disk.raw");
     std::fs::write(&disk, [0; 65_536]).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = socket_based_api_client(&vmm.socket);
         let ping = client.vmm_ping_get().await.unwrap();
-        assert_eq!(
-            (ping.version.as_str(), ping.pid),
-            ("53.0.0", Some(i64::from(vmm.pid())))
-        );
+        assert_eq!((ping.version.as_str(), ping.pid), ("53.0.0", Some(i64::from(vmm.pid()))));
 
         let payload = models::PayloadConfig {
             kernel: Some(kernel(dir.path()).display().to_string()),
@@ -47,10 +39,7 @@ fn an_independent_client_drives_a_vm_through_its_life() {
         client.vm_counters_get().await.unwrap_err();
 
         client.pause_vm().await.unwrap();
-        assert_eq!(
-            client.vm_info_get().await.unwrap().state,
-            models::VmState::Paused
-        );
+        assert_eq!(client.vm_info_get().await.unwrap().state, models::VmState::Paused);
         client.resume_vm().await.unwrap();
         client.power_button_vm().await.unwrap();
         client.shutdown_vm().await.unwrap();

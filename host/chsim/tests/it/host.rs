@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Launch, directory, eventually, kernel, qcow2};
 
 fn explicit() -> Launch {
-    Launch::stand_in()
-        .env("REGATTA_CHSIM_CLOCK", "explicit")
-        .arg("--sim-control")
+    Launch::stand_in().env("REGATTA_CHSIM_CLOCK", "explicit").arg("--sim-control")
 }
 
 #[test]
@@ -20,20 +18,13 @@ fn locks_are_given_back_with_the_vm_and_with_the_device() {
     std::fs::write(path("base.raw"), [0; 65_536]).unwrap();
     std::fs::write(path("o.qcow2"), qcow2(Some("base.raw"))).unwrap();
     std::fs::write(path("data.raw"), [0; 65_536]).unwrap();
-    let (a, b) = (
-        explicit().start(dir.path(), "a"),
-        explicit().start(dir.path(), "b"),
-    );
+    let (a, b) = (explicit().start(dir.path(), "a"), explicit().start(dir.path(), "b"));
     let config = |disk: Value| json!({"payload": {"kernel": kernel(dir.path())}, "console": {"mode": "Off"}, "disks": [disk]});
-    let overlay =
-        config(json!({"path": path("o.qcow2"), "image_type": "Qcow2", "backing_files": true}));
+    let overlay = config(json!({"path": path("o.qcow2"), "image_type": "Qcow2", "backing_files": true}));
     a.boot(&overlay);
     b.ok("PUT", "vm.create", Some(&overlay));
     let refused = b.call("PUT", "vm.boot", None);
-    assert!(
-        refused.body.contains("The file is already locked"),
-        "{refused:?}"
-    );
+    assert!(refused.body.contains("The file is already locked"), "{refused:?}");
     assert_eq!(b.state(), "Created");
     b.ok("PUT", "vm.delete", None);
 
@@ -42,27 +33,18 @@ fn locks_are_given_back_with_the_vm_and_with_the_device() {
     assert_eq!(a.call("PUT", "vm.boot", None).status, 500);
 
     // A device that the guest let go of is free for others.
-    b.ok(
-        "PUT",
-        "vm.add-disk",
-        Some(&json!({"id": "data", "path": path("data.raw"), "image_type": "Raw"})),
-    );
+    b.ok("PUT", "vm.add-disk", Some(&json!({"id": "data", "path": path("data.raw"), "image_type": "Raw"})));
     b.ok("PUT", "vm.remove-device", Some(&json!({"id": "data"})));
     b.control(&json!({"do": "poke", "by": "1m"}));
     eventually("the guest lets go", || match b.events().last() {
         Some((name, properties)) if name == "vm/device-removed" => {
-            assert_eq!(
-                properties,
-                &json!({"id": "_virtio-pci-data", "bdf": "0000:00:03.0"})
-            );
+            assert_eq!(properties, &json!({"id": "_virtio-pci-data", "bdf": "0000:00:03.0"}));
             Ok(())
         }
         other => Err(format!("{other:?}")),
     });
     a.ok("PUT", "vm.delete", None);
-    a.boot(&config(
-        json!({"path": path("data.raw"), "image_type": "Raw"}),
-    ));
+    a.boot(&config(json!({"path": path("data.raw"), "image_type": "Raw"})));
 }
 
 #[test]
@@ -70,19 +52,13 @@ fn a_stranger_can_hold_the_lock() {
     let dir = directory();
     let disk = dir.path().join("d.raw");
     std::fs::write(&disk, [0; 65_536]).unwrap();
-    let vmm = explicit()
-        .env("REGATTA_CHSIM_FAULTS", "lock-held")
-        .start(dir.path(), "a");
+    let vmm = explicit().env("REGATTA_CHSIM_FAULTS", "lock-held").start(dir.path(), "a");
     vmm.ok(
         "PUT",
         "vm.create",
         Some(&json!({"payload": {"kernel": kernel(dir.path())}, "disks": [{"path": disk}]})),
     );
-    assert!(
-        vmm.call("PUT", "vm.boot", None)
-            .body
-            .contains("Failed to get Write lock")
-    );
+    assert!(vmm.call("PUT", "vm.boot", None).body.contains("Failed to get Write lock"));
     vmm.control(&json!({"do": "clear-faults"}));
     vmm.ok("PUT", "vm.shutdown", None);
     vmm.ok("PUT", "vm.boot", None);
@@ -99,20 +75,15 @@ fn a_serial_file_is_truncated_at_each_boot() {
     }));
     let read = || std::fs::read_to_string(&serial).unwrap();
     eventually("the boot log", || {
-        if read().contains("Command line: console=ttyS0 hello") {
-            Ok(())
-        } else {
-            Err(read())
-        }
+        if read().contains("Command line: console=ttyS0 hello") { Ok(()) } else { Err(read()) }
     });
     vmm.control(&json!({"do": "poke", "by": "1m"}));
-    eventually("the end of the boot", || {
-        if read().contains("Run /sbin/init") {
-            Ok(())
-        } else {
-            Err(read())
-        }
-    });
+    eventually(
+        "the end of the boot",
+        || {
+            if read().contains("Run /sbin/init") { Ok(()) } else { Err(read()) }
+        },
+    );
     vmm.ok("PUT", "vm.reboot", None);
     eventually("a fresh boot log", || match read() {
         text if text.contains("Linux version") && !text.contains("Run /sbin/init") => Ok(()),
@@ -130,15 +101,10 @@ fn a_serial_socket_keeps_what_was_said_before_the_client_came() {
         "serial": {"mode": "Socket", "socket": serial}, "console": {"mode": "Off"},
     }));
     let mut client = UnixStream::connect(&serial).unwrap();
-    client
-        .set_read_timeout(Some(std::time::Duration::from_secs(10)))
-        .unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
     let mut start = [0; 30];
     client.read_exact(&mut start).unwrap();
-    assert!(
-        String::from_utf8_lossy(&start).contains("Linux"),
-        "{start:?}"
-    );
+    assert!(String::from_utf8_lossy(&start).contains("Linux"), "{start:?}");
     vmm.ok("PUT", "vm.delete", None);
     assert!(!serial.exists());
 }
@@ -151,10 +117,7 @@ fn a_pseudo_terminal_is_named_and_readable() {
     let info: Value = serde_json::from_str(&vmm.ok("GET", "vm.info", None).body).unwrap();
     let path = info["config"]["serial"]["file"].as_str().unwrap();
     let mut start = [0; 20];
-    std::fs::File::open(path)
-        .unwrap()
-        .read_exact(&mut start)
-        .unwrap();
+    std::fs::File::open(path).unwrap().read_exact(&mut start).unwrap();
     assert!(start.starts_with(b"[    "), "{start:?}");
 }
 
@@ -168,8 +131,7 @@ fn a_snapshot_restores_into_another_process_with_its_address() {
     vmm.boot(&json!({
         "payload": {"kernel": kernel(dir.path()), "cmdline": "ip=127.93.7.1::::twin sim.boot=1ms"}, "console": {"mode": "Off"},
     }));
-    let healthy =
-        || std::net::TcpStream::connect("127.93.7.1:8080").map_err(|error| error.to_string());
+    let healthy = || std::net::TcpStream::connect("127.93.7.1:8080").map_err(|error| error.to_string());
     eventually("the guest is up", healthy);
     let snapshot = json!({ "destination_url": url });
     assert_eq!(
@@ -183,10 +145,7 @@ fn a_snapshot_restores_into_another_process_with_its_address() {
         assert!(snap.join(name).exists(), "{name}");
     }
     let again = vmm.call("PUT", "vm.snapshot", Some(&snapshot));
-    assert!(
-        again.body.contains("File exists (os error 17)"),
-        "{again:?}"
-    );
+    assert!(again.body.contains("File exists (os error 17)"), "{again:?}");
     vmm.ok("PUT", "vm.delete", None);
     healthy().expect_err("the guest is gone");
 
@@ -205,21 +164,10 @@ fn a_snapshot_restores_into_another_process_with_its_address() {
 #[test]
 fn a_full_disk_fails_the_snapshot_by_name() {
     let dir = directory();
-    let vmm = explicit()
-        .env("REGATTA_CHSIM_FAULTS", "enospc")
-        .start(dir.path(), "a");
+    let vmm = explicit().env("REGATTA_CHSIM_FAULTS", "enospc").start(dir.path(), "a");
     vmm.boot(&json!({"payload": {"kernel": kernel(dir.path())}, "console": {"mode": "Off"}}));
     vmm.ok("PUT", "vm.pause", None);
     let url = format!("file://{}", dir.path().display());
-    let failed = vmm.call(
-        "PUT",
-        "vm.snapshot",
-        Some(&json!({ "destination_url": url })),
-    );
-    assert!(
-        failed
-            .body
-            .contains("No space left on device (os error 28)"),
-        "{failed:?}"
-    );
+    let failed = vmm.call("PUT", "vm.snapshot", Some(&json!({ "destination_url": url })));
+    assert!(failed.body.contains("No space left on device (os error 28)"), "{failed:?}");
 }

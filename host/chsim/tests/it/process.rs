@@ -11,16 +11,9 @@ use crate::support::{Client, Launch, directory, eventually, kernel};
 
 #[test]
 fn the_version_is_v53s() {
-    let output = Launch::stand_in()
-        .arg("--version")
-        .command()
-        .output()
-        .unwrap();
+    let output = Launch::stand_in().arg("--version").command().output().unwrap();
     assert!(output.status.success());
-    assert!(
-        String::from_utf8_lossy(&output.stdout).starts_with("cloud-hypervisor v53.0.0\n"),
-        "{output:?}"
-    );
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("cloud-hypervisor v53.0.0\n"), "{output:?}");
 }
 
 #[test]
@@ -28,12 +21,7 @@ fn a_second_instance_is_refused_and_the_first_unharmed() {
     let dir = directory();
     let first = Launch::stand_in().start(dir.path(), "a");
     let path = format!("path={}", first.socket.display());
-    let second = Launch::stand_in()
-        .arg("--api-socket")
-        .arg(&path)
-        .command()
-        .output()
-        .unwrap();
+    let second = Launch::stand_in().arg("--api-socket").arg(&path).command().output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&second.stderr).into_owned();
     let expected = format!(
@@ -42,10 +30,7 @@ fn a_second_instance_is_refused_and_the_first_unharmed() {
         first.socket
     );
     assert!(stderr.ends_with(&expected), "{stderr}");
-    assert!(
-        stderr.contains("Fatal error: StartVmmThread(ApiSocketInUse("),
-        "{stderr}"
-    );
+    assert!(stderr.contains("Fatal error: StartVmmThread(ApiSocketInUse("), "{stderr}");
     first.ok("GET", "vmm.ping", None);
 }
 
@@ -58,17 +43,10 @@ fn signals_end_it_cleanly() {
         vmm.signal(signal);
         assert_eq!(vmm.wait().code(), Some(0), "{signal:?}");
         assert!(!vmm.socket.exists());
-        assert!(
-            dir.path().join("a.sock.lock").exists(),
-            "the lock file stays"
-        );
+        assert!(dir.path().join("a.sock.lock").exists(), "the lock file stays");
         let events = vmm.vm_events();
         assert!(
-            events.ends_with(&[
-                "vm/shutdown".into(),
-                "vm/deleted".into(),
-                "vmm/shutdown".into()
-            ]),
+            events.ends_with(&["vm/shutdown".into(), "vm/deleted".into(), "vmm/shutdown".into()]),
             "{events:?}"
         );
     }
@@ -78,13 +56,7 @@ fn signals_end_it_cleanly() {
 fn a_killed_one_leaves_its_socket_and_the_next_takes_it_over() {
     let dir = directory();
     let mut vmm = Launch::stand_in().start(dir.path(), "a");
-    let mode = |name: &str| {
-        std::fs::metadata(dir.path().join(name))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777
-    };
+    let mode = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("a.sock"), mode("a.sock.lock")), (0o700, 0o600));
     vmm.signal(Signal::KILL);
     vmm.wait();
@@ -155,16 +127,9 @@ fn bad_settings_are_refused_by_name() {
         ("REGATTA_CHSIM_CLOCK", "sundial"),
         ("REGATTA_CHSIM_PROFILE", "v1"),
     ] {
-        let output = Launch::stand_in()
-            .env(variable, value)
-            .command()
-            .output()
-            .unwrap();
+        let output = Launch::stand_in().env(variable, value).command().output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{variable}");
-        assert!(
-            String::from_utf8_lossy(&output.stderr).contains(variable),
-            "{output:?}"
-        );
+        assert!(String::from_utf8_lossy(&output.stderr).contains(variable), "{output:?}");
     }
 }
 
@@ -173,9 +138,7 @@ fn profiles_differ_in_status_and_version() {
     let dir = directory();
     let mut statuses = Vec::new();
     for profile in ["v52", "v53", "next"] {
-        let vmm = Launch::stand_in()
-            .env("REGATTA_CHSIM_PROFILE", profile)
-            .start(dir.path(), profile);
+        let vmm = Launch::stand_in().env("REGATTA_CHSIM_PROFILE", profile).start(dir.path(), profile);
         let missing = vmm.call("GET", "vm.info", None).status;
         vmm.ok("PUT", "vm.create", Some(&json!({})));
         statuses.push((missing, vmm.call("PUT", "vm.boot", None).status));
@@ -187,29 +150,18 @@ fn profiles_differ_in_status_and_version() {
 fn faults_of_calls() {
     let dir = directory();
     let mut vmm = Launch::stand_in()
-        .env(
-            "REGATTA_CHSIM_FAULTS",
-            "refuse:vm.create#1, reset:vm.info#1, pid=1, exit:vm.delete=7",
-        )
+        .env("REGATTA_CHSIM_FAULTS", "refuse:vm.create#1, reset:vm.info#1, pid=1, exit:vm.delete=7")
         .start(dir.path(), "a");
     assert!(vmm.ok("GET", "vmm.ping", None).body.contains("\"pid\":1,"));
     let refused = vmm.call("PUT", "vm.create", Some(&json!({})));
     assert_eq!(refused.status, 500);
-    assert!(
-        refused
-            .body
-            .starts_with(r#"["Error from API","The VM could not be created","#),
-        "{refused:?}"
-    );
+    assert!(refused.body.starts_with(r#"["Error from API","The VM could not be created","#), "{refused:?}");
     vmm.ok("PUT", "vm.create", Some(&json!({})));
 
     let mut client = vmm.connect();
     client.send(b"GET /api/v1/vm.info HTTP/1.1\r\n\r\n");
     let half = client.read_to_end();
-    assert!(
-        half.starts_with("HTTP/1.1 200 ") && !half.ends_with('}'),
-        "{half:?}"
-    );
+    assert!(half.starts_with("HTTP/1.1 200 ") && !half.ends_with('}'), "{half:?}");
     vmm.ok("GET", "vm.info", None);
 
     let mut last = vmm.connect();
@@ -220,9 +172,7 @@ fn faults_of_calls() {
 #[test]
 fn a_hanging_call_stops_every_other_but_not_the_way_out() {
     let dir = directory();
-    let mut vmm = Launch::stand_in()
-        .env("REGATTA_CHSIM_FAULTS", "hang:vm.info")
-        .start(dir.path(), "a");
+    let mut vmm = Launch::stand_in().env("REGATTA_CHSIM_FAULTS", "hang:vm.info").start(dir.path(), "a");
     vmm.ok("GET", "vmm.ping", None);
     let mut hanging = vmm.connect();
     hanging.send(b"GET /api/v1/vm.info HTTP/1.1\r\n\r\n");
@@ -244,25 +194,18 @@ fn a_hanging_call_stops_every_other_but_not_the_way_out() {
 #[test]
 fn a_crash_at_a_call_is_a_kill() {
     let dir = directory();
-    let mut vmm = Launch::stand_in()
-        .env("REGATTA_CHSIM_FAULTS", "crash:vm.boot")
-        .start(dir.path(), "a");
+    let mut vmm = Launch::stand_in().env("REGATTA_CHSIM_FAULTS", "crash:vm.boot").start(dir.path(), "a");
     vmm.ok("PUT", "vm.create", Some(&json!({})));
     let mut last = vmm.connect();
     last.send(b"PUT /api/v1/vm.boot HTTP/1.1\r\n\r\n");
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&vmm.wait()),
-        Some(9)
-    );
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&vmm.wait()), Some(9));
     assert!(vmm.socket.exists());
 }
 
 #[test]
 fn lost_events_are_lost() {
     let dir = directory();
-    let vmm = Launch::stand_in()
-        .env("REGATTA_CHSIM_FAULTS", "lose-events")
-        .start(dir.path(), "a");
+    let vmm = Launch::stand_in().env("REGATTA_CHSIM_FAULTS", "lose-events").start(dir.path(), "a");
     vmm.ok("PUT", "vm.create", Some(&json!({})));
     vmm.ok("PUT", "vm.delete", None);
     assert!(vmm.events().is_empty());

@@ -12,31 +12,11 @@ use crate::support::{Answer, Client, Launch, Vmm, directory, eventually, kernel,
 
 /// Recordings, and whether they need a kernel that boots.
 const RECORDINGS: [(&str, &str, bool); 5] = [
-    (
-        "endpoints-no-vm",
-        include_str!("../../../../tests/conformance/captures/endpoints-no-vm.txt"),
-        false,
-    ),
-    (
-        "endpoints-vm",
-        include_str!("../../../../tests/conformance/captures/endpoints-vm.txt"),
-        true,
-    ),
-    (
-        "qcow2",
-        include_str!("../../../../tests/conformance/captures/qcow2.txt"),
-        true,
-    ),
-    (
-        "disks-net-vsock",
-        include_str!("../../../../tests/conformance/captures/disks-net-vsock.txt"),
-        true,
-    ),
-    (
-        "mistakes",
-        include_str!("../../../../tests/conformance/captures/mistakes.txt"),
-        true,
-    ),
+    ("endpoints-no-vm", include_str!("../../../../tests/conformance/captures/endpoints-no-vm.txt"), false),
+    ("endpoints-vm", include_str!("../../../../tests/conformance/captures/endpoints-vm.txt"), true),
+    ("qcow2", include_str!("../../../../tests/conformance/captures/qcow2.txt"), true),
+    ("disks-net-vsock", include_str!("../../../../tests/conformance/captures/disks-net-vsock.txt"), true),
+    ("mistakes", include_str!("../../../../tests/conformance/captures/mistakes.txt"), true),
 ];
 
 struct Stage<'a> {
@@ -60,10 +40,7 @@ impl Stage<'_> {
                 std::fs::write(self.path(name), vec![0; bytes.parse().unwrap()]).unwrap()
             }
             ["kernel", name] => {
-                let kernel = self
-                    .kernel
-                    .map(Path::to_owned)
-                    .unwrap_or_else(|| kernel(self.directory.path()));
+                let kernel = self.kernel.map(Path::to_owned).unwrap_or_else(|| kernel(self.directory.path()));
                 std::fs::copy(kernel, self.path(name)).map(drop).unwrap();
             }
             ["qcow2", name, bytes @ ..] => {
@@ -118,9 +95,7 @@ impl Stage<'_> {
         let (vmm, client) = self.vmms.get_mut(process).unwrap();
         let Answer { status, body, .. } = client.call(method, call, body.as_deref());
         let pid = vmm.pid().to_string();
-        let body = self
-            .generalise(&body)
-            .replace(&format!("\"pid\":{pid},"), "\"pid\":9123,");
+        let body = self.generalise(&body).replace(&format!("\"pid\":{pid},"), "\"pid\":9123,");
 
         let (expected_status, expected) = response.split_once(' ').unwrap_or((response, ""));
         let expected = expected.replace("\\n", "\n");
@@ -139,17 +114,12 @@ impl Stage<'_> {
         // Random, counted by the host, and told by how a binary was built.
         for before in ["\"host_mac\":\"", "/dev/pts/", "\"build_version\":\""] {
             if let Some(at) = text.find(before).map(|at| at + before.len()) {
-                let end = text[at..]
-                    .find('"')
-                    .map_or(text.len(), |length| at + length);
+                let end = text[at..].find('"').map_or(text.len(), |length| at + length);
                 text.replace_range(at..end, "*");
             }
         }
         if call == "vm.counters" {
-            return (
-                String::new(),
-                serde_json::from_str(&text).unwrap_or(Value::String(text)),
-            );
+            return (String::new(), serde_json::from_str(&text).unwrap_or(Value::String(text)));
         }
         let Some(at) = text.find(",\"device_tree\":") else {
             return (text, Value::Null);
@@ -176,32 +146,16 @@ fn clear_addresses(value: &mut Value) {
     }
 }
 
-fn replay(
-    name: &str,
-    recording: &str,
-    launch: &Launch,
-    kernel: Option<&Path>,
-    exact_addresses: bool,
-) {
-    let mut stage = Stage {
-        launch,
-        kernel,
-        directory: directory(),
-        vmms: BTreeMap::new(),
-        exact_addresses,
-    };
-    let mut lines = recording
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+fn replay(name: &str, recording: &str, launch: &Launch, kernel: Option<&Path>, exact_addresses: bool) {
+    let mut stage = Stage { launch, kernel, directory: directory(), vmms: BTreeMap::new(), exact_addresses };
+    let mut lines = recording.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let (mut count, mut differences) = (0, Vec::new());
     while let Some(line) = lines.next() {
         if let Some(directive) = line.strip_prefix('!') {
             stage.direct(directive);
             continue;
         }
-        let response = lines
-            .next()
-            .unwrap_or_else(|| panic!("no response to {line}"));
+        let response = lines.next().unwrap_or_else(|| panic!("no response to {line}"));
         // Recorded where there was no pool of huge pages.
         if line.contains(" huge-boot:") && Path::new("/dev/hugepages").exists() {
             continue;

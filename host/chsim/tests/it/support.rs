@@ -46,11 +46,7 @@ impl Launch {
 
     /// Any binary with the same command line.
     pub(crate) fn program(program: PathBuf) -> Self {
-        Self {
-            program,
-            arguments: Vec::new(),
-            environment: Vec::new(),
-        }
+        Self { program, arguments: Vec::new(), environment: Vec::new() }
     }
 
     pub(crate) fn arg(mut self, argument: &str) -> Self {
@@ -66,9 +62,7 @@ impl Launch {
     /// A command with these settings and nothing else on it.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.arguments)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -88,11 +82,7 @@ impl Launch {
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{:?}: {error}", self.program));
-        let mut vmm = Vmm {
-            child,
-            socket,
-            events,
-        };
+        let mut vmm = Vmm { child, socket, events };
         eventually("the API socket accepts", || {
             if let Some(status) = vmm.child.try_wait().unwrap() {
                 panic!("the VMM ended at start: {status}");
@@ -122,8 +112,7 @@ impl Vmm {
 
     /// One call on a connection of its own.
     pub(crate) fn call(&self, method: &str, call: &str, body: Option<&Value>) -> Answer {
-        self.connect()
-            .call(method, call, body.map(Value::to_string).as_deref())
+        self.connect().call(method, call, body.map(Value::to_string).as_deref())
     }
 
     /// A call that must succeed.
@@ -148,10 +137,7 @@ impl Vmm {
     /// Waits for the process to end by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         eventually("the VMM ends", || {
-            self.child
-                .try_wait()
-                .unwrap()
-                .ok_or_else(|| "still running".to_owned())
+            self.child.try_wait().unwrap().ok_or_else(|| "still running".to_owned())
         })
     }
 
@@ -163,28 +149,16 @@ impl Vmm {
     /// All events so far, as `(source/event, properties)`.
     pub(crate) fn events(&self) -> Vec<(String, Value)> {
         let text = std::fs::read_to_string(&self.events).unwrap_or_default();
-        let events = serde_json::Deserializer::from_str(&text)
-            .into_iter::<Value>()
-            .map_while(Result::ok);
+        let events = serde_json::Deserializer::from_str(&text).into_iter::<Value>().map_while(Result::ok);
         let name = |event: &Value| {
-            format!(
-                "{}/{}",
-                event["source"].as_str().unwrap(),
-                event["event"].as_str().unwrap()
-            )
+            format!("{}/{}", event["source"].as_str().unwrap(), event["event"].as_str().unwrap())
         };
-        events
-            .map(|event| (name(&event), event["properties"].clone()))
-            .collect()
+        events.map(|event| (name(&event), event["properties"].clone())).collect()
     }
 
     /// Events of the VM and the VMM, without those of drivers.
     pub(crate) fn vm_events(&self) -> Vec<String> {
-        self.events()
-            .into_iter()
-            .map(|(name, _)| name)
-            .filter(|name| name.starts_with("vm"))
-            .collect()
+        self.events().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("vm")).collect()
     }
 
     /// Sends a line to the control socket and returns the connection; the answer may never come.
@@ -237,13 +211,10 @@ impl Client {
 
     /// Sends a call and reads its answer.
     pub(crate) fn call(&mut self, method: &str, call: &str, body: Option<&str>) -> Answer {
-        let mut request =
-            format!("{method} /api/v1/{call} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n");
+        let mut request = format!("{method} /api/v1/{call} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n");
         if let Some(body) = body {
-            request += &format!(
-                "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            );
+            request +=
+                &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         } else {
             request += "\r\n";
         }
@@ -255,28 +226,15 @@ impl Client {
     pub(crate) fn read(&mut self) -> Answer {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            let read = self
-                .0
-                .read_line(&mut head)
-                .unwrap_or_else(|error| panic!("after {head:?}: {error}"));
+            let read = self.0.read_line(&mut head).unwrap_or_else(|error| panic!("after {head:?}: {error}"));
             assert!(read > 0, "closed after {head:?}");
         }
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.trim().parse().ok())
-            .unwrap();
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok())
-            .unwrap_or(0);
+        let status = head.split(' ').nth(1).and_then(|status| status.trim().parse().ok()).unwrap();
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok()).unwrap_or(0);
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).unwrap();
-        Answer {
-            status,
-            head,
-            body: String::from_utf8(body).unwrap(),
-        }
+        Answer { status, head, body: String::from_utf8(body).unwrap() }
     }
 
     /// What comes until the connection closes.

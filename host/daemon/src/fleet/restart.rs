@@ -27,16 +27,14 @@ impl Fleet {
             self.remove_orphan(orphan).await;
         }
         self.sweep(&stored).await;
-        for (state, instances) in stored {
+        // Side by side: compiling a policy takes its time, and no set waits for another's.
+        let returns = stored.into_iter().map(|(state, instances)| {
             let found = found.remove(&state.set.name).unwrap_or_default();
-            tracing::info!(
-                set = state.set.name,
-                instances = instances.len(),
-                running = found.len(),
-                "brought back"
-            );
-            self.bring_back(state, instances, found).await;
-        }
+            let (set, instances_stored, running) = (&state.set.name, instances.len(), found.len());
+            tracing::info!(set, instances = instances_stored, running, "brought back");
+            self.bring_back(state, instances, found)
+        });
+        futures::future::join_all(returns.collect::<Vec<_>>()).await;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, M
 use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions};
 
 use crate::modules;
-pub(crate) use crate::modules::embed;
+pub(crate) use crate::modules::module;
 
 pub(crate) const TARGET_TRACKING: &str = r#"{"metric": "utilization", "target": 0.5}"#;
 

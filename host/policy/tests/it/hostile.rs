@@ -27,7 +27,7 @@ enum Fate {
     Exports(usize),
 }
 
-const FATES: [(&str, Fate); 31] = [
+const FATES: [(&str, Fate); 32] = [
     ("bad-describe", Fate::BadManifest(5)),
     ("deep-recursion", Fate::Fails(FailureKind::StackOverflow)),
     ("divide-by-zero", Fate::Fails(FailureKind::Trap)),
@@ -48,6 +48,7 @@ const FATES: [(&str, Fate); 31] = [
     ("memory-refused-and-survived", Fate::Decides),
     ("missing-export", Fate::Exports(2)),
     ("own-error", Fate::Fails(FailureKind::Refused)),
+    ("panic-with-a-message", Fate::Fails(FailureKind::Trap)),
     ("refuses-all-parameters", Fate::RefusesParams),
     ("trap-in-decide", Fate::Fails(FailureKind::Trap)),
     ("trap-in-describe", Fate::FailsToDescribe(FailureKind::Trap)),
@@ -174,4 +175,12 @@ fn the_memory_limit_is_the_sets() {
         let call = policy.decide(&observation(2, 0.5), "{}", b"", &limits);
         assert_eq!(call.run.result.is_ok(), decides, "{memory_bytes}: {call:?}");
     }
+}
+
+#[test]
+fn what_a_guest_logged_last_tells_of_its_panic() {
+    let failure = decide("panic-with-a-message", &limits()).run.result.unwrap_err();
+    assert_eq!(failure.message, "again");
+    let failure = decide("trap-in-decide", &limits()).run.result.unwrap_err();
+    assert_eq!(failure.message, "wasm `unreachable` instruction executed");
 }

@@ -3,9 +3,9 @@
 //! The built-in policies must have been built first (`cargo xtask policies`); the
 //! fixtures of `tests/hostile` are put together here.
 
+mod dry_run;
 mod fixtures;
 mod hostile;
 mod modules;
 mod parity;
 mod sandbox;
-mod swap;

@@ -2,22 +2,26 @@
 
 use std::path::Path;
 
-/// The module of a fixture: its own functions, the rest from the prelude, and the
-/// component type of the contract.
+/// The module of the fixture `<name>.wat` in `folder`.
 pub(crate) fn hostile(folder: &Path, name: &str) -> Vec<u8> {
-    let read = |file: String| std::fs::read_to_string(folder.join(file)).expect("the fixture can be read");
-    let (fixture, prelude) = (read(format!("{name}.wat")), read("prelude.txt".to_owned()));
+    let path = folder.join(format!("{name}.wat"));
+    let fixture = std::fs::read_to_string(&path);
+    module(&fixture.unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display())))
+}
+
+/// A module of the functions in `fixture`, the rest from the prelude, and the
+/// component type of the contract.
+pub(crate) fn module(fixture: &str) -> Vec<u8> {
+    let words: Vec<&str> = fixture.split_whitespace().collect();
+    let defines = |function: &str| {
+        words.windows(2).any(|pair| pair[0].ends_with("(func") && pair[1] == format!("${function}"))
+    };
     let mut module = format!("(module\n{fixture}\n");
-    for part in prelude.split(";;; ").skip(1) {
+    for part in include_str!("../hostile/prelude.txt").split(";;; ").skip(1) {
         let (title, text) = part.split_once('\n').expect("a part of the prelude has a title");
         let own = match title {
             "memory" => fixture.contains("(memory "),
-            "data" | "next" | "string" => false,
-            function => fixture
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .windows(2)
-                .any(|words| words[0].ends_with("(func") && words[1] == format!("${function}")),
+            function => defines(function),
         };
         if !own {
             module.push_str(text);
@@ -28,7 +32,7 @@ pub(crate) fn hostile(folder: &Path, name: &str) -> Vec<u8> {
 }
 
 /// A core module, from text, with the component type of the contract.
-pub(crate) fn embed(module: &str) -> Vec<u8> {
+fn embed(module: &str) -> Vec<u8> {
     let mut bytes = wat::parse_str(module).unwrap_or_else(|error| panic!("{error}\n{module}"));
     let mut resolve = wit_parser::Resolve::default();
     let wit = include_str!("../../../../sdk/wit/v0.1.0/policy.wit");

@@ -168,9 +168,14 @@ impl Daemon {
         bail!("the daemon did not end within {} s of SIGTERM and was killed", STOP_LIMIT.as_secs())
     }
 
+    /// Its process id; none when it has ended.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Leaves the daemon running, for a user to look around.
     pub(crate) fn leave(self) -> Option<u32> {
-        let pid = self.child.id();
+        let pid = self.pid();
         // Dropping a child would kill it; this process ends soon anyway.
         std::mem::forget(self.child);
         pid

@@ -11,7 +11,7 @@ use crate::daemon::{Daemon, POLL};
 use crate::load::Load;
 use crate::profile::Profile;
 use crate::records::{SetDetail, SetSummary, SwapOutcome, TickRecord};
-use crate::screen::Screen;
+use crate::screen::{Screen, print};
 use crate::tally::Tally;
 use crate::verdict::{Check, judge};
 use crate::view::{Frame, History, Sample, SetView, ms};
@@ -25,8 +25,9 @@ const SECOND_POLICY: &str = "step";
 /// Its parameters, as `regatta policy swap --params` takes them, from the root of the workspace.
 const SECOND_PARAMS: &str = "@examples/quickstart/step.json";
 
-/// Requests per second at ebb and at flood.
-const RATES: (f64, f64) = (40.0, 450.0);
+/// Requests per second at ebb and at flood: what two instances of the quickstart carry with ease,
+/// and what takes six of them.
+const RATES: (f64, f64) = (20.0, 300.0);
 
 /// Same arrivals in every demo.
 const SEED: u64 = 2;
@@ -59,6 +60,8 @@ pub(crate) struct Outcome {
 struct Watch<'a> {
     daemon: &'a Daemon,
     records: Vec<TickRecord>,
+    /// How many of the records have been told.
+    told: usize,
 }
 
 impl Watch<'_> {
@@ -71,11 +74,20 @@ impl Watch<'_> {
         self.records.extend(new);
         Ok(detail)
     }
+
+    /// Prints the decisions since the last time that changed the capacity.
+    fn tell(&mut self, screen: &mut Screen) {
+        for record in self.records[self.told..].iter().filter(|record| record.changes_capacity()) {
+            let policy = record.runs.first().map_or("no policy", |run| run.name.as_str());
+            screen.say(format_args!("        {} ({policy})", record.summary()));
+        }
+        self.told = self.records.len();
+    }
 }
 
 /// Applies the manifest and waits until the set's first instances serve.
 pub(crate) async fn apply(daemon: &Daemon, file: &str) -> Result<SetSummary> {
-    println!("      $ regatta apply -f {file}");
+    print(format_args!("      $ regatta apply -f {file}"));
     daemon.cli(&["apply", "-f", file]).await?;
     let deadline = Instant::now() + READY_LIMIT;
     loop {
@@ -107,7 +119,7 @@ pub(crate) async fn play(daemon: &Daemon, set: &SetSummary, length: Duration) ->
         .context("the load balancer's address is none")?;
     let profile = Profile::tide(length, RATES.0, RATES.1);
     let mut screen = Screen::new();
-    let mut watch = Watch { daemon, records: Vec::new() };
+    let mut watch = Watch { daemon, records: Vec::new(), told: 0 };
     let mut history = History::default();
     let mut swap = None;
     let load = Load::start(address, "/", profile, SEED);
@@ -116,6 +128,7 @@ pub(crate) async fn play(daemon: &Daemon, set: &SetSummary, length: Duration) ->
     while !load.is_finished() {
         looks.tick().await;
         let detail = watch.look().await?;
+        watch.tell(&mut screen);
         let view = SetView::new(&detail, watch.records.last());
         history.push(Sample {
             rate: load.rate(),
@@ -141,6 +154,7 @@ pub(crate) async fn play(daemon: &Daemon, set: &SetSummary, length: Duration) ->
     }
     let tally = load.tally();
     settle(&mut watch, &tally, swap.as_ref()).await?;
+    watch.tell(&mut screen);
     let records = &watch.records;
     Ok(Outcome {
         checks: judge(&tally, records, swap.as_ref()),
@@ -166,14 +180,14 @@ async fn settle(watch: &mut Watch<'_>, tally: &Tally, swap: Option<&SwapOutcome>
 
 async fn swap_policy(daemon: &Daemon, screen: &mut Screen) -> Result<SwapOutcome> {
     let mut arguments = vec!["policy", "swap", SET, SECOND_POLICY, "--params", SECOND_PARAMS];
-    screen.say(format_args!("  $ regatta {}", arguments.join(" ")));
+    screen.say(format_args!("      $ regatta {}", arguments.join(" ")));
     arguments.extend(["-o", "json"]);
     let answer = daemon.cli(&arguments).await?;
     let swap: SwapOutcome =
         serde_json::from_str(&answer).context("the answer of the swap is not what was expected")?;
     screen.say(format_args!(
-        "  {} → {} after tick {}, nothing was restarted",
-        swap.from.name, swap.to.name, swap.after_tick
+        "        {} decided tick {}, {} decides from the next one on",
+        swap.from.name, swap.after_tick, swap.to.name
     ));
     Ok(swap)
 }
@@ -181,11 +195,11 @@ async fn swap_policy(daemon: &Daemon, screen: &mut Screen) -> Result<SwapOutcome
 /// Prints the daemon's own answer to why it scaled, once each way.
 pub(crate) async fn explain(daemon: &Daemon) -> Result<()> {
     for way in ["scale-out", "scale-in"] {
-        println!("      $ regatta why {SET} --last {way}");
+        print(format_args!("      $ regatta why {SET} --last {way}"));
         match daemon.cli(&["why", SET, "--last", way]).await {
-            Ok(text) => text.lines().for_each(|line| println!("        {line}")),
+            Ok(text) => text.lines().for_each(|line| print(format_args!("        {line}"))),
             // That it never happened is judged elsewhere.
-            Err(error) => println!("        {error}"),
+            Err(error) => print(format_args!("        {error}")),
         }
     }
     Ok(())
@@ -210,19 +224,19 @@ pub(crate) async fn delete(daemon: &Daemon, limit: Duration) -> Result<()> {
 /// Prints the summary; returns whether every claim holds.
 pub(crate) fn report(outcome: &Outcome, logs: &[PathBuf]) -> bool {
     let tally = &outcome.tally;
-    println!(
+    print(format_args!(
         "      {} ticks, at most {} instances in service, {} requests",
         outcome.ticks, outcome.peak, tally.due
-    );
+    ));
     if let Some([median, tail, worst]) = tally.percentiles([0.5, 0.99, 1.0]) {
-        println!("      latency p50 {}, p99 {}, worst {}", ms(median), ms(tail), ms(worst));
+        print(format_args!("      latency p50 {}, p99 {}, worst {}", ms(median), ms(tail), ms(worst)));
     }
     for check in &outcome.checks {
         let mark = if check.holds { "yes" } else { "NO " };
-        println!("      {mark} {:<26} {}", check.claim, check.because);
+        print(format_args!("      {mark} {:<26} {}", check.claim, check.because));
     }
     for log in logs {
-        println!("      log: {}", log.display());
+        print(format_args!("      log: {}", log.display()));
     }
     outcome.checks.iter().all(|check| check.holds)
 }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
@@ -22,6 +22,7 @@ mod verdict;
 mod view;
 
 use daemon::Daemon;
+use screen::print;
 
 /// How long the instances may take to go when the demo ends.
 const DELETE_LIMIT: Duration = Duration::from_secs(20);
@@ -87,7 +88,8 @@ async fn run(args: &Args) -> Result<bool> {
     let mut signals = Signals::catch()?;
     let place = Place::create(args)?;
     let binary = args.bin.join("regatta");
-    println!("[4/6] starting the daemon");
+    print(format_args!("[4/6] starting the daemon and applying the set"));
+    let begun = Instant::now();
     let started = tokio::select! {
         started = Daemon::start(&binary, &args.root, &place.data, &place.log, &args.vmm) => started,
         ended = signals.wait() => Err(ended),
@@ -100,7 +102,7 @@ async fn run(args: &Args) -> Result<bool> {
         }
     };
     let outcome = tokio::select! {
-        outcome = steps(args, &daemon, &place) => outcome,
+        outcome = steps(args, &daemon, &place, begun) => outcome,
         ended = signals.wait() => Err(ended),
     };
     if args.keep && outcome.is_ok() {
@@ -110,16 +112,23 @@ async fn run(args: &Args) -> Result<bool> {
         clean_up(args, daemon, &place).await;
     }
     if outcome.is_err() {
-        println!("      log: {}", place.log.display());
+        print(format_args!("      log: {}", place.log.display()));
     }
     outcome
 }
 
-async fn steps(args: &Args, daemon: &Daemon, place: &Place) -> Result<bool> {
+async fn steps(args: &Args, daemon: &Daemon, place: &Place, begun: Instant) -> Result<bool> {
+    print(format_args!("      the daemon answers ({:.1}s)", begun.elapsed().as_secs_f64()));
     let set = demo::apply(daemon, "examples/quickstart/set.yaml").await?;
-    println!("[5/6] driving load up and down for {} s", args.seconds);
+    print(format_args!(
+        "      {} instances serve at {} ({:.1}s)",
+        set.count("in-service"),
+        set.load_balancer.as_deref().unwrap_or("no address"),
+        begun.elapsed().as_secs_f64()
+    ));
+    print(format_args!("[5/6] driving load up and down for {} s", args.seconds));
     let outcome = demo::play(daemon, &set, Duration::from_secs(args.seconds)).await?;
-    println!("[6/6] why it scaled, and the summary");
+    print(format_args!("[6/6] why it scaled, and the summary"));
     demo::explain(daemon).await?;
     Ok(demo::report(&outcome, std::slice::from_ref(&place.log)))
 }
@@ -185,11 +194,11 @@ fn remove(data: &Path) {
 /// Says how to go on with what is left running.
 fn keep(daemon: Daemon, binary: &Path, data: &Path) {
     let (binary, data) = (binary.display(), data.display());
-    println!("      kept running; look around with");
-    println!("        {binary} get --data {data}");
-    println!("      and end it with");
-    println!("        {binary} delete web --yes --data {data}");
+    print(format_args!("      kept running; look around with"));
+    print(format_args!("        {binary} get --data {data}"));
+    print(format_args!("      and end it with"));
+    print(format_args!("        {binary} delete web --yes --data {data}"));
     if let Some(pid) = daemon.leave() {
-        println!("        kill {pid} && rm -r {data}");
+        print(format_args!("        kill {pid} && rm -r {data}"));
     }
 }

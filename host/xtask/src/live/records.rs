@@ -153,6 +153,11 @@ impl TickRecord {
         states.iter().filter(|state| *state == "in-service").count()
     }
 
+    /// Whether the capacity is another one after this tick.
+    pub(crate) fn changes_capacity(&self) -> bool {
+        self.guards.granted != self.observation.desired
+    }
+
     /// The decision in one line: `tick 12: 3 → 4, utilization 0.81 is above 0.6`.
     pub(crate) fn summary(&self) -> String {
         let Observation { tick, desired, .. } = self.observation;

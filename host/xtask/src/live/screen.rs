@@ -39,7 +39,7 @@ impl Screen {
             self.drawn = lines.len();
         } else if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             self.logged = Some(Instant::now());
-            println!("{}", frame.line());
+            print(frame.line());
         }
     }
 
@@ -63,6 +63,12 @@ impl Screen {
         // When nobody reads any more there is nobody to tell.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
+}
+
+/// Prints a line. When nobody reads any more there is nobody to tell, but what was started must
+/// still be ended: `println!` would panic.
+pub(crate) fn print(line: impl Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 /// Columns of the terminal.

@@ -62,8 +62,10 @@ fn scaled(records: &[TickRecord], way: Way) -> Result<String, String> {
     }
     .unwrap_or(before);
     let tick = records[first].observation.tick;
-    let said =
-        format!("{} decisions, the first in tick {tick}; in service {before} → {after}", decisions.len());
+    let said = match decisions.len() {
+        1 => format!("one decision, in tick {tick}; in service {before} → {after}"),
+        many => format!("{many} decisions, the first in tick {tick}; in service {before} → {after}"),
+    };
     if moved(before as u64, after as u64) { Ok(said) } else { Err(said) }
 }
 

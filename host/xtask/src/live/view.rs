@@ -152,21 +152,15 @@ impl Frame<'_> {
 
     /// One line for a log.
     pub(crate) fn line(&self) -> String {
-        let states: Vec<String> = self
-            .set
-            .states
-            .iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(state, count)| format!("{count} {state}"))
-            .collect();
+        let tail = self.tally.percentiles([0.99]).map_or_else(String::new, |[tail]| ms(tail));
         format!(
-            "  {:>3}s  load {:>4.0}/s  utilisation {:>4}  desired {}  [{}]  {}",
+            "  {:>3}s  {:>4.0}/s  utilisation {:>4}  served {:>6}  failed {}  p99 {tail:>7}  {}",
             self.elapsed.as_secs(),
             self.rate,
             percent(self.set.utilization),
-            self.set.desired,
-            states.join(", "),
-            self.requests(),
+            self.tally.served(),
+            self.tally.failed(),
+            self.instances(usize::MAX),
         )
     }
 
@@ -176,11 +170,14 @@ impl Frame<'_> {
             .iter()
             .map(|(name, letter)| (*name, *letter, self.set.count(name)))
             .filter(|(_, _, count)| *count > 0);
-        let letters: String = known
+        let mut letters: String = known
             .clone()
             .flat_map(|(_, letter, count)| std::iter::repeat_n(letter, count as usize))
             .take(width / 2)
             .collect();
+        // What follows stays in its column, as far as the set can grow.
+        let room = (self.set.limits.1 as usize).min(width / 2);
+        letters.extend(std::iter::repeat_n(' ', room.saturating_sub(letters.chars().count())));
         let counts: Vec<String> = known.map(|(name, _, count)| format!("{count} {name}")).collect();
         format!("{letters}  {}", counts.join(", "))
     }
@@ -253,7 +250,7 @@ mod tests {
         let block = with_frame(|frame| frame.block(80)).join("\n");
         for part in [
             "7s of 60s   policy target-tracking   desired 4 (min 1, max 8)",
-            "instances   ●●●◔  3 in-service, 1 booting",
+            "instances   ●●●◔      3 in-service, 1 booting",
             "load         100/s  ▁▅█",
             "utilisation   62%",
             "in service      3   ▁▅█",
@@ -271,7 +268,10 @@ mod tests {
     #[test]
     fn the_log_line_shows_the_states() {
         let line = with_frame(|frame| frame.line());
-        assert!(line.contains("[1 booting, 3 in-service]"), "{line}");
+        assert!(
+            line.ends_with("served      1  failed 0  p99   21 ms  ●●●◔      3 in-service, 1 booting"),
+            "{line}"
+        );
     }
 
     #[test]

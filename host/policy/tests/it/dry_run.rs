@@ -1,0 +1,46 @@
+//! What a policy shows before it takes over.
+
+use regatta_core::decision::FailureKind;
+use regatta_policy_host::{PrepareError, dry_run};
+
+use crate::fixtures::{compiled, engine, hostile, limits, observation};
+
+const STEP: &str = r#"{"metric": "utilization", "scale_out": [{"above": 0.7, "add": 2}],
+    "scale_in": [{"below": 0.3, "remove": 1}], "for_ticks": 1}"#;
+
+#[test]
+fn what_does_not_run_on_recorded_ticks_is_refused() {
+    let recorded = [observation(4, 0.8)];
+    let tried = |name: &str| dry_run(&engine().load(&hostile(name)).unwrap(), "{}", &recorded, &limits());
+    for (name, wanted) in [
+        ("trap-in-decide", FailureKind::Trap),
+        ("infinite-loop", FailureKind::OutOfFuel),
+        ("four-billion-instances", FailureKind::Output),
+    ] {
+        match tried(name) {
+            Err(PrepareError::DryRun { tick: 7, failure }) => assert_eq!(failure.kind, wanted, "{name}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    assert!(matches!(tried("loop-in-validate"), Err(PrepareError::Params(_))));
+    assert!(matches!(tried("refuses-all-parameters"), Err(PrepareError::Params(_))));
+    // That it has no answer is for the policy to say.
+    assert!(tried("own-error").unwrap().runs[0].result.is_err());
+}
+
+#[test]
+fn it_gives_one_run_per_tick_and_builds_the_state() {
+    let recorded: Vec<_> = (0..5).map(|_| observation(4, 0.8)).collect();
+    let policy = compiled("step");
+    let dry = dry_run(&policy, STEP, &recorded, &limits()).unwrap();
+    assert_eq!(dry.runs.len(), 5);
+    assert_eq!(dry.runs[0].state_in, "");
+    let mut state = Vec::new();
+    for (observation, run) in recorded.iter().zip(&dry.runs) {
+        let call = policy.decide(observation, STEP, &state, &limits());
+        assert_eq!((&call.run.state_in, &call.run.result), (&run.state_in, &run.result));
+        state = call.state.unwrap();
+    }
+    assert_eq!(dry.state, state);
+    assert!(!state.is_empty());
+}

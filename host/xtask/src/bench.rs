@@ -1,0 +1,48 @@
+//! `bench`: the figures that Regatta promises, measured and printed as JSON.
+//!
+//! Here only the optimised build is made, with its progress on stderr; the rest is the program
+//! `xtask-bench`, which then takes the place of this process and has stdout for itself.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::proc;
+use crate::workspace::Workspace;
+
+/// What cargo builds beside the host binaries.
+pub(crate) const PROGRAM: [&str; 6] =
+    ["--package", "xtask", "--features", "xtask/bench", "--bin", "xtask-bench"];
+
+/// Options of `bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Measure only this: decision, swap, compile, fleet, steady or records. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Write the JSON to this file as well.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// The task; returns only when it failed.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    let this = std::env::current_exe().context("cannot find this program")?;
+    let mut build = Command::new(this);
+    build.args(["build", "--release", "--bench"]).stdout(Stdio::from(std::io::stderr()));
+    proc::run(&mut build)?;
+
+    let bin = workspace.target.join("release");
+    let mut command = Command::new(bin.join("xtask-bench"));
+    command.arg("--bin").arg(&bin).arg("--policies").arg(workspace.target.join("policies"));
+    command.arg("--logs").arg(workspace.target.join("bench"));
+    for name in &args.only {
+        command.args(["--only", name]);
+    }
+    if let Some(file) = &args.json {
+        command.arg("--json").arg(file);
+    }
+    Err(anyhow!(command.exec()).context("cannot start xtask-bench"))
+}
