@@ -5,7 +5,6 @@ mod chaos;
 mod crash;
 mod disk;
 #[path = "../../../host/policy/tests/it/modules.rs"]
-#[expect(dead_code, reason = "x")]
 mod modules;
 mod neighbours;
 mod policies;
