@@ -1,5 +1,6 @@
 //! End to end: the real daemon, real VMM processes (the stand-in), real HTTP.
 
+mod architecture;
 mod bad_input;
 mod chaos;
 mod crash;
