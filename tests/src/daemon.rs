@@ -67,6 +67,7 @@ pub struct Daemon {
     home: TempDir,
     child: Option<Child>,
     environment: Vec<(String, String)>,
+    log: PathBuf,
 }
 
 /// Sets of tests that run side by side must not share addresses.
@@ -99,7 +100,8 @@ impl Daemon {
         // Short: Unix sockets have at most 107 bytes of path.
         let home = tempfile::Builder::new().prefix("rg").tempdir_in("/tmp").expect("a directory");
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let daemon = Self { home, child: None, environment };
+        let log = home.path().join("daemon.log");
+        let daemon = Self { home, child: None, environment, log };
         daemon.make_image();
         daemon
     }
@@ -150,7 +152,7 @@ impl Daemon {
     /// # Panics
     /// When its program cannot be run.
     pub fn spawn(&mut self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("a log");
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log");
         let mut command = Command::new(bin_dir().join("regatta"));
         command
             .args(["serve", "--vmm", "sim"])
@@ -305,11 +307,13 @@ impl Daemon {
     /// What the daemon has logged.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
+        let is_file = fs::metadata(&self.log).is_ok_and(|log| log.is_file());
+        if is_file { fs::read_to_string(&self.log).unwrap_or_default() } else { String::new() }
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.home().join("daemon.log")
+    /// Where the next start logs to.
+    pub fn log_to(&mut self, log: &Path) {
+        log.clone_into(&mut self.log);
     }
 
     /// A small disk and a file that stands for a kernel.

@@ -59,6 +59,14 @@ pub struct PolicyActivation {
     pub since_ms: u64,
 }
 
+impl PolicyActivation {
+    /// Whether the state that `other` left has the shape that this one reads.
+    #[must_use]
+    pub fn reads_state_of(&self, other: &Self) -> bool {
+        self.name == other.name && self.state_version == other.state_version
+    }
+}
+
 /// Digests of what an instance starts from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageDigests {

@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ struct Chaos {
     random: SmallRng,
     manifests: BTreeMap<&'static str, String>,
     lb: SocketAddr,
+    /// Connections that keep instances draining for a while.
+    open: Vec<TcpStream>,
     /// Commands under way.
     commands: Vec<Child>,
     /// What was done, for the message of a failure.
@@ -106,7 +109,8 @@ impl Chaos {
             })
             .collect();
         let random = SmallRng::seed_from_u64(seed);
-        let chaos = Self { daemon, random, manifests, lb, commands: Vec::new(), story: Vec::new() };
+        let chaos =
+            Self { daemon, random, manifests, lb, open: Vec::new(), commands: Vec::new(), story: Vec::new() };
         for name in SETS {
             chaos.apply_now(name);
         }
@@ -139,6 +143,7 @@ impl Chaos {
             self.daemon.kill();
             self.story.push("killed while coming back".to_owned());
         }
+        self.open.clear();
         self.daemon.launch();
         self.settle();
         self.judge(&stored, &survivors);
@@ -148,7 +153,7 @@ impl Chaos {
     /// Does something to some set, and does not wait for it.
     fn churn(&mut self) {
         let set = SETS[self.random.random_range(0..SETS.len())];
-        match self.random.random_range(0..12) {
+        match self.random.random_range(0..14) {
             0..=5 => {
                 let capacity = self.random.random_range(1..=MAX).to_string();
                 self.command(&["scale", set, &capacity]);
@@ -170,7 +175,16 @@ impl Chaos {
                 fs::write(self.daemon.home().join(&file), manifest).expect("a manifest");
                 self.command(&["apply", "-f", &file]);
             }
-            _ => self.command(&["delete", "brief", "--yes"]),
+            11 => self.command(&["delete", "brief", "--yes"]),
+            _ => {
+                self.story.push("hold connections".to_owned());
+                for _ in 0..8 {
+                    let Ok(mut stream) = TcpStream::connect(self.lb) else { continue };
+                    // The rest of the request never comes. Whether it is taken does not matter.
+                    let _ = stream.write_all(b"GET / HTTP/1.1\r\n");
+                    self.open.push(stream);
+                }
+            }
         }
     }
 

@@ -1,11 +1,11 @@
 //! End to end: the real daemon, real VMM processes (the stand-in), real HTTP.
 
+mod architecture;
 mod bad_input;
 mod chaos;
 mod crash;
 mod disk;
 #[path = "../../../host/policy/tests/it/modules.rs"]
-#[expect(dead_code, reason = "x")]
 mod modules;
 mod neighbours;
 mod policies;

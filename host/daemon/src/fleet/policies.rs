@@ -173,7 +173,7 @@ impl Fleet {
             .map_err(|problems| params_invalid(&request.source, &problems))?;
 
         let mut activation = activation(&compiled, &request.source, params);
-        let (ticks, state) = self.rehearse(&view, &compiled, &mut activation).await.map_err(refused)?;
+        let (ticks, state) = self.rehearse(&view, &compiled, &mut activation).await?;
         // Before the switch: the loop of the set is not held for so much to write.
         self.keep_module(&activation.digest, module).await?;
         let prepare_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -184,37 +184,38 @@ impl Fleet {
     }
 
     /// Tries the policy on the last recorded observations: it must decide each of
-    /// them, and leaves with the state that this built. A state that it can
-    /// read is carried over instead. Returns the number of ticks, and what the
-    /// state begins with.
+    /// them, and the state that this builds is what it begins with, unless the
+    /// switch carries the old policy's state over. Returns the number of ticks,
+    /// and what the state begins with.
     async fn rehearse(
         &self,
         view: &SetView,
         compiled: &Arc<CompiledPolicy>,
         activation: &mut PolicyActivation,
-    ) -> Result<(u32, String), String> {
-        let observations = self.last_observations(&view.state.set.name)?;
-        let old = &view.state.policy;
+    ) -> Answer<(u32, String)> {
+        let observations = self.last_observations(&view.state.set.name).await?;
         let limits = view.state.set.policy.limits;
         let ticks = u32::try_from(observations.len()).unwrap_or(u32::MAX);
         let (rehearsed, params) = (Arc::clone(compiled), activation.params.clone());
         let rehearsal =
             tokio::task::spawn_blocking(move || dry_run(&rehearsed, &params, &observations, &limits)).await;
-        let built = rehearsal.map_err(|why| why.to_string())?.map_err(|why| chain(&why))?.state;
-        let (state, told) = if old.name == activation.name && old.state_version == activation.state_version {
-            (BASE64.decode(&old.state).unwrap_or_default(), "carried over")
+        let refused = |why: &dyn std::error::Error| error(ErrorCode::Invalid, chain(why));
+        let built = rehearsal.map_err(|why| refused(&why))?.map_err(|why| refused(&why))?.state;
+        activation.state = BASE64.encode(built);
+        let told = if activation.reads_state_of(&view.state.policy) {
+            "carried over"
         } else if ticks == 0 {
-            (Vec::new(), "empty: there is no recorded tick yet")
+            "empty: there is no recorded tick yet"
         } else {
-            (built, "built from the recorded ticks")
+            "built from the recorded ticks"
         };
-        activation.state = BASE64.encode(state);
         Ok((ticks, told.to_owned()))
     }
 
-    fn last_observations(&self, set: &str) -> Result<Vec<Arc<Observation>>, String> {
-        let query = RecordQuery::newest(REHEARSED_TICKS);
-        let mut records = self.shared.store.records(set, &query).map_err(|why| chain(&why))?;
+    async fn last_observations(&self, set: &str) -> Answer<Vec<Arc<Observation>>> {
+        let set = set.to_owned();
+        let mut records =
+            self.read(move |store| store.records(&set, &RecordQuery::newest(REHEARSED_TICKS))).await?;
         records.sort_by_key(|record| record.observation.tick);
         Ok(records.into_iter().map(|record| Arc::new(record.observation)).collect())
     }

@@ -1,9 +1,11 @@
 //! Records and events.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_core::record::{Direction, TickRecord};
-use regatta_store::{Order, RecordQuery};
+use regatta_core::state::Event;
+use regatta_store::{Order, RecordQuery, Store, StoreError};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
@@ -15,26 +17,31 @@ const LIMIT_MAX: usize = 1_000;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 impl Fleet {
+    /// Reads the store. Reads unpack and parse what they find: off the threads that serve.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<T> {
+        let store = Arc::clone(&self.shared.store);
+        match tokio::task::spawn_blocking(move || read(store.as_ref())).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(why)) => Err(unreadable(&why)),
+            Err(why) => Err(unreadable(&why)),
+        }
+    }
+
     pub(super) async fn find_record(&self, set: &str, query: &WhyQuery) -> Answer<TickRecord> {
         let view = self.find(set)?.view();
-        let store = &self.shared.store;
+        let name = set.to_owned();
         let found = match (query.tick, query.last) {
             (Some(_), Some(_)) => {
                 return Err(error(ErrorCode::Invalid, "name a tick, or what the last one did, not both"));
             }
-            (Some(tick), None) => store.record(set, tick),
             (None, None) => return self.newest(&view),
-            (None, Some(WhyLast::ScaleOut)) => store.last_record(set, Some(Direction::ScaleOut)),
-            (None, Some(WhyLast::ScaleIn)) => store.last_record(set, Some(Direction::ScaleIn)),
-            (None, Some(WhyLast::Change)) => {
-                let out =
-                    store.last_record(set, Some(Direction::ScaleOut)).map_err(|why| unreadable(&why))?;
-                let inward =
-                    store.last_record(set, Some(Direction::ScaleIn)).map_err(|why| unreadable(&why))?;
-                Ok(out.into_iter().chain(inward).max_by_key(|record| record.observation.tick))
-            }
+            (Some(tick), None) => self.read(move |store| store.record(&name, tick)).await?,
+            (None, Some(last)) => self.read(move |store| last_of(store, &name, last)).await?,
         };
-        found.map_err(|why| unreadable(&why))?.ok_or_else(|| {
+        found.ok_or_else(|| {
             let what = match (query.tick, query.last) {
                 (Some(tick), _) => format!("there is no record of tick {tick} of {set}"),
                 (None, Some(WhyLast::ScaleOut)) => format!("{set} has not scaled out yet"),
@@ -58,7 +65,8 @@ impl Fleet {
             limit: limit(query.limit),
             order: Order::OldestFirst,
         };
-        self.shared.store.records(set, &query).map_err(|why| unreadable(&why))
+        let set = set.to_owned();
+        self.read(move |store| store.records(&set, &query)).await
     }
 
     pub(super) async fn list_events(&self, query: &EventsQuery) -> Answer<Vec<EventEntry>> {
@@ -66,7 +74,7 @@ impl Fleet {
             && query.after.is_none()
         {
             // A name that never was is a mistake of the caller's; a set that is gone keeps its events.
-            let events = self.events_now(query)?;
+            let events = self.events_now(query).await?;
             if events.is_empty() {
                 self.find(set)?;
             }
@@ -78,7 +86,7 @@ impl Fleet {
             tokio::pin!(rung);
             // Registered before the look, so that nothing falls in between.
             rung.as_mut().enable();
-            let events = self.events_now(query)?;
+            let events = self.events_now(query).await?;
             if !events.is_empty() {
                 return Ok(events);
             }
@@ -90,13 +98,15 @@ impl Fleet {
         }
     }
 
-    fn events_now(&self, query: &EventsQuery) -> Answer<Vec<EventEntry>> {
-        let (set, limit) = (query.set.as_deref(), limit(query.limit));
-        let events = match query.after {
-            Some(after) => self.shared.store.events(set, after, limit),
-            None => self.shared.store.latest_events(set, limit),
-        };
-        let entry = |(seq, event): (u64, regatta_core::state::Event)| EventEntry {
+    async fn events_now(&self, query: &EventsQuery) -> Answer<Vec<EventEntry>> {
+        let (set, after, limit) = (query.set.clone(), query.after, limit(query.limit));
+        let events = self
+            .read(move |store| match after {
+                Some(after) => store.events(set.as_deref(), after, limit),
+                None => store.latest_events(set.as_deref(), limit),
+            })
+            .await?;
+        let entry = |(seq, event): (u64, Event)| EventEntry {
             seq,
             at_ms: event.at_ms,
             set: event.set,
@@ -105,7 +115,19 @@ impl Fleet {
             text: event.text,
             actor: event.actor,
         };
-        Ok(events.map_err(|why| unreadable(&why))?.into_iter().map(entry).collect())
+        Ok(events.into_iter().map(entry).collect())
+    }
+}
+
+fn last_of(store: &dyn Store, set: &str, last: WhyLast) -> Result<Option<TickRecord>, StoreError> {
+    match last {
+        WhyLast::ScaleOut => store.last_record(set, Some(Direction::ScaleOut)),
+        WhyLast::ScaleIn => store.last_record(set, Some(Direction::ScaleIn)),
+        WhyLast::Change => {
+            let out = store.last_record(set, Some(Direction::ScaleOut))?;
+            let inward = store.last_record(set, Some(Direction::ScaleIn))?;
+            Ok(out.into_iter().chain(inward).max_by_key(|record| record.observation.tick))
+        }
     }
 }
 

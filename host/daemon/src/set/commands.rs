@@ -119,7 +119,7 @@ impl SetTask {
                 let _ = reply.send(self.protect(id, protected, &actor).await);
             }
             Command::Install { policy, actor, reply } => {
-                let _ = reply.send(self.install(*policy, "policy-swapped", &actor).await);
+                let _ = reply.send(self.swap(*policy, &actor).await);
             }
             Command::Rollback { actor, reply } => {
                 let _ = reply.send(self.rollback(&actor).await);
@@ -145,6 +145,9 @@ impl SetTask {
         };
         let policy = policy.map(|mut policy| {
             policy.activation.number = self.state.policy.number + 1;
+            if policy.activation.reads_state_of(&self.state.policy) {
+                policy.activation.state.clone_from(&self.state.policy.state);
+            }
             next.previous_policy = Some(std::mem::replace(&mut next.policy, policy.activation.clone()));
             policy
         });
@@ -256,6 +259,14 @@ impl SetTask {
             instance.record.protected = before;
         }
         written
+    }
+
+    async fn swap(&mut self, mut policy: ActivePolicy, actor: &str) -> Result<Switched, CommandError> {
+        // Only here is it known what the old policy's last state is.
+        if policy.activation.reads_state_of(&self.state.policy) {
+            policy.activation.state.clone_from(&self.state.policy.state);
+        }
+        self.install(policy, "policy-swapped", actor).await
     }
 
     async fn install(

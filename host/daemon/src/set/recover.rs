@@ -61,13 +61,19 @@ impl SetTask {
         let Some(state) = self.instances.get(&id).map(|instance| instance.record.state) else { return };
         match (state, found) {
             (InstanceState::Terminating, found) => {
-                match found {
-                    Found::Running(vmm) | Found::HalfMade(vmm) | Found::Unreachable(vmm) => {
+                // A guest may be in the middle of its shutdown: it gets its time again.
+                let cause = match found {
+                    Found::Running(vmm) => {
                         self.drive(id, Job::Watch(vmm));
+                        RemovalCause::Drained
                     }
-                    Found::Nothing => {}
-                }
-                self.terminate(id, RemovalCause::Failed);
+                    Found::HalfMade(vmm) | Found::Unreachable(vmm) => {
+                        self.drive(id, Job::Watch(vmm));
+                        RemovalCause::Failed
+                    }
+                    Found::Nothing => RemovalCause::Failed,
+                };
+                self.terminate(id, cause);
             }
             // Boot had returned, but the daemon died before it could write that down.
             (InstanceState::Pending, Found::Running(vmm)) => {

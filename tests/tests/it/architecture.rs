@@ -1,0 +1,105 @@
+//! The invariants of `docs/ARCHITECTURE.md` that can be read off the tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// Crates that depend on `dependency` outside of their tests, by folder.
+fn dependents(dependency: &str) -> Vec<String> {
+    let root = root();
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("the workspace's manifest");
+    let members =
+        manifest.split_once("members = [").and_then(|(_, rest)| rest.split_once(']')).expect("members").0;
+    let members =
+        members.split(',').map(|member| member.trim().trim_matches('"')).filter(|member| !member.is_empty());
+    let depends = |member: &&str| {
+        let manifest = fs::read_to_string(root.join(member).join("Cargo.toml")).expect("a member's manifest");
+        let outside_tests = manifest.split("[dev-dependencies]").next().unwrap_or_default();
+        outside_tests
+            .lines()
+            .any(|line| line.strip_prefix(dependency).is_some_and(|rest| rest.starts_with(['.', ' ', '='])))
+    };
+    members.filter(depends).map(ToOwned::to_owned).collect()
+}
+
+/// Rust files below `folder`.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+    entries
+        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
+}
+
+/// Lines of code (no comments) below `folder` that contain `word`.
+fn lines_with(folder: &str, word: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in sources(&root().join(folder)) {
+        let text = fs::read_to_string(&path).expect("a source");
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        found.extend(
+            code.filter(|line| line.contains(word)).map(|line| format!("{}: {line}", path.display())),
+        );
+    }
+    found
+}
+
+#[test]
+fn only_the_policy_host_knows_wasmtime() {
+    assert_eq!(dependents("wasmtime"), ["host/policy"]);
+}
+
+#[test]
+fn only_the_store_knows_the_database() {
+    assert_eq!(dependents("redb"), ["host/store"]);
+}
+
+#[test]
+fn the_core_knows_no_io() {
+    for dependency in ["tokio", "reqwest", "hyper", "rustix", "libc", "rand", "tracing", "tempfile"] {
+        assert!(!dependents(dependency).contains(&"host/core".to_owned()), "{dependency}");
+    }
+    for word in ["std::fs", "std::process::", "async fn", "unsafe "] {
+        assert_eq!(lines_with("host/core/src", word), Vec::<String>::new(), "{word}");
+    }
+}
+
+#[test]
+fn only_vmm_and_the_stand_in_speak_cloud_hypervisors_api() {
+    for folder in [
+        "host/core/src",
+        "host/policy/src",
+        "host/store/src",
+        "host/traffic/src",
+        "host/metrics/src",
+        "host/daemon/src",
+    ] {
+        for word in ["vm.create", "vm.boot\"", "/api/v1/", "boot_vcpus", "backing_files"] {
+            assert_eq!(lines_with(folder, word), Vec::<String>::new(), "{folder} {word}");
+        }
+    }
+}
+
+#[test]
+fn the_command_line_reaches_the_daemon_only_through_the_api() {
+    for word in [
+        "crate::fleet",
+        "crate::set::",
+        "crate::shared",
+        "regatta_store",
+        "regatta_vmm",
+        "regatta_policy_host",
+    ] {
+        assert_eq!(lines_with("host/daemon/src/cli", word), Vec::<String>::new(), "{word}");
+    }
+}
+
+#[test]
+fn the_load_balancer_never_calls_the_reconciler() {
+    for dependent in ["regatta-store", "regatta-policy-host", "regatta-vmm", "regatta"] {
+        assert!(!dependents(dependent).contains(&"host/traffic".to_owned()), "{dependent}");
+    }
+}
