@@ -11,14 +11,18 @@ use tokio::time::sleep;
 
 use crate::daemon::{Daemon, sweep};
 
-/// Name of the set.
+/// Name of the set that is measured.
 pub(crate) const SET: &str = "bench";
+
+/// Name of a set that only has the same policy.
+const NEIGHBOUR: &str = "neighbour";
 
 /// What a guest is told: no time to boot, as this measures us and not the model.
 pub(crate) const CMDLINE: &str = "console=ttyS0 sim.boot=0ms sim.shutdown=0ms sim.service=1ms";
 
-/// The network that a measurement's guests answer on.
+/// The networks that the guests answer on: of the set that is measured, and of its neighbour.
 const POOL: &str = "127.46.0.0/16";
+const NEIGHBOURS_POOL: &str = "127.45.0.0/16";
 
 /// Time between two probes of an instance.
 const PROBE_EVERY: &str = "1s";
@@ -59,6 +63,15 @@ pub(crate) struct Rig {
     directory: TempDir,
 }
 
+/// How long it took from the begin of `regatta apply`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Applied {
+    /// Until it was answered: the manifest is checked, its policy compiled, the set stored.
+    pub(crate) accepted: Duration,
+    /// Until all instances were in service.
+    pub(crate) in_service: Duration,
+}
+
 /// The processes that use a data directory.
 struct Processes {
     programs: Vec<PathBuf>,
@@ -95,16 +108,25 @@ impl Rig {
     }
 
     /// Applies a set of `instances`, and returns how long it took until all of them served.
-    pub(crate) async fn apply(&self, instances: u32) -> Result<Duration> {
-        let file = self.directory.path().join("set.yaml");
-        fs::write(&file, manifest(instances)).with_context(|| format!("cannot write {}", file.display()))?;
+    pub(crate) async fn apply(&self, instances: u32) -> Result<Applied> {
+        self.apply_as(SET, POOL, instances).await
+    }
+
+    /// Applies another set with the same policy, so that the policy is compiled.
+    pub(crate) async fn apply_neighbour(&self) -> Result<Applied> {
+        self.apply_as(NEIGHBOUR, NEIGHBOURS_POOL, 1).await
+    }
+
+    async fn apply_as(&self, name: &str, pool: &str, instances: u32) -> Result<Applied> {
+        self.file("set.yaml", &manifest(name, pool, instances))?;
         let start = Instant::now();
         self.daemon.cli(&["apply", "-f", "set.yaml"]).await?;
+        let accepted = start.elapsed();
         loop {
-            let set: Value = self.daemon.get(&format!("/v1/sets/{SET}")).await?;
+            let set: Value = self.daemon.get(&format!("/v1/sets/{name}")).await?;
             let summary = &set["summary"];
             if summary["instances"]["in-service"].as_u64() == Some(instances.into()) {
-                return Ok(start.elapsed());
+                return Ok(Applied { accepted, in_service: start.elapsed() });
             }
             if start.elapsed() > READY_LIMIT {
                 bail!("after {} s the set is {summary}", READY_LIMIT.as_secs());
@@ -134,13 +156,13 @@ pub(crate) fn images(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn manifest(instances: u32) -> String {
+fn manifest(name: &str, pool: &str, instances: u32) -> String {
     format!(
-        "version: regatta/v1\nname: {SET}\ntick: 1s\n\
+        "version: regatta/v1\nname: {name}\ntick: 1s\n\
          capacity: {{ min: {instances}, max: {instances} }}\n\
          image: {{ disk: golden.raw, kernel: vmlinux, cmdline: \"{CMDLINE}\" }}\n\
          instance: {{ vcpus: 1, memory: 64MiB, boot_timeout: 120s }}\n\
-         network: {{ mode: loopback, pool: {POOL}, port: 8080 }}\n\
+         network: {{ mode: loopback, pool: {pool}, port: 8080 }}\n\
          health: {{ http: /healthz, interval: {PROBE_EVERY}, timeout: 1s, healthy_threshold: 1, unhealthy_threshold: 10 }}\n\
          metrics: [{{ name: utilization, series: guest_utilization }}]\n\
          policy: {{ module: target-tracking, params: {{ metric: utilization, target: 0.6 }} }}\n"
@@ -153,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_manifest_is_valid() {
-        let manifest = manifest(200);
+        let manifest = manifest(SET, POOL, 200);
         let read = regatta_core::manifest::read_manifest(manifest.as_bytes(), "set.yaml", "/");
         let set = read.unwrap_or_else(|problems| panic!("{problems}\n{manifest}")).set;
         assert_eq!((set.name.as_str(), set.capacity.min, set.capacity.max), (SET, 200, 200));
