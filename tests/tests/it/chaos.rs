@@ -95,7 +95,7 @@ impl Chaos {
                     "policy: {{ module: target-tracking, params: {KEEP} }}\nrepair: {{ grace: 60s }}"
                 );
                 if name == "web" {
-                    extra = format!("load_balancer: {{ listen: \"{lb}\", drain_timeout: 2s }}\n{extra}");
+                    extra = format!("load_balancer: {{ listen: \"{lb}\", drain_timeout: 1s }}\n{extra}");
                 }
                 // Slow enough that kills fall into launches, quick enough to settle.
                 let sim = if name == "slow" { "sim.boot=uniform(100ms,600ms)" } else { "" };
