@@ -42,6 +42,9 @@ use crate::shared::Shared;
 /// Messages that may wait for a set's loop.
 const QUEUE: usize = 4_096;
 
+/// Changes that may wait for a record.
+const CHANGES_MAX: usize = 10_000;
+
 /// What a set begins with.
 pub(crate) struct Start {
     /// Its state, as stored.
@@ -231,7 +234,10 @@ impl SetTask {
             self.state.launch_failures_in_a_row = 0;
             self.state.launches_resume_ms = 0;
         }
-        self.changes.push(change);
+        // They wait for a record; while the store cannot be written none is made.
+        if self.changes.len() < CHANGES_MAX {
+            self.changes.push(change);
+        }
     }
 
     fn on_news(&mut self, id: u32, news: News) {
