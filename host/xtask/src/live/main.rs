@@ -197,11 +197,8 @@ fn keep(daemon: Daemon, binary: &Path, data: &Path) {
     print(format_args!("      kept running; look around with"));
     print(format_args!("        {binary} get --data {data}"));
     print(format_args!("      and end it with"));
-    print(format_args!("        {binary} delete web --yes --data {data}"));
+    print(format_args!("        {binary} delete web --yes --wait --data {data}"));
     if let Some(pid) = daemon.leave() {
-        print(format_args!(
-            "      then, when `get` does not show it any more (VMs outlive their daemon), with"
-        ));
         print(format_args!("        kill {pid} && rm -r {data}"));
     }
 }
