@@ -5,11 +5,12 @@ mod policies;
 mod queries;
 mod restart;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use regatta_core::record::TickRecord;
+use regatta_policy_host::CompiledPolicy;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,8 @@ pub(crate) struct Fleet {
     vmm: VmmInfo,
     started_ms: u64,
     sets: Arc<Mutex<BTreeMap<String, SetHandle>>>,
+    /// Policies that were compiled last, the newest first.
+    compiled_last: Mutex<VecDeque<Arc<CompiledPolicy>>>,
     /// Applies are worked on one at a time: each sees what the one before did.
     applying: tokio::sync::Mutex<()>,
     shutdown: CancellationToken,
@@ -51,6 +54,7 @@ impl Fleet {
             vmm,
             started_ms: now_ms(),
             sets: Arc::default(),
+            compiled_last: Mutex::default(),
             applying: tokio::sync::Mutex::new(()),
             shutdown,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -22,6 +22,8 @@ use crate::set::{ActivePolicy, Command, SetView, Switched, policy_info};
 
 /// Recorded ticks that a new policy is tried on before it takes over.
 const REHEARSED_TICKS: usize = 20;
+/// Compiled policies that are held though no set may use them.
+const COMPILED_HELD: usize = 8;
 /// A module larger than this is refused before it is read.
 const MODULE_MAX_BYTES: u64 = 32 << 20;
 
@@ -103,11 +105,18 @@ impl Fleet {
         Ok((ActivePolicy::new(activation, compiled), module))
     }
 
-    /// Compiling takes long: off the loops.
+    /// Compiling takes long: off the loops. What was compiled last is held for a
+    /// while, because a dry run is usually followed by the apply that it was for
+    /// (the engine itself only remembers what someone holds).
     async fn compile(&self, module: Vec<u8>) -> Result<Arc<CompiledPolicy>, String> {
         let policies = self.shared.policies.clone();
         let compiled = tokio::task::spawn_blocking(move || policies.load(&module)).await;
-        compiled.map_err(|why| why.to_string())?.map_err(|why| chain(&why))
+        let compiled = compiled.map_err(|why| why.to_string())?.map_err(|why| chain(&why))?;
+        let mut held = self.compiled_last.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|other| other.digest() != compiled.digest());
+        held.push_front(Arc::clone(&compiled));
+        held.truncate(COMPILED_HELD);
+        Ok(compiled)
     }
 
     async fn validate(
