@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::ui::{self, Steps};
 use crate::workspace::Workspace;
-use crate::{build, cargo, policies, proc, setup};
+use crate::{cargo, policies, proc, setup};
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -108,12 +108,20 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         let mut command = cargo(&["clippy", "--workspace", "--all-targets"]);
         proc::run(command.args(WITH_ALL).args(["--", "-D", "warnings"]))
     });
-    let binaries = report.stage("build", &[ready], || build::host(workspace, false, &[], &mut Steps::new(1)));
+    // The very selection that the tests run with, their programs included: another one would choose
+    // other features of shared crates and compile them twice.
+    let binaries = report.stage("build", &[ready], || {
+        let mut command = cargo(&["nextest", "run", "--workspace", "--no-run"]);
+        proc::run(command.args(WITH_ALL))
+    });
     report.stage("tests", &[guests, binaries], || {
         let mut command = cargo(&["nextest", "run", "--workspace"]);
         proc::run(command.args(WITH_ALL).args(&args.nextest))
     });
-    report.stage("doc tests", &[ready], || proc::run(&mut cargo(&["test", "--doc", "--workspace"])));
+    report.stage("doc tests", &[ready], || {
+        let mut command = cargo(&["test", "--doc", "--workspace"]);
+        proc::run(command.args(WITH_ALL))
+    });
     report.stage("doc", &[ready], || {
         let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
         proc::run(command.args(WITH_ALL).env("RUSTDOCFLAGS", "-D warnings"))
