@@ -1,6 +1,6 @@
 //! What the records of a set take on disk. Prints JSON.
 //!
-//! `cargo run -p regatta-store --example measure [ticks]`
+//! `cargo run -p regatta-store --example measure_records [ticks]`
 
 #[path = "../tests/it/make.rs"]
 mod make;

@@ -1,6 +1,6 @@
 //! What a decision, a swap and a compilation cost, as JSON.
 //!
-//! `cargo run --release -p regatta-policy-host --example measure [RUNS]` runs the
+//! `cargo run --release -p regatta-policy-host --example measure_decisions [RUNS]` runs the
 //! built-in `target-tracking` (built by `cargo xtask policies`).
 
 use std::path::{Path, PathBuf};
