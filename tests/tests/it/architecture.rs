@@ -25,10 +25,11 @@ fn dependents(dependency: &str) -> Vec<String> {
     members.filter(depends).map(ToOwned::to_owned).collect()
 }
 
-/// Rust files below `folder`.
+/// Rust files below `folder`, without tests.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
     entries
+        .filter(|path| path.file_stem().is_none_or(|name| name != "tests"))
         .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
         .collect()
