@@ -10,10 +10,10 @@ use crate::options::VmArguments;
 #[derive(Debug, Parser)]
 #[command(name = "cloud-hypervisor", disable_version_flag = true, about = "Launch a cloud-hypervisor VMM.")]
 pub(crate) struct Arguments {
-    /// HTTP API socket (UNIX domain socket): path=</path/to/a/file> or fd=<fd>
+    /// HTTP API socket (UNIX domain socket): path=PATH or fd=FD
     #[arg(long)]
     pub(crate) api_socket: Option<String>,
-    /// File to report events on: path=</path/to/a/file> or fd=<fd>
+    /// File to report events on: path=PATH or fd=FD
     #[arg(long)]
     pub(crate) event_monitor: Option<String>,
     /// Log file. Standard error is used if not specified
@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     /// Print version
     #[arg(short = 'V', long)]
     pub(crate) version: bool,
-    /// Restore from a VM snapshot: source_url=<url>[,prefault=on|off][,resume=true|false]
+    /// Restore from a VM snapshot: source_url=URL with ,prefault=on|off and ,resume=true|false
     #[arg(long)]
     pub(crate) restore: Option<String>,
 
@@ -56,28 +56,28 @@ pub(crate) struct Arguments {
     /// Kernel command line
     #[arg(long, help_heading = "VM options", allow_hyphen_values = true)]
     cmdline: Option<String>,
-    /// boot=<boot_vcpus>,max=<max_vcpus>,…
+    /// boot=BOOT_VCPUS,max=MAX_VCPUS,…
     #[arg(long, help_heading = "VM options")]
     cpus: Option<String>,
-    /// size=<guest_memory_size>,…
+    /// size=GUEST_MEMORY_SIZE,…
     #[arg(long, help_heading = "VM options")]
     memory: Option<String>,
-    /// path=<disk_image_path>,readonly=on|off,image_type=raw|qcow2|vhd|vhdx,…
+    /// path=DISK_IMAGE_PATH,readonly=on|off,image_type=raw|qcow2|vhd|vhdx,…
     #[arg(long, num_args = 1.., help_heading = "VM options")]
     disk: Vec<String>,
-    /// tap=<if_name>,mac=<mac_addr>,…
+    /// tap=IF_NAME,mac=MAC_ADDR,…
     #[arg(long, num_args = 1.., help_heading = "VM options")]
     net: Vec<String>,
-    /// off|null|pty|tty|file=<path>|socket=<path>
+    /// off|null|pty|tty|file=PATH|socket=PATH
     #[arg(long, help_heading = "VM options")]
     serial: Option<String>,
-    /// off|null|pty|tty|file=<path>
+    /// off|null|pty|tty|file=PATH
     #[arg(long, help_heading = "VM options")]
     console: Option<String>,
-    /// size=<balloon_size>,deflate_on_oom=on|off,…
+    /// size=BALLOON_SIZE,deflate_on_oom=on|off,…
     #[arg(long, help_heading = "VM options")]
     balloon: Option<String>,
-    /// cid=<context_id>,socket=<socket_path>
+    /// cid=CONTEXT_ID,socket=SOCKET_PATH
     #[arg(long, help_heading = "VM options")]
     vsock: Option<String>,
     /// Random source (ignored)
@@ -90,7 +90,7 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "VM options")]
     pvpanic: bool,
 
-    /// Open <api-socket>.sim, which moves the modelled clock and makes things go wrong
+    /// Open API-SOCKET.sim, which moves the modelled clock and makes things go wrong
     #[arg(long, help_heading = "Stand-in options")]
     pub(crate) sim_control: bool,
 }
