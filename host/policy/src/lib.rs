@@ -3,7 +3,7 @@
 //! [`Engine::load`] makes a [`CompiledPolicy`] of a module; its
 //! [`decide`](CompiledPolicy::decide) turns an observation into a [`Call`], in a
 //! fresh instance each time, so that nothing leaks from tick to tick and every call
-//! can be replayed. [`dry_run`] tries a policy on recorded ticks before it takes over.
+//! can be replayed. [`dry_run()`] tries a policy on recorded ticks before it takes over.
 //!
 //! A guest sees the observation and nothing else. What it may take is limited:
 //! fuel (deterministic), wall clock (a safety net, 10 ms exact), memory, stack,

@@ -20,7 +20,7 @@ pub(crate) const INSTANCES: TableDefinition<'_, (&str, u32), &[u8]> = TableDefin
 pub(crate) const LOGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("logs");
 /// Set and first tick → segment.
 pub(crate) const SEGMENTS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("segments");
-/// Set, [`Move`] and tick, for each kept record that moved the capacity.
+/// Set, direction and tick, for each kept record that moved the capacity.
 pub(crate) const MOVES: TableDefinition<'_, (&str, u8, u64), ()> = TableDefinition::new("moves");
 /// Number → `Event` as JSON.
 pub(crate) const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
