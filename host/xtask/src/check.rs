@@ -114,10 +114,6 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         let mut command = cargo(&["nextest", "run", "--workspace", "--no-run"]);
         proc::run(command.args(WITH_ALL))
     });
-    report.stage("tests", &[guests, binaries], || {
-        let mut command = cargo(&["nextest", "run", "--workspace"]);
-        proc::run(command.args(WITH_ALL).args(&args.nextest))
-    });
     report.stage("doc tests", &[ready], || {
         let mut command = cargo(&["test", "--doc", "--workspace"]);
         proc::run(command.args(WITH_ALL))
@@ -125,6 +121,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     report.stage("doc", &[ready], || {
         let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
         proc::run(command.args(WITH_ALL).env("RUSTDOCFLAGS", "-D warnings"))
+    });
+    // Last, so that what the test runner says stands at the end.
+    report.stage("tests", &[guests, binaries], || {
+        let mut command = cargo(&["nextest", "run", "--workspace"]);
+        proc::run(command.args(WITH_ALL).args(&args.nextest))
     });
 
     println!("\nSummary ({} in all):", ui::seconds(start.elapsed()));
