@@ -4,7 +4,6 @@
 use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
 use regatta_core::state::{Event, SetState};
 use regatta_store::Batch;
-use regatta_traffic::{LbConfig, LoadBalancer};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
@@ -99,8 +98,7 @@ impl Fleet {
         };
         let load_balancer = match &set.load_balancer {
             Some(spec) => {
-                let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
-                let bound = LoadBalancer::bind(spec.listen, config);
+                let bound = crate::set::bind(spec);
                 Some(bound.map_err(|why| error(ErrorCode::Conflict, chain(&why)))?)
             }
             None => None,

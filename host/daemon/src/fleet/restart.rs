@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use regatta_core::state::{InstanceRecord, SetState};
-use regatta_traffic::{LbConfig, LoadBalancer};
 use regatta_vmm::{Adoption, FoundVmm, InstanceDir, VmmIdentity, discover};
 
 use super::Fleet;
 use crate::chain::chain;
 use crate::images::SetImages;
-use crate::set::Start;
+use crate::set::{self, Start};
 
 /// VMMs that were found running, by set and instance.
 type Found = BTreeMap<String, BTreeMap<u32, VmmIdentity>>;
@@ -67,8 +66,7 @@ impl Fleet {
             None => None,
         };
         let load_balancer = state.set.load_balancer.as_ref().and_then(|spec| {
-            let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
-            LoadBalancer::bind(spec.listen, config)
+            set::bind(spec)
                 .inspect_err(|why| {
                     tracing::error!(set = state.set.name, why = chain(why), "no load balancer yet")
                 })

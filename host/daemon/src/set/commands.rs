@@ -6,7 +6,7 @@ use std::time::Instant;
 use regatta_core::manifest::ScaleSet;
 use regatta_core::state::{Event, PolicyActivation, SetState};
 use regatta_store::Batch;
-use regatta_traffic::{LbConfig, LoadBalancer};
+use regatta_traffic::LoadBalancer;
 use tokio::sync::oneshot;
 
 use super::policy::ActivePolicy;
@@ -180,10 +180,7 @@ impl SetTask {
         let conflict = |error| CommandError::Conflict(chain(&error));
         match &self.load_balancer {
             Some(present) => present.rebind(spec.listen).map(|()| None).map_err(conflict),
-            None => {
-                let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
-                LoadBalancer::bind(spec.listen, config).map(Some).map_err(conflict)
-            }
+            None => super::bind(spec).map(Some).map_err(conflict),
         }
     }
 

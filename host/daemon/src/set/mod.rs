@@ -24,7 +24,7 @@ use regatta_core::observation::LastDecision;
 use regatta_core::record::{InstanceChange, TickRecord};
 use regatta_core::state::{InstanceRecord, SetState, VmmProcessId};
 use regatta_metrics::{CounterRate, SetWindows};
-use regatta_traffic::{Endpoint, LoadBalancer, ProbeReport, ScrapeReport};
+use regatta_traffic::{Endpoint, LbConfig, LbError, LoadBalancer, ProbeReport, ScrapeReport};
 use regatta_vmm::{InstanceDir, Vmm, VmmIdentity};
 use tokio::sync::{mpsc, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,7 @@ pub(crate) struct Start {
     pub state: SetState,
     /// What its instances start from.
     pub images: SetImages,
-    /// The policy in charge and the one before it.
+    /// The policy in charge.
     pub policy: ActivePolicy,
     /// The one before it.
     pub previous: Option<ActivePolicy>,
@@ -332,6 +332,15 @@ impl SetTask {
     fn dir_of(&self, id: u32) -> Result<InstanceDir, regatta_vmm::DirError> {
         InstanceDir::new(&self.shared.dirs.instances, &self.state.set.name, &id.to_string())
     }
+}
+
+/// Listens for a set's traffic.
+///
+/// # Errors
+/// The address is taken, not ours, or not permitted.
+pub(crate) fn bind(spec: &regatta_core::manifest::LoadBalancer) -> Result<LoadBalancer, LbError> {
+    let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
+    LoadBalancer::bind(spec.listen, config)
 }
 
 fn interval(tick_ms: u64) -> tokio::time::Interval {
