@@ -7,8 +7,8 @@ use std::time::Duration;
 use regatta_core::manifest::{FileRef, Image, Overlay, ScaleSet};
 use regatta_core::state::{ImageDigests, InstanceRecord};
 use regatta_vmm::{
-    BootSource, Digest, GoldenImage, ImageError, ImageStore, InstanceDir, LaunchSpec, OverlayKind, RootDisk,
-    StoredFile,
+    BootSource, Digest, GoldenImage, ImageError, ImageStore, InstanceDir, LaunchSpec, NetworkSpec,
+    OverlayKind, RootDisk, StoredFile,
 };
 
 use crate::chain::chain;
@@ -133,8 +133,12 @@ impl SetImages {
             memory_bytes: set.instance.memory_bytes,
             boot,
             root: self.disk.clone().map(|image| RootDisk { image, overlay, size_bytes: None }),
+            data_disks: Vec::new(),
             shared_disks: Vec::new(),
-            taps: Vec::new(),
+            seed: None,
+            smbios: None,
+            network: NetworkSpec::None,
+            require_isolation: false,
             boot_timeout: Duration::from_millis(set.instance.boot_timeout_ms),
             keep_failed_logs: true,
         })

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, ImageStore, InstanceDir, LaunchSpec, OverlayKind, RootDisk,
-    StartLimiter, VmmBinary, VmmHost,
+    BinaryRequest, BootSource, FailedLogs, ImageStore, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind,
+    RootDisk, StartLimiter, VmmBinary, VmmHost,
 };
 
 #[tokio::main]
@@ -54,8 +54,12 @@ async fn launch_all(vmm: &Path, data: &Path, count: usize) -> Duration {
                     cmdline: String::new(),
                 },
                 root: Some(RootDisk { image: image.clone(), overlay: OverlayKind::Qcow2, size_bytes: None }),
+                data_disks: Vec::new(),
                 shared_disks: Vec::new(),
-                taps: Vec::new(),
+                seed: None,
+                smbios: None,
+                network: NetworkSpec::None,
+                require_isolation: false,
                 boot_timeout: Duration::from_secs(60),
                 keep_failed_logs: false,
             };

@@ -26,8 +26,9 @@ pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
 pub use image::{Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile};
 pub use instance::{
-    BootSource, DirError, FailedLogs, InstanceDir, LaunchError, LaunchSpec, RootDisk, SharedDisk,
-    StartLimiter, StopError, StopHow, Stopped, TapSpec, Vmm, VmmHost,
+    BootSource, BridgedNetwork, DataDisk, DirError, FailedLogs, InstanceDir, IsolatedNetwork, LaunchError,
+    LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios, StartLimiter, StopError, StopHow, Stopped,
+    Vmm, VmmHost,
 };
 pub use overlay::{OverlayError, OverlayKind};
 pub use process::{CgroupRoot, SpawnError, VmmExit, VmmIdentity};

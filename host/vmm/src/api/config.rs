@@ -122,16 +122,7 @@ pub(crate) fn vm_config(spec: &LaunchSpec, root: Option<&PreparedDisk>, serial_l
         memory: MemoryConfig { size: spec.memory_bytes },
         payload,
         disks: root.into_iter().chain(shared).collect(),
-        net: spec
-            .taps
-            .iter()
-            .enumerate()
-            .map(|(index, tap)| NetConfig {
-                id: format!("net{index}"),
-                tap: tap.name.clone(),
-                mac: tap.mac.clone(),
-            })
-            .collect(),
+        net: Vec::new(),
         rng: RngConfig { src: "/dev/urandom" },
         serial: ConsoleConfig { mode: ConsoleMode::File, file: Some(serial_log.to_path_buf()) },
         console: ConsoleConfig { mode: ConsoleMode::Off, file: None },

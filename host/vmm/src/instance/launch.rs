@@ -366,8 +366,6 @@ fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
         refuse("a shared disk has an id that is empty or reserved")
     } else if ids.windows(2).any(|pair| pair[0] == pair[1]) {
         refuse("two shared disks have the same id")
-    } else if spec.taps.iter().any(|tap| tap.name.is_empty() || tap.name.len() > 15) {
-        refuse("the name of a network interface is empty or has more than 15 bytes")
     } else {
         Ok(())
     }

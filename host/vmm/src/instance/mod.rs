@@ -14,6 +14,9 @@ pub use dir::{DirError, InstanceDir};
 pub use error::LaunchError;
 pub use failed::FailedLogs;
 pub use launch::{StartLimiter, VmmHost};
-pub use spec::{BootSource, LaunchSpec, RootDisk, SharedDisk, TapSpec};
+pub use spec::{
+    BootSource, BridgedNetwork, DataDisk, IsolatedNetwork, LaunchSpec, NetworkSpec, RootDisk, Seed,
+    SharedDisk, Smbios,
+};
 pub use stop::{StopError, StopHow, Stopped};
 pub use vmm::Vmm;

@@ -1,5 +1,6 @@
 //! What to launch, in terms that have nothing to do with one VMM's API.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,10 +23,18 @@ pub struct LaunchSpec {
     pub boot: BootSource,
     /// Its own disk, with id `root`; first disk of the guest.
     pub root: Option<RootDisk>,
+    /// Disks of its own that start empty; after the root disk, in this order.
+    pub data_disks: Vec<DataDisk>,
     /// Disks that it shares with others, read-only.
     pub shared_disks: Vec<SharedDisk>,
-    /// Network devices; ids `net0`, `net1`, …
-    pub taps: Vec<TapSpec>,
+    /// What cloud-init finds on a small disk with id `seed`, the last one.
+    pub seed: Option<Seed>,
+    /// What the guest reads from its SMBIOS tables.
+    pub smbios: Option<Smbios>,
+    /// How it is reached.
+    pub network: NetworkSpec,
+    /// Refuses the launch if a measure that contains the VMM cannot be had on this host.
+    pub require_isolation: bool,
     /// How long the launch may take from the moment its turn comes until the VM is booted.
     pub boot_timeout: Duration,
     /// Whether the logs of a failed launch are kept for a post-mortem (see [`super::FailedLogs`]).
@@ -73,11 +82,74 @@ pub struct SharedDisk {
     pub format: ImageFormat,
 }
 
-/// A network device on an existing tap interface.
-#[derive(Clone, Debug)]
-pub struct TapSpec {
-    /// Name of the interface, at most 15 bytes.
-    pub name: String,
-    /// The guest's address on it, as in `52:54:00:12:34:56`.
+/// A disk of an instance's own that starts empty: a sparse raw file in its directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDisk {
+    /// Device id, unique in the VM, not reserved; also its serial number, so at most 20 bytes.
+    pub id: String,
+    /// Its size in bytes, a multiple of 512.
+    pub size_bytes: u64,
+}
+
+/// The files of a cloud-init NoCloud seed (a vfat disk with label `CIDATA`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// `meta-data`.
+    pub meta_data: String,
+    /// `user-data`.
+    pub user_data: String,
+    /// `network-config`.
+    pub network_config: Option<String>,
+}
+
+/// What the guest reads from its SMBIOS tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Smbios {
+    /// Serial number of the system; cloud-init reads `ds=nocloud;…` from it.
+    pub serial: String,
+    /// UUID of the system, as in `c0ffee00-0000-4000-8000-000000000001`.
+    pub uuid: String,
+}
+
+/// How an instance is reached. Its network device has the id `net0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkSpec {
+    /// No network device.
+    None,
+    /// A network namespace of its own, with the same guest address as every other.
+    Isolated(IsolatedNetwork),
+    /// A port of a bridge of the host.
+    Bridged(BridgedNetwork),
+}
+
+/// A network namespace for one instance: tap inside, veth out, NAT between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsolatedNetwork {
+    /// Where the host reaches the guest; unique on the host.
+    pub address: Ipv4Addr,
+    /// The guest's own address, the same in every instance.
+    pub guest: Ipv4Addr,
+    /// Prefix length of the guest's network.
+    pub prefix: u8,
+    /// The guest's gateway, in that network.
+    pub gateway: Ipv4Addr,
+    /// The guest's address on the wire, as in `52:54:00:12:34:56`.
+    pub mac: String,
+    /// Whether the guest may open connections beyond the host.
+    pub outbound: bool,
+    /// Whether others than the host may open connections to the guest.
+    pub published: bool,
+}
+
+/// A tap on a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgedNetwork {
+    /// Name of the bridge.
+    pub bridge: String,
+    /// Address and prefix length of a bridge that is made when needed and removed with its last port; none uses one that is there.
+    pub managed: Option<(Ipv4Addr, u8)>,
+    /// The guest's address on the bridge's network; unique on the host.
+    pub address: Ipv4Addr,
+    /// The guest's address on the wire.
     pub mac: String,
 }

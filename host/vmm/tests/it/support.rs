@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, InstanceDir, LaunchSpec, OverlayKind, RootDisk, StartLimiter,
-    VmmBinary, VmmHost, discover,
+    BinaryRequest, BootSource, FailedLogs, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind, RootDisk,
+    StartLimiter, VmmBinary, VmmHost, discover,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -138,8 +138,12 @@ pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {
             cmdline: "console=ttyS0".to_owned(),
         },
         root: None,
+        data_disks: Vec::new(),
         shared_disks: Vec::new(),
-        taps: Vec::new(),
+        seed: None,
+        smbios: None,
+        network: NetworkSpec::None,
+        require_isolation: false,
         boot_timeout: PATIENCE,
         keep_failed_logs: true,
     }
