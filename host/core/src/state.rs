@@ -78,6 +78,9 @@ pub struct ImageDigests {
     pub initramfs: Option<String>,
     /// Firmware.
     pub firmware: Option<String>,
+    /// Shared disks, in the manifest's order.
+    #[serde(default)]
+    pub shared_disks: Vec<String>,
 }
 
 /// An instance as it is stored. Written before anything is done about it.

@@ -14,15 +14,13 @@ pub(crate) struct AddressBook {
 
 impl AddressBook {
     /// Takes the first free address of the network's pool; none when all are in
-    /// use. The pool's first and last address are left out, as in any subnet.
+    /// use. Without a network, it is always 0.0.0.0.
     pub(crate) fn take(&self, network: &Network) -> Option<Ipv4Addr> {
-        let Network::Loopback { base, prefix, .. } = *network;
-        let size = 1u32.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        let first = u32::from(base) & size.wrapping_neg();
+        if *network == Network::None {
+            return Some(Ipv4Addr::UNSPECIFIED);
+        }
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = (1..size.saturating_sub(1))
-            .map(|offset| Ipv4Addr::from(first + offset))
-            .find(|a| !used.contains(a))?;
+        let free = network.free_address(|address| used.contains(&address))?;
         used.insert(free);
         Some(free)
     }

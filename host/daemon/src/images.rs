@@ -1,14 +1,16 @@
 //! From the manifest's image to files in the image store, and from those to what
 //! a launch needs.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use regatta_core::manifest::{FileRef, Image, Overlay, ScaleSet};
+use regatta_core::cloud_init::{instance_name, seed_files, smbios_serial};
+use regatta_core::manifest::{FileRef, GuestAddress, Network, Overlay, ScaleSet, isolated_gateway};
 use regatta_core::state::{ImageDigests, InstanceRecord};
 use regatta_vmm::{
-    BootSource, Digest, GoldenImage, ImageError, ImageStore, InstanceDir, LaunchSpec, NetworkSpec,
-    OverlayKind, RootDisk, StoredFile,
+    BootSource, BridgedNetwork, DataDisk, Digest, GoldenImage, ImageError, ImageStore, InstanceDir,
+    IsolatedNetwork, LaunchSpec, NetworkSpec, OverlayKind, RootDisk, Seed, SharedDisk, Smbios, StoredFile,
 };
 
 use crate::chain::chain;
@@ -20,6 +22,7 @@ pub(crate) struct SetImages {
     kernel: Option<StoredFile>,
     initramfs: Option<StoredFile>,
     firmware: Option<StoredFile>,
+    shared_disks: Vec<GoldenImage>,
     /// Why nothing can be launched.
     problem: Option<String>,
 }
@@ -28,7 +31,7 @@ pub(crate) struct SetImages {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageProblem {
     /// JSON pointer, for example `/image/kernel`.
-    pub pointer: &'static str,
+    pub pointer: String,
     /// Why.
     pub message: String,
 }
@@ -38,7 +41,8 @@ impl SetImages {
     ///
     /// # Errors
     /// Every file that is missing, broken or has another digest.
-    pub(crate) async fn import(store: &ImageStore, image: &Image) -> Result<Self, Vec<ImageProblem>> {
+    pub(crate) async fn import(store: &ImageStore, set: &ScaleSet) -> Result<Self, Vec<ImageProblem>> {
+        let image = &set.image;
         let mut problems = Vec::new();
         let mut images = Self::default();
         if let Some(disk) = &image.disk {
@@ -49,6 +53,25 @@ impl SetImages {
                 Err(why) => Err(why),
             };
             images.disk = note(imported, "/image/disk", &mut problems);
+            if let (Some(golden), Some(wanted)) = (&images.disk, disk.size_bytes)
+                && wanted < golden.virtual_size_bytes()
+            {
+                let size = regatta_core::manifest::units::format_size_bytes(golden.virtual_size_bytes());
+                problems.push(ImageProblem {
+                    pointer: "/image/disk/size".to_owned(),
+                    message: format!("the image is larger, it has {size}"),
+                });
+            }
+        }
+        for (index, disk) in set.instance.shared_disks.iter().enumerate() {
+            let imported = match digest_of(&disk.file) {
+                Ok(expected) => {
+                    store.import(Path::new(&disk.file.path), expected).await.map_err(|error| chain(&error))
+                }
+                Err(why) => Err(why),
+            };
+            let pointer = format!("/instance/shared_disks/{index}");
+            images.shared_disks.extend(note(imported, &pointer, &mut problems));
         }
         images.kernel = import_file(store, image.kernel.as_ref(), "/image/kernel", &mut problems).await;
         images.initramfs =
@@ -74,6 +97,11 @@ impl SetImages {
                     *slot = Some(store.get_file(digest).await.map_err(|error| chain(&error))?);
                 }
             }
+            for digest in &digests.shared_disks {
+                if let Some(digest) = parse(Some(digest))? {
+                    images.shared_disks.push(store.get(digest).await.map_err(|error| chain(&error))?);
+                }
+            }
             Ok::<(), String>(())
         };
         let problem = loaded.await.err();
@@ -90,6 +118,7 @@ impl SetImages {
             kernel: of(&self.kernel),
             initramfs: of(&self.initramfs),
             firmware: of(&self.firmware),
+            shared_disks: self.shared_disks.iter().map(|disk| disk.digest().to_string()).collect(),
         }
     }
 
@@ -97,6 +126,17 @@ impl SetImages {
     #[must_use]
     pub(crate) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
+    }
+
+    fn shared_disks(&self, set: &ScaleSet) -> Vec<SharedDisk> {
+        let named = set.instance.shared_disks.iter().zip(&self.shared_disks);
+        named
+            .map(|(disk, image)| SharedDisk {
+                id: disk.name.clone(),
+                path: image.path().to_owned(),
+                format: image.format(),
+            })
+            .collect()
     }
 
     /// What to launch for an instance.
@@ -112,33 +152,40 @@ impl SetImages {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
         }
-        let name = format!("{}-{}", set.name, instance.id);
+        let name = instance_name(&set.name, instance.id);
+        let guest = set.network.guest_address(instance.address);
         let boot = match (&self.kernel, &self.firmware) {
             (Some(kernel), _) => BootSource::Kernel {
                 kernel: kernel.path().to_owned(),
                 initramfs: self.initramfs.as_ref().map(|file| file.path().to_owned()),
-                cmdline: kernel_cmdline(&set.image.cmdline, &name, instance, set.network.port()),
+                cmdline: kernel_cmdline(&set.image.cmdline, &name, &set.network, instance),
             },
             (None, Some(firmware)) => BootSource::Firmware { firmware: firmware.path().to_owned() },
             (None, None) => return Err("the image has neither kernel nor firmware".to_owned()),
         };
+        let size_bytes = set.image.disk.as_ref().and_then(|disk| disk.size_bytes);
         let overlay = match set.image.disk.as_ref().map(|disk| disk.overlay) {
             Some(Overlay::Raw) => OverlayKind::Copy,
             Some(Overlay::Qcow2) | None => OverlayKind::Qcow2,
         };
         Ok(LaunchSpec {
-            id: name,
             dir,
             vcpus: set.instance.vcpus,
             memory_bytes: set.instance.memory_bytes,
             boot,
-            root: self.disk.clone().map(|image| RootDisk { image, overlay, size_bytes: None }),
-            data_disks: Vec::new(),
-            shared_disks: Vec::new(),
-            seed: None,
-            smbios: None,
-            network: NetworkSpec::None,
-            require_isolation: false,
+            root: self.disk.clone().map(|image| RootDisk { image, overlay, size_bytes }),
+            data_disks: set.instance.data_disks.iter().map(data_disk).collect(),
+            shared_disks: self.shared_disks(set),
+            seed: seed_files(set, instance).map(|files| Seed {
+                meta_data: files.meta_data,
+                user_data: files.user_data,
+                network_config: files.network_config,
+            }),
+            smbios: smbios_serial(set, instance)
+                .map(|serial| Smbios { serial, uuid: system_uuid(&name, instance.created_ms) }),
+            network: network_spec(&set.network, instance, guest),
+            require_isolation: set.instance.require_isolation,
+            id: name,
             boot_timeout: Duration::from_millis(set.instance.boot_timeout_ms),
             keep_failed_logs: true,
         })
@@ -147,15 +194,68 @@ impl SetImages {
 
 /// The guest learns address, name and port from its command line, as any Linux
 /// kernel does (`Documentation/admin-guide/nfs/nfsroot.rst`).
-fn kernel_cmdline(base: &str, name: &str, instance: &InstanceRecord, port: u16) -> String {
-    let own = format!("ip={}:::255.0.0.0:{name}:eth0:off regatta.port={port}", instance.address);
+fn kernel_cmdline(base: &str, name: &str, network: &Network, instance: &InstanceRecord) -> String {
+    let own = match (network.guest_address(instance.address), network.port()) {
+        (Some(guest), Some(port)) => {
+            let GuestAddress { address, prefix, gateway, .. } = guest;
+            let gateway = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+            let mask = Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0));
+            format!("ip={address}::{gateway}:{mask}:{name}:eth0:off regatta.port={port}")
+        }
+        (None, Some(port)) => {
+            format!("ip={}:::255.0.0.0:{name}:eth0:off regatta.port={port}", instance.address)
+        }
+        (_, None) => return base.to_owned(),
+    };
     if base.is_empty() { own } else { format!("{base} {own}") }
+}
+
+fn network_spec(network: &Network, instance: &InstanceRecord, guest: Option<GuestAddress>) -> NetworkSpec {
+    let Some(GuestAddress { mac, gateway, .. }) = guest else { return NetworkSpec::None };
+    match network {
+        Network::Isolated { guest, guest_prefix, outbound, published, .. } => {
+            NetworkSpec::Isolated(IsolatedNetwork {
+                address: instance.address,
+                guest: *guest,
+                prefix: *guest_prefix,
+                gateway: gateway.unwrap_or_else(|| isolated_gateway(*guest, *guest_prefix)),
+                mac,
+                outbound: *outbound,
+                published: *published,
+            })
+        }
+        Network::Bridge { bridge, managed, subnet_prefix, .. } => NetworkSpec::Bridged(BridgedNetwork {
+            bridge: bridge.clone(),
+            managed: managed.map(|address| (address, *subnet_prefix)),
+            address: instance.address,
+            mac,
+        }),
+        Network::Loopback { .. } | Network::None => NetworkSpec::None,
+    }
+}
+
+fn data_disk(disk: &regatta_core::manifest::DataDisk) -> DataDisk {
+    DataDisk { id: disk.name.clone(), size_bytes: disk.size_bytes }
+}
+
+/// A UUID (version 8, RFC 9562) that is the same whenever it is asked for, and of no other instance.
+fn system_uuid(name: &str, created_ms: u64) -> String {
+    // FNV-1a: no secret, only few collisions.
+    let hash = |seed: u64| {
+        name.bytes()
+            .chain(created_ms.to_le_bytes())
+            .fold(seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    };
+    let bits = u128::from(hash(0xcbf2_9ce4_8422_2325)) << 64 | u128::from(hash(0x9e37_79b9_7f4a_7c15));
+    let bits = bits & !(0xf << 76 | 0x3 << 62) | 0x8 << 76 | 0x2 << 62;
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 async fn import_file(
     store: &ImageStore,
     file: Option<&FileRef>,
-    pointer: &'static str,
+    pointer: &str,
     problems: &mut Vec<ImageProblem>,
 ) -> Option<StoredFile> {
     let file = file?;
@@ -169,8 +269,8 @@ async fn import_file(
     note(imported, pointer, problems)
 }
 
-fn note<T>(result: Result<T, String>, pointer: &'static str, problems: &mut Vec<ImageProblem>) -> Option<T> {
-    result.map_err(|message| problems.push(ImageProblem { pointer, message })).ok()
+fn note<T>(result: Result<T, String>, pointer: &str, problems: &mut Vec<ImageProblem>) -> Option<T> {
+    result.map_err(|message| problems.push(ImageProblem { pointer: pointer.to_owned(), message })).ok()
 }
 
 fn digest_of(file: &FileRef) -> Result<Option<Digest>, String> {
@@ -187,11 +287,38 @@ mod tests {
 
     #[test]
     fn the_command_line_carries_address_name_and_port() {
-        let instance = InstanceRecord::pending(7, 0, 1, std::net::Ipv4Addr::new(127, 40, 0, 7));
+        let instance = InstanceRecord::pending(7, 0, 1, Ipv4Addr::new(127, 40, 0, 7));
+        let loopback = Network::Loopback { base: Ipv4Addr::new(127, 40, 0, 0), prefix: 24, port: 8080 };
         assert_eq!(
-            kernel_cmdline("console=ttyS0", "web-7", &instance, 8080),
+            kernel_cmdline("console=ttyS0", "web-7", &loopback, &instance),
             "console=ttyS0 ip=127.40.0.7:::255.0.0.0:web-7:eth0:off regatta.port=8080"
         );
-        assert!(kernel_cmdline("", "web-7", &instance, 1).starts_with("ip="));
+        assert!(kernel_cmdline("", "web-7", &loopback, &instance).starts_with("ip="));
+        assert_eq!(kernel_cmdline("a", "web-7", &Network::None, &instance), "a");
+        let isolated = Network::Isolated {
+            base: Ipv4Addr::new(10, 213, 0, 0),
+            prefix: 16,
+            guest: Ipv4Addr::new(10, 88, 0, 2),
+            guest_prefix: 24,
+            outbound: false,
+            published: false,
+            dns: Vec::new(),
+            port: 80,
+        };
+        assert_eq!(
+            kernel_cmdline("", "web-7", &isolated, &instance),
+            "ip=10.88.0.2::10.88.0.1:255.255.255.0:web-7:eth0:off regatta.port=80"
+        );
+    }
+
+    #[test]
+    fn uuids_are_well_formed_and_differ() {
+        let one = system_uuid("web-1", 5);
+        assert_eq!(one, system_uuid("web-1", 5));
+        assert_ne!(one, system_uuid("web-1", 6));
+        assert_ne!(one, system_uuid("web-2", 5));
+        let marks: Vec<_> = one.char_indices().filter(|(_, c)| *c == '-').map(|(at, _)| at).collect();
+        assert_eq!((one.len(), marks), (36, vec![8, 13, 18, 23]));
+        assert_eq!((&one[14..15], "89ab".contains(&one[19..20])), ("8", true));
     }
 }

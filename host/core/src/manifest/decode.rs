@@ -1,13 +1,18 @@
 //! The tree of a manifest → [`ScaleSet`], with the rules between fields.
 
+mod instance;
+mod network;
+
+use self::instance::instance;
+use self::network::network;
 use super::formats;
+use super::network::Network;
 use super::node::Node;
 use super::report::{Invalid, Report};
 use super::section::{Item, Section};
 use super::types::{
-    Capacity, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, InstanceTemplate,
-    LoadBalancer, MissingData, Network, OnFailure, Overlay, PolicyLimits, PolicySpec, Probe, Repair,
-    ScaleSet,
+    Capacity, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, LoadBalancer, MissingData,
+    OnFailure, Overlay, PolicyLimits, PolicySpec, Probe, Repair, ScaleSet,
 };
 use super::units;
 
@@ -26,18 +31,30 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
         Err(invalid) => (Bounds::default(), Err(invalid)),
     };
     let image = root.item("image").and_then(Item::section).and_then(|s| image(&s, base_dir));
-    let instance = root.item("instance").and_then(Item::section).and_then(|s| instance(&s));
+    let instance = root.item("instance").and_then(Item::section).and_then(|s| instance(&s, base_dir));
     let network = root.item("network").and_then(Item::section).and_then(|s| network(&s, bounds));
-    let port = network.as_ref().ok().map(Network::port);
+    let port = network
+        .as_ref()
+        .map_or(ProbePort::Unknown, |n| n.port().map_or(ProbePort::NoNetwork, ProbePort::Default));
     let health = root.item("health").and_then(Item::section).and_then(|s| health(&s, port));
     let load_balancer = root.optional("load_balancer").and_then(|item| {
         item.map(|item| item.section().and_then(|s| load_balancer(&s, network.as_ref().ok()))).transpose()
     });
     let metrics = root.optional("metrics").and_then(|item| item.map_or(Ok(Vec::new()), metrics));
+    let mut reachable = Ok(());
+    if matches!(network, Ok(Network::None)) {
+        for name in ["load_balancer", "metrics"] {
+            if root.has(name) {
+                let message = "needs a network; `network.mode` is `none`";
+                reachable = Err(root.complain(name, message, None));
+            }
+        }
+    }
     let policy = root.item("policy").and_then(Item::section).and_then(|s| policy(&s, tick_ms.ok(), base_dir));
     let guards = root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds));
     let repair = root.item("repair").and_then(Item::section).and_then(|s| repair(&s));
     version?;
+    reachable?;
     Ok(ScaleSet {
         name: name?,
         tick_ms: tick_ms?,
@@ -162,49 +179,37 @@ fn disk(item: Item<'_>, base_dir: &str) -> Result<ImageDisk, Invalid> {
     let item = item.choose()?;
     if !item.is_mapping() {
         let file = FileRef { path: absolute(base_dir, &item.text()?), sha256: None };
-        return Ok(ImageDisk { file, overlay: Overlay::Qcow2 });
+        return Ok(ImageDisk { file, overlay: Overlay::Qcow2, size_bytes: None });
     }
     let section = item.section()?;
     let file = file_fields(&section, base_dir);
     let overlay = section.item("overlay").and_then(Item::word);
+    let size_bytes = section.optional("size").and_then(|item| item.map(Item::size_bytes).transpose());
     let overlay = if overlay? == "raw" { Overlay::Raw } else { Overlay::Qcow2 };
-    Ok(ImageDisk { file: file?, overlay })
+    Ok(ImageDisk { file: file?, overlay, size_bytes: size_bytes? })
 }
 
-fn instance(section: &Section<'_>) -> Result<InstanceTemplate, Invalid> {
-    let vcpus = section.item("vcpus").and_then(Item::integer);
-    let memory_bytes = section.item("memory").and_then(Item::size_bytes);
-    let boot_timeout_ms = section.item("boot_timeout").and_then(Item::duration_ms);
-    Ok(InstanceTemplate { vcpus: vcpus?, memory_bytes: memory_bytes?, boot_timeout_ms: boot_timeout_ms? })
+/// Where probes go that name no port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProbePort {
+    /// The network's.
+    Default(u16),
+    /// Nowhere.
+    NoNetwork,
+    /// The network could not be read, and that has been reported.
+    Unknown,
 }
 
-fn network(section: &Section<'_>, bounds: Bounds) -> Result<Network, Invalid> {
-    let mode = section.item("mode").and_then(Item::word);
-    let pool = section.item("pool").and_then(|item| item.parse(formats::loopback_pool));
-    let port = section.item("port").and_then(Item::integer);
-    let mut large_enough = Ok(());
-    if let (Ok((base, prefix)), Some(max)) = (pool, bounds.max)
-        && formats::pool_room(prefix) < max
-    {
-        let room = formats::pool_room(prefix);
-        let message = format!("has room for {room} instances, `capacity.max` is {max}");
-        let fits = (9..prefix).rev().find(|&prefix| formats::pool_room(prefix) >= max);
-        let hint = fits.map(|prefix| {
-            let base = u32::from(base) & (u32::MAX << (32 - u32::from(prefix)));
-            format!(
-                "`{}/{prefix}` has room for {}",
-                std::net::Ipv4Addr::from(base),
-                formats::pool_room(prefix)
-            )
-        });
-        large_enough = Err(section.complain("pool", message, hint));
+impl ProbePort {
+    fn get(self) -> Result<u16, Invalid> {
+        match self {
+            Self::Default(port) => Ok(port),
+            Self::NoNetwork | Self::Unknown => Err(Invalid),
+        }
     }
-    mode?;
-    let ((base, prefix), port) = (pool?, port?);
-    large_enough.map(|()| Network::Loopback { base, prefix, port })
 }
 
-fn health(section: &Section<'_>, port: Option<u16>) -> Result<Health, Invalid> {
+fn health(section: &Section<'_>, port: ProbePort) -> Result<Health, Invalid> {
     let http = section.optional("http").and_then(|item| item.map(|item| http_probe(item, port)).transpose());
     let tcp = section.optional("tcp").and_then(|item| item.map(|item| tcp_probe(item, port)).transpose());
     let interval_ms = section.item("interval").and_then(Item::duration_ms);
@@ -212,6 +217,14 @@ fn health(section: &Section<'_>, port: Option<u16>) -> Result<Health, Invalid> {
     let healthy_threshold = section.item("healthy_threshold").and_then(Item::integer);
     let unhealthy_threshold = section.item("unhealthy_threshold").and_then(Item::integer);
     let mut one_probe = Ok(());
+    if port == ProbePort::NoNetwork {
+        for name in ["http", "tcp"] {
+            if section.has(name) {
+                let message = "needs a network; `network.mode` is `none`";
+                one_probe = Err(section.complain(name, message, None));
+            }
+        }
+    }
     if section.has("http") && section.has("tcp") {
         let message = "must not be given together with `http`";
         one_probe = Err(section.complain("tcp", message, Some("leave one of them out".into())));
@@ -226,11 +239,11 @@ fn health(section: &Section<'_>, port: Option<u16>) -> Result<Health, Invalid> {
     one_probe.map(|()| health)
 }
 
-fn http_probe(item: Item<'_>, default_port: Option<u16>) -> Result<Probe, Invalid> {
+fn http_probe(item: Item<'_>, default_port: ProbePort) -> Result<Probe, Invalid> {
     let item = item.choose()?;
     if !item.is_mapping() {
         let path = item.text()?;
-        return Ok(Probe::Http { path, port: default_port.ok_or(Invalid)? });
+        return Ok(Probe::Http { path, port: default_port.get()? });
     }
     let section = item.section()?;
     let path = section.item("path").and_then(Item::text);
@@ -238,21 +251,21 @@ fn http_probe(item: Item<'_>, default_port: Option<u16>) -> Result<Probe, Invali
     Ok(Probe::Http { path: path?, port: port? })
 }
 
-fn tcp_probe(item: Item<'_>, default_port: Option<u16>) -> Result<Option<Probe>, Invalid> {
+fn tcp_probe(item: Item<'_>, default_port: ProbePort) -> Result<Option<Probe>, Invalid> {
     let item = item.choose()?;
     if !item.is_mapping() {
         let probed = item.boolean()?;
-        return Ok(if probed { Some(Probe::Tcp { port: default_port.ok_or(Invalid)? }) } else { None });
+        return Ok(if probed { Some(Probe::Tcp { port: default_port.get()? }) } else { None });
     }
     Ok(Some(Probe::Tcp { port: probe_port(&item.section()?, default_port)? }))
 }
 
 /// The probe's own port or the network's. When the network could not be read,
 /// that has been reported.
-fn probe_port(section: &Section<'_>, default_port: Option<u16>) -> Result<u16, Invalid> {
+fn probe_port(section: &Section<'_>, default_port: ProbePort) -> Result<u16, Invalid> {
     match section.optional("port")? {
         Some(item) => item.integer(),
-        None => default_port.ok_or(Invalid),
+        None => default_port.get(),
     }
 }
 

@@ -4,9 +4,10 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Value as Json;
 
 use super::fields::VERSION;
+use super::network::Network;
 use super::types::{
-    FileRef, GuestMetric, Health, Image, LoadBalancer, MissingData, Network, OnFailure, Overlay, PolicySpec,
-    Probe, ScaleSet,
+    CloudInit, FileRef, GuestMetric, Health, Image, InstanceTemplate, LoadBalancer, MissingData, OnFailure,
+    Overlay, PolicySpec, Probe, ScaleSet, SeedKind,
 };
 use super::units::{format_duration_ms, format_size_bytes};
 
@@ -47,14 +48,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
             ]),
         ),
         ("image", image(&set.image)),
-        (
-            "instance",
-            map([
-                ("vcpus", number(set.instance.vcpus)),
-                ("memory", size(set.instance.memory_bytes)),
-                ("boot_timeout", duration(set.instance.boot_timeout_ms)),
-            ]),
-        ),
+        ("instance", instance(&set.instance)),
         ("network", network(&set.network)),
         ("health", health(&set.health)),
     ];
@@ -84,6 +78,7 @@ fn image(image: &Image) -> Tree {
             Overlay::Raw => "raw",
         };
         disk_fields.push(("overlay", text(overlay)));
+        disk_fields.extend(disk.size_bytes.map(|bytes| ("size", size(bytes))));
         fields.push(("disk", map(disk_fields)));
     }
     let files = [("kernel", &image.kernel), ("initramfs", &image.initramfs), ("firmware", &image.firmware)];
@@ -101,9 +96,96 @@ fn file_fields(file: &FileRef) -> Vec<(&'static str, Tree)> {
     fields
 }
 
+fn instance(instance: &InstanceTemplate) -> Tree {
+    let mut fields = vec![
+        ("vcpus", number(instance.vcpus)),
+        ("memory", size(instance.memory_bytes)),
+        ("boot_timeout", duration(instance.boot_timeout_ms)),
+    ];
+    if !instance.data_disks.is_empty() {
+        let disk = |disk: &super::types::DataDisk| {
+            map([("name", text(&disk.name)), ("size", size(disk.size_bytes))])
+        };
+        fields.push(("data_disks", Tree::List(instance.data_disks.iter().map(disk).collect())));
+    }
+    if !instance.shared_disks.is_empty() {
+        let disk = |disk: &super::types::SharedDisk| {
+            map([("name", text(&disk.name))].into_iter().chain(file_fields(&disk.file)))
+        };
+        fields.push(("shared_disks", Tree::List(instance.shared_disks.iter().map(disk).collect())));
+    }
+    fields.extend(instance.cloud_init.as_ref().map(|given| ("cloud_init", cloud_init(given))));
+    fields.push(("require_isolation", boolean(instance.require_isolation)));
+    map(fields)
+}
+
+fn cloud_init(given: &CloudInit) -> Tree {
+    let seed = match given.seed {
+        SeedKind::Disk => "disk",
+        SeedKind::Smbios => "smbios",
+    };
+    let mut fields = vec![("seed", text(seed))];
+    if !given.user_data.is_empty() {
+        fields.push(("user_data", text(&given.user_data)));
+    }
+    if !given.ssh_keys.is_empty() {
+        fields.push(("ssh_keys", texts(&given.ssh_keys)));
+    }
+    fields.extend(given.seed_url.as_ref().map(|url| ("seed_url", text(url))));
+    map(fields)
+}
+
 fn network(network: &Network) -> Tree {
-    let Network::Loopback { base, prefix, port } = network;
-    map([("mode", text("loopback")), ("pool", text(&format!("{base}/{prefix}"))), ("port", number(*port))])
+    let net = |base: &dyn std::fmt::Display, prefix: u8| text(&format!("{base}/{prefix}"));
+    let mut fields = Vec::new();
+    match network {
+        Network::Isolated { base, prefix, guest, guest_prefix, outbound, published, dns, port } => {
+            fields.extend([
+                ("mode", text("isolated")),
+                ("pool", net(base, *prefix)),
+                ("port", number(*port)),
+                ("guest_address", net(guest, *guest_prefix)),
+                ("outbound", boolean(*outbound)),
+                ("published", boolean(*published)),
+            ]);
+            if !dns.is_empty() {
+                fields.push(("dns", texts(dns)));
+            }
+        }
+        Network::Bridge { bridge, managed, base, prefix, subnet_prefix, gateway, dns, port } => {
+            let bridge = match managed {
+                Some(address) => map([("name", text(bridge)), ("address", net(address, *subnet_prefix))]),
+                None => text(bridge),
+            };
+            let subnet = std::net::Ipv4Addr::from(u32::from(*base) & !(u32::MAX >> subnet_prefix));
+            fields.extend([
+                ("mode", text("bridge")),
+                ("pool", net(base, *prefix)),
+                ("port", number(*port)),
+                ("bridge", bridge),
+            ]);
+            if managed.is_none() {
+                fields.push(("subnet", net(&subnet, *subnet_prefix)));
+            }
+            fields.extend(gateway.map(|gateway| ("gateway", text(&gateway.to_string()))));
+            if !dns.is_empty() {
+                fields.push(("dns", texts(dns)));
+            }
+        }
+        Network::Loopback { base, prefix, port } => {
+            fields.extend([("mode", text("loopback")), ("pool", net(base, *prefix)), ("port", number(*port))])
+        }
+        Network::None => fields.push(("mode", text("none"))),
+    }
+    map(fields)
+}
+
+fn boolean(value: bool) -> Tree {
+    Tree::Scalar(Json::Bool(value))
+}
+
+fn texts<T: ToString>(items: &[T]) -> Tree {
+    Tree::List(items.iter().map(|item| text(&item.to_string())).collect())
 }
 
 fn health(health: &Health) -> Tree {

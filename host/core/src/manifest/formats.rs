@@ -1,8 +1,13 @@
 //! What texts of a manifest may look like.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use super::problem::quote;
+
+mod host;
+
+pub(crate) use self::host::{address, host_address, ipv4_network};
+use self::host::{disk_name, interface, ssh_key, url, user_data};
 
 /// Metrics that the host measures itself; a manifest must not define them.
 pub const BUILT_IN_METRICS: &[&str] =
@@ -40,7 +45,14 @@ pub(crate) enum Format {
     Cmdline,
     Sha256,
     HttpPath,
-    LoopbackPool,
+    Ipv4Network,
+    HostAddress,
+    Address,
+    Interface,
+    DiskName,
+    UserData,
+    SshKey,
+    Url,
     Listen,
 }
 
@@ -54,7 +66,14 @@ impl Format {
             Self::Cmdline => "a kernel command line",
             Self::Sha256 => "a SHA-256 digest",
             Self::HttpPath => "a path such as `/healthz`",
-            Self::LoopbackPool => "a network such as `127.40.0.0/24`",
+            Self::Ipv4Network => "a network such as `10.213.0.0/16`",
+            Self::HostAddress => "an address with its prefix length, such as `10.9.0.1/24`",
+            Self::Address => "an IPv4 address",
+            Self::Interface => "the name of a network interface",
+            Self::DiskName => "the name of a disk",
+            Self::UserData => "a text",
+            Self::SshKey => "a public SSH key",
+            Self::Url => "a URL such as `http://10.88.0.1/seed/`",
             Self::Listen => "an address such as `0.0.0.0:80`",
         }
     }
@@ -70,7 +89,13 @@ impl Format {
             Self::Cmdline => "^[^\\u0000-\\u001f\\u007f]*$",
             Self::Sha256 => "^[0-9a-fA-F]{64}$",
             Self::HttpPath => "^/[!-~]*$",
-            Self::LoopbackPool => "^127\\.[0-9]+\\.[0-9]+\\.[0-9]+/[0-9]+$",
+            Self::Ipv4Network | Self::HostAddress => "^[0-9]+\\.[0-9]+\\.[0-9]+\\.[0-9]+/[0-9]+$",
+            Self::Address => "^[0-9]+\\.[0-9]+\\.[0-9]+\\.[0-9]+$",
+            Self::Interface => "^[^/\\s:]{1,15}$",
+            Self::DiskName => "^[a-z][a-z0-9-]{0,19}$",
+            Self::UserData => "^[^\\u0000]*$",
+            Self::SshKey => "^[a-z][a-zA-Z0-9@.-]* [A-Za-z0-9+/=]+( .*)?$",
+            Self::Url => "^https?://[!-~]+/$",
             Self::Listen => "^(\\[[0-9a-fA-F:.]+\\]|[0-9.]+):[0-9]+$",
         }
     }
@@ -86,7 +111,14 @@ impl Format {
             Self::Cmdline => cmdline(text),
             Self::Sha256 => sha256(text),
             Self::HttpPath => http_path(text),
-            Self::LoopbackPool => loopback_pool(text).map(drop),
+            Self::Ipv4Network => ipv4_network(text).map(drop),
+            Self::HostAddress => host_address(text).map(drop),
+            Self::Address => address(text).map(drop),
+            Self::Interface => interface(text),
+            Self::DiskName => disk_name(text),
+            Self::UserData => user_data(text),
+            Self::SshKey => ssh_key(text),
+            Self::Url => url(text),
             Self::Listen => listen(text).map(drop),
         }
     }
@@ -245,44 +277,6 @@ fn http_path(text: &str) -> Result<(), Complaint> {
         return complain(format!("must not be longer than 1024 bytes, has {}", text.len()));
     }
     Ok(())
-}
-
-/// Reads a pool of loopback addresses: first address and prefix length.
-pub(crate) fn loopback_pool(text: &str) -> Result<(Ipv4Addr, u8), Complaint> {
-    let hint = "for example `127.40.0.0/24`";
-    let Some((address, prefix)) = text.split_once('/') else {
-        return complain_with("has no prefix length", hint);
-    };
-    let Ok(address) = address.parse::<Ipv4Addr>() else {
-        return complain_with(format!("{} is no IPv4 address", quote(address)), hint);
-    };
-    let digits = !prefix.is_empty() && prefix.chars().all(|c| c.is_ascii_digit());
-    let Some(prefix) = prefix.parse::<u8>().ok().filter(|_| digits) else {
-        return complain_with(format!("{} is no prefix length", quote(prefix)), hint);
-    };
-    if address.octets()[0] != 127 {
-        return complain_with("is not within 127.0.0.0/8", hint);
-    }
-    if !(9..=30).contains(&prefix) {
-        return complain(format!("the prefix length must be from 9 to 30, is {prefix}"));
-    }
-    let mask = u32::MAX << (32 - u32::from(prefix));
-    let network = Ipv4Addr::from(u32::from(address) & mask);
-    if network != address {
-        return complain_with(
-            format!("{address} is not the first address of a /{prefix}"),
-            format!("did you mean `{network}/{prefix}`?"),
-        );
-    }
-    if u32::from(Ipv4Addr::LOCALHOST) & mask == u32::from(address) {
-        return complain_with("must not contain 127.0.0.1, where the host's own services listen", hint);
-    }
-    Ok((address, prefix))
-}
-
-/// Addresses of a pool that instances can have: all but the first and the last.
-pub(crate) fn pool_room(prefix: u8) -> u32 {
-    (1_u32 << (32 - u32::from(prefix).clamp(1, 30))) - 2
 }
 
 /// Reads the address of a listener.

@@ -27,6 +27,7 @@ pub(crate) fn describe(kind: &Kind) -> String {
             }
         }
         Kind::List { .. } => "a list".to_owned(),
+        Kind::Texts { of, .. } => format!("a list, each element {}", of.describe()),
         Kind::Json => "a mapping".to_owned(),
         Kind::Either(kinds) => kinds.iter().map(describe).collect::<Vec<_>>().join(" or "),
     }

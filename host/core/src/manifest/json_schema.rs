@@ -65,6 +65,9 @@ fn kind(kind: &Kind) -> Json {
         Kind::Choice(words) => json!({ "enum": words }),
         Kind::Object(fields) => object(fields),
         Kind::List { of, max } => json!({ "type": "array", "items": object(of), "maxItems": max }),
+        Kind::Texts { of, max } => {
+            json!({ "type": "array", "items": { "type": "string", "pattern": of.pattern() }, "maxItems": max })
+        }
         Kind::Json => json!({ "type": "object" }),
         Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(self::kind).collect::<Vec<_>>() }),
     }

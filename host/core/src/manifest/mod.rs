@@ -12,6 +12,7 @@ mod fields;
 mod formats;
 mod hints;
 mod json_schema;
+mod network;
 mod node;
 mod problem;
 mod read;
@@ -28,10 +29,11 @@ pub use diff::{Change, affects_new_instances_only, diff};
 pub use export::{to_manifest_json, to_manifest_yaml};
 pub use formats::BUILT_IN_METRICS;
 pub use json_schema::manifest_schema;
+pub use network::{GuestAddress, LINK_ADDRESS, Network, isolated_gateway};
 pub use problem::{MAX_PROBLEMS, Problem, Problems};
 pub use read::{MAX_MANIFEST_BYTES, Manifest, ManifestSource, read_manifest};
 pub use types::{
-    Capacity, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, InstanceTemplate,
-    LoadBalancer, MissingData, Network, OnFailure, Overlay, PolicyLimits, PolicySpec, Probe, Repair,
-    ScaleSet,
+    Capacity, CloudInit, DataDisk, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk,
+    InstanceTemplate, LoadBalancer, MissingData, OnFailure, Overlay, PolicyLimits, PolicySpec, Probe, Repair,
+    ScaleSet, SeedKind, SharedDisk,
 };

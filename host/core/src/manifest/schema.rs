@@ -73,6 +73,11 @@ pub(crate) enum Kind {
         of: &'static Object,
         max: usize,
     },
+    /// A list of texts.
+    Texts {
+        of: Format,
+        max: usize,
+    },
     /// A mapping that is handed on as JSON.
     Json,
     /// One of several shapes; at most one of them is a mapping.

@@ -80,6 +80,8 @@ impl<'t> Section<'t> {
             return Ok(item);
         }
         let node = match field.presence {
+            // A default that was not meant would lead to problems that are none.
+            Presence::Default(_) if self.meant.contains(&name) => return Err(Invalid),
             Presence::Default(text) => Node { value: scalar(text), place: self.place },
             Presence::Empty => Node { value: Value::Map(Vec::new()), place: self.place },
             // One mistake, one problem: the misspelt field has been reported.
@@ -322,6 +324,32 @@ impl<'t> Item<'t> {
             }
         };
         Ok(nodes.iter().enumerate().map(open).collect())
+    }
+
+    /// The texts of a list, each in the field's format.
+    pub(crate) fn texts<T>(self, parse: impl Fn(&str) -> Result<T, Complaint>) -> Result<Vec<T>, Invalid> {
+        let Kind::Texts { of, max } = *self.kind else { return Err(self.mismatch()) };
+        let Value::List(nodes) = &self.node.value else { return Err(self.mismatch()) };
+        if nodes.len() > max {
+            return Err(
+                self.complain(format!("must not have more than {max} elements, has {}", nodes.len()), None)
+            );
+        }
+        let read = |(index, node): (usize, &Node)| {
+            let refuse = |message: String, hint| {
+                let place = if node.place.len_bytes == 0 { self.place } else { node.place };
+                Err(self.report.push(item(&self.path, index), place, message, hint))
+            };
+            match &node.value {
+                Value::Text(text) => match of.check(text).and_then(|()| parse(text)) {
+                    Ok(value) => Ok(value),
+                    Err(complaint) => refuse(complaint.message, complaint.hint),
+                },
+                other => refuse(format!("expected {}, found {}", of.describe(), other.describe()), None),
+            }
+        };
+        let read: Vec<_> = nodes.iter().enumerate().map(read).collect();
+        read.into_iter().collect()
     }
 
     /// A mapping as JSON.

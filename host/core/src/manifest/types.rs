@@ -1,9 +1,11 @@
 //! A scale set as the host understands it: checked, with defaults filled in and
 //! paths made absolute.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+use super::network::Network;
 
 /// A named group of identical instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +78,9 @@ pub struct ImageDisk {
     pub file: FileRef,
     /// How an instance's own disk is made from it; default qcow2.
     pub overlay: Overlay,
+    /// Size of an instance's own disk; none keeps the image's.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
 }
 
 /// How an instance's own disk is made.
@@ -89,7 +94,7 @@ pub enum Overlay {
 }
 
 /// What every instance is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceTemplate {
     /// Virtual CPUs, 1 to 255; default 1.
     pub vcpus: u32,
@@ -97,48 +102,73 @@ pub struct InstanceTemplate {
     pub memory_bytes: u64,
     /// From the start of the launch to healthy; default 2 min.
     pub boot_timeout_ms: u64,
+    /// Disks of its own that start empty, after the root disk.
+    #[serde(default)]
+    pub data_disks: Vec<DataDisk>,
+    /// Disks that all instances read.
+    #[serde(default)]
+    pub shared_disks: Vec<SharedDisk>,
+    /// What the guest is told by cloud-init; none leaves it without.
+    #[serde(default)]
+    pub cloud_init: Option<CloudInit>,
+    /// Refuses to launch where the VMM cannot be contained in every way; default false.
+    #[serde(default)]
+    pub require_isolation: bool,
 }
 
-/// How instances are reached.
+impl Default for InstanceTemplate {
+    fn default() -> Self {
+        Self {
+            vcpus: 1,
+            memory_bytes: 512 << 20,
+            boot_timeout_ms: 120_000,
+            data_disks: Vec::new(),
+            shared_disks: Vec::new(),
+            cloud_init: None,
+            require_isolation: false,
+        }
+    }
+}
+
+/// A disk of an instance's own that starts empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "mode", rename_all = "kebab-case")]
-pub enum Network {
-    /// Each instance answers on a loopback address of the host, out of this
-    /// pool. For VMMs whose guests share the host's loopback.
-    Loopback {
-        /// First address of the pool, within 127.0.0.0/8.
-        base: Ipv4Addr,
-        /// Prefix length of the pool, 9 to 30.
-        prefix: u8,
-        /// Port of the guest's service; default 8080.
-        port: u16,
-    },
+pub struct DataDisk {
+    /// Name, unique among the disks; also the disk's serial number.
+    pub name: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
 }
 
-impl Network {
-    /// Port of the guest's service.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        match *self {
-            Self::Loopback { port, .. } => port,
-        }
-    }
+/// A disk that all instances read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedDisk {
+    /// Name, unique among the disks; also the disk's serial number.
+    pub name: String,
+    /// The file; raw or qcow2 is seen from its content.
+    pub file: FileRef,
+}
 
-    /// Whether a listener at `address` would take an address of an instance.
-    #[must_use]
-    pub fn covers(&self, address: SocketAddr) -> bool {
-        let Self::Loopback { base, prefix, port } = *self;
-        match address.ip() {
-            _ if address.port() != port => false,
-            // The unspecified IPv6 address takes the IPv4 ones as well.
-            ip if ip.is_unspecified() => true,
-            IpAddr::V4(ip) => {
-                let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
-                u32::from(ip) & mask == u32::from(base) & mask
-            }
-            IpAddr::V6(_) => false,
-        }
-    }
+/// What the guest is told by cloud-init.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudInit {
+    /// How it reaches the guest; default a small disk.
+    pub seed: SeedKind,
+    /// User data, with `${regatta.…}` to be replaced; empty for none.
+    pub user_data: String,
+    /// Public SSH keys of the default user.
+    pub ssh_keys: Vec<String>,
+    /// Where a guest without seed disk fetches `meta-data` and `user-data`.
+    pub seed_url: Option<String>,
+}
+
+/// How cloud-init's data reach the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeedKind {
+    /// On a small disk with the label `CIDATA`.
+    Disk,
+    /// Instance id and hostname in the SMBIOS serial number, the rest from `seed_url`.
+    Smbios,
 }
 
 /// When an instance is healthy.

@@ -16,7 +16,12 @@ fn set() -> ScaleSet {
         tick_ms: 1_000,
         capacity: Capacity { min: 1, max: 5, initial: 2 },
         image: Image { disk: None, kernel: None, initramfs: None, cmdline: String::new(), firmware: None },
-        instance: InstanceTemplate { vcpus: 1, memory_bytes: 64 << 20, boot_timeout_ms: 30_000 },
+        instance: InstanceTemplate {
+            vcpus: 1,
+            memory_bytes: 64 << 20,
+            boot_timeout_ms: 30_000,
+            ..InstanceTemplate::default()
+        },
         network: Network::Loopback { base: Ipv4Addr::new(127, 40, 0, 0), prefix: 24, port: 8080 },
         health: Health {
             probe: None,

@@ -72,7 +72,7 @@ impl Fleet {
 
     /// Reads image and policy. All their problems at once, each at its place in the manifest.
     async fn check(&self, source: &ManifestSource, set: ScaleSet, keeps_policy: bool) -> Answer<Checked> {
-        let (images, policy) = tokio::join!(SetImages::import(&self.shared.images, &set.image), async {
+        let (images, policy) = tokio::join!(SetImages::import(&self.shared.images, &set), async {
             if keeps_policy {
                 return Ok(None);
             }
@@ -80,7 +80,8 @@ impl Fleet {
         });
         let mut problems = Vec::new();
         if let Err(image_problems) = &images {
-            problems.extend(image_problems.iter().map(|it| source.problem_at(it.pointer, &it.message, None)));
+            problems
+                .extend(image_problems.iter().map(|it| source.problem_at(&it.pointer, &it.message, None)));
         }
         if let Err(policy_problems) = &policy {
             problems.extend(policy_problems.iter().map(|it| it.locate(source)));

@@ -308,9 +308,10 @@ impl SetTask {
 
     fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
         let port = self.state.set.network.port();
-        self.instances.values().filter(|instance| instance.record.state == InstanceState::InService).map(
-            move |instance| Endpoint { id: instance.record.id, addr: (instance.record.address, port).into() },
-        )
+        let in_service = |instance: &&Instance| instance.record.state == InstanceState::InService;
+        self.instances.values().filter(in_service).filter_map(move |instance| {
+            Some(Endpoint { id: instance.record.id, addr: (instance.record.address, port?).into() })
+        })
     }
 
     /// What keeps the set from being as wanted.

@@ -95,7 +95,10 @@ impl SetView {
             state_since_ms: instance.state_since_ms,
             created_ms: instance.created_ms,
             generation: instance.generation,
-            address: format!("{}:{}", instance.address, set.network.port()),
+            address: match set.network.port() {
+                Some(port) => format!("{}:{port}", instance.address),
+                None => "none".to_owned(),
+            },
             pid: instance.vmm.map(|vmm| vmm.pid),
             protected: instance.protected,
             connections: u64::from(connections),

@@ -43,12 +43,14 @@ pub(super) fn start(
 ) -> Option<Watch> {
     let _on = on.enter();
     let at = |port: u16| GuestClient::new(SocketAddr::from((instance.address, port)));
-    let service = at(set.network.port());
+    // Without a network there is neither probe nor scrape, and nothing is ever asked.
+    let service_port = set.network.port().unwrap_or(0);
+    let service = at(service_port);
     let probe_port = match set.health.probe {
         Some(Probe::Http { port, .. } | Probe::Tcp { port }) => port,
-        None => set.network.port(),
+        None => service_port,
     };
-    let client = if probe_port == set.network.port() { service.clone() } else { at(probe_port) };
+    let client = if probe_port == service_port { service.clone() } else { at(probe_port) };
     let phase = match instance.state {
         InstanceState::InService | InstanceState::Standby | InstanceState::Draining => ProbePhase::Healthy,
         InstanceState::Unhealthy => ProbePhase::Unhealthy,

@@ -21,7 +21,12 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
                 cmdline: "console=ttyS0".to_owned(),
                 firmware: None,
             },
-            instance: InstanceTemplate { vcpus: 1, memory_bytes: 512 << 20, boot_timeout_ms: 120_000 },
+            instance: InstanceTemplate {
+                vcpus: 1,
+                memory_bytes: 512 << 20,
+                boot_timeout_ms: 120_000,
+                ..InstanceTemplate::default()
+            },
             network: Network::Loopback { base: [127, 10, 0, 0].into(), prefix: 16, port: 8080 },
             health: Health {
                 probe: None,

@@ -23,13 +23,16 @@ pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
         )| {
             policy.limits.deadline_ms = policy.limits.deadline_ms.min(tick_ms);
             let load_balancer = load_balancer.filter(|balancer| !network.covers(balancer.listen));
+            let reachable = network.port().is_some();
+            let load_balancer = load_balancer.filter(|_| reachable);
+            let metrics = if reachable { metrics } else { Vec::new() };
             let rest = (health(network.port()), guards(capacity));
             rest.prop_map(move |(health, guards)| ScaleSet {
                 name: name.clone(),
                 tick_ms,
                 capacity,
                 image: image.clone(),
-                instance,
+                instance: instance.clone(),
                 network: network.clone(),
                 health,
                 load_balancer: load_balancer.clone(),
@@ -138,7 +141,12 @@ fn file() -> impl Strategy<Value = FileRef> + Clone {
 
 fn image() -> impl Strategy<Value = Image> {
     let overlay = prop_oneof![Just(Overlay::Qcow2), Just(Overlay::Raw)];
-    let disk = (file(), overlay).prop_map(|(file, overlay)| ImageDisk { file, overlay });
+    let size = of((1..=(1_u64 << 26)).prop_map(|mib| mib << 20));
+    let disk = (file(), overlay, size).prop_map(|(file, overlay, size_bytes)| ImageDisk {
+        file,
+        overlay,
+        size_bytes,
+    });
     let cmdline = "[^\\p{C}]{0,60}".prop_filter("allowed words", |line| {
         line.split_whitespace().all(|word| word != "--" && !word.starts_with("ip="))
     });
@@ -157,32 +165,114 @@ fn image() -> impl Strategy<Value = Image> {
 }
 
 fn instance() -> impl Strategy<Value = InstanceTemplate> {
-    (1..=255_u32, 16..=(16_u64 << 20), 100..=86_400_000_u64).prop_map(|(vcpus, mib, boot_timeout_ms)| {
-        InstanceTemplate { vcpus, memory_bytes: mib << 20, boot_timeout_ms }
-    })
+    let machine = (1..=255_u32, 16..=(16_u64 << 20), 100..=86_400_000_u64);
+    let disks =
+        (btree_map("[a-m][a-z0-9-]{0,9}", 1..=(1_u64 << 26), 0..4), btree_map("[t-z]{1,9}", file(), 0..4));
+    (machine, disks, of(cloud_init()), any::<bool>()).prop_map(
+        |((vcpus, mib, boot_timeout_ms), (data, shared), cloud_init, require_isolation)| InstanceTemplate {
+            vcpus,
+            memory_bytes: mib << 20,
+            boot_timeout_ms,
+            data_disks: data
+                .into_iter()
+                .map(|(name, mib)| DataDisk { name, size_bytes: mib << 20 })
+                .collect(),
+            shared_disks: shared.into_iter().map(|(name, file)| SharedDisk { name, file }).collect(),
+            cloud_init,
+            require_isolation,
+        },
+    )
+}
+
+fn cloud_init() -> impl Strategy<Value = CloudInit> {
+    let key = "ssh-[a-z0-9]{2,8} [A-Za-z0-9+/]{4,20}={0,2}( [a-z@]{1,9})?";
+    let disk = ("(#!/bin/sh\n|\\$\\{regatta\\.name\\}|[ -~\n]{0,20}|é: \t){0,4}", vec(key, 0..3))
+        .prop_filter("no unknown variable", |(text, _)| crate::template::check(text).is_empty())
+        .prop_map(|(user_data, ssh_keys)| CloudInit {
+            seed: SeedKind::Disk,
+            user_data,
+            ssh_keys,
+            seed_url: None,
+        });
+    let smbios = of("https?://[a-z0-9.]{1,20}/").prop_map(|seed_url| CloudInit {
+        seed: SeedKind::Smbios,
+        user_data: String::new(),
+        ssh_keys: Vec::new(),
+        seed_url,
+    });
+    prop_oneof![disk, smbios]
+}
+
+fn within(prefix: u8, address: u32) -> Ipv4Addr {
+    Ipv4Addr::from(address & (u32::MAX << (32 - u32::from(prefix))))
 }
 
 fn network() -> impl Strategy<Value = Network> {
     // A /18 has room for the largest set.
-    (9..=18_u8, 0x7f80_0000..=0x7fff_ffff_u32, 1..=u16::MAX).prop_map(|(prefix, address, port)| {
-        let base = Ipv4Addr::from(address & (u32::MAX << (32 - u32::from(prefix))));
-        Network::Loopback { base, prefix, port }
-    })
+    let loopback =
+        (9..=18_u8, 0x7f80_0000..=0x7fff_ffff_u32, 1..=u16::MAX).prop_map(|(prefix, address, port)| {
+            Network::Loopback { base: within(prefix, address), prefix, port }
+        });
+    let dns = || vec(any::<u32>().prop_map(Ipv4Addr::from), 0..=3);
+    let isolated = (
+        (12..=17_u8, 0x0a00_0000..=0x0a4f_ffff_u32),
+        (8..=30_u8, 0xac10_0000..=0xac1f_ffff_u32),
+        any::<(bool, bool)>(),
+        dns(),
+        1..=u16::MAX,
+    )
+        .prop_map(|((prefix, address), (guest_prefix, guest), (outbound, published), dns, port)| {
+            let guest = Ipv4Addr::from(u32::from(within(guest_prefix, guest)) + 1 + guest % 2);
+            Network::Isolated {
+                base: within(prefix, address),
+                prefix,
+                guest,
+                guest_prefix,
+                outbound,
+                published,
+                dns,
+                port,
+            }
+        });
+    let bridge = (
+        (8..=16_u8, 0..=1_u8),
+        any::<u32>(),
+        any::<(bool, bool)>(),
+        "[a-z0-9.-]{1,12}x",
+        dns(),
+        1..=u16::MAX,
+    )
+        .prop_map(|((subnet_prefix, longer), address, (managed, gateway), bridge, dns, port)| {
+            let prefix = subnet_prefix + longer;
+            let base = within(prefix, 0x0a00_0000 | (address & 0x00ff_ffff));
+            let inside = |offset| Ipv4Addr::from(u32::from(base) + offset);
+            Network::Bridge {
+                bridge,
+                managed: managed.then(|| inside(1)),
+                base,
+                prefix,
+                subnet_prefix,
+                gateway: gateway.then(|| inside(2)),
+                dns,
+                port,
+            }
+        });
+    prop_oneof![loopback, isolated, bridge, Just(Network::None)]
 }
 
 fn http_path() -> impl Strategy<Value = String> {
     "/[!-\"$-~]{0,30}"
 }
 
-fn health(port: u16) -> impl Strategy<Value = Health> {
-    let port = prop_oneof![Just(port), 1..=u16::MAX];
+fn health(default_port: Option<u16>) -> impl Strategy<Value = Health> {
+    let port = prop_oneof![Just(default_port.unwrap_or(1)), 1..=u16::MAX];
     let probe = prop_oneof![
         (http_path(), port.clone()).prop_map(|(path, port)| Probe::Http { path, port }),
         port.prop_map(|port| Probe::Tcp { port }),
     ];
     (of(probe), 100..=3_600_000_u64, 10..=300_000_u64, 1..=100_u32, 1..=100_u32).prop_map(
-        |(probe, interval_ms, timeout_ms, healthy_threshold, unhealthy_threshold)| Health {
-            probe,
+        move |(probe, interval_ms, timeout_ms, healthy_threshold, unhealthy_threshold)| Health {
+            probe: probe.filter(|_| default_port.is_some()),
             interval_ms,
             timeout_ms,
             healthy_threshold,

@@ -87,7 +87,7 @@ fn anchors_merges_comments_and_windows_line_ends_are_understood() {
         policy: { module: step }\n";
     let set = good(&text.replace('\n', "\r\n"));
     assert_eq!(set.image.initramfs, set.image.kernel);
-    assert_eq!(set.network.port(), 81);
+    assert_eq!(set.network.port(), Some(81));
 }
 
 #[test]
