@@ -160,6 +160,9 @@ impl Daemon {
             .arg(policies_dir())
             .env("REGATTA_DATA", self.data())
             .env("REGATTA_LOG", "info,regatta=debug")
+            // Guests of the stand-in use next to nothing of what they are given.
+            .env("REGATTA_MEMORY_OVERCOMMIT", "100")
+            .env("REGATTA_CPU_OVERCOMMIT", "1000")
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

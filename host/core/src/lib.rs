@@ -4,6 +4,7 @@
 //! No I/O, no clock, no async, no randomness: time and seeds are arguments. The
 //! daemon, the replayer and the tests run these same functions.
 
+pub mod admission;
 pub mod cloud_init;
 pub mod combine;
 pub mod decision;

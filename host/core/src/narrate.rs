@@ -5,10 +5,10 @@ use crate::plan::{Action, RemovalCause};
 use crate::record::{Direction, InstanceChange, TickRecord};
 use crate::state::Event;
 
-/// The events of a tick. `failures_before` tells whether the policy failed in
-/// the tick before as well: a failure that lasts is told once.
+/// The events of a tick. What lasts since the tick before, `last`, is told once.
 #[must_use]
-pub fn events_of(record: &TickRecord, policy_failed_before: bool) -> Vec<Event> {
+pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
+    let policy_failed_before = last.is_some_and(|last| last.runs.iter().any(|run| run.result.is_err()));
     let set = &record.observation.set;
     let event = |at_ms, kind: &str, instance, text| Event {
         at_ms,
@@ -52,6 +52,13 @@ pub fn events_of(record: &TickRecord, policy_failed_before: bool) -> Vec<Event> 
             .unwrap_or_else(|| "the policy gave no reason".to_owned());
         let text = format!("{} → {}: {why}", record.observation.desired, record.guards.granted);
         events.push(event(now, kind, None, text));
+    }
+    match (&record.plan.short, last.and_then(|last| last.plan.short.as_ref())) {
+        (Some(why), None) => events.push(event(now, "host-full", None, why.clone())),
+        (None, Some(_)) => {
+            events.push(event(now, "host-has-room", None, "the host has room again".to_owned()))
+        }
+        (None, None) | (Some(_), Some(_)) => {}
     }
     for action in &record.plan.actions {
         if let Action::Terminate {

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Room;
 use crate::instance_state::InstanceState;
 use crate::manifest::Repair;
 
@@ -49,6 +50,8 @@ pub struct PlanInput<'a> {
     pub drain_timeout_ms: u64,
     /// No launch before this time, Unix milliseconds; 0 for none.
     pub launches_resume_ms: u64,
+    /// Where the host is short of room.
+    pub room: Option<&'a Room>,
 }
 
 /// What shall be done.
@@ -58,6 +61,9 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Why something that one might expect is not among them.
     pub notes: Vec<String>,
+    /// What the host is short of, when that keeps instances from being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short: Option<String>,
 }
 
 /// One thing to do. All are idempotent.
@@ -195,8 +201,14 @@ fn create(input: &PlanInput<'_>, missing: usize, plan: &mut Plan) {
         ));
         return;
     }
-    let now = missing.min(CREATES_PER_TICK_MAX);
-    if now < missing {
+    let mut now = missing.min(CREATES_PER_TICK_MAX);
+    if let Some(room) = input.room
+        && (room.launches as usize) < now
+    {
+        now = room.launches as usize;
+        plan.notes.push(format!("{} missing: {}", missing - now, room.why));
+        plan.short = Some(room.why.clone());
+    } else if now < missing {
         plan.notes.push(format!("{missing} missing, {now} created now: the rest follows next tick"));
     }
     let ids = (input.next_id..u32::MAX).take(now);

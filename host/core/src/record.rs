@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Room;
 use crate::combine::Combined;
 use crate::decision::PolicyRun;
 use crate::guard::GuardTrail;
@@ -46,6 +47,9 @@ pub struct PlanFacts {
     pub launches_resume_ms: u64,
     /// The set is being deleted: its capacity is zero, whatever anyone wants.
     pub deleting: bool,
+    /// Where the host is short of room for all that the set may want.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
 }
 
 /// An instance went from one state to another.

@@ -2,6 +2,7 @@
 //! a launch needs.
 
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -126,6 +127,19 @@ impl SetImages {
     #[must_use]
     pub(crate) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
+    }
+
+    /// Disk space that an instance takes from the start, bytes: a copy of the image takes what the image takes, an overlay next to nothing.
+    #[must_use]
+    pub(crate) fn disk_demand_bytes(&self, set: &ScaleSet) -> u64 {
+        const OVERLAY_BYTES: u64 = 1 << 20;
+        match (&self.disk, set.image.disk.as_ref().map(|disk| disk.overlay)) {
+            (Some(disk), Some(Overlay::Raw)) => {
+                OVERLAY_BYTES
+                    + std::fs::metadata(disk.path()).map_or(0, |file| file.blocks().saturating_mul(512))
+            }
+            _ => OVERLAY_BYTES,
+        }
     }
 
     fn shared_disks(&self, set: &ScaleSet) -> Vec<SharedDisk> {

@@ -9,6 +9,7 @@ mod chain;
 pub mod cli;
 mod clock;
 mod fleet;
+mod host_ledger;
 mod images;
 pub mod paths;
 pub mod serve;

@@ -20,6 +20,7 @@ use crate::api;
 use crate::api::types::VmmInfo;
 use crate::cli::serve_args::{LogFormat, ServeArgs, VmmChoice};
 use crate::fleet::{Fleet, PolicyDirs};
+use crate::host_ledger::{HostLedger, HostLimits};
 use crate::paths::{DataDirs, default_data_dir, socket_in};
 use crate::shared::Shared;
 
@@ -74,6 +75,12 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         StartLimiter::new(cpus * STARTS_PER_CPU),
     );
     let (writer, _writer_thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT)?;
+    let limits = HostLimits {
+        memory_overcommit: args.memory_overcommit,
+        memory_reserve_bytes: args.memory_reserve,
+        cpu_overcommit: args.cpu_overcommit,
+        disk_reserve_bytes: args.disk_reserve,
+    };
     let policy_dirs = policy_dirs(args.policies, &data);
     let shared = Arc::new(Shared {
         images: ImageStore::open(&dirs.images)?,
@@ -83,6 +90,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         vmms: Arc::new(vmms),
         watching: WatchRuntime::start()?,
         addresses: AddressBook::default(),
+        ledger: HostLedger::new(limits, &dirs.instances),
         exposition: Exposition::new(),
         events: Notify::new(),
         dirs,

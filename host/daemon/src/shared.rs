@@ -11,6 +11,7 @@ use regatta_vmm::{ImageStore, VmmHost};
 use tokio::sync::Notify;
 
 use crate::addresses::AddressBook;
+use crate::host_ledger::HostLedger;
 use crate::paths::DataDirs;
 
 /// No tick sooner after the last one than this, whatever a policy wishes.
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) watching: WatchRuntime,
     /// Guest addresses in use.
     pub addresses: AddressBook,
+    /// What instances take of the host.
+    pub(crate) ledger: HostLedger,
     /// The daemon's own metrics.
     pub exposition: Exposition,
     /// Rung when events were written.

@@ -428,6 +428,7 @@ mod tests {
                     Action::Terminate { id: 2, cause: RemovalCause::Failed },
                 ],
                 notes: Vec::new(),
+                short: None,
             },
             operator: Vec::new(),
         }

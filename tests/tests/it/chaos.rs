@@ -235,7 +235,7 @@ impl Chaos {
             if leaving || state.deleting {
                 return None;
             }
-            let address = SocketAddr::from((record.address, state.set.network.port()));
+            let address = SocketAddr::from((record.address, state.set.network.port().expect("a network")));
             let served = requests(address).ok()?;
             Some(Survivor { vmm, address, served })
         };

@@ -5,6 +5,7 @@ mod bad_input;
 mod chaos;
 mod crash;
 mod disk;
+mod host_full;
 #[path = "../../../host/policy/tests/it/modules.rs"]
 mod modules;
 mod neighbours;

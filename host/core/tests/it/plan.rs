@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
+use regatta_core::admission::Room;
 use regatta_core::instance_state::{INSTANCE_STATES, InstanceState as S};
 use regatta_core::manifest::Repair;
 use regatta_core::plan::{Action, Plan, PlanInput, PlannedInstance, RemovalCause, launch_backoff_ms, plan};
@@ -34,6 +35,7 @@ fn planned_with(instances: &[PlannedInstance], capacity: u32, victims: &[u32], r
         repair: REPAIR,
         drain_timeout_ms: 30_000,
         launches_resume_ms: resume,
+        room: None,
     })
 }
 
@@ -41,6 +43,31 @@ fn planned_with(instances: &[PlannedInstance], capacity: u32, victims: &[u32], r
 fn creates_what_is_missing_with_ids_never_used() {
     let plan = planned(&[instance(1, S::InService), instance(2, S::Booting)], 4);
     assert_eq!(plan.actions, [Action::Create { id: 100 }, Action::Create { id: 101 }]);
+}
+
+#[test]
+fn a_full_host_gets_no_more_than_it_has_room_for_and_the_plan_says_why() {
+    let room = Room { launches: 1, why: "the host is out of memory".into() };
+    let short = |capacity| {
+        plan(&PlanInput {
+            instances: &[instance(1, S::InService)],
+            capacity,
+            victims: &[],
+            generation: 1,
+            next_id: 100,
+            now_ms: NOW,
+            repair: REPAIR,
+            drain_timeout_ms: 0,
+            launches_resume_ms: 0,
+            room: Some(&room),
+        })
+    };
+    let plan = short(4);
+    assert_eq!(plan.actions, [Action::Create { id: 100 }]);
+    assert_eq!(plan.notes, ["2 missing: the host is out of memory"]);
+    assert_eq!(plan.short.as_deref(), Some("the host is out of memory"));
+    assert_eq!(short(2).short, None, "there is room for all that is wanted");
+    assert_eq!(short(1), Plan::default(), "what is there stays");
 }
 
 #[test]
@@ -210,6 +237,7 @@ proptest! {
                 repair: REPAIR,
                 drain_timeout_ms: 30_000,
                 launches_resume_ms: 0,
+                room: None,
             });
             if plan.actions.is_empty() && fleet.iter().all(|i| matches!(i.state, S::InService | S::Standby)) {
                 break;

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use regatta_core::manifest::units::parse_size_bytes;
 
 /// How the daemon runs.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[derive(Debug, Clone, PartialEq, Args)]
 pub struct ServeArgs {
     /// Data directory; from the global `--data` or `REGATTA_DATA`, else
     /// [`crate::paths::default_data_dir`].
@@ -25,9 +26,30 @@ pub struct ServeArgs {
     /// environment separated by colons)
     #[arg(long, env = "REGATTA_POLICIES", hide_env_values = true, value_name = "DIR", value_delimiter = ':')]
     pub policies: Vec<PathBuf>,
+    /// Guest memory that instances may have together, as a multiple of the host's memory
+    #[arg(long, env = "REGATTA_MEMORY_OVERCOMMIT", hide_env_values = true, value_name = "RATIO", default_value = "1", value_parser = ratio)]
+    pub memory_overcommit: f64,
+    /// Memory that is kept for the host itself
+    #[arg(long, env = "REGATTA_MEMORY_RESERVE", hide_env_values = true, value_name = "SIZE", default_value = "512MiB", value_parser = size)]
+    pub memory_reserve: u64,
+    /// Virtual CPUs that instances may have together, as a multiple of the host's CPUs
+    #[arg(long, env = "REGATTA_CPU_OVERCOMMIT", hide_env_values = true, value_name = "RATIO", default_value = "16", value_parser = ratio)]
+    pub cpu_overcommit: f64,
+    /// Disk space that is kept free; without it a twentieth of the file system, 1GiB at most
+    #[arg(long, env = "REGATTA_DISK_RESERVE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
+    pub disk_reserve: Option<u64>,
     /// Form of the log on standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio: f64 = text.parse().map_err(|_| "expected a number such as 1.5".to_owned())?;
+    if ratio.is_finite() && ratio > 0.0 { Ok(ratio) } else { Err("must be greater than 0".to_owned()) }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size_bytes(text).map_err(|error| format!("{error}: for example 512MiB or 2GiB"))
 }
 
 /// Which VMM to run instances with.

@@ -38,6 +38,7 @@ impl SetTask {
         for &id in &ids {
             if let Some(instance) = self.instances.get(&id) {
                 self.shared.addresses.claim(instance.record.address);
+                self.shared.ledger.claim(&self.state.set.name, id, self.demand());
             }
         }
         let finds = ids.iter().map(|&id| {

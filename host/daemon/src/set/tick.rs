@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use regatta_core::admission::{Demand, Room};
 use regatta_core::combine::CombineRule;
 use regatta_core::decision::PolicyRun;
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
@@ -19,6 +20,7 @@ use super::driver::{Driver, Job};
 use super::instance::Instance;
 use crate::chain::chain;
 use crate::clock::now_ms;
+use crate::host_ledger::OPEN_FILES_PER_INSTANCE;
 
 /// Between two looks at the size of the instances' logs.
 const LOGS_LIMITED_EVERY: Duration = Duration::from_secs(60);
@@ -107,6 +109,26 @@ impl SetTask {
             next_id: self.state.next_instance_id,
             launches_resume_ms: self.state.launches_resume_ms,
             deleting: self.state.deleting,
+            room: self.room(),
+        }
+    }
+
+    /// Where the host is short of room for all that the set may want.
+    fn room(&self) -> Option<Room> {
+        let there = self.instances.values().filter(|i| i.record.state.counts_as_capacity()).count();
+        let wanted = self.state.set.capacity.max.saturating_sub(u32::try_from(there).unwrap_or(u32::MAX));
+        let (launches, shortage) = self.shared.ledger.room(self.demand(), wanted);
+        shortage.map(|shortage| Room { launches, why: shortage.to_string() })
+    }
+
+    /// What an instance takes of the host.
+    pub(super) fn demand(&self) -> Demand {
+        let template = &self.state.set.instance;
+        Demand {
+            memory_bytes: template.memory_bytes,
+            vcpus: template.vcpus.into(),
+            disk_bytes: self.images.disk_demand_bytes(&self.state.set),
+            open_files: OPEN_FILES_PER_INSTANCE,
         }
     }
 
@@ -135,9 +157,17 @@ impl SetTask {
 
         let mut instances = Vec::new();
         let mut without_address = 0;
+        let mut without_room = None;
+        let demand = self.demand();
         record.plan.actions.retain(|action| match *action {
             Action::Create { id } => {
+                // Sets that tick at the same time may have taken what the plan counts on.
+                if let Err(shortage) = self.shared.ledger.take(&state.set.name, id, demand) {
+                    without_room = Some(shortage);
+                    return false;
+                }
                 let Some(address) = self.shared.addresses.take(&state.set.network) else {
+                    self.shared.ledger.release(&state.set.name, id);
                     without_address += 1;
                     return false;
                 };
@@ -152,6 +182,9 @@ impl SetTask {
         });
         if without_address > 0 {
             record.plan.notes.push(format!("{without_address} missing: the address pool is used up"));
+        }
+        if let Some(shortage) = without_room {
+            record.plan.notes.push(shortage.to_string());
         }
         Intent { record, state, instances }
     }
@@ -183,9 +216,7 @@ impl SetTask {
         let gone = |record: &&InstanceRecord| record.state == InstanceState::Gone;
         let (gone, kept): (Vec<_>, Vec<_>) = dirty.partition(gone);
 
-        let failed_before =
-            self.last.as_ref().is_some_and(|last| last.runs.iter().any(|run| run.result.is_err()));
-        let mut events = events_of(&intent.record, failed_before);
+        let mut events = events_of(&intent.record, self.last.as_deref());
         let nothing_left = self.instances.values().all(|i| i.record.state == InstanceState::Gone);
         let removed = self.state.deleting && nothing_left && intent.instances.is_empty();
         if removed {
@@ -224,6 +255,7 @@ impl SetTask {
             let kept = instance.record.state != InstanceState::Gone;
             if !kept {
                 self.shared.addresses.release(instance.record.address);
+                self.shared.ledger.release(&self.state.set.name, instance.record.id);
             }
             kept
         });
@@ -262,6 +294,7 @@ impl SetTask {
         for (record, change) in &intent.instances {
             if change.is_none() {
                 self.shared.addresses.release(record.address);
+                self.shared.ledger.release(&self.state.set.name, record.id);
             }
         }
         if self.store_error.is_none() {

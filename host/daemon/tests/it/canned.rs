@@ -220,7 +220,11 @@ pub(crate) fn record(tick: u64) -> TickRecord {
             }],
             granted: 5,
         },
-        plan: Plan { actions: vec![Action::Create { id: 4 }, Action::Create { id: 5 }], notes: Vec::new() },
+        plan: Plan {
+            actions: vec![Action::Create { id: 4 }, Action::Create { id: 5 }],
+            notes: Vec::new(),
+            short: None,
+        },
         operator: Vec::new(),
     }
 }

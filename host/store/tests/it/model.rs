@@ -127,6 +127,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                     next_id: desired,
                     launches_resume_ms: u64::from(granted) << 31,
                     deleting: granted % 2 == 0,
+                    room: None,
                 },
                 runs,
                 combined: Combined {
@@ -150,6 +151,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                         Action::Drain { id: 2, cause: RemovalCause::ScaleIn },
                     ],
                     notes: Vec::new(),
+                    short: None,
                 },
                 operator,
             }

@@ -241,6 +241,7 @@ impl Generator {
                 next_id: self.next_id,
                 launches_resume_ms: 0,
                 deleting: false,
+                room: None,
             },
             runs: vec![PolicyRun {
                 name: "target-tracking".to_owned(),
@@ -277,6 +278,7 @@ impl Generator {
             plan: Plan {
                 actions: if moves { vec![Action::Create { id: self.next_id }] } else { Vec::new() },
                 notes: Vec::new(),
+                short: None,
             },
             operator: Vec::new(),
         }
