@@ -1,7 +1,9 @@
 //! A daemon under test.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -288,6 +290,19 @@ impl Daemon {
             (instance["id"].as_u64().expect("an id"), pid.expect("a pid"))
         };
         instances.as_array().expect("instances").iter().map(pid_of).collect()
+    }
+
+    /// Gives the stand-in of an instance an order on its control socket; the daemon must run with `REGATTA_CHSIM_CONTROL=1`.
+    ///
+    /// # Panics
+    /// When it does not obey.
+    pub fn order(&self, set: &str, id: u64, order: &Value) {
+        let socket = self.data().join(format!("instances/{set}/{id}/api.sock.sim"));
+        let mut stream = UnixStream::connect(&socket).expect("the control socket of the stand-in");
+        writeln!(stream, "{order}").expect("an order");
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).expect("an answer");
+        assert!(answer.contains("\"ok\":true"), "{answer}");
     }
 
     /// Process ids of all VMMs that belong to this daemon's data directory, by `/proc`.

@@ -16,6 +16,7 @@
 //!                                             gone
 //! ```
 //!
+//! A guest that panics is `failed` as if its VMM had exited; one that reboots itself is `booting` again.
 //! `standby` sits beside `in-service`: an instance enters it from there and comes back.
 //! Every state but `gone` may be terminated; `gone` absorbs everything.
 
@@ -130,8 +131,12 @@ pub enum InstanceEvent {
     LaunchFailed,
     /// It was not healthy within its boot time-out.
     BootTimedOut,
-    /// The VMM process ended, unasked.
+    /// The VMM process ended, unasked; a guest that powers itself off ends it too.
     VmmExited,
+    /// The guest's kernel panicked; its VMM runs on.
+    GuestPanicked,
+    /// The guest rebooted itself, within the same VMM.
+    GuestRebooted,
     /// The plan takes it out of traffic for good.
     DrainRequested,
     /// The plan takes it out of traffic for now.
@@ -145,7 +150,7 @@ pub enum InstanceEvent {
 }
 
 /// All events, in the order of their declaration.
-pub const INSTANCE_EVENTS: [InstanceEvent; 13] = [
+pub const INSTANCE_EVENTS: [InstanceEvent; 15] = [
     InstanceEvent::LaunchStarted,
     InstanceEvent::Booted,
     InstanceEvent::FirstProbeAnswered,
@@ -154,6 +159,8 @@ pub const INSTANCE_EVENTS: [InstanceEvent; 13] = [
     InstanceEvent::LaunchFailed,
     InstanceEvent::BootTimedOut,
     InstanceEvent::VmmExited,
+    InstanceEvent::GuestPanicked,
+    InstanceEvent::GuestRebooted,
     InstanceEvent::DrainRequested,
     InstanceEvent::StandbyRequested,
     InstanceEvent::ServiceRequested,
@@ -195,7 +202,10 @@ pub fn step(state: InstanceState, event: InstanceEvent) -> Result<InstanceState,
             S::Creating | S::Booting | S::Initializing | S::InService | S::Standby | S::Unhealthy,
             E::VmmExited,
         ) => S::Failed,
-        (S::Draining, E::VmmExited) => S::Terminating,
+        (S::Booting | S::Initializing | S::InService | S::Standby | S::Unhealthy, E::GuestPanicked) => S::Failed,
+        (S::Draining, E::VmmExited | E::GuestPanicked) => S::Terminating,
+
+        (S::Initializing | S::InService | S::Standby | S::Unhealthy, E::GuestRebooted) => S::Booting,
 
         (S::InService | S::Unhealthy, E::DrainRequested) => S::Draining,
         (S::InService, E::StandbyRequested) => S::Standby,
@@ -226,7 +236,12 @@ pub fn step(state: InstanceState, event: InstanceEvent) -> Result<InstanceState,
             | S::Failed,
             E::BecameUnhealthy,
         )
-        | (S::Terminating | S::Failed, E::VmmExited | E::LaunchFailed | E::Booted)
+        | (
+            S::Terminating | S::Failed,
+            E::VmmExited | E::GuestPanicked | E::GuestRebooted | E::LaunchFailed | E::Booted,
+        )
+        // One that drains was to go anyway: its connections are lost, its time runs.
+        | (S::Booting | S::Draining, E::GuestRebooted)
         | (S::InService | S::Unhealthy | S::Draining | S::Terminating | S::Failed, E::BootTimedOut)
         | (S::Draining | S::Terminating, E::DrainRequested) => state,
 

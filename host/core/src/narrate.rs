@@ -23,7 +23,9 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         .iter()
         .filter_map(|change| {
             let (kind, text) = told(change)?;
-            let detail = change.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+            // What the text says already is not said again.
+            let detail = change.detail.as_ref().filter(|_| change.event != InstanceEvent::GuestPanicked);
+            let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
             Some(event(change.at_ms, kind, Some(change.id), format!("{set}-{} {text}{detail}", change.id)))
         })
         .collect();
@@ -82,6 +84,8 @@ fn told(change: &InstanceChange) -> Option<(&'static str, &'static str)> {
         (InstanceEvent::VmmExited, InstanceState::Failed) => {
             Some(("instance-died", "died: its VMM ended unasked"))
         }
+        (InstanceEvent::GuestPanicked, _) => Some(("guest-panicked", "has panicked")),
+        (InstanceEvent::GuestRebooted, _) => Some(("guest-rebooted", "reboots itself")),
         (_, InstanceState::InService) => Some(("in-service", "is in service")),
         (_, InstanceState::Unhealthy) => Some(("unhealthy", "is unhealthy")),
         (_, InstanceState::Gone) => Some(("instance-gone", "is gone")),

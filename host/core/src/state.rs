@@ -106,6 +106,12 @@ pub struct InstanceRecord {
     pub vmm: Option<VmmProcessId>,
     /// What there is to say about its state.
     pub detail: Option<String>,
+    /// When its guest last rebooted itself, Unix milliseconds; 0 for never.
+    #[serde(default)]
+    pub rebooted_ms: u64,
+    /// How far its VMM's events have been taken in, bytes.
+    #[serde(default)]
+    pub events_read_bytes: u64,
 }
 
 impl InstanceRecord {
@@ -123,6 +129,8 @@ impl InstanceRecord {
             served: false,
             vmm: None,
             detail: None,
+            rebooted_ms: 0,
+            events_read_bytes: 0,
         }
     }
 
@@ -145,6 +153,9 @@ impl InstanceRecord {
         self.state = to;
         self.state_since_ms = at_ms;
         self.served |= to == InstanceState::InService;
+        if event == InstanceEvent::GuestRebooted {
+            self.rebooted_ms = at_ms;
+        }
         self.detail.clone_from(&detail);
         Ok(Some(InstanceChange { id: self.id, at_ms, event, from, to, detail }))
     }

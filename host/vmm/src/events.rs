@@ -175,7 +175,19 @@ impl EventTail {
     /// Follows `path` from its beginning; it need not exist yet.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), open: None, offset: 0, parser: EventParser::default() }
+        Self::from(path, 0)
+    }
+
+    /// Follows `path` from where an earlier tail had come to (see [`EventTail::read_bytes`]).
+    #[must_use]
+    pub fn from(path: &Path, read_bytes: u64) -> Self {
+        Self { path: path.to_path_buf(), open: None, offset: read_bytes, parser: EventParser::default() }
+    }
+
+    /// How many bytes of the file have become events.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.offset.saturating_sub(self.parser.pending.len() as u64)
     }
 
     /// The events that were written since the last call, at most about 1 MiB of them. Never waits.
@@ -190,11 +202,14 @@ impl EventTail {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let replaced = self.open.as_ref().is_none_or(|(_, inode)| *inode != metadata.ino());
+        let replaced = self.open.as_ref().is_some_and(|(_, inode)| *inode != metadata.ino());
         if replaced || metadata.len() < self.offset {
-            self.open = Some((File::open(&self.path)?, metadata.ino()));
+            self.open = None;
             self.offset = 0;
             self.parser.pending.clear();
+        }
+        if self.open.is_none() {
+            self.open = Some((File::open(&self.path)?, metadata.ino()));
         }
         let Some((file, _)) = &self.open else {
             return Ok(Vec::new());

@@ -5,6 +5,7 @@ mod bad_input;
 mod chaos;
 mod crash;
 mod disk;
+mod guest_events;
 mod host_full;
 #[path = "../../../host/policy/tests/it/modules.rs"]
 mod modules;

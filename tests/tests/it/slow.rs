@@ -1,9 +1,6 @@
 //! VMMs that are slow, hung or broken delay nobody: not the ticks of their set,
 //! not those of others, and not the daemon's return.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-
 use regatta_tests::{Daemon, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -12,12 +9,7 @@ const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing
 
 /// Gives a running stand-in faults.
 fn set_faults(daemon: &Daemon, set: &str, id: u64, list: &str) {
-    let socket = daemon.data().join(format!("instances/{set}/{id}/api.sock.sim"));
-    let mut stream = UnixStream::connect(&socket).expect("the control socket of the stand-in");
-    writeln!(stream, "{}", serde_json::json!({ "do": "fault", "list": list })).expect("an order");
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).expect("an answer");
-    assert!(answer.contains("\"ok\":true"), "{answer}");
+    daemon.order(set, id, &serde_json::json!({ "do": "fault", "list": list }));
 }
 
 fn last_tick(daemon: &Daemon, set: &str) -> u64 {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use regatta_vmm::{InstanceDir, LaunchSpec, Vmm, VmmHost};
+use regatta_vmm::{InstanceDir, LaunchSpec, StopHow, Stopped, Vmm, VmmHost};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -29,8 +29,17 @@ pub(super) enum News {
     Exited(String),
     /// The removal does not succeed; it is tried again.
     Stuck(String),
-    /// Process, overlay and directory are gone.
-    Cleaned,
+    /// Process, overlay and directory are gone; with what there is to say about that.
+    Cleaned(Option<String>),
+}
+
+/// The order to end an instance.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StopOrder {
+    /// How long the guest may take to shut down.
+    pub grace: Duration,
+    /// What was wrong with it: its logs are kept with this text.
+    pub failure: Option<String>,
 }
 
 /// What a driver begins with.
@@ -52,7 +61,7 @@ pub(super) enum Job {
 /// A handle on the task.
 #[derive(Debug)]
 pub(super) struct Driver {
-    stop: watch::Sender<Option<Duration>>,
+    stop: watch::Sender<Option<StopOrder>>,
     task: JoinHandle<()>,
 }
 
@@ -69,12 +78,13 @@ impl Driver {
         self.stop.borrow().is_some()
     }
 
-    /// Asks for the end of the instance: the guest gets `grace` to shut down.
-    /// Asking again changes nothing.
-    pub(super) fn stop(&self, grace: Duration) {
+    /// Asks for the end of the instance. Asking again changes nothing.
+    pub(super) fn stop(&self, order: StopOrder) {
         self.stop.send_if_modified(|asked| {
             let first = asked.is_none();
-            *asked = asked.or(Some(grace));
+            if first {
+                *asked = Some(order);
+            }
             first
         });
     }
@@ -91,7 +101,7 @@ impl Drop for Driver {
 struct Desk {
     id: u32,
     news: mpsc::Sender<(u32, News)>,
-    stop: watch::Receiver<Option<Duration>>,
+    stop: watch::Receiver<Option<StopOrder>>,
 }
 
 impl Desk {
@@ -101,10 +111,10 @@ impl Desk {
     }
 
     /// Waits for the order to stop.
-    async fn stop_asked(&mut self) -> Duration {
-        let asked = self.stop.wait_for(Option::is_some).await.map(|asked| asked.unwrap_or_default());
+    async fn stop_asked(&mut self) -> StopOrder {
+        let asked = self.stop.wait_for(Option::is_some).await.map(|asked| asked.clone().unwrap_or_default());
         match asked {
-            Ok(grace) => grace,
+            Ok(order) => order,
             Err(_) => std::future::pending().await,
         }
     }
@@ -119,11 +129,11 @@ async fn drive(job: Job, vmms: Arc<VmmHost>, mut desk: Desk) {
         Job::Watch(vmm) => (vmm.dir().clone(), Some(vmm), None),
         Job::Remains { dir, failure } => (dir, None, failure),
     };
-    let grace = match &vmm {
+    let order = match &vmm {
         Some(vmm) => {
             tokio::select! {
                 biased;
-                grace = desk.stop_asked() => grace,
+                order = desk.stop_asked() => order,
                 exit = vmm.exited() => {
                     let how = format!("the VMM ended with {exit}");
                     desk.tell(News::Exited(how.clone())).await;
@@ -136,8 +146,9 @@ async fn drive(job: Job, vmms: Arc<VmmHost>, mut desk: Desk) {
     };
     // Of a VMM that ended by itself, the logs are of interest.
     let running = vmm.as_deref().filter(|_| failure.is_none());
-    remove(&dir, running, failure, grace, &vmms, &desk).await;
-    desk.tell(News::Cleaned).await;
+    let order = StopOrder { failure: order.failure.or(failure), ..order };
+    let note = remove(&dir, running, order, &vmms, &desk).await;
+    desk.tell(News::Cleaned(note)).await;
 }
 
 async fn launch(spec: &LaunchSpec, vmms: &VmmHost, desk: &mut Desk) -> Option<Arc<Vmm>> {
@@ -160,26 +171,63 @@ async fn launch(spec: &LaunchSpec, vmms: &VmmHost, desk: &mut Desk) -> Option<Ar
     }
 }
 
+/// Removes all that is left. Returns what there is to say about it.
 async fn remove(
     dir: &InstanceDir,
     running: Option<&Vmm>,
-    mut failure: Option<String>,
-    grace: Duration,
+    mut order: StopOrder,
     vmms: &VmmHost,
     desk: &Desk,
-) {
+) -> Option<String> {
     let mut pause = RETRY_MIN;
+    let mut note = None;
     loop {
         let removed = match running {
-            Some(vmm) => vmm.stop(grace).await.map(drop).map_err(|error| chain(&error)),
+            Some(vmm) => end_and_remove(vmm, &mut order, vmms).await,
             // Its logs are kept once, however often the removal is tried.
-            None => vmms.discard(dir, failure.take().as_deref()).await.map_err(|error| chain(&error)),
+            None => discard(dir, &mut order, vmms).await.map(|()| None),
         };
         match removed {
-            Ok(()) => return,
-            Err(why) => desk.tell(News::Stuck(why)).await,
+            Ok(new) => return new.or(note),
+            Err(Resists { note: new, why }) => {
+                note = new.or(note);
+                desk.tell(News::Stuck(why)).await;
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
+}
+
+/// A removal that did not succeed.
+struct Resists {
+    /// What there is to say all the same.
+    note: Option<String>,
+    /// Why.
+    why: String,
+}
+
+async fn end_and_remove(vmm: &Vmm, order: &mut StopOrder, vmms: &VmmHost) -> Result<Option<String>, Resists> {
+    let resists = |why| Resists { note: None, why };
+    if order.failure.is_none() {
+        let stopped = vmm.stop(order.grace).await.map_err(|error| resists(chain(&error)))?;
+        return Ok(ignored_button(stopped, order.grace));
+    }
+    let stopped = vmm.end(order.grace).await.map_err(|error| resists(chain(&error)))?;
+    let note = ignored_button(stopped, order.grace);
+    discard(vmm.dir(), order, vmms)
+        .await
+        .map_err(|Resists { why, .. }| Resists { note: note.clone(), why })?;
+    Ok(note)
+}
+
+async fn discard(dir: &InstanceDir, order: &mut StopOrder, vmms: &VmmHost) -> Result<(), Resists> {
+    let failure = order.failure.take();
+    vmms.discard(dir, failure.as_deref()).await.map_err(|error| Resists { note: None, why: chain(&error) })
+}
+
+fn ignored_button(stopped: Stopped, grace: Duration) -> Option<String> {
+    let forced = matches!(stopped.how, StopHow::Terminated | StopHow::Killed);
+    (forced && !grace.is_zero())
+        .then(|| format!("the guest did not react to its power button within {grace:?}, it was stopped"))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
 use regatta_core::record::InstanceChange;
 use regatta_core::state::InstanceRecord;
-use regatta_vmm::Vmm;
+use regatta_vmm::{EventTail, Vmm};
 
 use super::driver::Driver;
 use super::observe::Meters;
@@ -24,6 +24,8 @@ pub(super) struct Instance {
     pub vmm: Option<Arc<Vmm>>,
     /// Probes and scrapes, while it may answer.
     pub watch: Option<Watch>,
+    /// What its VMM reports, once booted or adopted.
+    pub events: Option<EventTail>,
     /// Its counters that become rates.
     pub meters: Meters,
 }
@@ -32,7 +34,7 @@ impl Instance {
     /// An instance of which only the record is known.
     #[must_use]
     pub(super) fn new(record: InstanceRecord, dirty: bool) -> Self {
-        Self { record, dirty, driver: None, vmm: None, watch: None, meters: Meters::default() }
+        Self { record, dirty, driver: None, vmm: None, watch: None, events: None, meters: Meters::default() }
     }
 
     /// Lets an event meet the state; what it means nothing to is logged and dropped.

@@ -7,6 +7,7 @@
 
 mod commands;
 mod driver;
+mod guest_events;
 mod instance;
 mod observe;
 mod policy;
@@ -25,7 +26,7 @@ use regatta_core::record::{InstanceChange, TickRecord};
 use regatta_core::state::{InstanceRecord, SetState, VmmProcessId};
 use regatta_metrics::{CounterRate, SetWindows};
 use regatta_traffic::{Endpoint, LbConfig, LbError, LoadBalancer, ProbeReport, ScrapeReport};
-use regatta_vmm::{InstanceDir, Vmm, VmmIdentity};
+use regatta_vmm::{EventTail, InstanceDir, Vmm, VmmIdentity};
 use tokio::sync::{mpsc, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
@@ -245,7 +246,10 @@ impl SetTask {
             News::LaunchStarted => self.meet(id, InstanceEvent::LaunchStarted, None),
             News::Booted(vmm) => self.on_booted(id, vmm),
             News::LaunchFailed(why) => self.meet(id, InstanceEvent::LaunchFailed, Some(why)),
-            News::Exited(how) => self.meet(id, InstanceEvent::VmmExited, Some(how)),
+            News::Exited(how) => {
+                let why = self.why_ended(id, how);
+                self.meet(id, InstanceEvent::VmmExited, Some(why));
+            }
             News::Stuck(why) => {
                 tracing::warn!(set = self.state.set.name, instance = id, why, "cannot be removed yet");
                 if let Some(instance) = self.instances.get_mut(&id) {
@@ -253,7 +257,7 @@ impl SetTask {
                     instance.dirty = true;
                 }
             }
-            News::Cleaned => self.meet(id, InstanceEvent::Cleaned, None),
+            News::Cleaned(note) => self.meet(id, InstanceEvent::Cleaned, note),
         }
     }
 
@@ -269,8 +273,15 @@ impl SetTask {
         instance.record.vmm = u32::try_from(identity.pid)
             .ok()
             .map(|pid| VmmProcessId { pid, start_time_ticks: identity.start_time_ticks });
+        instance.events = Some(EventTail::from(&vmm.dir().events(), instance.record.events_read_bytes));
         instance.vmm = Some(vmm);
         instance.dirty = true;
+        self.watch(id);
+    }
+
+    /// Begins to probe and scrape an instance, from its present state.
+    fn watch(&mut self, id: u32) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
         if instance::may_answer(instance.record.state) {
             instance.watch = watch::start(
                 &self.shared.watching,

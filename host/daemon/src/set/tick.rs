@@ -16,7 +16,7 @@ use regatta_core::tick::{TickInput, conclude, last_decision};
 use regatta_store::Batch;
 
 use super::SetTask;
-use super::driver::{Driver, Job};
+use super::driver::{Driver, Job, StopOrder};
 use super::instance::Instance;
 use crate::chain::chain;
 use crate::clock::now_ms;
@@ -40,6 +40,7 @@ impl SetTask {
         let now = now_ms();
         self.listen_again();
         self.limit_logs();
+        self.follow_events();
         self.give_up_slow_boots(now);
         self.sample(now);
         let observation = Arc::new(self.observe(now));
@@ -71,7 +72,10 @@ impl SetTask {
             .map(|instance| &instance.record)
             .filter(|record| matches!(record.state, InstanceState::Booting | InstanceState::Initializing))
             // An instance does not pay for the time that the daemon was away.
-            .filter(|record| now_ms.saturating_sub(record.created_ms.max(self.since_ms)) > timeout_ms)
+            .filter(|record| {
+                now_ms.saturating_sub(record.created_ms.max(record.rebooted_ms).max(self.since_ms))
+                    > timeout_ms
+            })
             .map(|record| record.id)
             .collect();
         for id in slow {
@@ -369,7 +373,9 @@ impl SetTask {
         };
         let Some(instance) = self.instances.get(&id) else { return };
         if let Some(driver) = &instance.driver {
-            driver.stop(grace);
+            // What went wrong in a guest that runs on is in its logs.
+            let failure = instance.record.detail.clone().filter(|_| cause == RemovalCause::Failed);
+            driver.stop(StopOrder { grace, failure });
             return;
         }
         match self.dir_of(id) {
@@ -378,7 +384,7 @@ impl SetTask {
                 let failure = instance.record.vmm.and_then(|_| instance.record.detail.clone());
                 self.drive(id, Job::Remains { dir, failure });
                 if let Some(driver) = self.instances.get(&id).and_then(|i| i.driver.as_ref()) {
-                    driver.stop(grace);
+                    driver.stop(StopOrder { grace, failure: None });
                 }
             }
             // Without a directory there is nothing to remove.

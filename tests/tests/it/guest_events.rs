@@ -1,0 +1,127 @@
+//! What a guest does by itself leads to a defined state and action.
+
+use regatta_tests::{Daemon, wait_for};
+use serde_json::{Value, json};
+
+const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
+
+/// The texts of a set's events of one kind.
+fn told(daemon: &Daemon, kind: &str) -> Vec<String> {
+    let events = daemon.json(&["events"]);
+    let of_kind = events.as_array().expect("events").iter().filter(|event| event["kind"] == kind);
+    of_kind.map(|event| event["text"].as_str().expect("a text").to_owned()).collect()
+}
+
+fn wait_for_event(daemon: &Daemon, kind: &str) -> String {
+    wait_for(&format!("an event {kind}"), || told(daemon, kind).pop().ok_or_else(|| "none".to_owned()))
+}
+
+fn one_in_service(set: &str) -> (Daemon, u64, u32) {
+    let daemon = Daemon::start_with(&[("REGATTA_CHSIM_CONTROL", "1")]);
+    daemon.apply_ok(&daemon.manifest(set, "{ min: 1, max: 1 }", "", IDLE));
+    daemon.wait_in_service(set, 1);
+    let (id, pid) = daemon.vm_pids(set)[0];
+    (daemon, id, pid)
+}
+
+/// Waits until another instance has taken the place of `id`.
+fn wait_replaced(daemon: &Daemon, set: &str, id: u64) {
+    wait_for("a replacement in service", || {
+        let instances = daemon.json(&["instances", set]);
+        let instances = instances.as_array().expect("instances");
+        match instances.as_slice() {
+            [one] if one["id"].as_u64() > Some(id) && one["state"] == "in-service" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+fn kept_logs(daemon: &Daemon) -> Vec<String> {
+    let Ok(kept) = std::fs::read_dir(daemon.data().join("failed")) else { return Vec::new() };
+    let reason = |dir: std::fs::DirEntry| std::fs::read_to_string(dir.path().join("reason.txt")).ok();
+    kept.flatten().filter_map(reason).collect()
+}
+
+#[test]
+fn a_guest_that_panics_is_replaced_and_its_logs_are_kept() {
+    let (daemon, id, _) = one_in_service("panics");
+    daemon.order("panics", id, &json!({ "do": "panic" }));
+    let told = wait_for_event(&daemon, "guest-panicked");
+    assert_eq!(told, format!("panics-{id} has panicked"));
+    wait_replaced(&daemon, "panics", id);
+    assert_eq!(kept_logs(&daemon), ["the guest panicked\n"]);
+}
+
+#[test]
+fn a_guest_that_panics_while_no_daemon_runs_is_noticed_afterwards() {
+    let (mut daemon, id, _) = one_in_service("alone");
+    daemon.kill();
+    daemon.order("alone", id, &json!({ "do": "panic" }));
+    daemon.launch();
+    wait_for_event(&daemon, "guest-panicked");
+    wait_replaced(&daemon, "alone", id);
+}
+
+#[test]
+fn a_guest_that_reboots_itself_keeps_its_vmm_and_is_out_of_service_meanwhile() {
+    let (mut daemon, id, pid) = one_in_service("reboots");
+    daemon.order("reboots", id, &json!({ "do": "reset" }));
+    wait_for_event(&daemon, "guest-rebooted");
+    daemon.wait_in_service("reboots", 1);
+    assert_eq!(daemon.vm_pids("reboots"), [(id, pid)]);
+    let back = || told(&daemon, "in-service").len();
+    assert_eq!(back(), 2, "it came into service once more");
+
+    // Told once, even to a daemon that reads the same events again.
+    daemon.kill();
+    daemon.launch();
+    daemon.wait_in_service("reboots", 1);
+    let last = daemon.json(&["describe", "reboots"])["summary"]["last_tick"].as_u64();
+    wait_for("a tick of the new daemon", || {
+        let now = daemon.json(&["describe", "reboots"])["summary"]["last_tick"].as_u64();
+        if now > last.map(|last| last + 1) { Ok(()) } else { Err(format!("{now:?}")) }
+    });
+    assert_eq!(told(&daemon, "guest-rebooted").len(), 1);
+    assert_eq!(daemon.vm_pids("reboots"), [(id, pid)]);
+}
+
+#[test]
+fn a_guest_that_powers_itself_off_is_replaced_and_not_taken_for_a_crash() {
+    let (daemon, id, _) = one_in_service("off");
+    daemon.order("off", id, &json!({ "do": "power-off" }));
+    let told = wait_for_event(&daemon, "instance-died");
+    assert!(told.contains("the guest powered itself off (the VMM ended with exit code 0)"), "{told}");
+    wait_replaced(&daemon, "off", id);
+}
+
+#[test]
+fn a_guest_that_hangs_is_found_by_its_probes_and_repaired() {
+    let daemon = Daemon::start_with(&[("REGATTA_CHSIM_CONTROL", "1")]);
+    let manifest =
+        daemon.manifest("hangs", "{ min: 1, max: 1 }", "", &format!("repair: {{ grace: 0s }}\n{IDLE}"));
+    daemon.apply_ok(&manifest.replace("timeout: 2s", "timeout: 300ms"));
+    daemon.wait_in_service("hangs", 1);
+    let (id, _) = daemon.vm_pids("hangs")[0];
+    daemon.order("hangs", id, &json!({ "do": "hang" }));
+    wait_for_event(&daemon, "unhealthy");
+    wait_for_event(&daemon, "repair");
+    wait_replaced(&daemon, "hangs", id);
+}
+
+#[test]
+fn a_guest_that_ignores_its_power_button_is_stopped_and_that_is_told() {
+    let daemon = Daemon::start();
+    daemon.apply_ok(&daemon.manifest(
+        "deaf",
+        "{ min: 0, max: 1, initial: 1 }",
+        "sim.fault=ignore-power-button",
+        IDLE,
+    ));
+    daemon.wait_in_service("deaf", 1);
+    let scaled = daemon.run(&["scale", "deaf", "0"]);
+    assert_eq!(scaled.code, 0, "{}", scaled.err);
+    let told = wait_for_event(&daemon, "instance-gone");
+    assert!(told.contains("did not react to its power button within 10s"), "{told}");
+    let none: Vec<Value> = Vec::new();
+    assert_eq!(daemon.json(&["instances", "deaf"]).as_array(), Some(&none));
+}
