@@ -17,6 +17,7 @@ mod image;
 mod instance;
 mod overlay;
 mod process;
+mod seed;
 mod sys;
 
 pub use adopt::{AdoptError, Adopted, AdoptedState, Adoption, FoundVmm, discover};
@@ -26,9 +27,10 @@ pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
 pub use image::{Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile};
 pub use instance::{
-    BootSource, BridgedNetwork, DataDisk, DirError, FailedLogs, InstanceDir, IsolatedNetwork, LaunchError,
-    LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios, StartLimiter, StopError, StopHow, Stopped,
-    Vmm, VmmHost,
+    BootSource, BridgedNetwork, DataDisk, DirError, DiskError, FailedLogs, InstanceDir, IsolatedNetwork,
+    LaunchError, LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios, StartLimiter, StopError,
+    StopHow, Stopped, Vmm, VmmHost,
 };
 pub use overlay::{OverlayError, OverlayKind};
 pub use process::{CgroupRoot, SpawnError, VmmExit, VmmIdentity};
+pub use seed::SeedError;

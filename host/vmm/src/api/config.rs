@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::instance::disks::{ROOT_ID, SEED_ID};
 use crate::instance::{BootSource, LaunchSpec};
 use crate::overlay::PreparedDisk;
 
@@ -23,6 +24,10 @@ pub(crate) struct VmConfig {
     pub(crate) rng: RngConfig,
     pub(crate) serial: ConsoleConfig,
     pub(crate) console: ConsoleConfig,
+    /// Tells of guest panics by the event `guest/panic`.
+    pub(crate) pvpanic: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) platform: Option<PlatformConfig>,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,6 +68,9 @@ pub(crate) struct DiskConfig {
     pub(crate) readonly: bool,
     pub(crate) image_type: ImageType,
     pub(crate) backing_files: bool,
+    /// What the guest sees as the disk's serial number (`/dev/disk/by-id/virtio-…`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) serial: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,6 +83,13 @@ pub(crate) struct NetConfig {
 #[derive(Debug, Serialize)]
 pub(crate) struct RngConfig {
     pub(crate) src: &'static str,
+}
+
+/// What the guest reads from its SMBIOS tables.
+#[derive(Debug, Serialize)]
+pub(crate) struct PlatformConfig {
+    pub(crate) system_serial_number: String,
+    pub(crate) system_uuid: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -103,30 +118,48 @@ pub(crate) fn vm_config(spec: &LaunchSpec, root: Option<&PreparedDisk>, serial_l
             PayloadConfig { firmware: Some(firmware.clone()), ..PayloadConfig::default() }
         }
     };
-    let root = root.map(|disk| DiskConfig {
-        id: "root".to_owned(),
-        path: disk.path.clone(),
-        readonly: false,
-        image_type: disk.format.into(),
-        backing_files: disk.has_backing_file,
-    });
-    let shared = spec.shared_disks.iter().map(|disk| DiskConfig {
-        id: disk.id.clone(),
-        path: disk.path.clone(),
-        readonly: true,
-        image_type: disk.format.into(),
-        backing_files: false,
-    });
     VmConfig {
         cpus: CpusConfig { boot_vcpus: spec.vcpus, max_vcpus: spec.vcpus },
         memory: MemoryConfig { size: spec.memory_bytes },
         payload,
-        disks: root.into_iter().chain(shared).collect(),
+        disks: disk_configs(spec, root),
         net: Vec::new(),
         rng: RngConfig { src: "/dev/urandom" },
         serial: ConsoleConfig { mode: ConsoleMode::File, file: Some(serial_log.to_path_buf()) },
         console: ConsoleConfig { mode: ConsoleMode::Off, file: None },
+        pvpanic: true,
+        platform: spec.smbios.as_ref().map(|smbios| PlatformConfig {
+            system_serial_number: smbios.serial.clone(),
+            system_uuid: smbios.uuid.clone(),
+        }),
     }
+}
+
+/// Root disk, own disks, shared disks, seed: the order in which the guest finds them.
+fn disk_configs(spec: &LaunchSpec, root: Option<&PreparedDisk>) -> Vec<DiskConfig> {
+    let raw = |id: &str, path: PathBuf, readonly| DiskConfig {
+        id: id.to_owned(),
+        path,
+        readonly,
+        image_type: ImageType::Raw,
+        backing_files: false,
+        serial: None,
+    };
+    let root = root.map(|disk| DiskConfig {
+        image_type: disk.format.into(),
+        backing_files: disk.has_backing_file,
+        ..raw(ROOT_ID, disk.path.clone(), false)
+    });
+    let own = spec.data_disks.iter().map(|disk| DiskConfig {
+        serial: Some(disk.id.clone()),
+        ..raw(&disk.id, spec.dir.data_disk(&disk.id), false)
+    });
+    let shared = spec
+        .shared_disks
+        .iter()
+        .map(|disk| DiskConfig { image_type: disk.format.into(), ..raw(&disk.id, disk.path.clone(), true) });
+    let seed = spec.seed.as_ref().map(|_| raw(SEED_ID, spec.dir.seed(), true));
+    root.into_iter().chain(own).chain(shared).chain(seed).collect()
 }
 
 impl From<crate::image::ImageFormat> for ImageType {

@@ -136,6 +136,18 @@ impl InstanceDir {
         self.path.join("events.json")
     }
 
+    /// The instance's own disk with device id `id`.
+    #[must_use]
+    pub fn data_disk(&self, id: &str) -> PathBuf {
+        self.path.join(format!("data-{id}.raw"))
+    }
+
+    /// The disk that cloud-init reads.
+    #[must_use]
+    pub fn seed(&self) -> PathBuf {
+        self.path.join("seed.img")
+    }
+
     /// A name for things outside the directory, unique on the host for this data directory.
     pub(crate) fn flat_name(&self) -> String {
         // Neither part can hold a '+', so two pairs never share a name.

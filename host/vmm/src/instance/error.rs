@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::dir::DirError;
+use super::disks::DiskError;
 use crate::api::ApiError;
 use crate::overlay::OverlayError;
 use crate::process::{SpawnError, VmmExit};
@@ -35,6 +36,15 @@ pub enum LaunchError {
         /// Why.
         #[source]
         source: OverlayError,
+    },
+    /// Another of its disks could not be made.
+    #[error("instance {id} lacks a disk")]
+    Disk {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: DiskError,
     },
     /// The VMM could not be started.
     #[error("instance {id} has no VMM process")]

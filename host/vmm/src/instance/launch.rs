@@ -13,9 +13,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::attempt::{Attempt, CancelOnDrop, DirGuard, KILL_WAIT};
 use super::boot::ensure_booted;
 use super::dir::{DirError, InstanceDir};
+use super::disks::{self, DiskError, OwnDisks};
 use super::error::{LaunchError, chain_text};
 use super::failed::{FailedLogs, read_tail};
-use super::spec::LaunchSpec;
+use super::spec::{LaunchSpec, Smbios};
 use super::vmm::Vmm;
 use crate::api::config::vm_config;
 use crate::api::{ApiErrorKind, VmmClient};
@@ -28,6 +29,8 @@ const LOG_TAIL_BYTES: u64 = 2048;
 /// How long after a lost connection the process's end is waited for, to report the cause and not the symptom.
 const EXIT_AFTER_LOST_CONNECTION: Duration = Duration::from_millis(500);
 const PING_WITHIN: Duration = Duration::from_secs(2);
+/// A VMM reads no larger request (v53), and then loses its place in the connection.
+const BODY_LIMIT_BYTES: usize = 50 << 10;
 
 /// Bounds how many VMMs of the host start at the same time. Clones share the bound.
 #[derive(Clone, Debug)]
@@ -154,10 +157,7 @@ impl VmmHost {
         let mut reached = "preparing its disk";
         let work = async {
             let cancel = CancelOnDrop::default();
-            let root = match existing_root(spec) {
-                None => make_root(spec, &cancel).await?,
-                some => some,
-            };
+            let root = make_disks(spec, existing_root(spec), &cancel).await?;
             boot(spec, root.as_ref(), vmm.process(), vmm.client(), false, &mut reached).await
         };
         let result = tokio::time::timeout(spec.boot_timeout, work).await.unwrap_or_else(|_| {
@@ -176,7 +176,7 @@ impl VmmHost {
 
     async fn run(&self, spec: &LaunchSpec, attempt: &mut Attempt) -> Result<Vmm, LaunchError> {
         let cancel = CancelOnDrop::default();
-        let (dir, root) = make_dir_and_root(spec, &cancel).await?;
+        let (dir, root) = make_dir_and_disks(spec, &cancel).await?;
         attempt.dir = Some(dir);
 
         // No await between the spawn and the guard: the process cannot be forgotten.
@@ -238,35 +238,67 @@ async fn boot(
     result
 }
 
-async fn make_dir_and_root(
+async fn make_dir_and_disks(
     spec: &LaunchSpec,
     cancel: &CancelOnDrop,
 ) -> Result<(DirGuard, Option<PreparedDisk>), LaunchError> {
     let dir = spec.dir.clone();
     let id = spec.id.clone();
-    let root = root_plan(spec);
+    let disks = DiskPlan::of(spec);
     let cancelled = Arc::clone(&cancel.0);
     blocking(move || {
         // The launch may have been dropped while this waited for a thread: then nothing is made any more, and no one reads the answer.
         if cancelled.load(Ordering::Relaxed) {
             return Err(LaunchError::Spec { id, why: "it was cancelled" });
         }
-        dir.prepare().map_err(|source| LaunchError::Dir { id: id.clone(), source })?;
-        let guard = DirGuard(Some(dir.clone()));
-        let root = root.map(|root| root.prepare(&dir, &cancelled)).transpose();
-        Ok((guard, root.map_err(|source| LaunchError::Overlay { id, source })?))
+        dir.prepare().map_err(|source| LaunchError::Dir { id, source })?;
+        let guard = DirGuard(Some(dir));
+        Ok((guard, disks.prepare(None, &cancelled)?))
     })
     .await
 }
 
-async fn make_root(spec: &LaunchSpec, cancel: &CancelOnDrop) -> Result<Option<PreparedDisk>, LaunchError> {
-    let (dir, id, root) = (spec.dir.clone(), spec.id.clone(), root_plan(spec));
+/// Makes the disks that an earlier attempt, which may have made the root disk, did not.
+async fn make_disks(
+    spec: &LaunchSpec,
+    root: Option<PreparedDisk>,
+    cancel: &CancelOnDrop,
+) -> Result<Option<PreparedDisk>, LaunchError> {
+    let disks = DiskPlan::of(spec);
     let cancelled = Arc::clone(&cancel.0);
-    blocking(move || {
-        let root = root.map(|root| root.prepare(&dir, &cancelled)).transpose();
-        root.map_err(|source| LaunchError::Overlay { id, source })
-    })
-    .await
+    blocking(move || disks.prepare(root, &cancelled)).await
+}
+
+/// Everything that is made on disk for an instance, apart from its specification, for a blocking thread.
+struct DiskPlan {
+    id: String,
+    dir: InstanceDir,
+    root: Option<RootPlan>,
+    others: OwnDisks,
+}
+
+impl DiskPlan {
+    fn of(spec: &LaunchSpec) -> Self {
+        let (id, dir) = (spec.id.clone(), spec.dir.clone());
+        Self { id, dir, root: root_plan(spec), others: OwnDisks::of(spec) }
+    }
+
+    fn prepare(
+        &self,
+        root: Option<PreparedDisk>,
+        cancelled: &AtomicBool,
+    ) -> Result<Option<PreparedDisk>, LaunchError> {
+        let id = || self.id.clone();
+        let root = match (root, &self.root) {
+            (None, Some(plan)) => Some(
+                plan.prepare(&self.dir, cancelled)
+                    .map_err(|source| LaunchError::Overlay { id: id(), source })?,
+            ),
+            (root, _) => root,
+        };
+        self.others.prepare().map_err(|source| LaunchError::Disk { id: id(), source })?;
+        Ok(root)
+    }
 }
 
 struct RootPlan {
@@ -295,9 +327,12 @@ fn root_plan(spec: &LaunchSpec) -> Option<RootPlan> {
 
 /// The root disk that an earlier attempt made in the directory.
 fn existing_root(spec: &LaunchSpec) -> Option<PreparedDisk> {
+    planned_root(spec).filter(|disk| disk.path.exists())
+}
+
+fn planned_root(spec: &LaunchSpec) -> Option<PreparedDisk> {
     let plan = root_plan(spec)?;
-    let disk = overlay::planned(spec.dir.path(), plan.kind, &plan.backing);
-    disk.path.exists().then_some(disk)
+    Some(overlay::planned(spec.dir.path(), plan.kind, &plan.backing))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -351,22 +386,47 @@ fn log_tail(dir: &InstanceDir) -> String {
         .unwrap_or_default()
 }
 
+/// Everything that can be known to go wrong before anything is made.
 fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
-    let refuse = |why| Err(LaunchError::Spec { id: spec.id.clone(), why });
-    let mut ids: Vec<&str> = spec.shared_disks.iter().map(|disk| disk.id.as_str()).collect();
-    ids.sort_unstable();
+    let id = || spec.id.clone();
+    let refuse = |why| Err(LaunchError::Spec { id: id(), why });
     if spec.vcpus == 0 {
-        refuse("it has no processor")
-    } else if spec.memory_bytes < 1 << 20 {
-        refuse("it has less than 1 MiB of memory")
-    } else if ids
-        .iter()
-        .any(|id| id.is_empty() || id.starts_with("__") || *id == "root" || id.starts_with("net"))
-    {
-        refuse("a shared disk has an id that is empty or reserved")
-    } else if ids.windows(2).any(|pair| pair[0] == pair[1]) {
-        refuse("two shared disks have the same id")
+        return refuse("it has no processor");
+    }
+    if spec.memory_bytes < 1 << 20 {
+        return refuse("it has less than 1 MiB of memory");
+    }
+    if let Some(why) = disks::problem(spec).or_else(|| smbios_problem(spec.smbios.as_ref()?)) {
+        return refuse(why);
+    }
+    if let Some(seed) = &spec.seed {
+        crate::seed::check(seed)
+            .map_err(|source| LaunchError::Disk { id: id(), source: DiskError::Seed(source) })?;
+    }
+    if body(spec, planned_root(spec).as_ref())?.to_string().len() > BODY_LIMIT_BYTES {
+        return refuse(
+            "its description has more than 50 KiB, which a VMM does not take: a shorter command line, fewer disks",
+        );
+    }
+    Ok(())
+}
+
+fn smbios_problem(smbios: &Smbios) -> Option<&'static str> {
+    let hyphens = [8, 13, 18, 23];
+    let uuid =
+        smbios.uuid.len() == 36
+            && smbios.uuid.bytes().enumerate().all(|(at, byte)| {
+                if hyphens.contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
+            });
+    if !uuid {
+        Some("its SMBIOS UUID is none")
+    } else if smbios.serial.is_empty() || smbios.serial.contains(char::is_control) {
+        Some("its SMBIOS serial number is empty or has control characters")
     } else {
-        Ok(())
+        None
     }
 }
+
+#[cfg(test)]
+#[path = "launch_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 mod attempt;
 mod boot;
 mod dir;
+pub(crate) mod disks;
 mod error;
 mod failed;
 mod launch;
@@ -11,6 +12,7 @@ mod stop;
 mod vmm;
 
 pub use dir::{DirError, InstanceDir};
+pub use disks::DiskError;
 pub use error::LaunchError;
 pub use failed::FailedLogs;
 pub use launch::{StartLimiter, VmmHost};

@@ -50,6 +50,34 @@ async fn an_instance_runs_detached_and_tells_about_itself() {
     vmm.stop(PATIENCE).await.expect("stopped");
 }
 
+#[tokio::test]
+async fn an_instance_has_all_the_disks_and_the_identity_it_was_given() {
+    let data = Data::new();
+    let mut spec = data.spec("a");
+    let mut root = data.root(OverlayKind::Copy).await;
+    root.size_bytes = Some(8 << 20);
+    spec.root = Some(root);
+    spec.data_disks = vec![regatta_vmm::DataDisk { id: "db".to_owned(), size_bytes: 64 << 20 }];
+    spec.seed = Some(regatta_vmm::Seed {
+        meta_data: "instance-id: a\n".to_owned(),
+        user_data: "#cloud-config\n".to_owned(),
+        network_config: None,
+    });
+    spec.smbios = Some(regatta_vmm::Smbios {
+        serial: "ds=nocloud;i=a".to_owned(),
+        uuid: "c0ffee00-0000-4000-8000-000000000001".to_owned(),
+    });
+    let vmm = data.host.launch(&spec).await.expect("launched, and the VMM kept every setting");
+    let counters = vmm.counters().await.expect("counters").disks;
+    assert_eq!(counters.keys().collect::<Vec<_>>(), ["db", "root", "seed"]);
+    let size = |path: std::path::PathBuf| std::fs::metadata(path).expect("a disk").len();
+    assert_eq!(size(spec.dir.path().join("root.raw")), 8 << 20);
+    assert_eq!(size(spec.dir.data_disk("db")), 64 << 20);
+    assert_eq!(size(spec.dir.seed()), 1 << 20);
+    vmm.stop(PATIENCE).await.expect("stopped");
+    assert!(!spec.dir.path().exists());
+}
+
 /// What the descriptors of a process refer to, apart from /dev/null, anonymous things, and the golden image (which both may open).
 fn descriptors(pid: i32) -> BTreeSet<String> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("fd");
