@@ -1,6 +1,8 @@
 //! VMMs that are slow, hung or broken delay nobody: not the ticks of their set,
 //! not those of others, and not the daemon's return.
 
+use std::io::Write;
+
 use regatta_tests::{Daemon, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
