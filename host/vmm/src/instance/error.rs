@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::dir::DirError;
 use crate::api::ApiError;
+use crate::net::NetworkError;
 use crate::overlay::OverlayError;
 use crate::process::{SpawnError, VmmExit};
 
@@ -35,6 +36,15 @@ pub enum LaunchError {
         /// Why.
         #[source]
         source: OverlayError,
+    },
+    /// Its network could not be made.
+    #[error("instance {id} has no network")]
+    Network {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: NetworkError,
     },
     /// The VMM could not be started.
     #[error("instance {id} has no VMM process")]
@@ -93,6 +103,29 @@ pub enum LaunchError {
         id: String,
         /// Paths of the settings.
         fields: Vec<String>,
+    },
+}
+
+/// What is left of a dead instance cannot be removed; call again.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscardError {
+    /// Its directory cannot be removed.
+    #[error("the directory of instance {id} stays")]
+    Dir {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: DirError,
+    },
+    /// Its network cannot be removed. Its directory stays too, which tells what there is to remove.
+    #[error("the network of instance {id} stays")]
+    Network {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: NetworkError,
     },
 }
 

@@ -11,7 +11,7 @@ mod stop;
 mod vmm;
 
 pub use dir::{DirError, InstanceDir};
-pub use error::LaunchError;
+pub use error::{DiscardError, LaunchError};
 pub use failed::FailedLogs;
 pub use launch::{StartLimiter, VmmHost};
 pub use spec::{
