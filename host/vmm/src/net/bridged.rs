@@ -24,7 +24,7 @@ impl HostNetwork {
             return Err(NetworkError::AddressTaken { address: spec.address, by });
         }
         // Held until the bridge has its port, lest another's last port takes the bridge with it.
-        let users = self.users();
+        let users = self.users().await;
         let bridge = self.bridge(&links, spec, steps).await?;
         steps.reached("bridge there")?;
 

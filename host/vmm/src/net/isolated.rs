@@ -48,7 +48,7 @@ impl HostNetwork {
         steps.reached("inner rules set")?;
 
         // From the table's rules to the interface they are for, no other may find the table unused and remove it.
-        let mut users = self.users();
+        let mut users = self.users().await;
         host.enter().map_err(entered)?;
         let table = self.names().table();
         let script = rules::outer_add(&table, &record.link, spec.outbound, spec.published);

@@ -17,9 +17,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 pub use error::NetworkError;
+use tokio::sync::{Mutex, MutexGuard};
 
 use self::links::Links;
 use self::plan::{INNER_TAP, Kind, Names, Record};
@@ -125,7 +126,7 @@ impl HostNetwork {
 
     fn remove(&self, alias: &str, record: &Record) -> Result<(), NetworkError> {
         self.outer()?.run_async(|| async {
-            let mut users = self.users();
+            let mut users = self.users().await;
             let links = Links::connect()?;
             match links.find(&record.link).await? {
                 Some(link) if link.alias.as_deref() == Some(alias) => links.remove(&link).await?,
@@ -144,7 +145,11 @@ impl HostNetwork {
                 } else {
                     rules::outer_remove(&table, [record.link.as_str()])
                 };
-                nft::apply("remove the rules of the instance", &script).await?;
+                match nft::apply("remove the rules of the instance", &script).await {
+                    // Then there are no rules either.
+                    Err(NetworkError::NoNft) => {}
+                    other => other?,
+                }
             }
             Ok(())
         })
@@ -158,7 +163,7 @@ impl HostNetwork {
     pub(crate) fn sweep(&self, live: &[InstanceDir]) -> Result<Vec<String>, NetworkError> {
         let live = live.iter().map(|dir| (dir.set().to_owned(), dir.id().to_owned())).collect();
         self.outer()?.run_async(|| async {
-            let mut users = self.users();
+            let mut users = self.users().await;
             let links = Links::connect()?;
             let plan = plan::sweep(self.names(), &links.list().await?, &live, &users);
             let mut removed = Vec::new();
@@ -209,8 +214,8 @@ impl HostNetwork {
         &self.0.names
     }
 
-    fn users(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.users.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn users(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.users.lock().await
     }
 
     fn outer(&self) -> Result<&Namespace, NetworkError> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind, RootDisk,
+    BinaryRequest, BootSource, FailedLogs, HostNetwork, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind, RootDisk,
     StartLimiter, VmmBinary, VmmHost, discover,
 };
 
@@ -123,7 +123,8 @@ fn write_program(path: &Path, text: &str) {
 }
 
 fn host(binary: VmmBinary, data: &Path) -> VmmHost {
-    VmmHost::new(binary, None, FailedLogs::new(&data.join("failed"), 5), StartLimiter::default())
+    let failed = FailedLogs::new(&data.join("failed"), 5);
+    VmmHost::new(binary, None, failed, StartLimiter::default(), HostNetwork::new(data))
 }
 
 pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {
