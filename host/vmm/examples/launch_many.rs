@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, HostNetwork, ImageStore, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind,
-    RootDisk, StartLimiter, VmmBinary, VmmHost,
+    BinaryRequest, BootSource, FailedLogs, HostNetwork, ImageStore, InstanceDir, LaunchSpec, NetworkSpec,
+    OverlayKind, RootDisk, StartLimiter, VmmBinary, VmmHost,
 };
 
 #[tokio::main]

@@ -28,9 +28,9 @@ pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
 pub use image::{Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile};
 pub use instance::{
-    BootSource, BridgedNetwork, DataDisk, DirError, DiscardError, FailedLogs, InstanceDir, IsolatedNetwork, LaunchError,
-    LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios, StartLimiter, StopError, StopHow, Stopped,
-    Vmm, VmmHost,
+    BootSource, BridgedNetwork, DataDisk, DirError, DiscardError, FailedLogs, InstanceDir, IsolatedNetwork,
+    LaunchError, LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios, StartLimiter, StopError,
+    StopHow, Stopped, Vmm, VmmHost,
 };
 pub use net::{HostNetwork, NetworkError};
 pub use overlay::{OverlayError, OverlayKind};

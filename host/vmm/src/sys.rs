@@ -176,9 +176,7 @@ pub(crate) fn attach_tap(tun: &File, name: &str) -> io::Result<()> {
 pub(crate) fn keep_tap(tun: &File, owner: Option<u32>) -> io::Result<()> {
     if let Some(owner) = owner {
         // SAFETY: the descriptor is open; the argument is passed by value.
-        check_errno(unsafe {
-            libc::ioctl(tun.as_raw_fd(), libc::TUNSETOWNER, libc::c_ulong::from(owner))
-        })?;
+        check_errno(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOWNER, libc::c_ulong::from(owner)) })?;
     }
     let keep: libc::c_ulong = 1;
     // SAFETY: as above.

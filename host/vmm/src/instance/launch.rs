@@ -246,7 +246,11 @@ impl VmmHost {
         spawned.map_err(|source| LaunchError::Spawn { id: spec.id.clone(), source })
     }
 
-    async fn make_network(&self, spec: &LaunchSpec, cancel: &CancelOnDrop) -> Result<Attachment, LaunchError> {
+    async fn make_network(
+        &self,
+        spec: &LaunchSpec,
+        cancel: &CancelOnDrop,
+    ) -> Result<Attachment, LaunchError> {
         let (network, dir, wanted) = (self.network.clone(), spec.dir.clone(), spec.network.clone());
         let cancelled = Arc::clone(&cancel.0);
         // Handed back through the task, so that a launch that was dropped meanwhile drops, and so removes, what was made.

@@ -24,7 +24,7 @@ impl HostNetwork {
             return Err(NetworkError::AddressTaken { address: spec.address, by });
         }
         // Held until the bridge has its port, lest another's last port takes the bridge with it.
-        let users = self.users().await;
+        let held = self.table().await;
         let bridge = self.bridge(&links, spec, steps).await?;
         steps.reached("bridge there")?;
 
@@ -37,7 +37,7 @@ impl HostNetwork {
         links.change(&record.link, index, |link| link.controller(bridge)).await?;
         steps.reached("tap on bridge")?;
         keep_tap(&tap, &record.link, owner)?;
-        drop((tap, users));
+        drop((tap, held));
         steps.reached("tap kept")?;
         links.change(&record.link, index, |link| link.up()).await?;
         steps.reached("tap up")
@@ -88,7 +88,7 @@ impl HostNetwork {
         let ours = |link: &&Listed| link.name == name && self.names().owns_bridge(link);
         match all.iter().find(ours) {
             Some(bridge) if !all.iter().any(|port| port.master == Some(bridge.index)) => {
-                links.remove(bridge).await
+                links.remove(name, bridge.index).await
             }
             _ => Ok(()),
         }

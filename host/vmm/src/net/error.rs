@@ -22,7 +22,9 @@ pub enum NetworkError {
         needs: Vec<&'static str>,
     },
     /// Taps cannot be made.
-    #[error("/dev/net/tun cannot be opened; load its module (modprobe tun), and let the daemon's container use the device")]
+    #[error(
+        "/dev/net/tun cannot be opened; load its module (modprobe tun), and let the daemon's container use the device"
+    )]
     NoTun {
         /// Why not.
         #[source]
@@ -32,7 +34,10 @@ pub enum NetworkError {
     #[error("the program nft is not there; install it (apt-get install nftables)")]
     NoNft,
     /// An interface with the name that is needed is someone else's. It was not touched.
-    #[error("interface {name} exists and is not of this instance ({}); remove it, or use another address", whose(alias))]
+    #[error(
+        "interface {name} exists and is not of this instance ({}); remove it, or use another address",
+        whose(alias)
+    )]
     NameTaken {
         /// Its name.
         name: String,
@@ -52,7 +57,10 @@ pub enum NetworkError {
         bridge: String,
     },
     /// A bridge that is to be managed is someone else's. It was not touched.
-    #[error("bridge {bridge} exists and was not made for this data directory ({}); use another name, or use it unmanaged", whose(alias))]
+    #[error(
+        "bridge {bridge} exists and was not made for this data directory ({}); use another name, or use it unmanaged",
+        whose(alias)
+    )]
     ForeignBridge {
         /// Its name.
         bridge: String,

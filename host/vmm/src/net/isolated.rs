@@ -1,11 +1,13 @@
-//! An isolated network: everything is made inside a new namespace; its one end outside appears at the last step, complete with its alias.
+//! An isolated network: a tap in a new namespace, joined to the host by a veth.
 //!
-//! So whatever interrupts the making, the host has either nothing but set elements in our own table, or an interface that says whose it is.
+//! While it is made, the namespace is held by one thread and one descriptor of ours. Whatever interrupts the making, the kernel removes the
+//! namespace with everything in it and the veth's other end, and the host has nothing left but set elements in our own table.
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
-use rtnetlink::LinkVeth;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::links::{Links, forwards, keep_tap, make_tap, set_sysctl};
 use super::plan::{HOST_END, INNER_TAP, Record, UPLINK};
@@ -41,50 +43,31 @@ impl HostNetwork {
         prepare_namespace(&inner).await?;
         make_inner_tap(&inner, spec, owner).await?;
         steps.reached("tap made")?;
-        make_veth(&inner, spec, &record.link, alias).await?;
-        steps.reached("veth made")?;
         nft::apply("set the rules of the instance", &rules::inner(spec.address, spec.guest, spec.outbound))
             .await?;
         steps.reached("inner rules set")?;
 
-        // From the table's rules to the interface they are for, no other may find the table unused and remove it.
-        let mut users = self.users().await;
+        // From the table's rules to the alias of the interface they are for, no other may find the table unused and remove it.
+        let mut table = self.table().await;
         host.enter().map_err(entered)?;
-        let table = self.names().table();
-        let script = rules::outer_add(&table, &record.link, spec.outbound, spec.published);
-        nft::apply("set the rules of the host", &script).await?;
-        users.insert(record.link.clone());
+        self.admit(&mut table, &outer, &record.link, spec.outbound, spec.published).await?;
         steps.reached("outer rules set")?;
-        let index = inner.index(&record.link).await?;
-        let moved = inner.change(&record.link, index, |link| link.setns_by_fd(host.fd().as_raw_fd())).await;
-        drop(users);
-        self.moved(moved, &outer, &record.link).await?;
-        steps.reached("veth moved")?;
+        let index = make_veth(&outer, &record.link, alias, &namespace, steps).await?;
+        drop(table);
+        steps.reached("veth named")?;
 
         set_sysctl(&format!("ipv6/conf/{}/disable_ipv6", record.link), "1", true)?;
-        let index = outer.index(&record.link).await?;
         outer.address(index, HOST_END, 32).await?;
         outer.change(&record.link, index, |link| link.up()).await?;
-        steps.reached("veth up")?;
         outer.route_to_neighbour(spec.address, index, HOST_END).await?;
-        steps.reached("route set")?;
+        steps.reached("outer end up")?;
+        let uplink = inner.index(UPLINK).await?;
+        inner.address(uplink, spec.address, 32).await?;
+        inner.change(UPLINK, uplink, |link| link.up()).await?;
+        inner.route_to_neighbour(HOST_END, uplink, spec.address).await?;
+        inner.default_route(HOST_END, uplink).await?;
+        steps.reached("inner end up")?;
         Ok(namespace)
-    }
-
-    /// Someone may have taken the name since it was looked up.
-    async fn moved(
-        &self,
-        moved: Result<(), NetworkError>,
-        outer: &Links,
-        name: &str,
-    ) -> Result<(), NetworkError> {
-        match moved {
-            Err(NetworkError::Link { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => {
-                let alias = outer.find(name).await?.and_then(|link| link.alias);
-                Err(NetworkError::NameTaken { name: name.to_owned(), alias })
-            }
-            other => other,
-        }
     }
 }
 
@@ -110,20 +93,35 @@ async fn make_inner_tap(
     inner.change(INNER_TAP, index, |link| link.up()).await
 }
 
+/// Makes both ends where they belong, as moving one takes the kernel much longer. Returns the index of the outer one.
 async fn make_veth(
-    inner: &Links,
-    spec: &IsolatedNetwork,
-    outer_name: &str,
+    outer: &Links,
+    name: &str,
     alias: &str,
-) -> Result<(), NetworkError> {
-    inner.add(outer_name, LinkVeth::new(outer_name, UPLINK).build()).await?;
-    let index = inner.index(outer_name).await?;
-    inner.change(outer_name, index, |link| link.alias(alias)).await?;
-    let uplink = inner.index(UPLINK).await?;
-    inner.address(uplink, spec.address, 32).await?;
-    inner.change(UPLINK, uplink, |link| link.up()).await?;
-    inner.route_to_neighbour(HOST_END, uplink, spec.address).await?;
-    inner.default_route(HOST_END, uplink).await
+    namespace: &Namespace,
+    steps: &mut Steps<'_>,
+) -> Result<u32, NetworkError> {
+    let peer = LinkUnspec::new_with_name(UPLINK).setns_by_fd(namespace.fd().as_raw_fd()).build();
+    let veth = LinkVeth::new(name, UPLINK).set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+    match outer.add(name, veth.build()).await {
+        // Someone took the name since it was looked up.
+        Err(NetworkError::Link { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => {
+            let alias = outer.find(name).await?.and_then(|link| link.alias);
+            return Err(NetworkError::NameTaken { name: name.to_owned(), alias });
+        }
+        other => other?,
+    }
+    let index = outer.index(name).await?;
+    let named = match steps.reached("veth made") {
+        Ok(()) => outer.change(name, index, |link| link.alias(alias)).await,
+        error => error,
+    };
+    if let Err(error) = named {
+        // Without its alias no one else would know that it is ours.
+        outer.remove(name, index).await?;
+        return Err(error);
+    }
+    Ok(index)
 }
 
 /// Fails if the host has this address, or knows a way to it.

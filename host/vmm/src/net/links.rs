@@ -92,17 +92,22 @@ impl Links {
     }
 
     /// Removes an interface; nothing happens when it has gone by itself.
-    pub(super) async fn remove(&self, link: &Listed) -> Result<(), NetworkError> {
-        match self.handle.link().del(link.index).execute().await.map_err(io_error) {
+    pub(super) async fn remove(&self, name: &str, index: u32) -> Result<(), NetworkError> {
+        match self.handle.link().del(index).execute().await.map_err(io_error) {
             Err(error) if !is_no_device(&error) => {
-                Err(NetworkError::from_io(format!("remove interface {}", link.name), error))
+                Err(NetworkError::from_io(format!("remove interface {name}"), error))
             }
             _ => Ok(()),
         }
     }
 
     /// Gives an interface an address, if it does not have it already.
-    pub(super) async fn address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
+    pub(super) async fn address(
+        &self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<(), NetworkError> {
         let added = self.handle.address().add(index, IpAddr::V4(address), prefix).replace().execute().await;
         added.map_err(|error| failed(format!("set address {address}/{prefix}"), error))
     }
@@ -158,7 +163,8 @@ pub(super) fn make_tap(name: &str) -> Result<File, NetworkError> {
         .write(true)
         .open("/dev/net/tun")
         .map_err(|source| NetworkError::NoTun { source })?;
-    sys::attach_tap(&tun, name).map_err(|source| NetworkError::from_io(format!("make tap {name}"), source))?;
+    sys::attach_tap(&tun, name)
+        .map_err(|source| NetworkError::from_io(format!("make tap {name}"), source))?;
     Ok(tun)
 }
 

@@ -10,21 +10,22 @@ mod nft;
 mod plan;
 mod rules;
 mod space;
+mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use error::NetworkError;
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::links::Links;
-use self::plan::{INNER_TAP, Kind, Names, Record};
+use self::plan::{INNER_TAP, Names, Record};
 pub(crate) use self::space::Namespace;
+use self::table::Table;
 use crate::instance::{InstanceDir, NetworkSpec};
 
 /// The networks of the instances of one data directory. Clones share them.
@@ -37,9 +38,8 @@ pub struct HostNetwork(Arc<Inner>);
 struct Inner {
     names: Names,
     outer: Option<Namespace>,
-    /// Names of the veths whose rules are in the table, as far as this process knows. Also held while the table or a managed bridge is
-    /// given a user, or is removed for want of one.
-    users: Mutex<BTreeSet<String>>,
+    /// Also held while a managed bridge is given a port, or is removed for want of one.
+    table: Mutex<Table>,
 }
 
 impl HostNetwork {
@@ -49,7 +49,7 @@ impl HostNetwork {
         Self(Arc::new(Inner {
             names: Names::new(data),
             outer: Namespace::current().ok(),
-            users: Mutex::default(),
+            table: Mutex::default(),
         }))
     }
 
@@ -126,10 +126,12 @@ impl HostNetwork {
 
     fn remove(&self, alias: &str, record: &Record) -> Result<(), NetworkError> {
         self.outer()?.run_async(|| async {
-            let mut users = self.users().await;
+            let mut table = self.table().await;
             let links = Links::connect()?;
             match links.find(&record.link).await? {
-                Some(link) if link.alias.as_deref() == Some(alias) => links.remove(&link).await?,
+                Some(link) if link.alias.as_deref() == Some(alias) => {
+                    links.remove(&link.name, link.index).await?
+                }
                 // Another instance's by now, with what the table says about it.
                 Some(_) => return Ok(()),
                 None => {}
@@ -138,18 +140,7 @@ impl HostNetwork {
                 self.remove_unused_bridge(&links, bridge).await?;
             }
             if record.isolated {
-                users.remove(&record.link);
-                let table = self.names().table();
-                let script = if users.is_empty() && !self.has_veths(&links).await? {
-                    rules::outer_drop(&table)
-                } else {
-                    rules::outer_remove(&table, [record.link.as_str()])
-                };
-                match nft::apply("remove the rules of the instance", &script).await {
-                    // Then there are no rules either.
-                    Err(NetworkError::NoNft) => {}
-                    other => other?,
-                }
+                self.dismiss(&mut table, &links, &record.link).await?;
             }
             Ok(())
         })
@@ -163,49 +154,27 @@ impl HostNetwork {
     pub(crate) fn sweep(&self, live: &[InstanceDir]) -> Result<Vec<String>, NetworkError> {
         let live = live.iter().map(|dir| (dir.set().to_owned(), dir.id().to_owned())).collect();
         self.outer()?.run_async(|| async {
-            let mut users = self.users().await;
+            let mut table = self.table().await;
             let links = Links::connect()?;
-            let plan = plan::sweep(self.names(), &links.list().await?, &live, &users);
+            let plan = plan::sweep(self.names(), &links.list().await?, &live, &table.users);
             let mut removed = Vec::new();
             for link in &plan.remove {
-                links.remove(link).await?;
+                links.remove(&link.name, link.index).await?;
                 removed.push(format!("interface {}", link.name));
             }
             // Without permission there can be no table of ours, and it could not be looked for.
-            if check_permission("look for rules", false).is_err() {
-                return Ok(removed);
+            if check_permission("look for rules", false).is_ok() {
+                removed.extend(self.sweep_table(&mut table, plan.veths).await?);
             }
-            let table = self.names().table();
-            if let Some(listed) = nft::list(&table).await? {
-                let members = rules::members(&listed).unwrap_or_default();
-                if plan.veths.is_empty() {
-                    nft::apply("remove the rules of the host", &rules::outer_drop(&table)).await?;
-                    removed.push(format!("table {table}"));
-                } else {
-                    let stale: Vec<&str> = members.difference(&plan.veths).map(String::as_str).collect();
-                    if !stale.is_empty() {
-                        let script = rules::outer_remove(&table, stale.iter().copied());
-                        nft::apply("remove the rules of dead instances", &script).await?;
-                        removed.extend(stale.iter().map(|name| format!("rules about {name}")));
-                    }
-                }
-            }
-            *users = plan.veths;
             Ok(removed)
         })
-    }
-
-    async fn has_veths(&self, links: &Links) -> Result<bool, NetworkError> {
-        let ours = |alias: &String| self.names().owner(alias).is_some();
-        let all = links.list().await?;
-        Ok(all.iter().any(|link| link.kind == Kind::Veth && link.alias.as_ref().is_some_and(ours)))
     }
 
     /// Makes sure that no interface has this name: a leftover of the same instance goes, anyone else's is an error.
     async fn free_name(&self, links: &Links, name: &str, alias: &str) -> Result<(), NetworkError> {
         match links.find(name).await? {
             None => Ok(()),
-            Some(link) if link.alias.as_deref() == Some(alias) => links.remove(&link).await,
+            Some(link) if link.alias.as_deref() == Some(alias) => links.remove(&link.name, link.index).await,
             Some(link) => Err(NetworkError::NameTaken { name: name.to_owned(), alias: link.alias }),
         }
     }
@@ -214,8 +183,8 @@ impl HostNetwork {
         &self.0.names
     }
 
-    async fn users(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.users.lock().await
+    async fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().await
     }
 
     fn outer(&self) -> Result<&Namespace, NetworkError> {
@@ -301,7 +270,9 @@ fn read_record(dir: &InstanceDir) -> Result<Option<Record>, NetworkError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|source| NetworkError::File { what: "read", path: path.clone(), source })?,
     };
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|error| NetworkError::File { what: "understand", path, source: error.into() })
+    serde_json::from_slice(&text).map(Some).map_err(|error| NetworkError::File {
+        what: "understand",
+        path,
+        source: error.into(),
+    })
 }

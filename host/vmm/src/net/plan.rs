@@ -36,10 +36,7 @@ pub(crate) struct Names {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// An instance's.
-    Instance {
-        set: String,
-        id: String,
-    },
+    Instance { set: String, id: String },
     /// A managed bridge.
     Bridge,
 }
@@ -79,7 +76,8 @@ impl Names {
 
     fn checked(&self, alias: String) -> Result<String, NetworkError> {
         if alias.len() > ALIAS_LIMIT_BYTES {
-            let why = format!("the data directory's path is too long for an interface's alias ({})", self.data);
+            let why =
+                format!("the data directory's path is too long for an interface's alias ({})", self.data);
             return Err(NetworkError::Spec { why });
         }
         Ok(alias)
@@ -136,12 +134,7 @@ impl Record {
     pub(crate) const VERSION: u32 = 1;
 
     pub(crate) fn of_isolated(names: &Names, spec: &IsolatedNetwork) -> Self {
-        Self {
-            version: Self::VERSION,
-            link: names.link(spec.address),
-            isolated: true,
-            managed_bridge: None,
-        }
+        Self { version: Self::VERSION, link: names.link(spec.address), isolated: true, managed_bridge: None }
     }
 
     pub(crate) fn of_bridged(names: &Names, spec: &BridgedNetwork) -> Self {

@@ -43,7 +43,8 @@ fn names_fit_and_differ_by_data_directory() {
 #[test]
 fn networks_that_cannot_work_are_refused() {
     check_isolated(&isolated()).expect("works");
-    let broken: [(&str, fn(&mut IsolatedNetwork)); 10] = [
+    type Change = fn(&mut IsolatedNetwork);
+    let broken: [(&str, Change); 10] = [
         ("prefix length 31", |spec| spec.prefix = 31),
         ("prefix length 0", |spec| spec.prefix = 0),
         ("guest 192.168.213.5", |spec| spec.guest = Ipv4Addr::new(192, 168, 213, 5)),

@@ -17,11 +17,8 @@ const OUTBOUND: &str = "outbound";
 /// What comes for `address` goes to the guest. The host's link-local address is hidden behind the gateway's, since a guest may take it for
 /// one of its own network; a published instance's other callers keep theirs.
 pub(crate) fn inner(address: Ipv4Addr, guest: Ipv4Addr, outbound: bool) -> String {
-    let from_guest = if outbound {
-        format!("iifname \"{INNER_TAP}\" oifname \"{UPLINK}\" accept")
-    } else {
-        String::new()
-    };
+    let from_guest =
+        if outbound { format!("iifname \"{INNER_TAP}\" oifname \"{UPLINK}\" accept") } else { String::new() };
     format!(
         r#"table ip regatta {{
   chain prerouting {{
@@ -51,12 +48,22 @@ pub(crate) fn inner(address: Ipv4Addr, guest: Ipv4Addr, outbound: bool) -> Strin
     )
 }
 
-/// Adds an interface to the table in the host's namespace, which is made if it is not there. Only packets from and to interfaces of ours
-/// are matched. What an earlier interface of the same name was allowed is forgotten.
-pub(crate) fn outer_add(table: &str, link: &str, outbound: bool, published: bool) -> String {
-    let mut script = declare(table);
-    script.push_str(&format!(
-        r#"flush chain ip {table} forward
+/// The table in the host's namespace with its rules, made or renewed; its elements stay. Only packets from and to interfaces of ours are
+/// matched.
+pub(crate) fn outer_rules(table: &str) -> String {
+    format!(
+        r#"table ip {table} {{
+  set {LINKS} {{ type ifname; }}
+  set {PUBLISHED} {{ type ifname; }}
+  set {OUTBOUND} {{ type ifname; }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+  }}
+}}
+flush chain ip {table} forward
 flush chain ip {table} postrouting
 table ip {table} {{
   chain forward {{
@@ -70,19 +77,19 @@ table ip {table} {{
   }}
 }}
 "#
-    ));
-    for (set, member) in [(LINKS, true), (PUBLISHED, published), (OUTBOUND, outbound)] {
-        script.push_str(&format!("add element ip {table} {set} {{ \"{link}\" }}\n"));
-        if !member {
-            script.push_str(&format!("delete element ip {table} {set} {{ \"{link}\" }}\n"));
-        }
-    }
-    script
+    )
 }
 
-/// Removes interfaces from the table. Nothing happens to those that are not in it.
+/// Adds an interface to a table that is there and does not know it.
+pub(crate) fn outer_add(table: &str, link: &str, outbound: bool, published: bool) -> String {
+    let sets = [(LINKS, true), (PUBLISHED, published), (OUTBOUND, outbound)];
+    let wanted = sets.into_iter().filter(|(_, member)| *member);
+    wanted.map(|(set, _)| format!("add element ip {table} {set} {{ \"{link}\" }}\n")).collect()
+}
+
+/// Removes interfaces from a table that is there. Nothing happens to those that are not in it.
 pub(crate) fn outer_remove<'a>(table: &str, links: impl IntoIterator<Item = &'a str>) -> String {
-    let mut script = declare(table);
+    let mut script = String::new();
     for link in links {
         for set in [LINKS, PUBLISHED, OUTBOUND] {
             // Deleting what is not there is an error, adding what is there is none.
@@ -97,23 +104,6 @@ pub(crate) fn outer_remove<'a>(table: &str, links: impl IntoIterator<Item = &'a 
 /// Removes the table; nothing happens when it is not there.
 pub(crate) fn outer_drop(table: &str) -> String {
     format!("add table ip {table}\ndelete table ip {table}\n")
-}
-
-fn declare(table: &str) -> String {
-    format!(
-        r#"table ip {table} {{
-  set {LINKS} {{ type ifname; }}
-  set {PUBLISHED} {{ type ifname; }}
-  set {OUTBOUND} {{ type ifname; }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-  }}
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-  }}
-}}
-"#
-    )
 }
 
 /// The interfaces in any set of a table, out of what `nft -j list table` prints. `None` when that is something else.
@@ -137,13 +127,5 @@ mod tests {
         assert_eq!(names, ["v0", "v1", "v2"]);
         assert_eq!(members(b"Error"), None);
         assert_eq!(members(b"{}"), None);
-    }
-
-    #[test]
-    fn what_is_not_allowed_is_taken_back_in_the_same_transaction() {
-        let script = outer_add("t", "v", true, false);
-        assert!(script.contains("delete element ip t published { \"v\" }"), "{script}");
-        assert!(!script.contains("delete element ip t outbound"), "{script}");
-        assert!(!script.contains("delete element ip t links"), "{script}");
     }
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, HostNetwork, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind, RootDisk,
-    StartLimiter, VmmBinary, VmmHost, discover,
+    BinaryRequest, BootSource, FailedLogs, HostNetwork, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind,
+    RootDisk, StartLimiter, VmmBinary, VmmHost, discover,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -53,6 +53,11 @@ impl Data {
         let host = host(binary, data.path());
         std::fs::write(data.path().join("kernel"), kernel()).expect("kernel");
         Self { dir: data, host }
+    }
+
+    /// The host as a restarted daemon has it.
+    pub(crate) fn restarted(&self) -> VmmHost {
+        host(self.host.binary().clone(), self.path())
     }
 
     pub(crate) fn path(&self) -> &Path {

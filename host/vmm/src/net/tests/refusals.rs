@@ -37,10 +37,9 @@ fn refusal(host: &Host, spec: &NetworkSpec) -> String {
 #[test]
 fn an_interface_of_a_stranger_with_our_name_is_left_alone() {
     let Some(host) = Host::new() else { return };
-    for (spec, alias) in [
-        (NetworkSpec::Isolated(isolated(1)), None),
-        (NetworkSpec::Bridged(bridged(2, true)), Some("mine")),
-    ] {
+    for (spec, alias) in
+        [(NetworkSpec::Isolated(isolated(1)), None), (NetworkSpec::Bridged(bridged(2, true)), Some("mine"))]
+    {
         let address = match &spec {
             NetworkSpec::Isolated(spec) => spec.address,
             NetworkSpec::Bridged(spec) => spec.address,
@@ -97,9 +96,10 @@ fn addresses_that_the_host_knows_are_refused() {
 #[test]
 fn a_host_that_does_not_forward_is_told_how_and_not_changed() {
     let Some(host) = Host::new() else { return };
-    for spec in
-        [IsolatedNetwork { outbound: true, ..isolated(1) }, IsolatedNetwork { published: true, ..isolated(1) }]
-    {
+    for spec in [
+        IsolatedNetwork { outbound: true, ..isolated(1) },
+        IsolatedNetwork { published: true, ..isolated(1) },
+    ] {
         let text = refusal(&host, &NetworkSpec::Isolated(spec));
         assert!(text.contains("sysctl -w net.ipv4.ip_forward=1"), "{text}");
     }
@@ -116,14 +116,18 @@ fn bridges_that_are_missing_or_foreign_are_refused() {
     let other = add_other(&host, "br-test", None, None);
     let text = refusal(&host, &NetworkSpec::Bridged(bridged(2, false)));
     assert!(text.contains("br-test is not a bridge"), "{text}");
-    assert!(refusal(&host, &NetworkSpec::Bridged(bridged(2, true))).contains("not made for this data directory"));
+    assert!(
+        refusal(&host, &NetworkSpec::Bridged(bridged(2, true))).contains("not made for this data directory")
+    );
     assert_eq!(find(&host, "br-test"), Some(other.clone()));
     host.space.with_links(async |links| {
-        links.remove(&other).await.expect("removed");
+        links.remove(&other.name, other.index).await.expect("removed");
         links.add("br-test", LinkBridge::new("br-test").build()).await.expect("bridge");
     });
     let theirs = find(&host, "br-test");
-    assert!(refusal(&host, &NetworkSpec::Bridged(bridged(2, true))).contains("not made for this data directory"));
+    assert!(
+        refusal(&host, &NetworkSpec::Bridged(bridged(2, true))).contains("not made for this data directory")
+    );
     host.restarted().sweep(&[]).expect("nothing of ours");
     assert_eq!(find(&host, "br-test"), theirs);
     assert_eq!(host.leftovers(), ["br-test"]);

@@ -107,6 +107,30 @@ fn rules_of_another_data_directory_are_not_touched_by_ours() {
 }
 
 #[test]
+fn a_firewall_loaded_anew_gets_our_table_back_with_the_next_instance() {
+    let Some((host, world)) = host_and_world() else { return };
+    let open = open_at(1);
+    let _one = plug(&host, "one", &open);
+    let _two = plug(&host, "two", &isolated(2));
+    assert_eq!(get(&world, open.address).expect("answer"), "one sees 10.88.0.2");
+    host.space.nft(&["flush", "ruleset"]);
+    host.network.tear_down(&host.dir("two")).expect("no table is no obstacle");
+    let three = plug(&host, "three", &open_at(3));
+    assert_eq!(get(&world, open_at(3).address).expect("answer"), "three sees 10.88.0.2");
+    assert_eq!(get(&three.space, WORLD).expect("answer"), "world sees 10.88.0.1");
+    // What it was allowed was lost with the table, that it is ours was not.
+    assert!(is_blocked(&world, open.address));
+    for id in ["one", "three"] {
+        host.network.tear_down(&host.dir(id)).expect("torn down");
+    }
+    assert_eq!(host.leftovers(), ["lan"]);
+}
+
+fn open_at(number: u8) -> IsolatedNetwork {
+    IsolatedNetwork { outbound: true, published: true, ..isolated(number) }
+}
+
+#[test]
 fn the_end_of_whoever_is_in_the_namespace_is_the_end_of_all_interfaces() {
     let Some(host) = Host::new() else { return };
     let space = host.attach("a", &NetworkSpec::Isolated(isolated(1))).expect("namespace");
