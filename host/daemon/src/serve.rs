@@ -10,7 +10,9 @@ use regatta_metrics::Exposition;
 use regatta_policy_host::{Engine, EngineOptions};
 use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
 use regatta_traffic::WatchRuntime;
-use regatta_vmm::{BinaryRequest, CgroupRoot, FailedLogs, ImageStore, StartLimiter, VmmBinary, VmmHost};
+use regatta_vmm::{
+    BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, StartLimiter, VmmBinary, VmmHost,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -73,6 +75,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         cgroups,
         FailedLogs::new(&dirs.failed, FAILED_LOGS_KEPT),
         StartLimiter::new(cpus * STARTS_PER_CPU),
+        HostNetwork::new(&data),
     );
     let (writer, _writer_thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT)?;
     let limits = HostLimits {

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, ImageStore, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind,
-    RootDisk, StartLimiter, VmmBinary, VmmHost,
+    BinaryRequest, BootSource, FailedLogs, HostNetwork, ImageStore, InstanceDir, LaunchSpec, NetworkSpec,
+    OverlayKind, RootDisk, StartLimiter, VmmBinary, VmmHost,
 };
 
 #[tokio::main]
@@ -35,7 +35,7 @@ async fn main() {
 async fn launch_all(vmm: &Path, data: &Path, count: usize) -> Duration {
     let binary = VmmBinary::resolve(&BinaryRequest::Path(vmm.to_path_buf())).expect("VMM").0;
     let failed = FailedLogs::new(&data.join("failed"), 5);
-    let host = VmmHost::new(binary, None, failed, StartLimiter::default());
+    let host = VmmHost::new(binary, None, failed, StartLimiter::default(), HostNetwork::new(data));
     let store = ImageStore::open(&data.join("images")).expect("store");
     let image = store.import(&data.join("golden.raw"), None).await.expect("image");
 

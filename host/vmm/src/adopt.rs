@@ -172,7 +172,7 @@ impl VmmHost {
                 Err(error) => not_answering(&error),
             },
         };
-        let vmm = Vmm::new(dir.clone(), process, client, None);
+        let vmm = Vmm::new(dir.clone(), process, client, None, self.network.clone());
         if vmm.process().has_ended() {
             return Ok(Adoption::Gone);
         }

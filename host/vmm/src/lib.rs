@@ -5,6 +5,7 @@
 //! * [`VmmBinary`] — which VMM program to run, and why;
 //! * [`ImageStore`] → [`GoldenImage`], [`StoredFile`] — what instances start from, kept by digest;
 //! * [`VmmHost::launch`] — from a [`LaunchSpec`] to a booted [`Vmm`]; dropping the future cleans up;
+//! * [`HostNetwork`] — the networks of this host's instances;
 //! * [`Vmm`] — one owned VMM: state, counters, death, stop. Dropping it never ends the process;
 //! * [`discover`] and [`VmmHost::adopt`] — finding running VMMs again after a restart of the daemon;
 //! * [`EventTail`] — what a VMM reports by itself.
@@ -15,6 +16,7 @@ mod events;
 mod host;
 mod image;
 mod instance;
+mod net;
 mod overlay;
 mod process;
 mod seed;
@@ -27,10 +29,11 @@ pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
 pub use image::{Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile};
 pub use instance::{
-    BootSource, BridgedNetwork, DataDisk, DirError, DiskError, FailedLogs, InstanceDir, IsolatedNetwork,
-    LaunchError, LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios, StartLimiter, StopError,
-    StopHow, Stopped, Vmm, VmmHost,
+    BootSource, BridgedNetwork, DataDisk, DirError, DiscardError, DiskError, FailedLogs, InstanceDir,
+    IsolatedNetwork, LaunchError, LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios, StartLimiter,
+    StopError, StopHow, Stopped, Vmm, VmmHost,
 };
+pub use net::{HostNetwork, NetworkError};
 pub use overlay::{OverlayError, OverlayKind};
 pub use process::{CgroupRoot, SpawnError, VmmExit, VmmIdentity};
 pub use seed::SeedError;

@@ -1,9 +1,10 @@
-//! The system calls that no safe library offers: detached spawn, open-file-description locks, and another process's CPU clock.
+//! The system calls that no safe library offers: detached spawn, open-file-description locks, another process's CPU clock, network
+//! namespaces and tap devices.
 //!
 //! This is the only module of the crate with `unsafe`; every function here is a thin, safe wrapper.
 #![expect(
     unsafe_code,
-    reason = "posix_spawn with SETSID, F_OFD_SETLK and process CPU clocks have no safe wrapper in rustix or std"
+    reason = "posix_spawn with SETSID, F_OFD_SETLK, process CPU clocks, unshare and tap ioctls have no safe wrapper in rustix or std"
 )]
 
 use std::ffi::{CString, OsStr, OsString};
@@ -136,6 +137,54 @@ pub(crate) fn process_cpu_time_ns(pid: Pid) -> io::Result<u64> {
         time.assume_init()
     };
     Ok((time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64))
+}
+
+/// Moves the calling thread, and no other, into a network namespace that is new and empty.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    use rustix::thread::UnshareFlags;
+    // SAFETY: descriptors and all else that threads share stay shared.
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?)
+}
+
+/// Attaches `tun` (an open `/dev/net/tun`) to the tap `name` in the calling thread's network namespace, which is made if it is not there.
+/// The flags are those that Cloud Hypervisor uses for one queue pair; with others it could not open the tap.
+///
+/// # Errors
+/// `EBUSY` when it is in use; `EINVAL` when the name is taken by another kind of interface, or too long; `EPERM`.
+pub(crate) fn attach_tap(tun: &File, name: &str) -> io::Result<()> {
+    // SAFETY: ifreq is plain data, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays NUL.
+    if name.is_empty() || name.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: the descriptor is open and `request` is a valid ifreq that outlives the call.
+    check_errno(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &mut request) })
+}
+
+/// Makes the tap that `tun` is attached to outlive the descriptor, and lets user `owner` open it too.
+///
+/// # Errors
+/// `EPERM`.
+pub(crate) fn keep_tap(tun: &File, owner: Option<u32>) -> io::Result<()> {
+    if let Some(owner) = owner {
+        // SAFETY: the descriptor is open; the argument is passed by value.
+        check_errno(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETOWNER, libc::c_ulong::from(owner)) })?;
+    }
+    let keep: libc::c_ulong = 1;
+    // SAFETY: as above.
+    check_errno(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST, keep) })
+}
+
+fn check_errno(result: libc::c_int) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn whole_file_lock(kind: libc::c_int) -> libc::flock {

@@ -26,6 +26,7 @@ impl Fleet {
             self.remove_orphan(orphan).await;
         }
         self.sweep(&stored).await;
+        self.sweep_network().await;
         // Side by side: compiling a policy takes its time, and no set waits for another's.
         let returns = stored.into_iter().map(|(state, instances)| {
             let found = found.remove(&state.set.name).unwrap_or_default();
@@ -50,6 +51,21 @@ impl Fleet {
                 Ok(()) => tracing::info!(%path, "a leftover was removed"),
                 Err(why) => tracing::warn!(%path, why = chain(&why), "a leftover stays"),
             }
+        }
+    }
+
+    /// Removes what instances without a directory left in the host's network:
+    /// the daemon was killed in the middle of making or removing it.
+    async fn sweep_network(&self) {
+        let dirs = match InstanceDir::list(&self.shared.dirs.instances) {
+            Ok(dirs) => dirs,
+            Err(why) => return tracing::warn!(why = chain(&why), "leftovers are not looked for"),
+        };
+        match self.shared.vmms.sweep_network(&dirs).await {
+            Ok(removed) => {
+                removed.iter().for_each(|what| tracing::info!(what, "a leftover was removed"));
+            }
+            Err(why) => tracing::warn!(why = chain(&why), "leftovers in the network may stay"),
         }
     }
 

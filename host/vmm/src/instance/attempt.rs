@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::dir::InstanceDir;
+use crate::net::Attachment;
 use crate::process::VmmProcess;
 
 /// How long a killed process may take to go before its directory is removed under it.
@@ -15,6 +16,7 @@ pub(crate) const KILL_WAIT: Duration = Duration::from_secs(5);
 /// What a launch has made so far; undone when dropped, unless disarmed.
 pub(crate) struct Attempt {
     pub(crate) dir: Option<DirGuard>,
+    pub(crate) network: Option<Attachment>,
     pub(crate) process: Option<VmmProcess>,
     pub(crate) reached: &'static str,
 }
@@ -24,22 +26,35 @@ impl Attempt {
         if let Some(dir) = self.dir.take() {
             dir.disarm();
         }
+        if let Some(network) = self.network.take() {
+            network.keep();
+        }
         self.process = None;
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let Some(process) = self.process.take() else {
+        let (process, network) = (self.process.take(), self.network.take());
+        if let Some(process) = &process {
+            process.signal(Signal::KILL);
+        }
+        if process.is_none() && network.is_none() {
             return;
-        };
-        process.signal(Signal::KILL);
-        // A dying VMM may still write into its directory, so that goes after it; if the runtime ends before, it goes at once.
-        if let (Some(dir), Ok(runtime)) = (self.dir.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(async move {
-                let _ = tokio::time::timeout(KILL_WAIT, process.exited()).await;
-                drop(dir);
-            });
+        }
+        // A dying VMM may still write into its directory, so that goes after it, and after the network, of which it tells; if the runtime
+        // ends before, all goes at once.
+        let dir = self.dir.take();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(async move {
+                    if let Some(process) = process {
+                        let _ = tokio::time::timeout(KILL_WAIT, process.exited()).await;
+                    }
+                    let _ = tokio::task::spawn_blocking(move || drop((network, dir))).await;
+                });
+            }
+            Err(_) => drop((network, dir)),
         }
     }
 }

@@ -148,6 +148,11 @@ impl InstanceDir {
         self.path.join("seed.img")
     }
 
+    /// What was made of the instance's network.
+    pub(crate) fn network(&self) -> PathBuf {
+        self.path.join("network.json")
+    }
+
     /// A name for things outside the directory, unique on the host for this data directory.
     pub(crate) fn flat_name(&self) -> String {
         // Neither part can hold a '+', so two pairs never share a name.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::dir::DirError;
 use super::disks::DiskError;
 use crate::api::ApiError;
+use crate::net::NetworkError;
 use crate::overlay::OverlayError;
 use crate::process::{SpawnError, VmmExit};
 
@@ -36,6 +37,15 @@ pub enum LaunchError {
         /// Why.
         #[source]
         source: OverlayError,
+    },
+    /// Its network could not be made.
+    #[error("instance {id} has no network")]
+    Network {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: NetworkError,
     },
     /// Another of its disks could not be made.
     #[error("instance {id} lacks a disk")]
@@ -103,6 +113,29 @@ pub enum LaunchError {
         id: String,
         /// Paths of the settings.
         fields: Vec<String>,
+    },
+}
+
+/// What is left of a dead instance cannot be removed; call again.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscardError {
+    /// Its directory cannot be removed.
+    #[error("the directory of instance {id} stays")]
+    Dir {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: DirError,
+    },
+    /// Its network cannot be removed. Its directory stays too, which tells what there is to remove.
+    #[error("the network of instance {id} stays")]
+    Network {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: NetworkError,
     },
 }
 

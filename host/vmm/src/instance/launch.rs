@@ -12,15 +12,16 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::attempt::{Attempt, CancelOnDrop, DirGuard, KILL_WAIT};
 use super::boot::ensure_booted;
-use super::dir::{DirError, InstanceDir};
+use super::dir::InstanceDir;
 use super::disks::{self, DiskError, OwnDisks};
-use super::error::{LaunchError, chain_text};
+use super::error::{DiscardError, LaunchError, chain_text};
 use super::failed::{FailedLogs, read_tail};
 use super::spec::{LaunchSpec, Smbios};
 use super::vmm::Vmm;
-use crate::api::config::vm_config;
+use crate::api::config::{NetConfig, vm_config};
 use crate::api::{ApiErrorKind, VmmClient};
 use crate::host::VmmBinary;
+use crate::net::{Attachment, HostNetwork, Namespace, NetworkError};
 use crate::overlay::{self, Backing, OverlayError, PreparedDisk};
 use crate::process::{self, CgroupRoot, VmmExit, VmmProcess};
 
@@ -65,18 +66,21 @@ pub struct VmmHost {
     pub(crate) cgroups: Option<CgroupRoot>,
     pub(crate) failed: FailedLogs,
     starts: StartLimiter,
+    pub(crate) network: HostNetwork,
 }
 
 impl VmmHost {
-    /// Starts VMMs with `binary`, gives each a cgroup below `cgroups` if there is one, keeps logs of failures in `failed`.
+    /// Starts VMMs with `binary`, gives each a cgroup below `cgroups` if there is one, keeps logs of failures in `failed`, makes
+    /// their networks in `network`.
     #[must_use]
     pub fn new(
         binary: VmmBinary,
         cgroups: Option<CgroupRoot>,
         failed: FailedLogs,
         starts: StartLimiter,
+        network: HostNetwork,
     ) -> Self {
-        Self { binary, cgroups, failed, starts }
+        Self { binary, cgroups, failed, starts, network }
     }
 
     /// The VMM program.
@@ -85,17 +89,17 @@ impl VmmHost {
         &self.binary
     }
 
-    /// Launches an instance: waits for its turn, makes directory and root disk, starts the VMM, describes and boots the VM.
+    /// Launches an instance: waits for its turn, makes directory, root disk and network, starts the VMM, describes and boots the VM.
     ///
-    /// Dropping the future at any point kills the process it started and removes the directory (moments later, in the background); that is
+    /// Dropping the future at any point kills the process it started and removes network and directory (moments later, in the background); that is
     /// how a stop preempts a launch.
     ///
     /// # Errors
-    /// The first step that failed. Process and directory are gone by then; logs are kept if the specification says so.
+    /// The first step that failed. Process, network and directory are gone by then; logs are kept if the specification says so.
     pub async fn launch(&self, spec: &LaunchSpec) -> Result<Vmm, LaunchError> {
-        check(spec)?;
+        check(&self.network, spec)?;
         let _turn = self.starts.turn().await;
-        let mut attempt = Attempt { dir: None, process: None, reached: "preparing its disk" };
+        let mut attempt = Attempt { dir: None, network: None, process: None, reached: "preparing its disk" };
         let result = tokio::time::timeout(spec.boot_timeout, self.run(spec, &mut attempt)).await;
         let result = result.unwrap_or_else(|_| {
             Err(LaunchError::Timeout {
@@ -122,28 +126,44 @@ impl VmmHost {
         if spec.keep_failed_logs && attempt.dir.is_some() {
             self.failed.keep(&spec.dir, &chain_text(&error));
         }
+        let (network, dir) = (attempt.network.take(), attempt.dir.take());
+        blocking(move || drop((network, dir))).await;
         Err(error)
     }
 
-    /// Removes what is left of an instance whose VMM has ended: its directory and its cgroup. With `failure`, its logs are kept first, with
+    /// Removes what is left of an instance whose VMM has ended: its network, its directory and its cgroup. With `failure`, its logs are kept first, with
     /// that text beside them. Nothing happens when nothing is left.
     ///
     /// # Errors
-    /// A VMM still listens in the directory (nothing was touched then), or the file system refused.
-    pub async fn discard(&self, dir: &InstanceDir, failure: Option<&str>) -> Result<(), DirError> {
+    /// A VMM still listens in the directory (nothing was touched then), or the system refused.
+    pub async fn discard(&self, dir: &InstanceDir, failure: Option<&str>) -> Result<(), DiscardError> {
         let (this, dir) = (self.clone(), dir.clone());
         let failure = failure.map(str::to_owned);
         blocking(move || {
-            dir.check_unused()?;
+            let failed = |source| DiscardError::Dir { id: dir.id().to_owned(), source };
+            dir.check_unused().map_err(failed)?;
             if let Some(failure) = failure {
                 this.failed.keep(&dir, &failure);
             }
             if let Some(cgroups) = &this.cgroups {
                 cgroups.forget(&dir.flat_name());
             }
-            dir.remove()
+            let network = this.network.tear_down(&dir);
+            network.map_err(|source| DiscardError::Network { id: dir.id().to_owned(), source })?;
+            dir.remove().map_err(failed)
         })
         .await
+    }
+
+    /// Removes from the host's network what is left of instances of this data directory that are not among `known`: interfaces, rules about
+    /// them, and the table and the managed bridges that nobody uses any more. Returns what was removed, in words. Instances that this
+    /// `VmmHost` is launching, or has launched, need not be named.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub async fn sweep_network(&self, known: &[InstanceDir]) -> Result<Vec<String>, NetworkError> {
+        let (network, known) = (self.network.clone(), known.to_vec());
+        blocking(move || network.sweep(&known)).await
     }
 
     /// Goes on with a launch that an earlier daemon left unfinished: describes and boots the VM of an adopted VMM. A VM that runs already is
@@ -152,13 +172,13 @@ impl VmmHost {
     /// # Errors
     /// As for [`VmmHost::launch`], but the VMM and its directory stay; the caller stops it.
     pub async fn finish_launch(&self, vmm: &Vmm, spec: &LaunchSpec) -> Result<(), LaunchError> {
-        check(spec)?;
+        check(&self.network, spec)?;
         let _turn = self.starts.turn().await;
         let mut reached = "preparing its disk";
         let work = async {
             let cancel = CancelOnDrop::default();
             let root = make_disks(spec, existing_root(spec), &cancel).await?;
-            boot(spec, root.as_ref(), vmm.process(), vmm.client(), false, &mut reached).await
+            boot(&self.network, spec, root.as_ref(), vmm.process(), vmm.client(), false, &mut reached).await
         };
         let result = tokio::time::timeout(spec.boot_timeout, work).await.unwrap_or_else(|_| {
             Err(LaunchError::Timeout {
@@ -178,21 +198,25 @@ impl VmmHost {
         let cancel = CancelOnDrop::default();
         let (dir, root) = make_dir_and_disks(spec, &cancel).await?;
         attempt.dir = Some(dir);
+        attempt.reached = "making its network";
+        let network = attempt.network.insert(self.make_network(spec, &cancel).await?);
+        // The process keeps it alive from its start on, and nothing else is to.
+        let namespace = network.namespace.take();
 
         // No await between the spawn and the guard: the process cannot be forgotten.
         attempt.reached = "starting its VMM";
-        let process = self.spawn(spec)?;
+        let process = self.spawn(spec, namespace)?;
         attempt.process = Some(process.clone());
 
         let socket = spec.dir.api_socket();
         let client =
             VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
-        boot(spec, root.as_ref(), &process, &client, true, &mut attempt.reached).await?;
+        boot(&self.network, spec, root.as_ref(), &process, &client, true, &mut attempt.reached).await?;
         let image = spec.root.as_ref().map(|root| root.image.clone());
-        Ok(Vmm::new(spec.dir.clone(), process, client, image))
+        Ok(Vmm::new(spec.dir.clone(), process, client, image, self.network.clone()))
     }
 
-    fn spawn(&self, spec: &LaunchSpec) -> Result<VmmProcess, LaunchError> {
+    fn spawn(&self, spec: &LaunchSpec, namespace: Option<Namespace>) -> Result<VmmProcess, LaunchError> {
         let option = |name: &str, path: &Path| {
             let mut value = OsString::from("path=");
             value.push(path);
@@ -203,13 +227,41 @@ impl VmmHost {
         args.extend(option("--event-monitor", &spec.dir.events()));
         let name = spec.dir.flat_name();
         let cgroup = self.cgroups.as_ref().map(|root| (root, name.as_str()));
-        process::spawn(self.binary.path(), &args, &spec.dir.vmm_log(), cgroup)
-            .map_err(|source| LaunchError::Spawn { id: spec.id.clone(), source })
+        let spawn = || process::spawn(self.binary.path(), &args, &spec.dir.vmm_log(), cgroup);
+        let spawned = match namespace {
+            None => spawn(),
+            Some(namespace) => {
+                // What watches the process belongs to this runtime, not to the thread that starts it.
+                let runtime = tokio::runtime::Handle::current();
+                let entered = namespace.run(|| {
+                    let _runtime = runtime.enter();
+                    spawn()
+                });
+                entered.map_err(|source| LaunchError::Network {
+                    id: spec.id.clone(),
+                    source: NetworkError::from_io("start the VMM in its network namespace", source),
+                })?
+            }
+        };
+        spawned.map_err(|source| LaunchError::Spawn { id: spec.id.clone(), source })
+    }
+
+    async fn make_network(
+        &self,
+        spec: &LaunchSpec,
+        cancel: &CancelOnDrop,
+    ) -> Result<Attachment, LaunchError> {
+        let (network, dir, wanted) = (self.network.clone(), spec.dir.clone(), spec.network.clone());
+        let cancelled = Arc::clone(&cancel.0);
+        // Handed back through the task, so that a launch that was dropped meanwhile drops, and so removes, what was made.
+        let made = blocking(move || network.set_up(&dir, &wanted, None, &cancelled)).await;
+        made.map_err(|source| LaunchError::Network { id: spec.id.clone(), source })
     }
 }
 
 /// Waits for the VMM to answer, then has it boot the VM. Ends early when the process does.
 async fn boot(
+    network: &HostNetwork,
     spec: &LaunchSpec,
     root: Option<&PreparedDisk>,
     process: &VmmProcess,
@@ -221,7 +273,7 @@ async fn boot(
         *reached = "waiting for the VMM's socket";
         wait_for_answer(client, &spec.id, process.pid()).await?;
         *reached = "booting the VM";
-        let config = body(spec, root)?;
+        let config = body(network, spec, root)?;
         ensure_booted(client, &spec.id, &config, fresh, spec.boot_timeout).await
     };
     let result = tokio::select! {
@@ -346,8 +398,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn body(spec: &LaunchSpec, root: Option<&PreparedDisk>) -> Result<Value, LaunchError> {
-    serde_json::to_value(vm_config(spec, root, &spec.dir.serial_log()))
+fn body(network: &HostNetwork, spec: &LaunchSpec, root: Option<&PreparedDisk>) -> Result<Value, LaunchError> {
+    let mut config = vm_config(spec, root, &spec.dir.serial_log());
+    config.net.extend(network.device(&spec.network).map(|(tap, mac)| NetConfig {
+        id: "net0".to_owned(),
+        tap,
+        mac: mac.to_owned(),
+    }));
+    serde_json::to_value(config)
         .map_err(|_| LaunchError::Spec { id: spec.id.clone(), why: "a path in it is not valid UTF-8" })
 }
 
@@ -387,7 +445,7 @@ fn log_tail(dir: &InstanceDir) -> String {
 }
 
 /// Everything that can be known to go wrong before anything is made.
-fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
+fn check(network: &HostNetwork, spec: &LaunchSpec) -> Result<(), LaunchError> {
     let id = || spec.id.clone();
     let refuse = |why| Err(LaunchError::Spec { id: id(), why });
     if spec.vcpus == 0 {
@@ -403,7 +461,7 @@ fn check(spec: &LaunchSpec) -> Result<(), LaunchError> {
         crate::seed::check(seed)
             .map_err(|source| LaunchError::Disk { id: id(), source: DiskError::Seed(source) })?;
     }
-    if body(spec, planned_root(spec).as_ref())?.to_string().len() > BODY_LIMIT_BYTES {
+    if body(network, spec, planned_root(spec).as_ref())?.to_string().len() > BODY_LIMIT_BYTES {
         return refuse(
             "its description has more than 50 KiB, which a VMM does not take: a shorter command line, fewer disks",
         );

@@ -28,16 +28,20 @@ fn spec() -> LaunchSpec {
     }
 }
 
+fn network() -> HostNetwork {
+    HostNetwork::new(Path::new("/data"))
+}
+
 fn why_refused(change: impl FnOnce(&mut LaunchSpec)) -> String {
     let mut spec = spec();
     change(&mut spec);
-    chain_text(&check(&spec).expect_err("refused"))
+    chain_text(&check(&network(), &spec).expect_err("refused"))
 }
 
 #[test]
 fn disks_come_in_their_order_and_the_guest_can_tell_them_apart() {
-    check(&spec()).expect("a good specification");
-    let body = body(&spec(), None).expect("body");
+    check(&network(), &spec()).expect("a good specification");
+    let body = body(&network(), &spec(), None).expect("body");
     let disks: Vec<_> = body["disks"].as_array().expect("disks").iter().collect();
     let ids: Vec<_> = disks.iter().map(|disk| disk["id"].as_str().expect("id")).collect();
     assert_eq!(ids, ["db", "ref", "seed"]);

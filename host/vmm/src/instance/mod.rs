@@ -13,7 +13,7 @@ mod vmm;
 
 pub use dir::{DirError, InstanceDir};
 pub use disks::DiskError;
-pub use error::LaunchError;
+pub use error::{DiscardError, LaunchError};
 pub use failed::FailedLogs;
 pub use launch::{StartLimiter, VmmHost};
 pub use spec::{

@@ -8,6 +8,7 @@ use super::dir::DirError;
 use super::vmm::Vmm;
 use crate::api::ApiErrorKind;
 use crate::api::response::VmState;
+use crate::net::NetworkError;
 use crate::process::VmmExit;
 
 /// The power button is pressed again after this time, then after twice as long, …
@@ -56,6 +57,15 @@ pub enum StopError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// The process ended; its network stays, and with it its directory.
+    #[error("instance {id} ended, but its network stays")]
+    Network {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: NetworkError,
+    },
     /// The process ended; its directory stays.
     #[error("instance {id} ended, but its directory stays")]
     Cleanup {
@@ -68,13 +78,13 @@ pub enum StopError {
 }
 
 impl Vmm {
-    /// Stops the instance and removes its directory: power button and up to `grace` for the guest to shut down, then a hard stop of the VM,
+    /// Stops the instance and removes its network and its directory: power button and up to `grace` for the guest to shut down, then a hard stop of the VM,
     /// SIGTERM, SIGKILL. With a `grace` of zero the guest is not asked.
     ///
     /// Safe to drop at any point and to call again.
     ///
     /// # Errors
-    /// The process cannot be killed, or the directory cannot be removed.
+    /// The process cannot be killed, or the network or the directory cannot be removed.
     pub async fn stop(&self, grace: Duration) -> Result<Stopped, StopError> {
         let stopped = self.end(grace).await?;
         let dir = self.dir().clone();
@@ -83,11 +93,19 @@ impl Vmm {
         Ok(stopped)
     }
 
-    /// Ends the process and leaves the directory, as for a look at its logs.
+    /// Ends the process, removes its network and leaves the directory, as for a look at its logs.
     ///
     /// # Errors
-    /// The process cannot be killed.
+    /// The process cannot be killed, or the network cannot be removed.
     pub async fn end(&self, grace: Duration) -> Result<Stopped, StopError> {
+        let stopped = self.end_process(grace).await?;
+        let (network, dir) = (self.network().clone(), self.dir().clone());
+        let removed = tokio::task::spawn_blocking(move || network.tear_down(&dir)).await.unwrap_or(Ok(()));
+        removed.map_err(|source| StopError::Network { id: self.dir().id().to_owned(), source })?;
+        Ok(stopped)
+    }
+
+    async fn end_process(&self, grace: Duration) -> Result<Stopped, StopError> {
         if let Some(exit) = self.exit_status() {
             return Ok(Stopped { how: StopHow::AlreadyGone, exit });
         }

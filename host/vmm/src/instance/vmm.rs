@@ -7,6 +7,7 @@ use super::dir::InstanceDir;
 use crate::api::response::{VmCounters, VmState, counters};
 use crate::api::{ApiError, VmmClient};
 use crate::image::GoldenImage;
+use crate::net::HostNetwork;
 use crate::process::{VmmExit, VmmIdentity, VmmProcess};
 
 /// One owned VMM. Dropping it never ends the process: VMMs outlive the daemon. [`Vmm::stop`] ends it.
@@ -19,6 +20,7 @@ pub struct Vmm {
     process: VmmProcess,
     client: VmmClient,
     image: Mutex<Option<GoldenImage>>,
+    network: HostNetwork,
 }
 
 impl Vmm {
@@ -27,8 +29,13 @@ impl Vmm {
         process: VmmProcess,
         client: VmmClient,
         image: Option<GoldenImage>,
+        network: HostNetwork,
     ) -> Self {
-        Self { dir, process, client, image: Mutex::new(image) }
+        Self { dir, process, client, image: Mutex::new(image), network }
+    }
+
+    pub(crate) fn network(&self) -> &HostNetwork {
+        &self.network
     }
 
     pub(crate) fn client(&self) -> &VmmClient {

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod launch;
+mod net;
 mod scarce;
 mod stop;
 mod support;

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use regatta_vmm::{
-    CgroupRoot, FailedLogs, ImageError, ImageStore, InstanceDir, LaunchError, OverlayKind, StartLimiter,
-    VmmHost,
+    CgroupRoot, FailedLogs, HostNetwork, ImageError, ImageStore, InstanceDir, LaunchError, OverlayKind,
+    StartLimiter, VmmHost,
 };
 
 use crate::support::{Data, PATIENCE, spec, vmm_binary};
@@ -93,7 +93,8 @@ async fn a_vmm_gets_a_cgroup_of_its_own_where_there_are_any() {
     };
     let root = CgroupRoot::at(&parent).expect("usable");
     let failed = FailedLogs::new(&data.path().join("failed"), 5);
-    let host = VmmHost::new(vmm_binary(), Some(root), failed, StartLimiter::new(1));
+    let host =
+        VmmHost::new(vmm_binary(), Some(root), failed, StartLimiter::new(1), HostNetwork::new(data.path()));
     let vmm = host.launch(&data.spec("a")).await.expect("launched");
     let own = parent.join("regatta-vmms").join("set+a");
     let members = std::fs::read_to_string(own.join("cgroup.procs")).expect("members");

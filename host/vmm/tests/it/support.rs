@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind, RootDisk,
-    StartLimiter, VmmBinary, VmmHost, discover,
+    BinaryRequest, BootSource, FailedLogs, HostNetwork, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind,
+    RootDisk, StartLimiter, VmmBinary, VmmHost, discover,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -53,6 +53,11 @@ impl Data {
         let host = host(binary, data.path());
         std::fs::write(data.path().join("kernel"), kernel()).expect("kernel");
         Self { dir: data, host }
+    }
+
+    /// The host as a restarted daemon has it.
+    pub(crate) fn restarted(&self) -> VmmHost {
+        host(self.host.binary().clone(), self.path())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -123,7 +128,8 @@ fn write_program(path: &Path, text: &str) {
 }
 
 fn host(binary: VmmBinary, data: &Path) -> VmmHost {
-    VmmHost::new(binary, None, FailedLogs::new(&data.join("failed"), 5), StartLimiter::default())
+    let failed = FailedLogs::new(&data.join("failed"), 5);
+    VmmHost::new(binary, None, failed, StartLimiter::default(), HostNetwork::new(data))
 }
 
 pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {

@@ -1,0 +1,120 @@
+//! The nftables table in the host's namespace: who is in it, and when it goes.
+//!
+//! To add an element is cheap; whatever removes something makes the kernel wait. So its rules are set once per process and not once per
+//! instance.
+
+use std::collections::BTreeSet;
+
+use super::links::Links;
+use super::plan::{self, Listed};
+use super::{HostNetwork, NetworkError, nft, rules};
+
+/// What this process knows about the table.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// Whether the table has all its rules, and no element but those of interfaces that are there.
+    in_order: bool,
+    /// Interfaces that have elements in it. Before the table is in order, there may be more.
+    pub(super) users: BTreeSet<String>,
+}
+
+impl HostNetwork {
+    /// Gives an interface that is about to be made its place in the table.
+    pub(super) async fn admit(
+        &self,
+        table: &mut Table,
+        links: &Links,
+        link: &str,
+        outbound: bool,
+        published: bool,
+    ) -> Result<(), NetworkError> {
+        let name = self.names().table();
+        let place = rules::outer_add(&name, link, outbound, published);
+        let what = "set the rules of the host";
+        // An interface of this name that went without being dismissed left its elements.
+        let usual = table.in_order && !table.users.contains(link);
+        if !usual || nft::apply(what, &place).await.is_err() {
+            // First use, or someone else removed the table (a firewall that was loaded anew does so).
+            table.in_order = false;
+            let veths = self.veths(&links.list().await?);
+            let members = match nft::list(&name).await? {
+                Some(listed) => rules::members(&listed).unwrap_or_default(),
+                None => BTreeSet::new(),
+            };
+            let stale = members.difference(&veths).map(String::as_str);
+            let mut script = rules::outer_rules(&name);
+            script.push_str(&rules::outer_remove(&name, stale));
+            // What others were allowed is not known here; that they are ours is.
+            for veth in veths.difference(&members) {
+                script.push_str(&rules::outer_add(&name, veth, false, false));
+            }
+            script.push_str(&place);
+            nft::apply(what, &script).await?;
+            table.in_order = true;
+            table.users.extend(veths);
+        }
+        table.users.insert(link.to_owned());
+        Ok(())
+    }
+
+    /// Takes an interface that is gone out of the table; the table goes with its last one.
+    pub(super) async fn dismiss(
+        &self,
+        table: &mut Table,
+        links: &Links,
+        link: &str,
+    ) -> Result<(), NetworkError> {
+        table.users.remove(link);
+        let unused = table.users.is_empty() && self.veths(&links.list().await?).is_empty();
+        let name = self.names().table();
+        let script = if unused {
+            table.in_order = false;
+            rules::outer_drop(&name)
+        } else {
+            rules::outer_remove(&name, [link])
+        };
+        match nft::apply("remove the rules of the instance", &script).await {
+            // Then there are no rules either.
+            Err(NetworkError::NoNft) => Ok(()),
+            Err(_) if nft::list(&name).await?.is_none() => {
+                table.in_order = false;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Leaves only these interfaces in the table; with none, the table goes. Returns what was removed, in words.
+    pub(super) async fn sweep_table(
+        &self,
+        table: &mut Table,
+        veths: BTreeSet<String>,
+    ) -> Result<Vec<String>, NetworkError> {
+        let name = self.names().table();
+        let mut removed = Vec::new();
+        if let Some(listed) = nft::list(&name).await? {
+            let members = rules::members(&listed).unwrap_or_default();
+            let stale: Vec<&str> = members.difference(&veths).map(String::as_str).collect();
+            if veths.is_empty() {
+                nft::apply("remove the rules of the host", &rules::outer_drop(&name)).await?;
+                table.in_order = false;
+                removed.push(format!("table {name}"));
+            } else if !stale.is_empty() {
+                let script = rules::outer_rules(&name) + &rules::outer_remove(&name, stale.iter().copied());
+                nft::apply("remove the rules of dead instances", &script).await?;
+                removed.extend(stale.iter().map(|name| format!("rules about {name}")));
+            }
+        }
+        table.users = veths;
+        Ok(removed)
+    }
+
+    /// Names of our veths among these interfaces.
+    fn veths(&self, links: &[Listed]) -> BTreeSet<String> {
+        let ours = |link: &&Listed| {
+            link.kind == plan::Kind::Veth
+                && link.alias.as_ref().is_some_and(|alias| self.names().owner(alias).is_some())
+        };
+        links.iter().filter(ours).map(|link| link.name.clone()).collect()
+    }
+}

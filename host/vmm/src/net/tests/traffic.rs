@@ -1,0 +1,149 @@
+//! Who reaches whom.
+
+use std::net::Ipv4Addr;
+
+use super::guest::{Guest, get, is_blocked, serve};
+use super::space::{Space, eventually};
+use super::{Host, isolated};
+use crate::instance::{IsolatedNetwork, NetworkSpec};
+use crate::net::plan::{HOST_END, INNER_TAP};
+
+const HOST_IN_WORLD: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
+const WORLD: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
+
+/// A host that forwards, with a machine beyond it that serves HTTP and routes all to the host.
+fn host_and_world() -> Option<(Host, Space)> {
+    let host = Host::new()?;
+    let world = Space::new();
+    host.space.forward_packets();
+    host.space.cable("lan", HOST_IN_WORLD, &world, WORLD);
+    world.default_route("lan", HOST_IN_WORLD);
+    serve(&host.space, "host");
+    serve(&world, "world");
+    Some((host, world))
+}
+
+fn plug(host: &Host, name: &'static str, spec: &IsolatedNetwork) -> Guest {
+    let space = host.attach(name, &NetworkSpec::Isolated(spec.clone())).expect("namespace");
+    Guest::plug(name, &space, INNER_TAP, spec.guest, spec.prefix, spec.gateway)
+}
+
+#[test]
+fn the_host_reaches_guests_of_the_same_address_and_each_sees_its_gateway() {
+    let Some(host) = Host::new() else { return };
+    let (one, two) = (isolated(1), isolated(2));
+    let _guests = (plug(&host, "one", &one), plug(&host, "two", &two));
+    for _ in 0..3 {
+        assert_eq!(get(&host.space, one.address).expect("answer"), "one sees 192.168.213.1");
+        assert_eq!(get(&host.space, two.address).expect("answer"), "two sees 192.168.213.1");
+    }
+    // With another instance still there, the rules stay for that one alone.
+    host.network.tear_down(&host.dir("one")).expect("torn down");
+    assert!(is_blocked(&host.space, one.address));
+    assert_eq!(get(&host.space, two.address).expect("answer"), "two sees 192.168.213.1");
+    host.network.tear_down(&host.dir("two")).expect("torn down");
+    assert_eq!(host.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_guest_without_outbound_opens_no_connection_and_one_with_it_is_seen_as_the_host() {
+    let Some((host, world)) = host_and_world() else { return };
+    let shut = isolated(1);
+    let open = IsolatedNetwork { outbound: true, ..isolated(2) };
+    let (shut_guest, open_guest) = (plug(&host, "shut", &shut), plug(&host, "open", &open));
+
+    assert_eq!(get(&open_guest.space, WORLD).expect("answer"), "world sees 10.88.0.1");
+    assert_eq!(get(&open_guest.space, HOST_IN_WORLD).expect("answer"), "host sees 10.77.0.2");
+    // The guest does not listen to itself by way of the outside, but its own answers pass.
+    assert_eq!(get(&host.space, open.address).expect("answer"), "open sees 192.168.213.1");
+    assert_eq!(get(&host.space, shut.address).expect("answer"), "shut sees 192.168.213.1");
+    for target in [WORLD, HOST_IN_WORLD, HOST_END, open.address] {
+        assert!(is_blocked(&shut_guest.space, target), "{target} reached from a guest without outbound");
+    }
+    assert!(is_blocked(&open_guest.space, shut.address), "an unpublished neighbour was reached");
+    drop((shut_guest, open_guest));
+    for id in ["shut", "open"] {
+        host.network.tear_down(&host.dir(id)).expect("torn down");
+    }
+    assert_eq!(host.leftovers(), ["lan"]);
+    assert_eq!(get(&world, HOST_IN_WORLD).expect("the host's own traffic goes on"), "host sees 10.88.0.2");
+}
+
+#[test]
+fn only_a_published_guest_is_reached_from_beyond_the_host_and_sees_who_asks() {
+    let Some((host, world)) = host_and_world() else { return };
+    let hidden = isolated(1);
+    let shown = IsolatedNetwork { published: true, ..isolated(2) };
+    let _guests = (plug(&host, "hidden", &hidden), plug(&host, "shown", &shown));
+    assert_eq!(get(&world, shown.address).expect("answer"), "shown sees 10.88.0.2");
+    assert!(is_blocked(&world, hidden.address), "an unpublished guest was reached");
+
+    // A later instance with the address of an earlier one is allowed what its own specification says.
+    host.network.tear_down(&host.dir("shown")).expect("torn down");
+    let later = plug(&host, "later", &isolated(2));
+    assert!(is_blocked(&world, shown.address), "published by its predecessor");
+    assert_eq!(get(&host.space, shown.address).expect("answer"), "later sees 192.168.213.1");
+    assert!(is_blocked(&later.space, WORLD));
+}
+
+#[test]
+fn rules_of_another_data_directory_are_not_touched_by_ours() {
+    let Some((host, world)) = host_and_world() else { return };
+    let other = Host {
+        space: host.space.clone(),
+        data: tempfile::tempdir().expect("temp dir"),
+        network: host.network.clone(),
+    };
+    let other = Host { network: other.restarted(), ..other };
+    let shown = IsolatedNetwork { published: true, ..isolated(1) };
+    let _guest = plug(&other, "theirs", &shown);
+    let before = host.space.nft(&["list", "ruleset"]);
+
+    host.attach("ours", &NetworkSpec::Isolated(isolated(2))).expect("namespace");
+    assert_eq!(get(&world, shown.address).expect("answer"), "theirs sees 10.88.0.2");
+    host.restarted().sweep(&[]).expect("swept");
+    assert_eq!(host.space.nft(&["list", "ruleset"]), before);
+    assert_eq!(get(&world, shown.address).expect("answer"), "theirs sees 10.88.0.2");
+}
+
+#[test]
+fn a_firewall_loaded_anew_gets_our_table_back_with_the_next_instance() {
+    let Some((host, world)) = host_and_world() else { return };
+    let open = open_at(1);
+    let _one = plug(&host, "one", &open);
+    let _two = plug(&host, "two", &isolated(2));
+    assert_eq!(get(&world, open.address).expect("answer"), "one sees 10.88.0.2");
+    host.space.nft(&["flush", "ruleset"]);
+    host.network.tear_down(&host.dir("two")).expect("no table is no obstacle");
+    let three = plug(&host, "three", &open_at(3));
+    assert_eq!(get(&world, open_at(3).address).expect("answer"), "three sees 10.88.0.2");
+    assert_eq!(get(&three.space, WORLD).expect("answer"), "world sees 10.88.0.1");
+    // What it was allowed was lost with the table, that it is ours was not.
+    assert!(is_blocked(&world, open.address));
+    for id in ["one", "three"] {
+        host.network.tear_down(&host.dir(id)).expect("torn down");
+    }
+    assert_eq!(host.leftovers(), ["lan"]);
+}
+
+fn open_at(number: u8) -> IsolatedNetwork {
+    IsolatedNetwork { outbound: true, published: true, ..isolated(number) }
+}
+
+#[test]
+fn the_end_of_whoever_is_in_the_namespace_is_the_end_of_all_interfaces() {
+    let Some(host) = Host::new() else { return };
+    let space = host.attach("a", &NetworkSpec::Isolated(isolated(1))).expect("namespace");
+    assert_eq!(host.space.links().len(), 2);
+    // The namespace is only held by this process, which holds its last reference.
+    let mut sleeper =
+        space.run(|| std::process::Command::new("sleep").arg("1000").spawn().expect("a process in it"));
+    drop(space);
+    assert_eq!(host.space.links().len(), 2, "the process holds the namespace");
+    sleeper.kill().expect("killed");
+    sleeper.wait().expect("ended");
+    eventually("the kernel's clean-up", || host.space.links() == ["lo"]);
+    host.network.tear_down(&host.dir("a")).expect("the rest is removed");
+    host.network.tear_down(&host.dir("a")).expect("once more");
+    assert_eq!(host.leftovers(), Vec::<String>::new());
+}
