@@ -73,17 +73,12 @@ pub(crate) fn activation(digest: &str) -> PolicyActivation {
 }
 
 pub(crate) fn instance(id: u32, since_ms: u64) -> InstanceRecord {
+    let address = [127, 10, 0, id as u8].into();
     InstanceRecord {
-        id,
         state: InstanceState::InService,
-        state_since_ms: since_ms,
-        created_ms: since_ms,
-        generation: 1,
-        address: [127, 10, 0, id as u8].into(),
-        protected: false,
         served: true,
         vmm: Some(VmmProcessId { pid: 4_000 + id, start_time_ticks: 99 }),
-        detail: None,
+        ..InstanceRecord::pending(id, since_ms, 1, address)
     }
 }
 
