@@ -14,7 +14,7 @@ use super::attempt::{Attempt, CancelOnDrop, DirGuard, KILL_WAIT};
 use super::boot::ensure_booted;
 use super::dir::InstanceDir;
 use super::disks::{self, DiskError, OwnDisks};
-use super::error::{DiscardError, LaunchError, chain_text};
+use super::error::{LaunchError, chain_text};
 use super::failed::{FailedLogs, read_tail};
 use super::spec::{LaunchSpec, Smbios};
 use super::vmm::Vmm;
@@ -129,41 +129,6 @@ impl VmmHost {
         let (network, dir) = (attempt.network.take(), attempt.dir.take());
         blocking(move || drop((network, dir))).await;
         Err(error)
-    }
-
-    /// Removes what is left of an instance whose VMM has ended: its network, its directory and its cgroup. With `failure`, its logs are kept first, with
-    /// that text beside them. Nothing happens when nothing is left.
-    ///
-    /// # Errors
-    /// A VMM still listens in the directory (nothing was touched then), or the system refused.
-    pub async fn discard(&self, dir: &InstanceDir, failure: Option<&str>) -> Result<(), DiscardError> {
-        let (this, dir) = (self.clone(), dir.clone());
-        let failure = failure.map(str::to_owned);
-        blocking(move || {
-            let failed = |source| DiscardError::Dir { id: dir.id().to_owned(), source };
-            dir.check_unused().map_err(failed)?;
-            if let Some(failure) = failure {
-                this.failed.keep(&dir, &failure);
-            }
-            if let Some(cgroups) = &this.cgroups {
-                cgroups.forget(&dir.flat_name());
-            }
-            let network = this.network.tear_down(&dir);
-            network.map_err(|source| DiscardError::Network { id: dir.id().to_owned(), source })?;
-            dir.remove().map_err(failed)
-        })
-        .await
-    }
-
-    /// Removes from the host's network what is left of instances of this data directory that are not among `known`: interfaces, rules about
-    /// them, and the table and the managed bridges that nobody uses any more. Returns what was removed, in words. Instances that this
-    /// `VmmHost` is launching, or has launched, need not be named.
-    ///
-    /// # Errors
-    /// The system refused.
-    pub async fn sweep_network(&self, known: &[InstanceDir]) -> Result<Vec<String>, NetworkError> {
-        let (network, known) = (self.network.clone(), known.to_vec());
-        blocking(move || network.sweep(&known)).await
     }
 
     /// Goes on with a launch that an earlier daemon left unfinished: describes and boots the VM of an adopted VMM. A VM that runs already is
@@ -387,7 +352,7 @@ fn planned_root(spec: &LaunchSpec) -> Option<PreparedDisk> {
     Some(overlay::planned(spec.dir.path(), plan.kind, &plan.backing))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

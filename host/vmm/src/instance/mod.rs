@@ -7,6 +7,7 @@ pub(crate) mod disks;
 mod error;
 mod failed;
 mod launch;
+mod remains;
 mod spec;
 mod stop;
 mod vmm;

@@ -24,7 +24,7 @@ impl HostNetwork {
             return Err(NetworkError::AddressTaken { address: spec.address, by });
         }
         // Held until the bridge has its port, lest another's last port takes the bridge with it.
-        let held = self.table().await;
+        let mut held = self.table().await;
         let bridge = self.bridge(&links, spec, steps).await?;
         steps.reached("bridge there")?;
 
@@ -37,6 +37,7 @@ impl HostNetwork {
         links.change(&record.link, index, |link| link.controller(bridge)).await?;
         steps.reached("tap on bridge")?;
         keep_tap(&tap, &record.link, owner)?;
+        held.taps.insert(record.link.clone());
         drop((tap, held));
         steps.reached("tap kept")?;
         links.change(&record.link, index, |link| link.up()).await?;

@@ -136,6 +136,7 @@ impl HostNetwork {
                 Some(_) => return Ok(()),
                 None => {}
             }
+            table.taps.remove(&record.link);
             if let Some(bridge) = &record.managed_bridge {
                 self.remove_unused_bridge(&links, bridge).await?;
             }
@@ -156,7 +157,8 @@ impl HostNetwork {
         self.outer()?.run_async(|| async {
             let mut table = self.table().await;
             let links = Links::connect()?;
-            let plan = plan::sweep(self.names(), &links.list().await?, &live, &table.users);
+            let busy = table.users.union(&table.taps).cloned().collect();
+            let plan = plan::sweep(self.names(), &links.list().await?, &live, &busy);
             let mut removed = Vec::new();
             for link in &plan.remove {
                 links.remove(&link.name, link.index).await?;

@@ -15,7 +15,8 @@ const OUTBOUND: &str = "outbound";
 /// The rules inside an instance's namespace, which is new and empty.
 ///
 /// What comes for `address` goes to the guest. The host's link-local address is hidden behind the gateway's, since a guest may take it for
-/// one of its own network; a published instance's other callers keep theirs.
+/// one of its own network; a published instance's other callers keep theirs. The VMM itself, which is in the
+/// namespace too, can open no connection.
 pub(crate) fn inner(address: Ipv4Addr, guest: Ipv4Addr, outbound: bool) -> String {
     let from_guest =
         if outbound { format!("iifname \"{INNER_TAP}\" oifname \"{UPLINK}\" accept") } else { String::new() };
@@ -42,6 +43,11 @@ pub(crate) fn inner(address: Ipv4Addr, guest: Ipv4Addr, outbound: bool) -> Strin
     iifname "lo" accept
     ct state established,related accept
     icmp type echo-request accept
+  }}
+  chain output {{
+    type filter hook output priority filter; policy drop;
+    oifname "lo" accept
+    ct state established,related accept
   }}
 }}
 "#

@@ -16,6 +16,8 @@ pub(super) struct Table {
     in_order: bool,
     /// Interfaces that have elements in it. Before the table is in order, there may be more.
     pub(super) users: BTreeSet<String>,
+    /// Taps on bridges that this process made. Nothing of the table, but under the same lock: a sweep leaves them alone.
+    pub(super) taps: BTreeSet<String>,
 }
 
 impl HostNetwork {

@@ -70,6 +70,7 @@ fn taps_of_dead_instances_go_in_a_sweep_with_their_bridge() {
     for (id, number) in [("one", 11), ("two", 12)] {
         host.attach(id, &NetworkSpec::Bridged(bridged(number, true)));
     }
+    assert_eq!(host.network.sweep(&[]).expect("swept"), Vec::<String>::new(), "made by this very process");
     let removed = host.restarted().sweep(&[]).expect("swept");
     assert_eq!(removed.len(), 3, "{removed:?}");
     assert_eq!(host.leftovers(), Vec::<String>::new());

@@ -8,7 +8,7 @@ use super::{Host, bridged, isolated};
 use crate::instance::{IsolatedNetwork, NetworkSpec};
 use crate::net::NetworkError;
 use crate::net::links::{keep_tap, make_tap};
-use crate::net::plan::Listed;
+use crate::net::plan::{INNER_TAP, Listed};
 
 /// Some interface of no concern to us.
 fn add_other(host: &Host, name: &str, alias: Option<&str>, address: Option<Ipv4Addr>) -> Listed {
@@ -160,5 +160,27 @@ fn a_cancelled_set_up_leaves_nothing() {
     let spec = NetworkSpec::Isolated(isolated(1));
     let result = host.network.set_up(&host.dir("a"), &spec, None, &cancelled);
     assert!(matches!(result, Err(NetworkError::Cancelled)));
+    assert_eq!(host.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_tap_is_opened_by_its_owner_and_no_one_else_without_permission() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let Some(host) = Host::new() else { return };
+    let me = rustix::process::geteuid().as_raw();
+    for (number, owner, allowed) in [(1, me, true), (2, me + 1, false)] {
+        let dir = host.dir(&format!("i{number}"));
+        let cancelled = std::sync::atomic::AtomicBool::new(false);
+        let spec = NetworkSpec::Isolated(isolated(number));
+        let attachment = host.network.set_up(&dir, &spec, Some(owner), &cancelled).expect("set up");
+        let opened = attachment.namespace.as_ref().expect("a namespace").run(|| {
+            let mut sets = capabilities(None).expect("capabilities");
+            sets.effective.remove(CapabilitySet::NET_ADMIN);
+            set_capabilities(None, sets).expect("dropped");
+            make_tap(INNER_TAP).map(drop)
+        });
+        let opened = opened.expect("a thread");
+        assert_eq!(opened.is_ok(), allowed, "{opened:?}");
+    }
     assert_eq!(host.leftovers(), Vec::<String>::new());
 }

@@ -70,6 +70,21 @@ fn a_guest_without_outbound_opens_no_connection_and_one_with_it_is_seen_as_the_h
 }
 
 #[test]
+fn a_vmm_that_turned_bad_gets_no_further_than_the_host() {
+    let Some((host, world)) = host_and_world() else { return };
+    let space = host.attach("shut", &NetworkSpec::Isolated(isolated(1))).expect("namespace");
+    for target in [WORLD, HOST_END] {
+        assert!(is_blocked(&space, target), "{target} reached from the namespace itself");
+    }
+    // Even if it rid itself of the rules around it.
+    space.nft(&["flush", "ruleset"]);
+    assert!(get(&space, HOST_END).is_some(), "the rules are gone");
+    assert!(is_blocked(&space, WORLD), "reached without outbound");
+    serve(&space, "bad");
+    assert!(is_blocked(&world, isolated(1).address), "reached though unpublished");
+}
+
+#[test]
 fn only_a_published_guest_is_reached_from_beyond_the_host_and_sees_who_asks() {
     let Some((host, world)) = host_and_world() else { return };
     let hidden = isolated(1);
