@@ -124,6 +124,17 @@ impl Format {
     }
 }
 
+/// What keeps a text from being the name of a set or of a golden image: a
+/// lower-case fragment, with what to do about it.
+#[must_use]
+pub fn name_problem(text: &str) -> Option<String> {
+    let Complaint { message, hint } = name(text).err()?;
+    Some(match hint {
+        Some(hint) => format!("{message} ({hint})"),
+        None => message,
+    })
+}
+
 fn name(text: &str) -> Result<(), Complaint> {
     let hint = "lower-case letters, digits and `-`, for example `web-1`";
     if text.is_empty() {

@@ -15,6 +15,8 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             tick_ms: 5_000,
             capacity: Capacity { min: 1, max: 100, initial: 2 },
             image: Image {
+                name: None,
+                overlay: None,
                 disk: None,
                 kernel: Some(FileRef { path: "/images/vmlinux".to_owned(), sha256: None }),
                 initramfs: None,
