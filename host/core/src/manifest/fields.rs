@@ -109,14 +109,6 @@ static IMAGE: Object = Object {
         )
         .for_new_instances(),
         field(
-            "overlay",
-            Kind::Choice(OVERLAYS),
-            Optional,
-            "How an instance's own disk is made from that of the image with this `name`, as \
-             `disk.overlay`. Without it, `qcow2`.",
-        )
-        .for_new_instances(),
-        field(
             "disk",
             Kind::Either(&[Kind::Text(Format::Path), Kind::Object(&DISK)]),
             Optional,
@@ -143,6 +135,14 @@ static IMAGE: Object = Object {
         .for_new_instances(),
         field("firmware", FILE_KIND, Optional, "Firmware. Exactly one of `name`, `kernel` and `firmware`.")
             .for_new_instances(),
+        field(
+            "overlay",
+            Kind::Choice(OVERLAYS),
+            Optional,
+            "How an instance's own disk is made from that of the image with this `name`, as \
+             `disk.overlay`. Without it, `qcow2`.",
+        )
+        .for_new_instances(),
     ],
 };
 
