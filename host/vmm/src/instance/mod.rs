@@ -9,6 +9,7 @@ mod failed;
 mod launch;
 mod spec;
 mod stop;
+mod uses;
 mod vmm;
 
 pub use dir::{DirError, InstanceDir};
@@ -21,4 +22,5 @@ pub use spec::{
     SharedDisk, Smbios,
 };
 pub use stop::{StopError, StopHow, Stopped};
+pub use uses::ImagesInUse;
 pub use vmm::Vmm;
