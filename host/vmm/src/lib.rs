@@ -29,7 +29,7 @@ pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
 pub use image::{
     Digest, DigestError, FileContent, GoldenImage, ImageError, ImageFormat, ImageStore, KernelKind,
-    StoredFile, UnusedFile, look_at, one_line,
+    StoredFile, UnusedFile, look_at, look_at_any, look_at_kernel, one_line,
 };
 pub use instance::{
     BootSource, BridgedNetwork, DataDisk, DirError, DiscardError, DiskError, FailedLogs, ImagesInUse,

@@ -120,6 +120,7 @@ fn image(section: &Section<'_>, base_dir: &str) -> Result<Image, Invalid> {
     let name = section.optional("name").and_then(|item| item.map(Item::text).transpose());
     let overlay =
         section.optional("overlay").and_then(|item| item.map(Item::word).transpose()).map(|o| o.map(overlay));
+    let size_bytes = section.optional("size").and_then(|item| item.map(Item::size_bytes).transpose());
     let file =
         |name| section.optional(name).and_then(|item| item.map(|item| file_ref(item, base_dir)).transpose());
     let disk = section.optional("disk").and_then(|item| item.map(|item| disk(item, base_dir)).transpose());
@@ -128,9 +129,11 @@ fn image(section: &Section<'_>, base_dir: &str) -> Result<Image, Invalid> {
     let firmware = file("firmware");
     let cmdline = section.optional("cmdline").and_then(|item| item.map(Item::text).transpose());
     let mut consistent = Ok(());
-    if !section.has("name") && section.has("overlay") {
-        let hint = "files have theirs at the disk: `disk: { path: …, overlay: … }`";
-        consistent = Err(section.complain("overlay", "needs a `name`", Some(hint.into())));
+    for own in ["overlay", "size"] {
+        if !section.has("name") && section.has(own) {
+            let hint = format!("files have theirs at the disk: `disk: {{ path: …, {own}: … }}`");
+            consistent = Err(section.complain(own, "needs a `name`", Some(hint)));
+        }
     }
     match (section.has("kernel"), section.has("firmware")) {
         _ if section.has("name") => {
@@ -168,6 +171,7 @@ fn image(section: &Section<'_>, base_dir: &str) -> Result<Image, Invalid> {
     let image = Image {
         overlay: name.as_ref().map(|_| overlay.unwrap_or(Overlay::Qcow2)),
         name,
+        size_bytes: size_bytes?,
         disk: disk?,
         kernel: kernel?,
         initramfs: initramfs?,

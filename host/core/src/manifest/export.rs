@@ -78,6 +78,7 @@ fn image(image: &Image) -> Tree {
     if let Some(name) = &image.name {
         fields.push(("name", text(name)));
         fields.push(("overlay", overlay(image.overlay())));
+        fields.extend(image.size_bytes.map(|bytes| ("size", size(bytes))));
     }
     if let Some(disk) = &image.disk {
         let mut disk_fields = file_fields(&disk.file);

@@ -104,7 +104,7 @@ static IMAGE: Object = Object {
             Kind::Text(Format::Name),
             Optional,
             "Name of an image that `regatta image import` has put into the host's catalogue, instead of \
-             files: nothing but `overlay` may stand beside it. What the name means is settled at the apply; \
+             files: nothing but `overlay` and `size` may stand beside it. What the name means is settled at the apply; \
              an image imported under the same name later counts from the next apply on.",
         )
         .for_new_instances(),
@@ -141,6 +141,14 @@ static IMAGE: Object = Object {
             Optional,
             "How an instance's own disk is made from that of the image with this `name`, as \
              `disk.overlay`. Without it, `qcow2`.",
+        )
+        .for_new_instances(),
+        field(
+            "size",
+            size(MIB, 64 * TIB, MIB),
+            Optional,
+            "Size of an instance's own disk on the image with this `name`, as `disk.size`. Without it, the \
+             image's.",
         )
         .for_new_instances(),
     ],

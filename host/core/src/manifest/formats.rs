@@ -128,11 +128,22 @@ impl Format {
 /// lower-case fragment, with what to do about it.
 #[must_use]
 pub fn name_problem(text: &str) -> Option<String> {
-    let Complaint { message, hint } = name(text).err()?;
-    Some(match hint {
-        Some(hint) => format!("{message} ({hint})"),
-        None => message,
-    })
+    name(text).err().map(Complaint::in_one)
+}
+
+/// What keeps a text from being a kernel command line; likewise.
+#[must_use]
+pub fn cmdline_problem(text: &str) -> Option<String> {
+    cmdline(text).err().map(Complaint::in_one)
+}
+
+impl Complaint {
+    fn in_one(self) -> String {
+        match self.hint {
+            Some(hint) => format!("{} ({hint})", self.message),
+            None => self.message,
+        }
+    }
 }
 
 fn name(text: &str) -> Result<(), Complaint> {

@@ -57,6 +57,9 @@ pub struct Image {
     /// How an instance's own disk is made from that of the named image; default
     /// qcow2. None without a name: files have theirs in `disk`.
     pub overlay: Option<Overlay>,
+    /// Size of an instance's own disk on the named image, bytes; none keeps the
+    /// image's. Files have theirs in `disk`.
+    pub size_bytes: Option<u64>,
     /// The golden disk; none for a kernel with everything inside.
     pub disk: Option<ImageDisk>,
     /// Kernel (PVH ELF or bzImage); exactly one of kernel and firmware.
@@ -74,6 +77,12 @@ impl Image {
     #[must_use]
     pub fn overlay(&self) -> Overlay {
         self.disk.as_ref().map(|disk| disk.overlay).or(self.overlay).unwrap_or(Overlay::Qcow2)
+    }
+
+    /// Size of an instance's own disk, bytes; none keeps the image's.
+    #[must_use]
+    pub fn disk_size_bytes(&self) -> Option<u64> {
+        self.size_bytes.or(self.disk.as_ref().and_then(|disk| disk.size_bytes))
     }
 }
 

@@ -18,6 +18,7 @@ fn set() -> ScaleSet {
         image: Image {
             name: None,
             overlay: None,
+            size_bytes: None,
             disk: None,
             kernel: None,
             initramfs: None,

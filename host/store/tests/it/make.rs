@@ -18,6 +18,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             image: Image {
                 name: None,
                 overlay: None,
+                size_bytes: None,
                 disk: None,
                 kernel: Some(FileRef { path: "/images/vmlinux".to_owned(), sha256: None }),
                 initramfs: None,
@@ -86,6 +87,8 @@ pub(crate) fn instance(id: u32, since_ms: u64) -> InstanceRecord {
         protected: false,
         served: true,
         vmm: Some(VmmProcessId { pid: 4_000 + id, start_time_ticks: 99 }),
+        events_read_bytes: 0,
+        rebooted_ms: 0,
         detail: None,
     }
 }
@@ -108,7 +111,7 @@ pub(crate) fn image(name: &str, seed: u8) -> NamedImage {
         description: format!("image number {seed}"),
         source: "/srv/images/web".to_owned(),
         imported_ms: 1_000 + u64::from(seed),
-        disk: (seed % 2 == 0).then(|| NamedDisk {
+        disk: seed.is_multiple_of(2).then(|| NamedDisk {
             file: file(seed),
             format: "qcow2".to_owned(),
             virtual_size_bytes: 1 << 30,

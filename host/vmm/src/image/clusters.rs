@@ -84,6 +84,7 @@ pub(super) mod tests {
     pub(in super::super) fn image() -> Vec<u8> {
         let mut image = vec![0; 9 * CLUSTER as usize];
         let mut put = |at: u64, bytes: &[u8]| image[at as usize..][..bytes.len()].copy_from_slice(bytes);
+        let in_use = |cluster: u64| (cluster * CLUSTER) | (1 << 63);
         put(0, &QCOW2_MAGIC);
         put(4, &3_u32.to_be_bytes());
         put(20, &16_u32.to_be_bytes());
@@ -95,11 +96,11 @@ pub(super) mod tests {
         put(96, &4_u32.to_be_bytes());
         put(100, &104_u32.to_be_bytes());
         put(CLUSTER, &(2 * CLUSTER).to_be_bytes());
-        put(3 * CLUSTER, &(4 * CLUSTER | 1 << 63).to_be_bytes());
-        put(3 * CLUSTER + 8, &(5 * CLUSTER | 1 << 63).to_be_bytes());
-        put(4 * CLUSTER, &(6 * CLUSTER | 1 << 63).to_be_bytes());
-        put(4 * CLUSTER + 24, &(7 * CLUSTER | 1 << 63).to_be_bytes());
-        put(5 * CLUSTER + 8, &(8 * CLUSTER | 1 << 63).to_be_bytes());
+        put(3 * CLUSTER, &in_use(4).to_be_bytes());
+        put(3 * CLUSTER + 8, &in_use(5).to_be_bytes());
+        put(4 * CLUSTER, &in_use(6).to_be_bytes());
+        put(4 * CLUSTER + 24, &in_use(7).to_be_bytes());
+        put(5 * CLUSTER + 8, &in_use(8).to_be_bytes());
         for cluster in 6..9 {
             put(cluster * CLUSTER, b"data of the guest");
         }

@@ -25,30 +25,13 @@ pub enum FileContent {
     },
 }
 
-impl FileContent {
-    /// The kind of kernel that it is.
-    ///
-    /// # Errors
-    /// It is something else.
-    pub fn kernel(self, path: &Path) -> Result<KernelKind, ImageError> {
-        match self {
-            Self::Kernel(kind) => Ok(kind),
-            Self::Disk { .. } => Err(ImageError::NoKernel {
-                path: path.to_path_buf(),
-                why: "it is neither an ELF file nor a bzImage".to_owned(),
-            }),
-        }
-    }
-}
-
 /// Looks at a file's length and contents, as far as that is quick. Blocking.
 ///
 /// # Errors
 /// Every way in which it can be missing, unreadable, or nothing that instances could start from.
 pub fn look_at(path: &Path) -> Result<(FileContent, u64), ImageError> {
-    let file = open_source(path)?;
+    let (file, len) = open_with_len(path)?;
     let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
-    let len = file.metadata().map_err(read_error)?.len();
     match look(len, |buffer, at| file.read_exact_at(buffer, at)).map_err(read_error)? {
         KernelLook::Kernel(kind) => Ok((FileContent::Kernel(kind), len)),
         KernelLook::Broken(why) => {
@@ -59,6 +42,39 @@ pub fn look_at(path: &Path) -> Result<(FileContent, u64), ImageError> {
             Ok((FileContent::Disk { format, virtual_size_bytes }, len))
         }
     }
+}
+
+/// Looks at a file that shall be a kernel. Blocking.
+///
+/// # Errors
+/// It is missing, unreadable, or nothing that a VMM could start.
+pub fn look_at_kernel(path: &Path) -> Result<(KernelKind, u64), ImageError> {
+    let (file, len) = open_with_len(path)?;
+    let no_kernel = |why: &str| ImageError::NoKernel { path: path.to_path_buf(), why: why.to_owned() };
+    let read = |buffer: &mut [u8], at| file.read_exact_at(buffer, at);
+    match look(len, read).map_err(|source| ImageError::Read { path: path.to_path_buf(), source })? {
+        KernelLook::Kernel(kind) => Ok((kind, len)),
+        KernelLook::Broken(why) => Err(no_kernel(why)),
+        KernelLook::NoKernel => Err(no_kernel("it is neither an ELF file nor a bzImage")),
+    }
+}
+
+/// Length of a file that can be read and is not empty, whatever it holds. Blocking.
+///
+/// # Errors
+/// It is missing, unreadable, not a regular file, or empty.
+pub fn look_at_any(path: &Path) -> Result<u64, ImageError> {
+    match open_with_len(path)?.1 {
+        0 => Err(ImageError::Unusable { path: path.to_path_buf(), why: "it is empty".to_owned() }),
+        len => Ok(len),
+    }
+}
+
+fn open_with_len(path: &Path) -> Result<(File, u64), ImageError> {
+    let file = open_source(path)?;
+    let metadata = file.metadata();
+    let len = metadata.map_err(|source| ImageError::Read { path: path.to_path_buf(), source })?.len();
+    Ok((file, len))
 }
 
 /// A file that is not regular, in words.

@@ -11,7 +11,7 @@ mod prune;
 mod side;
 mod store;
 
-pub use content::{FileContent, look_at};
+pub use content::{FileContent, look_at, look_at_any, look_at_kernel};
 pub use digest::{Digest, DigestError};
 pub use error::{ImageError, one_line};
 pub use format::ImageFormat;

@@ -142,7 +142,7 @@ fn file() -> impl Strategy<Value = FileRef> + Clone {
 fn image() -> impl Strategy<Value = Image> {
     let overlay = prop_oneof![Just(Overlay::Qcow2), Just(Overlay::Raw)];
     let size = of((1..=(1_u64 << 26)).prop_map(|mib| mib << 20));
-    let disk = (file(), overlay.clone(), size).prop_map(|(file, overlay, size_bytes)| ImageDisk {
+    let disk = (file(), overlay.clone(), size.clone()).prop_map(|(file, overlay, size_bytes)| ImageDisk {
         file,
         overlay,
         size_bytes,
@@ -155,6 +155,7 @@ fn image() -> impl Strategy<Value = Image> {
             Image {
                 name: None,
                 overlay: None,
+                size_bytes: None,
                 disk,
                 kernel: Some(kernel),
                 initramfs,
@@ -165,21 +166,24 @@ fn image() -> impl Strategy<Value = Image> {
     let with_firmware = (disk, file()).prop_map(|(disk, firmware)| Image {
         name: None,
         overlay: None,
+        size_bytes: None,
         disk: Some(disk),
         kernel: None,
         initramfs: None,
         cmdline: String::new(),
         firmware: Some(firmware),
     });
-    let named = ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", overlay).prop_map(|(name, overlay)| Image {
-        name: Some(name),
-        overlay: Some(overlay),
-        disk: None,
-        kernel: None,
-        initramfs: None,
-        cmdline: String::new(),
-        firmware: None,
-    });
+    let named =
+        ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", overlay, size).prop_map(|(name, overlay, size_bytes)| Image {
+            name: Some(name),
+            overlay: Some(overlay),
+            size_bytes,
+            disk: None,
+            kernel: None,
+            initramfs: None,
+            cmdline: String::new(),
+            firmware: None,
+        });
     prop_oneof![with_kernel, with_firmware, named]
 }
 

@@ -91,7 +91,7 @@ fn plain_bridge_manifest() -> Json {
 /// [`full_manifest`] on a named image.
 fn named_manifest() -> Json {
     let mut manifest = full_manifest();
-    manifest["image"] = json!({ "name": "debian-13", "overlay": "raw" });
+    manifest["image"] = json!({ "name": "debian-13", "overlay": "raw", "size": "20GiB" });
     manifest
 }
 
