@@ -266,7 +266,8 @@ fn a_stored_image_that_has_rotted_is_a_problem_of_its_set_and_what_runs_runs_on(
     let mut daemon = Daemon::start();
     image_dir(&daemon, "web", "sound");
     ok(daemon.run(&["image", "import", "web"]));
-    daemon.apply_ok(&manifest(&daemon, "web", "web"));
+    let web = manifest(&daemon, "web", "web");
+    daemon.apply_ok(&web);
     daemon.wait_in_service("web", 2);
     let pids = daemon.vm_pids("web");
     let image = daemon.json(&["image", "show", "web"]);
@@ -277,14 +278,13 @@ fn a_stored_image_that_has_rotted_is_a_problem_of_its_set_and_what_runs_runs_on(
     daemon.kill();
     let rotten = fs::read(&path).expect("the disk").iter().map(|byte| byte ^ 1).collect::<Vec<u8>>();
     daemon.launch();
-    daemon.wait_in_service("web", 2);
-    assert_eq!(daemon.json(&["describe", "web"])["summary"]["problems"], json!([]));
+    assert_eq!(problems_after_a_tick(&daemon), "[]");
 
     daemon.kill();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("chmod");
     fs::write(&path, rotten).expect("rot");
     daemon.launch();
-    let problems = daemon.json(&["describe", "web"])["summary"]["problems"].to_string();
+    let problems = problems_after_a_tick(&daemon);
     assert!(problems.contains("is corrupt") && problems.contains("nothing is launched"), "{problems}");
     daemon.wait_in_service("web", 2);
     assert_eq!(daemon.vm_pids("web"), pids);
@@ -295,6 +295,28 @@ fn a_stored_image_that_has_rotted_is_a_problem_of_its_set_and_what_runs_runs_on(
         "{}",
         applied.err
     );
+
+    // The same files imported again mend it; an apply looks at it again.
+    ok(daemon.run(&["image", "import", "web", "--replace"]));
+    daemon.apply_ok(&web);
+    ok(daemon.run(&["scale", "web", "3"]));
+    daemon.wait_in_service("web", 3);
+    assert_eq!(daemon.vm_pids("web")[..2], pids[..]);
+    assert_eq!(problems_after_a_tick(&daemon), "[]");
+}
+
+/// What a set says of itself once it has ticked again.
+fn problems_after_a_tick(daemon: &Daemon) -> String {
+    let summary = || daemon.json(&["describe", "web"])["summary"].clone();
+    let before = summary()["last_tick"].as_u64();
+    wait_for("a tick", || {
+        let now = summary();
+        if now["last_tick"].as_u64() > before {
+            Ok(now["problems"].to_string())
+        } else {
+            Err(now.to_string())
+        }
+    })
 }
 
 fn mode(path: &Path) -> u32 {

@@ -45,12 +45,14 @@ impl Fleet {
         {
             changes.extend(image_changes(&old.state.image, digests));
         }
-        let generation = old.as_ref().map_or(1, |old| old.state.generation + u64::from(!changes.is_empty()));
         let result = match &old {
             None => ApplyResult::Created,
-            Some(_) if changes.is_empty() => ApplyResult::Unchanged,
+            // An image that was broken may have been mended: it is looked at again.
+            Some(old) if changes.is_empty() && old.image_usable => ApplyResult::Unchanged,
             Some(_) => ApplyResult::Updated,
         };
+        let generation =
+            old.as_ref().map_or(1, |old| old.state.generation + u64::from(result == ApplyResult::Updated));
         let outcome = ApplyOutcome { set: set.name.clone(), result, generation, changes };
         if result == ApplyResult::Unchanged && !matches!(named, Some(Err(_))) {
             return Ok(outcome);
