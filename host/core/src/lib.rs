@@ -5,6 +5,7 @@
 //! daemon, the replayer and the tests run these same functions.
 
 pub mod admission;
+pub mod catalogue;
 pub mod cloud_init;
 pub mod combine;
 pub mod decision;

@@ -81,6 +81,8 @@ pub struct ImageDigests {
     /// Shared disks, in the manifest's order.
     #[serde(default)]
     pub shared_disks: Vec<String>,
+    /// Kernel command line of a named image; none takes the manifest's.
+    pub cmdline: Option<String>,
 }
 
 /// An instance as it is stored. Written before anything is done about it.

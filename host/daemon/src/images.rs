@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use regatta_core::cloud_init::{instance_name, seed_files, smbios_serial};
-use regatta_core::manifest::{FileRef, GuestAddress, Network, Overlay, ScaleSet, isolated_gateway};
+use regatta_core::manifest::{FileRef, GuestAddress, Image, Network, Overlay, ScaleSet, isolated_gateway};
 use regatta_core::state::{ImageDigests, InstanceRecord};
 use regatta_vmm::{
     BootSource, BridgedNetwork, DataDisk, Digest, GoldenImage, ImageError, ImageStore, InstanceDir,
@@ -24,6 +24,8 @@ pub(crate) struct SetImages {
     initramfs: Option<StoredFile>,
     firmware: Option<StoredFile>,
     shared_disks: Vec<GoldenImage>,
+    /// Command line of the named image that this is.
+    cmdline: Option<String>,
     /// Why nothing can be launched.
     problem: Option<String>,
 }
@@ -35,34 +37,42 @@ pub(crate) struct ImageProblem {
     pub pointer: String,
     /// Why.
     pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
 }
 
 impl SetImages {
-    /// Takes the files of a manifest into the store.
+    /// Takes the files of a manifest into the store. `named` is what the name of its
+    /// image means, if it has one.
     ///
     /// # Errors
     /// Every file that is missing, broken or has another digest.
-    pub(crate) async fn import(store: &ImageStore, set: &ScaleSet) -> Result<Self, Vec<ImageProblem>> {
-        let image = &set.image;
+    pub(crate) async fn take(
+        store: &ImageStore,
+        set: &ScaleSet,
+        named: Option<Result<ImageDigests, ImageProblem>>,
+    ) -> Result<Self, Vec<ImageProblem>> {
         let mut problems = Vec::new();
-        let mut images = Self::default();
-        if let Some(disk) = &image.disk {
-            let imported = match digest_of(&disk.file) {
-                Ok(expected) => {
-                    store.import(Path::new(&disk.file.path), expected).await.map_err(|error| chain(&error))
-                }
-                Err(why) => Err(why),
-            };
-            images.disk = note(imported, "/image/disk", &mut problems);
-            if let (Some(golden), Some(wanted)) = (&images.disk, disk.size_bytes)
-                && wanted < golden.virtual_size_bytes()
-            {
-                let size = regatta_core::manifest::units::format_size_bytes(golden.virtual_size_bytes());
-                problems.push(ImageProblem {
-                    pointer: "/image/disk/size".to_owned(),
-                    message: format!("the image is larger, it has {size}"),
-                });
+        let mut images = match named {
+            None => Self::import(store, &set.image, &mut problems).await,
+            Some(Ok(digests)) => {
+                note(Self::open(store, &digests).await, "/image/name", &mut problems).unwrap_or_default()
             }
+            Some(Err(problem)) => {
+                problems.push(problem);
+                Self::default()
+            }
+        };
+        if let (Some(golden), Some(wanted)) = (&images.disk, set.image.disk_size_bytes())
+            && wanted < golden.virtual_size_bytes()
+        {
+            let size = regatta_core::manifest::units::format_size_bytes(golden.virtual_size_bytes());
+            let pointer = if set.image.name.is_some() { "/image/size" } else { "/image/disk/size" };
+            problems.push(ImageProblem {
+                pointer: pointer.to_owned(),
+                message: format!("the image is larger, it has {size}"),
+                hint: None,
+            });
         }
         for (index, disk) in set.instance.shared_disks.iter().enumerate() {
             let imported = match digest_of(&disk.file) {
@@ -74,40 +84,64 @@ impl SetImages {
             let pointer = format!("/instance/shared_disks/{index}");
             images.shared_disks.extend(note(imported, &pointer, &mut problems));
         }
-        images.kernel = import_file(store, image.kernel.as_ref(), "/image/kernel", &mut problems).await;
-        images.initramfs =
-            import_file(store, image.initramfs.as_ref(), "/image/initramfs", &mut problems).await;
-        images.firmware = import_file(store, image.firmware.as_ref(), "/image/firmware", &mut problems).await;
         if problems.is_empty() { Ok(images) } else { Err(problems) }
+    }
+
+    async fn import(store: &ImageStore, image: &Image, problems: &mut Vec<ImageProblem>) -> Self {
+        let mut images = Self::default();
+        if let Some(disk) = &image.disk {
+            let imported = match digest_of(&disk.file) {
+                Ok(expected) => {
+                    store.import(Path::new(&disk.file.path), expected).await.map_err(|error| chain(&error))
+                }
+                Err(why) => Err(why),
+            };
+            images.disk = note(imported, "/image/disk", problems);
+        }
+        images.kernel = import_file(store, image.kernel.as_ref(), "/image/kernel", problems).await;
+        images.initramfs = import_file(store, image.initramfs.as_ref(), "/image/initramfs", problems).await;
+        images.firmware = import_file(store, image.firmware.as_ref(), "/image/firmware", problems).await;
+        images
     }
 
     /// Finds the files of a stored set again. What is missing becomes a problem
     /// of the set: its instances run on, new ones cannot be launched.
     pub(crate) async fn load(store: &ImageStore, digests: &ImageDigests) -> Self {
-        let mut images = Self::default();
-        let loaded = async {
-            if let Some(digest) = parse(digests.disk.as_ref())? {
-                images.disk = Some(store.get(digest).await.map_err(|error| chain(&error))?);
-            }
-            for (digest, slot) in [
-                (&digests.kernel, &mut images.kernel),
-                (&digests.initramfs, &mut images.initramfs),
-                (&digests.firmware, &mut images.firmware),
-            ] {
-                if let Some(digest) = parse(digest.as_ref())? {
-                    *slot = Some(store.get_file(digest).await.map_err(|error| chain(&error))?);
-                }
-            }
-            for digest in &digests.shared_disks {
-                if let Some(digest) = parse(Some(digest))? {
-                    images.shared_disks.push(store.get(digest).await.map_err(|error| chain(&error))?);
-                }
-            }
-            Ok::<(), String>(())
+        Self::open(store, digests).await.unwrap_or_else(|why| Self {
+            problem: Some(format!("the image cannot be used, nothing is launched: {why}")),
+            ..Self::default()
+        })
+    }
+
+    /// Opens files that are in the store.
+    ///
+    /// # Errors
+    /// The first one that is missing or corrupt.
+    async fn open(store: &ImageStore, digests: &ImageDigests) -> Result<Self, String> {
+        let disk = async |digest: &String| {
+            let digest = digest.parse().map_err(|error: regatta_vmm::DigestError| chain(&error))?;
+            store.get(digest).await.map_err(|error| chain(&error))
         };
-        let problem = loaded.await.err();
-        images.problem = problem.map(|why| format!("the image cannot be used, nothing is launched: {why}"));
-        images
+        let file = async |digest: &Option<String>| match parse(digest.as_ref())? {
+            Some(digest) => store.get_file(digest).await.map(Some).map_err(|error| chain(&error)),
+            None => Ok::<_, String>(None),
+        };
+        let mut shared_disks = Vec::new();
+        for digest in &digests.shared_disks {
+            shared_disks.push(disk(digest).await?);
+        }
+        Ok(Self {
+            disk: match &digests.disk {
+                Some(digest) => Some(disk(digest).await?),
+                None => None,
+            },
+            kernel: file(&digests.kernel).await?,
+            initramfs: file(&digests.initramfs).await?,
+            firmware: file(&digests.firmware).await?,
+            shared_disks,
+            cmdline: digests.cmdline.clone(),
+            problem: None,
+        })
     }
 
     /// The digests to store.
@@ -120,6 +154,7 @@ impl SetImages {
             initramfs: of(&self.initramfs),
             firmware: of(&self.firmware),
             shared_disks: self.shared_disks.iter().map(|disk| disk.digest().to_string()).collect(),
+            cmdline: self.cmdline.clone(),
         }
     }
 
@@ -133,8 +168,8 @@ impl SetImages {
     #[must_use]
     pub(crate) fn disk_demand_bytes(&self, set: &ScaleSet) -> u64 {
         const OVERLAY_BYTES: u64 = 1 << 20;
-        match (&self.disk, set.image.disk.as_ref().map(|disk| disk.overlay)) {
-            (Some(disk), Some(Overlay::Raw)) => {
+        match (&self.disk, set.image.overlay()) {
+            (Some(disk), Overlay::Raw) => {
                 OVERLAY_BYTES
                     + std::fs::metadata(disk.path()).map_or(0, |file| file.blocks().saturating_mul(512))
             }
@@ -172,15 +207,20 @@ impl SetImages {
             (Some(kernel), _) => BootSource::Kernel {
                 kernel: kernel.path().to_owned(),
                 initramfs: self.initramfs.as_ref().map(|file| file.path().to_owned()),
-                cmdline: kernel_cmdline(&set.image.cmdline, &name, &set.network, instance),
+                cmdline: kernel_cmdline(
+                    self.cmdline.as_ref().unwrap_or(&set.image.cmdline),
+                    &name,
+                    &set.network,
+                    instance,
+                ),
             },
             (None, Some(firmware)) => BootSource::Firmware { firmware: firmware.path().to_owned() },
             (None, None) => return Err("the image has neither kernel nor firmware".to_owned()),
         };
-        let size_bytes = set.image.disk.as_ref().and_then(|disk| disk.size_bytes);
-        let overlay = match set.image.disk.as_ref().map(|disk| disk.overlay) {
-            Some(Overlay::Raw) => OverlayKind::Copy,
-            Some(Overlay::Qcow2) | None => OverlayKind::Qcow2,
+        let size_bytes = set.image.disk_size_bytes();
+        let overlay = match set.image.overlay() {
+            Overlay::Raw => OverlayKind::Copy,
+            Overlay::Qcow2 => OverlayKind::Qcow2,
         };
         Ok(LaunchSpec {
             dir,
@@ -284,7 +324,8 @@ async fn import_file(
 }
 
 fn note<T>(result: Result<T, String>, pointer: &str, problems: &mut Vec<ImageProblem>) -> Option<T> {
-    result.map_err(|message| problems.push(ImageProblem { pointer: pointer.to_owned(), message })).ok()
+    let problem = |message| ImageProblem { pointer: pointer.to_owned(), message, hint: None };
+    result.map_err(|message| problems.push(problem(message))).ok()
 }
 
 fn digest_of(file: &FileRef) -> Result<Option<Digest>, String> {

@@ -5,6 +5,7 @@
 
 mod addresses;
 pub mod api;
+mod catalogue;
 mod chain;
 pub mod cli;
 mod clock;

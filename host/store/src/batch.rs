@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use regatta_core::catalogue::NamedImage;
 use regatta_core::metric::MetricValue;
 use regatta_core::record::{RECORD_VERSION, TickRecord};
 use regatta_core::state::{Event, InstanceRecord, SetState};
@@ -37,6 +38,10 @@ pub struct Batch {
     /// Modules to keep, as SHA-256 in lower-case hex and bytes. Kept until the
     /// last set or record that used them is gone.
     pub modules: Vec<(String, Vec<u8>)>,
+    /// Names of golden images to forget. One that is not stored is no error.
+    pub removed_images: Vec<String>,
+    /// Golden images to insert or replace, by name.
+    pub images: Vec<NamedImage>,
 }
 
 impl Batch {
@@ -50,6 +55,8 @@ impl Batch {
             && self.records.is_empty()
             && self.events.is_empty()
             && self.modules.is_empty()
+            && self.removed_images.is_empty()
+            && self.images.is_empty()
     }
 }
 

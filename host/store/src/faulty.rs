@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use regatta_core::catalogue::NamedImage;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::{Event, InstanceRecord, SetState};
 
@@ -129,6 +130,14 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.module(digest)
+    }
+
+    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
+        self.inner.images()
+    }
+
+    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
+        self.inner.image(name)
     }
 
     fn stats(&self) -> Result<Stats, StoreError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use regatta_core::catalogue::NamedImage;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::{Event, InstanceRecord, SetState};
 
@@ -28,6 +29,7 @@ struct Tables {
     events: BTreeMap<u64, Event>,
     last_event_seq: u64,
     modules: BTreeMap<String, Vec<u8>>,
+    images: BTreeMap<String, NamedImage>,
 }
 
 #[derive(Debug)]
@@ -138,6 +140,14 @@ impl Store for MemoryStore {
         Ok(self.tables().modules.get(digest).cloned())
     }
 
+    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
+        Ok(self.tables().images.values().cloned().collect())
+    }
+
+    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
+        Ok(self.tables().images.get(name).cloned())
+    }
+
     fn stats(&self) -> Result<Stats, StoreError> {
         let tables = self.tables();
         let sets = tables.sets.iter().filter_map(|(name, set)| {
@@ -155,6 +165,7 @@ impl Store for MemoryStore {
             sets: sets.collect(),
             events: tables.events.len() as u64,
             modules: tables.modules.len() as u64,
+            images: tables.images.len() as u64,
         })
     }
 }
@@ -203,6 +214,10 @@ impl Tables {
         for digest in used_before.difference(&used) {
             self.modules.remove(digest);
         }
+        for name in &batch.removed_images {
+            self.images.remove(name);
+        }
+        self.images.extend(batch.images.iter().map(|image| (image.name.clone(), image.clone())));
     }
 
     fn used_modules(&self) -> BTreeSet<String> {

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use regatta_core::catalogue::NamedImage;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::{Event, InstanceRecord, SetState};
 
@@ -79,6 +80,18 @@ pub trait Store: Send + Sync {
     /// As [`Store::load`]; [`StoreError::Corrupt`] when they no longer match `digest`.
     fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
+    /// All named golden images, by name.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    fn images(&self) -> Result<Vec<NamedImage>, StoreError>;
+
+    /// The golden image of one name.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError>;
+
     /// How much is stored.
     ///
     /// # Errors
@@ -127,6 +140,8 @@ pub struct Stats {
     pub events: u64,
     /// Modules.
     pub modules: u64,
+    /// Named golden images.
+    pub images: u64,
 }
 
 /// How much is stored of one set.

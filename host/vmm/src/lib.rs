@@ -27,11 +27,14 @@ pub use api::response::{DiskCounters, NetCounters, VmCounters, VmState};
 pub use api::{ApiError, ApiErrorKind};
 pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
-pub use image::{Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile};
+pub use image::{
+    Digest, DigestError, FileContent, GoldenImage, ImageError, ImageFormat, ImageStore, KernelKind,
+    StoredFile, UnusedFile, look_at, look_at_any, look_at_kernel, one_line,
+};
 pub use instance::{
-    BootSource, BridgedNetwork, DataDisk, DirError, DiscardError, DiskError, FailedLogs, InstanceDir,
-    IsolatedNetwork, LaunchError, LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios, StartLimiter,
-    StopError, StopHow, Stopped, Vmm, VmmHost,
+    BootSource, BridgedNetwork, DataDisk, DirError, DiscardError, DiskError, FailedLogs, ImagesInUse,
+    InstanceDir, IsolatedNetwork, LaunchError, LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios,
+    StartLimiter, StopError, StopHow, Stopped, Vmm, VmmHost,
 };
 pub use net::{HostNetwork, NetworkError};
 pub use overlay::{OverlayError, OverlayKind};

@@ -7,6 +7,7 @@ mod crash;
 mod disk;
 mod guest_events;
 mod host_full;
+mod images;
 #[path = "../../../host/policy/tests/it/modules.rs"]
 mod modules;
 mod neighbours;

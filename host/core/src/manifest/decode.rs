@@ -117,6 +117,10 @@ fn capacity(section: &Section<'_>) -> (Bounds, Result<Capacity, Invalid>) {
 }
 
 fn image(section: &Section<'_>, base_dir: &str) -> Result<Image, Invalid> {
+    let name = section.optional("name").and_then(|item| item.map(Item::text).transpose());
+    let overlay =
+        section.optional("overlay").and_then(|item| item.map(Item::word).transpose()).map(|o| o.map(overlay));
+    let size_bytes = section.optional("size").and_then(|item| item.map(Item::size_bytes).transpose());
     let file =
         |name| section.optional(name).and_then(|item| item.map(|item| file_ref(item, base_dir)).transpose());
     let disk = section.optional("disk").and_then(|item| item.map(|item| disk(item, base_dir)).transpose());
@@ -125,13 +129,28 @@ fn image(section: &Section<'_>, base_dir: &str) -> Result<Image, Invalid> {
     let firmware = file("firmware");
     let cmdline = section.optional("cmdline").and_then(|item| item.map(Item::text).transpose());
     let mut consistent = Ok(());
+    for own in ["overlay", "size"] {
+        if !section.has("name") && section.has(own) {
+            let hint = format!("files have theirs at the disk: `disk: {{ path: …, {own}: … }}`");
+            consistent = Err(section.complain(own, "needs a `name`", Some(hint)));
+        }
+    }
     match (section.has("kernel"), section.has("firmware")) {
+        _ if section.has("name") => {
+            for other in ["disk", "kernel", "initramfs", "cmdline", "firmware"] {
+                if section.has(other) {
+                    let message = "must not be given together with `name`";
+                    let hint = "the named image has everything; leave one of them out";
+                    consistent = Err(section.complain(other, message, Some(hint.into())));
+                }
+            }
+        }
         (true, true) => {
             let message = "must not be given together with `kernel`";
             consistent = Err(section.complain("firmware", message, Some("leave one of them out".into())));
         }
         (false, false) => {
-            let message = "needs a `kernel` or a `firmware`";
+            let message = "needs a `name`, a `kernel` or a `firmware`";
             consistent = Err(section.complain_here(message, None));
         }
         (false, true) => {
@@ -148,7 +167,11 @@ fn image(section: &Section<'_>, base_dir: &str) -> Result<Image, Invalid> {
         }
         (true, false) => {}
     }
+    let (name, overlay) = (name?, overlay?);
     let image = Image {
+        overlay: name.as_ref().map(|_| overlay.unwrap_or(Overlay::Qcow2)),
+        name,
+        size_bytes: size_bytes?,
         disk: disk?,
         kernel: kernel?,
         initramfs: initramfs?,
@@ -183,10 +206,13 @@ fn disk(item: Item<'_>, base_dir: &str) -> Result<ImageDisk, Invalid> {
     }
     let section = item.section()?;
     let file = file_fields(&section, base_dir);
-    let overlay = section.item("overlay").and_then(Item::word);
+    let overlay = section.item("overlay").and_then(Item::word).map(overlay);
     let size_bytes = section.optional("size").and_then(|item| item.map(Item::size_bytes).transpose());
-    let overlay = if overlay? == "raw" { Overlay::Raw } else { Overlay::Qcow2 };
-    Ok(ImageDisk { file: file?, overlay, size_bytes: size_bytes? })
+    Ok(ImageDisk { file: file?, overlay: overlay?, size_bytes: size_bytes? })
+}
+
+fn overlay(word: &str) -> Overlay {
+    if word == "raw" { Overlay::Raw } else { Overlay::Qcow2 }
 }
 
 /// Where probes go that name no port.

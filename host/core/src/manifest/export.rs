@@ -71,13 +71,18 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
 
 fn image(image: &Image) -> Tree {
     let mut fields = Vec::new();
+    let overlay = |overlay| match overlay {
+        Overlay::Qcow2 => text("qcow2"),
+        Overlay::Raw => text("raw"),
+    };
+    if let Some(name) = &image.name {
+        fields.push(("name", text(name)));
+        fields.push(("overlay", overlay(image.overlay())));
+        fields.extend(image.size_bytes.map(|bytes| ("size", size(bytes))));
+    }
     if let Some(disk) = &image.disk {
         let mut disk_fields = file_fields(&disk.file);
-        let overlay = match disk.overlay {
-            Overlay::Qcow2 => "qcow2",
-            Overlay::Raw => "raw",
-        };
-        disk_fields.push(("overlay", text(overlay)));
+        disk_fields.push(("overlay", overlay(disk.overlay)));
         disk_fields.extend(disk.size_bytes.map(|bytes| ("size", size(bytes))));
         fields.push(("disk", map(disk_fields)));
     }

@@ -97,8 +97,17 @@ static CAPACITY: Object = Object {
 };
 
 static IMAGE: Object = Object {
-    exclusive: Exclusive::ExactlyOne(&["kernel", "firmware"]),
+    exclusive: Exclusive::ExactlyOne(&["name", "kernel", "firmware"]),
     fields: &[
+        field(
+            "name",
+            Kind::Text(Format::Name),
+            Optional,
+            "Name of an image that `regatta image import` has put into the host's catalogue, instead of \
+             files: nothing but `overlay` and `size` may stand beside it. What the name means is settled at the apply; \
+             an image imported under the same name later counts from the next apply on.",
+        )
+        .for_new_instances(),
         field(
             "disk",
             Kind::Either(&[Kind::Text(Format::Path), Kind::Object(&DISK)]),
@@ -111,7 +120,7 @@ static IMAGE: Object = Object {
             "kernel",
             FILE_KIND,
             Optional,
-            "Kernel (PVH ELF or bzImage). Exactly one of `kernel` and `firmware`.",
+            "Kernel (PVH ELF or bzImage). Exactly one of `name`, `kernel` and `firmware`.",
         )
         .for_new_instances(),
         field("initramfs", FILE_KIND, Optional, "Initial RAM disk of the kernel. Without it, none.")
@@ -124,10 +133,28 @@ static IMAGE: Object = Object {
              Without it, empty.",
         )
         .for_new_instances(),
-        field("firmware", FILE_KIND, Optional, "Firmware. Exactly one of `kernel` and `firmware`.")
+        field("firmware", FILE_KIND, Optional, "Firmware. Exactly one of `name`, `kernel` and `firmware`.")
             .for_new_instances(),
+        field(
+            "overlay",
+            Kind::Choice(OVERLAYS),
+            Optional,
+            "How an instance's own disk is made from that of the image with this `name`, as \
+             `disk.overlay`. Without it, `qcow2`.",
+        )
+        .for_new_instances(),
+        field(
+            "size",
+            size(MIB, 64 * TIB, MIB),
+            Optional,
+            "Size of an instance's own disk on the image with this `name`, as `disk.size`. Without it, the \
+             image's.",
+        )
+        .for_new_instances(),
     ],
 };
+
+const OVERLAYS: &[&str] = &["qcow2", "raw"];
 
 const FILE_KIND: Kind = Kind::Either(&[Kind::Text(Format::Path), Kind::Object(&FILE)]);
 
@@ -156,7 +183,7 @@ static DISK: Object = Object {
         SHA256,
         field(
             "overlay",
-            Kind::Choice(&["qcow2", "raw"]),
+            Kind::Choice(OVERLAYS),
             Default("qcow2"),
             "How an instance's own disk is made: `qcow2` holds the differences, `raw` is a copy \
              (reflinked where the file system can).",

@@ -124,6 +124,28 @@ impl Format {
     }
 }
 
+/// What keeps a text from being the name of a set or of a golden image: a
+/// lower-case fragment, with what to do about it.
+#[must_use]
+pub fn name_problem(text: &str) -> Option<String> {
+    name(text).err().map(Complaint::in_one)
+}
+
+/// What keeps a text from being a kernel command line; likewise.
+#[must_use]
+pub fn cmdline_problem(text: &str) -> Option<String> {
+    cmdline(text).err().map(Complaint::in_one)
+}
+
+impl Complaint {
+    fn in_one(self) -> String {
+        match self.hint {
+            Some(hint) => format!("{} ({hint})", self.message),
+            None => self.message,
+        }
+    }
+}
+
 fn name(text: &str) -> Result<(), Complaint> {
     let hint = "lower-case letters, digits and `-`, for example `web-1`";
     if text.is_empty() {

@@ -65,7 +65,8 @@ fn find_field(object: &'static Object, path: &str, key: &str, found: &mut Vec<St
 }
 
 /// The word that `text` was probably meant to be.
-pub(crate) fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+#[must_use]
+pub fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     if text.len() > 64 {
         return None;
     }

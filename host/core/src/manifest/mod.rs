@@ -27,7 +27,8 @@ pub mod units;
 
 pub use diff::{Change, affects_new_instances_only, diff};
 pub use export::{to_manifest_json, to_manifest_yaml};
-pub use formats::BUILT_IN_METRICS;
+pub use formats::{BUILT_IN_METRICS, cmdline_problem, name_problem};
+pub use hints::nearest;
 pub use json_schema::manifest_schema;
 pub use network::{GuestAddress, LINK_ADDRESS, Network, isolated_gateway};
 pub use problem::{MAX_PROBLEMS, Problem, Problems};

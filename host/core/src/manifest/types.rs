@@ -47,9 +47,19 @@ pub struct Capacity {
     pub initial: u32,
 }
 
-/// What every instance starts from: a disk, and a kernel or a firmware.
+/// What every instance starts from: a named image of the host's catalogue, or
+/// files: a disk, and a kernel or a firmware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
+    /// Name in the catalogue; then there are no files here, and what the name
+    /// meant at the apply is in [`crate::state::ImageDigests`].
+    pub name: Option<String>,
+    /// How an instance's own disk is made from that of the named image; default
+    /// qcow2. None without a name: files have theirs in `disk`.
+    pub overlay: Option<Overlay>,
+    /// Size of an instance's own disk on the named image, bytes; none keeps the
+    /// image's. Files have theirs in `disk`.
+    pub size_bytes: Option<u64>,
     /// The golden disk; none for a kernel with everything inside.
     pub disk: Option<ImageDisk>,
     /// Kernel (PVH ELF or bzImage); exactly one of kernel and firmware.
@@ -60,6 +70,20 @@ pub struct Image {
     pub cmdline: String,
     /// Firmware.
     pub firmware: Option<FileRef>,
+}
+
+impl Image {
+    /// How an instance's own disk is made.
+    #[must_use]
+    pub fn overlay(&self) -> Overlay {
+        self.disk.as_ref().map(|disk| disk.overlay).or(self.overlay).unwrap_or(Overlay::Qcow2)
+    }
+
+    /// Size of an instance's own disk, bytes; none keeps the image's.
+    #[must_use]
+    pub fn disk_size_bytes(&self) -> Option<u64> {
+        self.size_bytes.or(self.disk.as_ref().and_then(|disk| disk.size_bytes))
+    }
 }
 
 /// A file by path and, when given, digest.

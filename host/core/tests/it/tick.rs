@@ -15,7 +15,16 @@ fn set() -> ScaleSet {
         name: "web".into(),
         tick_ms: 1_000,
         capacity: Capacity { min: 1, max: 5, initial: 2 },
-        image: Image { disk: None, kernel: None, initramfs: None, cmdline: String::new(), firmware: None },
+        image: Image {
+            name: None,
+            overlay: None,
+            size_bytes: None,
+            disk: None,
+            kernel: None,
+            initramfs: None,
+            cmdline: String::new(),
+            firmware: None,
+        },
         instance: InstanceTemplate {
             vcpus: 1,
             memory_bytes: 64 << 20,

@@ -10,6 +10,7 @@ use reqwest::{Method, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::image_types::{GcOutcome, GcRequest, ImageInfo, ImportEvent, ImportImageRequest, ImportProgress};
 use super::types::{
     ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, ErrorCode, EventEntry, EventsQuery, InstanceInfo,
     PolicyList, ProtectRequest, RecordsQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome, SwapRequest,
@@ -24,6 +25,9 @@ const LONG: Duration = Duration::from_secs(600);
 
 /// How long an unused connection is kept; less than the server's own limit.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// Longest line of the answer to an import; an error may list many problems.
+const IMPORT_LINE_BYTES_MAX: usize = 4 << 20;
 
 const OUR_VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -264,6 +268,83 @@ impl Client {
         self.get(&["v1", "events"], &query, limit).await
     }
 
+    /// Takes a golden image into the catalogue; `progress` hears how far it is.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Invalid`] when instances could not start from it,
+    /// [`ErrorCode::Conflict`] when there is one of this name.
+    pub async fn import_image(
+        &self,
+        request: &ImportImageRequest,
+        mut progress: impl FnMut(ImportProgress),
+    ) -> Result<ImageInfo, ClientError> {
+        let request = self.http.post(url(&["v1", "images"], &[])).json(request);
+        let in_time = |limit: Duration| {
+            let socket = self.socket.clone();
+            move |_| ClientError::TimedOut { socket, limit }
+        };
+        let sent = tokio::time::timeout(SHORT, request.send()).await.map_err(in_time(SHORT))?;
+        let mut response = sent.map_err(|error| self.failed(error, SHORT))?;
+        let status = response.status();
+        let server = Server::of(response.headers());
+        if !status.is_success() {
+            let body = tokio::time::timeout(SHORT, response.bytes()).await.map_err(in_time(SHORT))?;
+            return Err(self.refusal(&server, status, &body.map_err(|error| self.failed(error, SHORT))?));
+        }
+        let mut lines = Vec::new();
+        loop {
+            // However long an import takes, a line comes every few seconds.
+            let chunk = tokio::time::timeout(SHORT, response.chunk()).await.map_err(in_time(SHORT))?;
+            let chunk = chunk.map_err(|error| self.failed(error, SHORT))?;
+            let ended = chunk.is_none();
+            lines.extend(chunk.unwrap_or_default());
+            while let Some(end) = lines.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = lines.drain(..=end).collect();
+                match serde_json::from_slice(&line) {
+                    Ok(ImportEvent::Progress { progress: now }) => progress(now),
+                    Ok(ImportEvent::Done { image }) => return Ok(*image),
+                    Ok(ImportEvent::Failed { error }) => return Err(ClientError::Api(error)),
+                    Err(error) => return Err(self.misunderstood(&server, format!("its answer: {error}"))),
+                }
+            }
+            if ended || lines.len() > IMPORT_LINE_BYTES_MAX {
+                return Err(self.misunderstood(&server, "its answer has no end".to_owned()));
+            }
+        }
+    }
+
+    /// All golden images of the catalogue, by name.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn images(&self) -> Result<Vec<ImageInfo>, ClientError> {
+        self.get(&["v1", "images"], &[], SHORT).await
+    }
+
+    /// One golden image, by its name or by the digest of one of its files.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is none.
+    pub async fn image(&self, image: &str) -> Result<ImageInfo, ClientError> {
+        self.get(&["v1", "images", image], &[], SHORT).await
+    }
+
+    /// Takes the name of a golden image away.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is none of this name.
+    pub async fn remove_image(&self, name: &str) -> Result<ImageInfo, ClientError> {
+        self.call(self.http.delete(url(&["v1", "images", name], &[])), SHORT).await
+    }
+
+    /// Removes the stored files that nothing uses, or says which.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn collect_images(&self, request: &GcRequest) -> Result<GcOutcome, ClientError> {
+        self.send(Method::POST, &["v1", "images", "gc"], request, LONG).await
+    }
+
     /// The daemon's own metrics as OpenMetrics text.
     ///
     /// # Errors
@@ -315,12 +396,17 @@ impl Client {
         if status.is_success() {
             return Ok((server, body.into()));
         }
-        match serde_json::from_slice::<ApiError>(&body) {
+        Err(self.refusal(&server, status, &body))
+    }
+
+    /// What an answer with an error's status means.
+    fn refusal(&self, server: &Server, status: reqwest::StatusCode, body: &[u8]) -> ClientError {
+        match serde_json::from_slice::<ApiError>(body) {
             Ok(error) if error.code == ErrorCode::BadRequest && server.is_another_version() => {
-                Err(self.misunderstood(&server, error.message))
+                self.misunderstood(server, error.message)
             }
-            Ok(error) => Err(ClientError::Api(error)),
-            Err(_) => Err(self.misunderstood(&server, format!("it answers {status}"))),
+            Ok(error) => ClientError::Api(error),
+            Err(_) => self.misunderstood(server, format!("it answers {status}")),
         }
     }
 

@@ -3,7 +3,9 @@
 
 use async_trait::async_trait;
 use regatta_core::record::TickRecord;
+use tokio::sync::watch;
 
+use super::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
 use super::types::{
     ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, EventEntry, EventsQuery, InstanceInfo, PolicyList,
     RecordsQuery, SetDetail, SetSummary, SwapOutcome, SwapRequest, WhyQuery,
@@ -56,6 +58,26 @@ pub trait Control: Send + Sync + 'static {
 
     /// Events in their order; waits for one up to `query.wait_ms` when there is none.
     async fn events(&self, query: EventsQuery) -> Answer<Vec<EventEntry>>;
+
+    /// Takes a golden image into the catalogue; tells `progress` how far it is.
+    async fn import_image(
+        &self,
+        request: ImportImageRequest,
+        progress: watch::Sender<ImportProgress>,
+        actor: &str,
+    ) -> Answer<ImageInfo>;
+
+    /// All golden images of the catalogue, by name.
+    async fn images(&self) -> Answer<Vec<ImageInfo>>;
+
+    /// One golden image, by its name or by the digest of one of its files.
+    async fn image(&self, image: &str) -> Answer<ImageInfo>;
+
+    /// Takes the name of a golden image away. Its files stay until a collection.
+    async fn remove_image(&self, name: &str, actor: &str) -> Answer<ImageInfo>;
+
+    /// Removes the stored files that nothing uses.
+    async fn collect_images(&self, request: GcRequest, actor: &str) -> Answer<GcOutcome>;
 
     /// The daemon's own metrics as OpenMetrics text.
     async fn metrics(&self) -> Answer<String>;

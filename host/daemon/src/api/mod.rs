@@ -6,6 +6,8 @@ pub mod client;
 pub mod control;
 mod error;
 mod extract;
+pub mod image_types;
+mod import_stream;
 pub mod routes;
 pub mod server;
 pub mod types;

@@ -9,6 +9,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use futures::FutureExt;
+use tokio::sync::watch;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,6 +18,8 @@ use super::caller::Caller;
 use super::control::{Answer, Control};
 use super::error::{BODY_LIMIT_BYTES, Failure};
 use super::extract::{Json, Path, Query};
+use super::image_types::{GcOutcome, GcRequest, ImageInfo, ImportEvent, ImportImageRequest, ImportProgress};
+use super::import_stream;
 use super::types::{
     ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, EventEntry, EventsQuery, InstanceInfo, PolicyList,
     ProtectRequest, RecordsQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome, SwapRequest, WhyQuery,
@@ -61,6 +64,9 @@ fn documented() -> OpenApiRouter<Arc<dyn Control>> {
         .routes(routes!(why))
         .routes(routes!(records))
         .routes(routes!(events))
+        .routes(routes!(images, import_image))
+        .routes(routes!(image, remove_image))
+        .routes(routes!(collect_images))
         .routes(routes!(metrics))
 }
 
@@ -282,6 +288,61 @@ async fn events(State(control): Shared, Query(query): Query<EventsQuery>) -> Rep
         return Err(Failure::bad_request(StatusCode::BAD_REQUEST, message));
     }
     Ok(axum::Json(control.events(query).await?))
+}
+
+/// All golden images of the catalogue, by name.
+#[utoipa::path(get, path = "/v1/images", tag = "images",
+    responses((status = 200, body = Vec<ImageInfo>), (status = "default", body = ApiError)))]
+async fn images(State(control): Shared) -> Reply<Vec<ImageInfo>> {
+    Ok(axum::Json(control.images().await?))
+}
+
+/// Takes a golden image into the catalogue.
+///
+/// What fails at once answers with an error's status. Else the answer is one JSON
+/// object a line: progress at least every 5 s, then `done` or `failed`. The import
+/// goes to its end, also when the client goes away.
+#[utoipa::path(post, path = "/v1/images", tag = "images", request_body = ImportImageRequest,
+    responses((status = 200, body = ImportEvent, content_type = "application/x-ndjson",
+        description = "One ImportEvent a line"), (status = "default", body = ApiError)))]
+async fn import_image(
+    State(control): Shared,
+    who: Who,
+    Json(request): Json<ImportImageRequest>,
+) -> Result<Response, Failure> {
+    let (progress, seen) = watch::channel(ImportProgress::default());
+    let work = tokio::spawn(async move { control.import_image(request, progress, &actor(who)).await });
+    import_stream::answer(work, seen).await
+}
+
+/// One golden image, by its name or by the digest of one of its files (at least
+/// the first 6 digits).
+#[utoipa::path(get, path = "/v1/images/{image}", tag = "images",
+    params(("image" = String, Path, description = "Name, or digest of a file")),
+    responses((status = 200, body = ImageInfo), (status = "default", body = ApiError)))]
+async fn image(State(control): Shared, Path(image): Path<String>) -> Reply<ImageInfo> {
+    Ok(axum::Json(control.image(&image).await?))
+}
+
+/// Takes the name of a golden image away. Its files stay until a collection, and
+/// what runs on them runs on.
+#[utoipa::path(delete, path = "/v1/images/{image}", tag = "images",
+    params(("image" = String, Path, description = "Name")),
+    responses((status = 200, body = ImageInfo), (status = "default", body = ApiError)))]
+async fn remove_image(State(control): Shared, who: Who, Path(image): Path<String>) -> Reply<ImageInfo> {
+    to_the_end(async move { control.remove_image(&image, &actor(who)).await }).await
+}
+
+/// Removes the stored files that no image of the catalogue, no set and no instance
+/// uses; with `dry_run`, only says which.
+#[utoipa::path(post, path = "/v1/images/gc", tag = "images", request_body = GcRequest,
+    responses((status = 200, body = GcOutcome), (status = "default", body = ApiError)))]
+async fn collect_images(
+    State(control): Shared,
+    who: Who,
+    Json(request): Json<GcRequest>,
+) -> Reply<GcOutcome> {
+    to_the_end(async move { control.collect_images(request, &actor(who)).await }).await
 }
 
 /// The daemon's own metrics.

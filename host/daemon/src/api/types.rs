@@ -25,7 +25,7 @@ pub struct ApiError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
-    /// No such set, instance, tick or policy (404).
+    /// No such set, instance, tick, policy or image (404).
     NotFound,
     /// The input has problems; nothing was done (422).
     Invalid,

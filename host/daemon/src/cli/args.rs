@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::image_args::ImageCommand;
 use super::serve_args::ServeArgs;
 use crate::api::types::WhyLast;
 
@@ -124,6 +125,9 @@ Examples:
     /// Swap, roll back or list policies
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Import, list and remove golden images
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Explain a tick: what was seen, wanted, allowed and planned
     #[command(after_long_help = "\
 Examples:
@@ -321,14 +325,19 @@ pub struct EventsArgs {
 
 /// A set's name, as manifests may give it; anything else can only be a slip.
 fn set_name(text: &str) -> Result<String, String> {
-    let starts_well = text.starts_with(|first: char| first.is_ascii_lowercase());
-    let only = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if starts_well && text.len() <= 32 && text.chars().all(only) {
+    if can_be_name(text) {
         Ok(text.to_owned())
     } else {
         Err("a set's name is of lower-case letters, digits and -, starts with a letter and has at most 32 bytes"
             .to_owned())
     }
+}
+
+/// Whether a text is of the characters and the length of a name.
+pub(super) fn can_be_name(text: &str) -> bool {
+    let starts_well = text.starts_with(|first: char| first.is_ascii_lowercase());
+    let only = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    starts_well && text.len() <= 32 && text.chars().all(only)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ mod apply;
 mod args;
 mod events;
 mod exit;
+mod image;
+mod image_args;
 mod policy;
 mod records;
 mod render;
@@ -157,6 +159,7 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
             policy::rollback(client, &args.set, output, io).await?;
         }
         Command::Policy(PolicyCommand::List(args)) => policy::list(client, &args.set, output, io).await?,
+        Command::Image(command) => image::run(client, &command, output, io).await?,
         Command::Why(args) => records::why(client, &args, output, io).await?,
         Command::Records(args) => records::records(client, &args, io).await?,
         Command::Events(args) => events::events(client, args, output, io).await?,

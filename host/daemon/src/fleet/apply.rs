@@ -2,7 +2,7 @@
 //! told, and only then does anything change.
 
 use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
-use regatta_core::state::{Event, SetState};
+use regatta_core::state::{Event, ImageDigests, SetState};
 use regatta_store::Batch;
 
 use super::{Fleet, error};
@@ -10,7 +10,7 @@ use crate::api::control::Answer;
 use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem};
 use crate::chain::chain;
 use crate::clock::now_ms;
-use crate::images::SetImages;
+use crate::images::{ImageProblem, SetImages};
 use crate::set::{ActivePolicy, Command, Manifest, Start};
 
 /// A manifest with everything that it names, ready to be put in force.
@@ -35,19 +35,30 @@ impl Fleet {
             let message = format!("{} is being deleted; apply again when it is gone", set.name);
             return Err(error(ErrorCode::Conflict, message));
         }
-        let changes = old.as_ref().map(|old| changes(&old.state.set, &set)).unwrap_or_default();
-        let generation = old.as_ref().map_or(1, |old| old.state.generation + u64::from(!changes.is_empty()));
+        let named = match &set.image.name {
+            Some(name) => Some(self.resolve_image(name).await?),
+            None => None,
+        };
+        let mut changes = old.as_ref().map(|old| changes(&old.state.set, &set)).unwrap_or_default();
+        if let (Some(old), Some(Ok(digests))) = (&old, &named)
+            && old.state.set.image.name == set.image.name
+        {
+            changes.extend(image_changes(&old.state.image, digests));
+        }
         let result = match &old {
             None => ApplyResult::Created,
-            Some(_) if changes.is_empty() => ApplyResult::Unchanged,
+            // An image that was broken may have been mended: it is looked at again.
+            Some(old) if changes.is_empty() && old.image_usable => ApplyResult::Unchanged,
             Some(_) => ApplyResult::Updated,
         };
+        let generation =
+            old.as_ref().map_or(1, |old| old.state.generation + u64::from(result == ApplyResult::Updated));
         let outcome = ApplyOutcome { set: set.name.clone(), result, generation, changes };
-        if result == ApplyResult::Unchanged {
+        if result == ApplyResult::Unchanged && !matches!(named, Some(Err(_))) {
             return Ok(outcome);
         }
         let keeps_policy = old.as_ref().is_some_and(|old| old.state.set.policy == set.policy);
-        let checked = self.check(&source, set, keeps_policy).await?;
+        let checked = self.check(&source, set, named, keeps_policy).await?;
         if request.dry_run {
             return Ok(outcome);
         }
@@ -71,8 +82,15 @@ impl Fleet {
     }
 
     /// Reads image and policy. All their problems at once, each at its place in the manifest.
-    async fn check(&self, source: &ManifestSource, set: ScaleSet, keeps_policy: bool) -> Answer<Checked> {
-        let (images, policy) = tokio::join!(SetImages::import(&self.shared.images, &set), async {
+    /// `named` is what the name of its image means, if it has one.
+    async fn check(
+        &self,
+        source: &ManifestSource,
+        set: ScaleSet,
+        named: Option<Result<ImageDigests, ImageProblem>>,
+        keeps_policy: bool,
+    ) -> Answer<Checked> {
+        let (images, policy) = tokio::join!(SetImages::take(&self.shared.images, &set, named), async {
             if keeps_policy {
                 return Ok(None);
             }
@@ -80,8 +98,9 @@ impl Fleet {
         });
         let mut problems = Vec::new();
         if let Err(image_problems) = &images {
-            problems
-                .extend(image_problems.iter().map(|it| source.problem_at(&it.pointer, &it.message, None)));
+            problems.extend(
+                image_problems.iter().map(|it| source.problem_at(&it.pointer, &it.message, it.hint.clone())),
+            );
         }
         if let Err(policy_problems) = &policy {
             problems.extend(policy_problems.iter().map(|it| it.locate(source)));
@@ -158,6 +177,28 @@ fn changes(old: &ScaleSet, new: &ScaleSet) -> Vec<FieldChange> {
             before: change.before.map(|value| value.to_string()),
             after: change.after.map(|value| value.to_string()),
             path: change.path,
+        })
+        .collect()
+}
+
+/// What another meaning of the same name changes: the files by their digests.
+fn image_changes(old: &ImageDigests, new: &ImageDigests) -> Vec<FieldChange> {
+    let json =
+        |text: &Option<String>| text.as_ref().map(|text| serde_json::Value::from(text.as_str()).to_string());
+    let files = [
+        ("image.disk", &old.disk, &new.disk),
+        ("image.kernel", &old.kernel, &new.kernel),
+        ("image.initramfs", &old.initramfs, &new.initramfs),
+        ("image.cmdline", &old.cmdline, &new.cmdline),
+        ("image.firmware", &old.firmware, &new.firmware),
+    ];
+    let changed = files.into_iter().filter(|(_, before, after)| before != after);
+    changed
+        .map(|(path, before, after)| FieldChange {
+            path: path.to_owned(),
+            before: json(before),
+            after: json(after),
+            new_instances_only: true,
         })
         .collect()
 }

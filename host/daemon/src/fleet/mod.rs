@@ -1,6 +1,7 @@
 //! All sets of the daemon, and what the API can ask of them.
 
 mod apply;
+mod images;
 mod policies;
 mod queries;
 mod restart;
@@ -11,10 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::control::{Answer, Control};
+use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, ErrorCode, EventEntry, EventsQuery, InstanceInfo,
     PolicyList, RecordsQuery, SetDetail, SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
@@ -36,6 +38,8 @@ pub(crate) struct Fleet {
     compiled_last: Mutex<VecDeque<Arc<CompiledPolicy>>>,
     /// Applies are worked on one at a time: each sees what the one before did.
     applying: tokio::sync::Mutex<()>,
+    /// Names of images are given and taken away one at a time.
+    naming: tokio::sync::Mutex<()>,
     shutdown: CancellationToken,
 }
 
@@ -56,6 +60,7 @@ impl Fleet {
             sets: Arc::default(),
             compiled_last: Mutex::default(),
             applying: tokio::sync::Mutex::new(()),
+            naming: tokio::sync::Mutex::new(()),
             shutdown,
         }
     }
@@ -201,6 +206,31 @@ impl Control for Fleet {
 
     async fn events(&self, query: EventsQuery) -> Answer<Vec<EventEntry>> {
         self.list_events(&query).await
+    }
+
+    async fn import_image(
+        &self,
+        request: ImportImageRequest,
+        progress: watch::Sender<ImportProgress>,
+        actor: &str,
+    ) -> Answer<ImageInfo> {
+        self.take_image(request, progress, actor).await
+    }
+
+    async fn images(&self) -> Answer<Vec<ImageInfo>> {
+        self.list_images().await
+    }
+
+    async fn image(&self, image: &str) -> Answer<ImageInfo> {
+        self.find_image(image).await
+    }
+
+    async fn remove_image(&self, name: &str, actor: &str) -> Answer<ImageInfo> {
+        self.forget_image(name, actor).await
+    }
+
+    async fn collect_images(&self, request: GcRequest, actor: &str) -> Answer<GcOutcome> {
+        self.collect(request.dry_run, actor).await
     }
 
     async fn metrics(&self) -> Answer<String> {

@@ -144,6 +144,7 @@ pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationTok
         instances: Arc::new(records),
         last: start.last.clone(),
         problems: Vec::new(),
+        image_usable: start.images.problem().is_none(),
         traffic: None,
     };
     let (view_sender, view) = tokio_watch::channel(Arc::new(first_view));
@@ -312,6 +313,7 @@ impl SetTask {
             instances: Arc::new(self.instances.values().map(|instance| instance.record.clone()).collect()),
             last: self.last.clone(),
             problems: self.problems(),
+            image_usable: self.images.problem().is_none(),
             traffic,
         };
         self.view.send_replace(Arc::new(view));

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
 use regatta_core::plan::RemovalCause;
-use regatta_vmm::{Adopted, AdoptedState, Adoption, InstanceDir, VmState, Vmm, VmmHost, VmmIdentity};
+use regatta_vmm::{
+    Adopted, AdoptedState, Adoption, Digest, GoldenImage, InstanceDir, VmState, Vmm, VmmHost, VmmIdentity,
+};
 
 use super::SetTask;
 use super::driver::Job;
@@ -41,6 +43,7 @@ impl SetTask {
                 self.shared.ledger.claim(&self.state.set.name, id, self.demand());
             }
         }
+        let bases = self.open_bases(&ids).await;
         let finds = ids.iter().map(|&id| {
             let dir = self.dir_of(id);
             let known = found.get(&id);
@@ -54,8 +57,38 @@ impl SetTask {
         });
         let found = futures::future::join_all(finds).await;
         for (id, found) in ids.into_iter().zip(found) {
+            if let (Found::Running(vmm) | Found::Unreachable(vmm), Some(base)) = (&found, bases.get(&id)) {
+                vmm.hold_image(base.clone());
+            }
             self.take_up(id, found);
         }
+    }
+
+    /// Opens, and so locks, the golden images under the overlays of these instances; their set may
+    /// have others by now. Each is looked at once, however many instances stand on it.
+    async fn open_bases(&self, ids: &[u32]) -> BTreeMap<u32, GoldenImage> {
+        let mut bases: BTreeMap<Digest, Vec<u32>> = BTreeMap::new();
+        for &id in ids {
+            match self.dir_of(id).and_then(|dir| dir.images_in_use()) {
+                Ok(used) => drop(used.disk.map(|disk| bases.entry(disk).or_default().push(id))),
+                Err(why) => tracing::warn!(instance = id, why = chain(&why), "its image stays unlocked"),
+            }
+        }
+        let mut opened = BTreeMap::new();
+        for (digest, ids) in bases {
+            match self.shared.images.get(digest).await {
+                Ok(image) => opened.extend(ids.into_iter().map(|id| (id, image.clone()))),
+                Err(why) => {
+                    let set = &self.state.set.name;
+                    tracing::error!(
+                        set,
+                        why = chain(&why),
+                        "the image under running instances is not what it was"
+                    );
+                }
+            }
+        }
+        opened
     }
 
     fn take_up(&mut self, id: u32, found: Found) {

@@ -24,6 +24,8 @@ pub(crate) struct SetView {
     pub last: Option<Arc<TickRecord>>,
     /// What keeps the set from being as wanted.
     pub problems: Vec<String>,
+    /// Instances can start from its image, as far as is known.
+    pub image_usable: bool,
     /// Its load balancer.
     pub traffic: Option<Arc<Traffic>>,
 }

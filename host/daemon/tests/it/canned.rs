@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use regatta::api::image_types::*;
 use regatta::api::types::*;
 use regatta::api::{Answer, Control};
 use regatta_core::combine::Combined;
@@ -16,7 +17,7 @@ use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, M
 use regatta_core::plan::{Action, Plan};
 use regatta_core::record::{InstanceChange, PlanFacts, TickRecord};
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// The time of all tests: 2026-11-23 14:31:07.250Z.
 pub(crate) const NOW_MS: u64 = 1_795_444_267_250;
@@ -32,7 +33,9 @@ pub(crate) struct Canned {
     pub(crate) script: Mutex<VecDeque<Option<SetSummary>>>,
     /// The event log.
     pub(crate) events: Mutex<Vec<EventEntry>>,
-    /// Lets a swap to `slow` go on.
+    /// The catalogue.
+    pub(crate) images: Mutex<Vec<ImageInfo>>,
+    /// Lets a swap to `slow`, and an import of `big`, go on.
     pub(crate) released: Notify,
     /// Rung when an event is added.
     pub(crate) rung: Notify,
@@ -43,6 +46,7 @@ impl Canned {
     pub(crate) fn with_web() -> Self {
         let canned = Self::default();
         *canned.sets.lock().unwrap() = vec![web()];
+        *canned.images.lock().unwrap() = vec![debian(), tiny()];
         canned.script.lock().unwrap().push_back(Some(web()));
         *canned.events.lock().unwrap() = vec![
             event(7, "scale-out", None, "3 → 5: utilization is above its target", "daemon"),
@@ -226,6 +230,50 @@ pub(crate) fn record(tick: u64) -> TickRecord {
             short: None,
         },
         operator: Vec::new(),
+    }
+}
+
+/// An image with everything, used by `web`.
+pub(crate) fn debian() -> ImageInfo {
+    let file = |digit: &str, size_bytes| ImageFileInfo {
+        digest: format!("sha256:{}", digit.repeat(64)),
+        size_bytes,
+    };
+    ImageInfo {
+        name: "debian-13".into(),
+        description: "Debian 13 with nginx".into(),
+        source: "/srv/images/debian-13".into(),
+        imported_ms: NOW_MS - 93_600_000,
+        disk: Some(ImageDiskInfo {
+            digest: format!("sha256:{}", "a1".repeat(32)),
+            size_bytes: 3 << 29,
+            format: "qcow2".into(),
+            virtual_size_bytes: 10 << 30,
+        }),
+        kernel: Some(file("b", 12 << 20)),
+        initramfs: Some(file("c", 30 << 20)),
+        cmdline: "console=ttyS0 root=/dev/vda1".into(),
+        firmware: None,
+        size_bytes: (3 << 29) + (42 << 20),
+        used_by: vec!["web".into()],
+    }
+}
+
+/// A kernel with everything inside.
+pub(crate) fn tiny() -> ImageInfo {
+    let kernel = Some(ImageFileInfo { digest: format!("sha256:{}", "d".repeat(64)), size_bytes: 5 << 20 });
+    ImageInfo {
+        name: "tiny".into(),
+        description: String::new(),
+        source: "/srv/images/tiny.elf".into(),
+        imported_ms: NOW_MS - 60_000,
+        disk: None,
+        kernel,
+        initramfs: None,
+        cmdline: String::new(),
+        firmware: None,
+        size_bytes: 5 << 20,
+        used_by: Vec::new(),
     }
 }
 
@@ -450,6 +498,73 @@ impl Control for Canned {
                 return Ok(found);
             }
         }
+    }
+
+    async fn import_image(
+        &self,
+        request: ImportImageRequest,
+        progress: watch::Sender<ImportProgress>,
+        actor: &str,
+    ) -> Answer<ImageInfo> {
+        self.note(format!("import {request:?} by {actor}"));
+        let file = request.path.rsplit('/').next().unwrap_or_default();
+        if file.starts_with("big") {
+            progress.send_replace(ImportProgress {
+                file: "disk".into(),
+                done_bytes: 512 << 20,
+                total_bytes: 2 << 30,
+            });
+            self.released.notified().await;
+            self.note("the big import is done".to_owned());
+        }
+        match file {
+            "bad" => {
+                let problem = |message: &str| Problem {
+                    path: String::new(),
+                    line: 0,
+                    column: 0,
+                    message: message.into(),
+                    hint: None,
+                    rendered: message.into(),
+                };
+                let problems =
+                    vec![problem("several files could be the disk"), problem("there is no kernel")];
+                Err(ApiError::invalid(format!("{} cannot be imported: 2 problems", request.path), problems))
+            }
+            "big-bad" => Err(ApiError::unavailable("nothing was imported: no space left on device")),
+            "panic" | "big-panic" => panic!("as the test wants"),
+            _ => Ok(ImageInfo { name: request.name.unwrap_or("debian-13".into()), ..debian() }),
+        }
+    }
+
+    async fn images(&self) -> Answer<Vec<ImageInfo>> {
+        Ok(self.images.lock().unwrap().clone())
+    }
+
+    async fn image(&self, image: &str) -> Answer<ImageInfo> {
+        let images = self.images.lock().unwrap();
+        let found = images.iter().find(|known| known.name == image).cloned();
+        found.ok_or_else(|| {
+            ApiError::not_found(format!("no image is named {image}; there are: debian-13, tiny"))
+        })
+    }
+
+    async fn remove_image(&self, name: &str, actor: &str) -> Answer<ImageInfo> {
+        self.note(format!("remove image {name} by {actor}"));
+        self.image(name).await
+    }
+
+    async fn collect_images(&self, request: GcRequest, actor: &str) -> Answer<GcOutcome> {
+        self.note(format!("collect dry_run={} by {actor}", request.dry_run));
+        let file =
+            |digit: &str, disk_bytes| GcFile { digest: format!("sha256:{}", digit.repeat(64)), disk_bytes };
+        let removed = if self.images.lock().unwrap().is_empty() {
+            Vec::new()
+        } else {
+            vec![file("e", 3 << 29), file("f", 12 << 20)]
+        };
+        let freed_bytes = removed.iter().map(|file| file.disk_bytes).sum();
+        Ok(GcOutcome { dry_run: request.dry_run, removed, freed_bytes })
     }
 
     async fn metrics(&self) -> Answer<String> {

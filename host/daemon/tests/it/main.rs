@@ -10,5 +10,6 @@ mod docs;
 mod events;
 mod fuzz;
 mod harness;
+mod images;
 mod routes;
 mod wait;

@@ -53,6 +53,9 @@ fn whatever_is_wrong_with_a_request_answers_with_an_api_error() {
         (&get, "/v1/sets/web/records?limit=1001", None),
         (&get, "/v1/events?wait_ms=30001", None),
         (&get, "/v1/sets/%ff", None),
+        (&post, "/v1/images", Some("{\"path\": \"/d\", \"replce\": true}")),
+        (&get, "/v1/images/gc", None),
+        (&post, "/v1/images/gc", Some("{\"dry\": true}")),
     ];
     let mut text = String::new();
     for (method, path, json) in cases {

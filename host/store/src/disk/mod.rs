@@ -15,6 +15,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use redb::backends::FileBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use regatta_core::catalogue::NamedImage;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::{Event, InstanceRecord, SetState};
 
@@ -244,6 +245,14 @@ impl Store for RedbStore {
 
     fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(|transaction| read::module(transaction, digest))
+    }
+
+    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
+        self.read(read::images)
+    }
+
+    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
+        self.read(|transaction| read::image(transaction, name))
     }
 
     fn stats(&self) -> Result<Stats, StoreError> {

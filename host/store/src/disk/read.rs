@@ -1,6 +1,7 @@
 //! Reads, each within one transaction that sees one committed state.
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+use regatta_core::catalogue::NamedImage;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::{Event, InstanceRecord, SetState};
 
@@ -10,8 +11,8 @@ use crate::segment::Segment;
 use crate::store::{Order, RECORDS_PER_READ_MAX, RecordQuery, SetStats, Stats};
 
 use super::tables::{
-    EVENTS, Fail, INSTANCES, LOGS, META, META_LAST_COMMIT, MODULES, MOVE_IN, MOVE_OUT, MOVES, SEGMENTS, SETS,
-    SetLog,
+    EVENTS, Fail, IMAGES, INSTANCES, LOGS, META, META_LAST_COMMIT, MODULES, MOVE_IN, MOVE_OUT, MOVES,
+    SEGMENTS, SETS, SetLog,
 };
 
 pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, Fail> {
@@ -223,6 +224,21 @@ pub(super) fn module(transaction: &ReadTransaction, digest: &str) -> Result<Opti
     Ok(Some(bytes))
 }
 
+pub(super) fn images(transaction: &ReadTransaction) -> Result<Vec<NamedImage>, Fail> {
+    let mut found = Vec::new();
+    for row in transaction.open_table(IMAGES)?.iter()? {
+        let (name, image) = row?;
+        found.push(from_json(&format!("image {}", name.value()), image.value())?);
+    }
+    Ok(found)
+}
+
+pub(super) fn image(transaction: &ReadTransaction, name: &str) -> Result<Option<NamedImage>, Fail> {
+    let images = transaction.open_table(IMAGES)?;
+    let Some(image) = images.get(name)? else { return Ok(None) };
+    Ok(Some(from_json(&format!("image {name}"), image.value())?))
+}
+
 pub(super) fn stats(transaction: &ReadTransaction) -> Result<Stats, Fail> {
     let mut sets = Vec::new();
     for row in transaction.open_table(LOGS)?.iter()? {
@@ -242,5 +258,6 @@ pub(super) fn stats(transaction: &ReadTransaction) -> Result<Stats, Fail> {
         sets,
         events: transaction.open_table(EVENTS)?.len()?,
         modules: transaction.open_table(MODULES)?.len()?,
+        images: transaction.open_table(IMAGES)?.len()?,
     })
 }

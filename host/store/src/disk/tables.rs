@@ -26,6 +26,8 @@ pub(crate) const MOVES: TableDefinition<'_, (&str, u8, u64), ()> = TableDefiniti
 pub(crate) const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
 /// SHA-256 → module, packed.
 pub(crate) const MODULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("modules");
+/// Name → `NamedImage` as JSON.
+pub(crate) const IMAGES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("images");
 
 pub(crate) const META_FORMAT: &str = "format";
 pub(crate) const META_LAST_COMMIT: &str = "last-commit";

@@ -12,8 +12,8 @@ use crate::error::StoreError;
 use crate::segment::Segment;
 
 use super::tables::{
-    EVENTS, Fail, INSTANCES, LOGS, META, META_LAST_COMMIT, META_LAST_EVENT_SEQ, MODULES, MOVE_IN, MOVE_OUT,
-    MOVES, SEGMENTS, SETS, SetLog,
+    EVENTS, Fail, IMAGES, INSTANCES, LOGS, META, META_LAST_COMMIT, META_LAST_EVENT_SEQ, MODULES, MOVE_IN,
+    MOVE_OUT, MOVES, SEGMENTS, SETS, SetLog,
 };
 
 /// Segments of a set that one commit removes at most, so that a retention that
@@ -61,6 +61,7 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), Fail> 
     transaction.open_table(MOVES)?;
     transaction.open_table(EVENTS)?;
     transaction.open_table(MODULES)?;
+    transaction.open_table(IMAGES)?;
     Ok(())
 }
 
@@ -91,6 +92,7 @@ pub(super) fn apply(
         append(transaction, set, records, retention, tails, &mut left)?;
     }
     put_events(transaction, batch, retention)?;
+    put_images(transaction, batch)?;
     if !batch.modules.is_empty() {
         let mut modules = transaction.open_table(MODULES)?;
         for (digest, bytes) in &batch.modules {
@@ -194,6 +196,20 @@ fn put_instances(transaction: &WriteTransaction, batch: &Batch) -> Result<(), Fa
     }
     for (set, instance) in &batch.instances {
         instances.insert((set.as_str(), instance.id), to_json(instance).as_slice())?;
+    }
+    Ok(())
+}
+
+fn put_images(transaction: &WriteTransaction, batch: &Batch) -> Result<(), Fail> {
+    if batch.images.is_empty() && batch.removed_images.is_empty() {
+        return Ok(());
+    }
+    let mut images = transaction.open_table(IMAGES)?;
+    for name in &batch.removed_images {
+        images.remove(name.as_str())?;
+    }
+    for image in &batch.images {
+        images.insert(image.name.as_str(), to_json(image).as_slice())?;
     }
     Ok(())
 }

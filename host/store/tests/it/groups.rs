@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Waker};
 
+use regatta_core::catalogue::NamedImage;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::{Event, InstanceRecord, SetState};
 use regatta_store::{
@@ -79,6 +80,12 @@ impl Store for Gate {
     }
     fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.module(digest)
+    }
+    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
+        self.inner.images()
+    }
+    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
+        self.inner.image(name)
     }
     fn stats(&self) -> Result<Stats, StoreError> {
         self.inner.stats()

@@ -1,6 +1,7 @@
 //! Sets, instances and events to store.
 #![allow(dead_code, reason = "shared by the tests and the measuring example, each uses its part")]
 
+use regatta_core::catalogue::{NamedDisk, NamedFile, NamedImage};
 use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::{
     Capacity, FileRef, Guards, Health, Image, InstanceTemplate, Network, PolicyLimits, PolicySpec, Repair,
@@ -15,6 +16,9 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             tick_ms: 5_000,
             capacity: Capacity { min: 1, max: 100, initial: 2 },
             image: Image {
+                name: None,
+                overlay: None,
+                size_bytes: None,
                 disk: None,
                 kernel: Some(FileRef { path: "/images/vmlinux".to_owned(), sha256: None }),
                 initramfs: None,
@@ -90,5 +94,24 @@ pub(crate) fn event(set: &str, text: &str) -> Event {
         instance: None,
         text: text.to_owned(),
         actor: "daemon".to_owned(),
+    }
+}
+
+pub(crate) fn image(name: &str, seed: u8) -> NamedImage {
+    let file = |n: u8| NamedFile { digest: format!("sha256:{n:064x}"), size_bytes: u64::from(n) << 20 };
+    NamedImage {
+        name: name.to_owned(),
+        description: format!("image number {seed}"),
+        source: "/srv/images/web".to_owned(),
+        imported_ms: 1_000 + u64::from(seed),
+        disk: seed.is_multiple_of(2).then(|| NamedDisk {
+            file: file(seed),
+            format: "qcow2".to_owned(),
+            virtual_size_bytes: 1 << 30,
+        }),
+        kernel: Some(file(100)),
+        initramfs: None,
+        cmdline: "console=ttyS0".to_owned(),
+        firmware: None,
     }
 }

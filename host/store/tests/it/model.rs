@@ -178,6 +178,8 @@ enum Change {
     Record(String, u64, Box<TickRecord>),
     Event(String, String),
     Module(u8),
+    RemoveImage(String),
+    PutImage(String, u8),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -204,6 +206,8 @@ fn change() -> impl Strategy<Value = Change> {
         ),
         (2, (set_name(), any::<String>()).prop_map(|(set, text)| Change::Event(set, text)).boxed()),
         (2, (0u8..4).prop_map(Change::Module).boxed()),
+        (1, set_name().prop_map(Change::RemoveImage).boxed()),
+        (2, (set_name(), any::<u8>()).prop_map(|(name, seed)| Change::PutImage(name, seed)).boxed()),
     ])
 }
 
@@ -233,6 +237,8 @@ fn batch(changes: Vec<Change>, store: &dyn Store) -> Batch {
             }
             Change::Event(set, text) => batch.events.push(make::event(&set, &text)),
             Change::Module(index) => batch.modules.push(module(index)),
+            Change::RemoveImage(name) => batch.removed_images.push(name),
+            Change::PutImage(name, seed) => batch.images.push(make::image(&name, seed)),
         }
     }
     batch
@@ -240,7 +246,9 @@ fn batch(changes: Vec<Change>, store: &dyn Store) -> Batch {
 
 fn same_reads(disk: &dyn Store, memory: &dyn Store) -> Result<(), TestCaseError> {
     prop_assert_eq!(disk.load().unwrap(), memory.load().unwrap());
+    prop_assert_eq!(disk.images().unwrap(), memory.images().unwrap());
     for set in SETS {
+        prop_assert_eq!(disk.image(set).unwrap(), memory.image(set).unwrap());
         for (ticks, limit) in [(0..=u64::MAX, 1_000), (0..=u64::MAX, 3), (2..=5, 1_000), (3..=9, 2)] {
             for order in [Order::OldestFirst, Order::NewestFirst] {
                 let query = RecordQuery { ticks: ticks.clone(), limit, order };
@@ -268,7 +276,7 @@ fn same_reads(disk: &dyn Store, memory: &dyn Store) -> Result<(), TestCaseError>
     let (on_disk, in_memory) = (disk.stats().unwrap(), memory.stats().unwrap());
     let counts = |stats: &regatta_store::Stats| {
         let sets = stats.sets.iter().map(|s| (s.set.clone(), s.records, s.oldest_tick, s.newest_tick));
-        (stats.events, sets.collect::<Vec<_>>())
+        (stats.events, stats.images, sets.collect::<Vec<_>>())
     };
     prop_assert_eq!(counts(&on_disk), counts(&in_memory));
     Ok(())

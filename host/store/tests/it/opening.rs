@@ -200,3 +200,21 @@ fn a_file_with_much_free_space_gets_smaller() {
     assert!(after < 2 << 20, "{before} bytes, then {after}");
     assert_eq!(store.load().unwrap()[0].0.set.name, "kept");
 }
+
+#[test]
+fn a_store_from_before_there_were_images_gets_its_table() {
+    let directory = tempfile::tempdir().unwrap();
+    fill(directory.path(), 2);
+    let file = Database::open(directory.path().join("state.redb")).unwrap();
+    let transaction = file.begin_write().unwrap();
+    transaction.delete_table(TableDefinition::<&str, &[u8]>::new("images")).unwrap();
+    transaction.commit().unwrap();
+    drop(file);
+    let store = open(directory.path()).unwrap();
+    assert_eq!(store.images().unwrap(), []);
+    assert_eq!(store.load().unwrap().len(), 1, "what was there is still there");
+    let image = make::image("web", 2);
+    store.commit(&Batch { images: vec![image.clone()], ..Batch::default() }).unwrap();
+    drop(store);
+    assert_eq!(open(directory.path()).unwrap().image("web").unwrap(), Some(image));
+}

@@ -32,7 +32,7 @@ impl std::fmt::Display for ImageFormat {
 }
 
 /// How many bytes from the start [`probe`] wants to see.
-pub(crate) const PROBE_BYTES: usize = 112;
+pub(crate) const PROBE_BYTES: usize = 4096;
 pub(crate) const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 const SECTOR_BYTES: u64 = 512;
 
@@ -49,8 +49,15 @@ pub(crate) enum FormatError {
     BadHeader { what: &'static str },
     #[error("it is a qcow2 image of version {version}; versions 2 and 3 are supported")]
     Version { version: u32 },
-    #[error("it is a qcow2 overlay of another image; flatten it first (qemu-img convert)")]
-    HasBackingFile,
+    #[error(
+        "it is a qcow2 overlay of another image{}; flatten it first (qemu-img convert -O qcow2)",
+        of.as_deref().map(|of| format!(", {of:?}")).unwrap_or_default()
+    )]
+    HasBackingFile { of: Option<String> },
+    #[error("it is cut off: {what} at byte {at} lies beyond its end ({len} bytes)")]
+    CutOff { what: &'static str, at: u64, len: u64 },
+    #[error("it is {what}; {hint}")]
+    Foreign { what: &'static str, hint: &'static str },
     #[error("it is an encrypted qcow2 image")]
     Encrypted,
     #[error("it is marked as {what}; repair it first (qemu-img check -r all)")]
@@ -66,6 +73,7 @@ pub(crate) fn probe(head: &[u8], len: u64) -> Result<(ImageFormat, u64), FormatE
         return Err(FormatError::Empty);
     }
     if !head.starts_with(&QCOW2_MAGIC) {
+        foreign(head)?;
         return if len.is_multiple_of(SECTOR_BYTES) {
             Ok((ImageFormat::Raw, len))
         } else {
@@ -73,6 +81,26 @@ pub(crate) fn probe(head: &[u8], len: u64) -> Result<(ImageFormat, u64), FormatE
         };
     }
     probe_qcow2(head, len).map(|size| (ImageFormat::Qcow2, size))
+}
+
+/// What people take for a disk image and a guest would find no disk in.
+fn foreign(head: &[u8]) -> Result<(), FormatError> {
+    const UNPACK: &str = "unpack it first";
+    const CONVERT: &str = "convert it first (qemu-img convert -O qcow2)";
+    let known: [(usize, &[u8], &str, &str); 8] = [
+        (0, b"\x1f\x8b\x08", "compressed with gzip", UNPACK),
+        (0, b"\xfd7zXZ\0", "compressed with xz", UNPACK),
+        (0, b"\x28\xb5\x2f\xfd", "compressed with zstd", UNPACK),
+        (0, b"BZh", "compressed with bzip2", UNPACK),
+        (0, b"PK\x03\x04", "a zip archive", UNPACK),
+        (0, b"KDMV", "a VMDK image", CONVERT),
+        (0, b"vhdxfile", "a VHDX image", CONVERT),
+        (0x40, b"\x7f\x10\xda\xbe", "a VDI image", CONVERT),
+    ];
+    match known.iter().find(|(at, magic, ..)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic))) {
+        Some(&(_, _, what, hint)) => Err(FormatError::Foreign { what, hint }),
+        None => Ok(()),
+    }
 }
 
 fn probe_qcow2(head: &[u8], len: u64) -> Result<u64, FormatError> {
@@ -101,7 +129,7 @@ fn probe_qcow2(head: &[u8], len: u64) -> Result<u64, FormatError> {
         incompatible_features(incompatible)?;
     }
     if backing_offset != 0 {
-        return Err(FormatError::HasBackingFile);
+        return Err(FormatError::HasBackingFile { of: backing_name(head) });
     }
     if crypt_method != 0 {
         return Err(FormatError::Encrypted);
@@ -121,6 +149,17 @@ fn probe_qcow2(head: &[u8], len: u64) -> Result<u64, FormatError> {
         return Err(bad("tables beyond the end of the file"));
     }
     Ok(size_bytes)
+}
+
+/// The backing file that a qcow2 header names, if the name lies within `head`.
+pub(crate) fn backing_name(head: &[u8]) -> Option<String> {
+    let offset = u64::from_be_bytes(head.get(8..16)?.try_into().ok()?);
+    let length = u32::from_be_bytes(head.get(16..20)?.try_into().ok()?);
+    let (offset, length) = (usize::try_from(offset).ok()?, usize::try_from(length).ok()?);
+    if offset == 0 || length > 1023 {
+        return None;
+    }
+    Some(String::from_utf8_lossy(head.get(offset..offset.checked_add(length)?)?).into_owned())
 }
 
 fn incompatible_features(bits: u64) -> Result<(), FormatError> {
@@ -180,6 +219,12 @@ mod tests {
         assert!(refused(&header(), 0x2_0000).contains("beyond the end"));
         assert!(refused(&with(4, &4u32.to_be_bytes()), LEN).contains("version 4"));
         assert!(refused(&with(8, &1u64.to_be_bytes()), LEN).contains("overlay"));
+        let mut overlay = with(8, &104u64.to_be_bytes());
+        overlay[16..20].copy_from_slice(&6u32.to_be_bytes());
+        overlay[104..110].copy_from_slice(b"b\nse.q");
+        assert!(refused(&overlay, LEN).contains(r#"of another image, "b\nse.q";"#), "the name, in one line");
+        assert!(refused(b"\xfd7zXZ\0 and so on", 1024).contains("xz"));
+        assert!(refused(b"KDMV", 1024).contains("qemu-img convert"));
         assert!(refused(&with(32, &2u32.to_be_bytes()), LEN).contains("encrypted"));
         assert!(refused(&with(20, &40u32.to_be_bytes()), LEN).contains("cluster size"));
         assert!(refused(&with(36, &1u32.to_be_bytes()), LEN).contains("L1"));

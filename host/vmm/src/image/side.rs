@@ -23,6 +23,10 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    pub(crate) fn size_bytes(self) -> u64 {
+        self.size_bytes
+    }
+
     pub(crate) fn of(metadata: &Metadata) -> Self {
         let ns = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         Self {

@@ -4,19 +4,20 @@
 //! original change the golden image under running overlays, and would take the original's write permission away.
 
 use std::collections::HashMap;
-use std::fs::{self, File, Permissions};
-use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::content::{open_source, probe_file};
 use super::digest::{Digest, hash_stream};
 use super::error::ImageError;
-use super::format::{ImageFormat, PROBE_BYTES, probe};
+use super::format::ImageFormat;
+use super::prune::UnusedFile;
 use super::side::{DiskFacts, SideFile, Stamp};
 use crate::sys;
 
-const TEMP_PREFIX: &str = ".import-";
+pub(super) const TEMP_PREFIX: &str = ".import-";
 
 /// A golden disk image in the store. As long as a clone of it lives, no VMM can lock the file for writing.
 #[derive(Clone, Debug)]
@@ -39,6 +40,12 @@ impl GoldenImage {
         &self.file.path
     }
 
+    /// Length of the file.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.file.size_bytes
+    }
+
     /// Raw or qcow2.
     #[must_use]
     pub fn format(&self) -> ImageFormat {
@@ -57,6 +64,7 @@ impl GoldenImage {
 pub struct StoredFile {
     digest: Digest,
     path: PathBuf,
+    size_bytes: u64,
     _held: Arc<Held>,
 }
 
@@ -72,11 +80,17 @@ impl StoredFile {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Length of the file.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
 }
 
 /// Keeps the shared lock on a stored file.
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     _locked: File,
 }
 
@@ -87,10 +101,10 @@ pub struct ImageStore {
 }
 
 #[derive(Debug)]
-struct Inner {
-    dir: PathBuf,
+pub(super) struct Inner {
+    pub(super) dir: PathBuf,
     /// One open, locked file per digest in use.
-    held: Mutex<HashMap<Digest, Weak<Held>>>,
+    pub(super) held: Mutex<HashMap<Digest, Weak<Held>>>,
     /// Imports and checks take turns: the same file is never hashed by two at once.
     turn: tokio::sync::Mutex<()>,
 }
@@ -121,7 +135,21 @@ impl ImageStore {
     /// # Errors
     /// Every way in which the file can be missing, wrong or unusable, by name; or the store cannot be written. Nothing is left then.
     pub async fn import(&self, path: &Path, expected: Option<Digest>) -> Result<GoldenImage, ImageError> {
-        let (file, disk) = self.import_as(path, expected, true).await?;
+        self.import_watched(path, expected, |_| {}).await
+    }
+
+    /// [`ImageStore::import`], telling `progress` how many bytes of the file have been read, again and again; it is called on the thread that
+    /// reads, and must be quick.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn import_watched(
+        &self,
+        path: &Path,
+        expected: Option<Digest>,
+        progress: impl Fn(u64) + Send + 'static,
+    ) -> Result<GoldenImage, ImageError> {
+        let (file, disk) = self.import_as(path, expected, true, progress).await?;
         golden(file, disk)
     }
 
@@ -130,7 +158,20 @@ impl ImageStore {
     /// # Errors
     /// The same.
     pub async fn import_file(&self, path: &Path, expected: Option<Digest>) -> Result<StoredFile, ImageError> {
-        self.import_as(path, expected, false).await.map(|(file, _)| file)
+        self.import_file_watched(path, expected, |_| {}).await
+    }
+
+    /// [`ImageStore::import_file`], telling `progress` how far it is as [`ImageStore::import_watched`] does.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn import_file_watched(
+        &self,
+        path: &Path,
+        expected: Option<Digest>,
+        progress: impl Fn(u64) + Send + 'static,
+    ) -> Result<StoredFile, ImageError> {
+        self.import_as(path, expected, false, progress).await.map(|(file, _)| file)
     }
 
     /// Opens a golden image that is in the store. Hashed again only if the file's size, times or inode are not those noted when it was last
@@ -151,12 +192,12 @@ impl ImageStore {
         self.blocking(move |inner| inner.get(digest)).await.map(|(file, _)| file)
     }
 
-    /// Removes everything that is neither in `keep` nor open, and returns what was removed.
+    /// Removes everything that is neither in `keep` nor held open, and returns what was removed. With `dry_run`, only says what would be.
     ///
     /// # Errors
     /// The directory cannot be read or a file cannot be removed.
-    pub async fn prune(&self, keep: Vec<Digest>) -> Result<Vec<Digest>, ImageError> {
-        self.blocking(move |inner| inner.prune(&keep)).await
+    pub async fn prune(&self, keep: Vec<Digest>, dry_run: bool) -> Result<Vec<UnusedFile>, ImageError> {
+        self.blocking(move |inner| inner.prune(&keep, dry_run)).await
     }
 
     async fn import_as(
@@ -164,9 +205,10 @@ impl ImageStore {
         path: &Path,
         expected: Option<Digest>,
         disk: bool,
+        progress: impl Fn(u64) + Send + 'static,
     ) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
         let path = path.to_path_buf();
-        self.blocking(move |inner| inner.import(&path, expected, disk)).await
+        self.blocking(move |inner| inner.import(&path, expected, disk, &progress)).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -196,118 +238,16 @@ fn golden(file: StoredFile, disk: Option<DiskFacts>) -> Result<GoldenImage, Imag
 }
 
 impl Inner {
-    fn path_of(&self, digest: Digest) -> PathBuf {
+    pub(super) fn path_of(&self, digest: Digest) -> PathBuf {
         self.dir.join(format!("sha256-{}", digest.hex()))
     }
 
-    fn side_of(&self, digest: Digest) -> PathBuf {
+    pub(super) fn side_of(&self, digest: Digest) -> PathBuf {
         self.dir.join(format!("sha256-{}.json", digest.hex()))
     }
 
-    fn import(
-        &self,
-        path: &Path,
-        expected: Option<Digest>,
-        disk: bool,
-    ) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
-        let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
-        let mut source = open_source(path)?;
-        let stamp = Stamp::of(&source.metadata().map_err(read_error)?);
-        if disk {
-            probe_file(&source, path)?;
-        }
-        let wanted = |actual: Digest| match expected {
-            Some(expected) if expected != actual => {
-                Err(ImageError::WrongDigest { path: path.to_path_buf(), expected, actual })
-            }
-            _ => Ok(()),
-        };
-
-        if let Some(known) = self.known_source(path, stamp) {
-            wanted(known)?;
-            if let Ok(found) = self.get(known) {
-                return Ok(found);
-            }
-        } else if let Some(expected) = expected
-            && let Ok(found) = self.get(expected)
-        {
-            // It is stored already; what is left to find out is whether this file is the one that was meant.
-            wanted(hash_stream(&mut source, |_| Ok(())).map_err(read_error)?)?;
-            self.note_source(expected, path, stamp);
-            return Ok(found);
-        }
-
-        let (temp, digest) = self.copy_in(&mut source, path)?;
-        if Stamp::of(&source.metadata().map_err(read_error)?) != stamp {
-            return Err(ImageError::Changed { path: path.to_path_buf() });
-        }
-        wanted(digest)?;
-        // An intact copy may be there already; replacing it would only cost running overlays their page cache.
-        if self.get(digest).is_err() {
-            self.put(temp, digest)?;
-        }
-        self.note_source(digest, path, stamp);
-        self.get(digest)
-    }
-
-    /// Copies the source to a temporary file in the store and hashes what was copied.
-    fn copy_in(
-        &self,
-        source: &mut File,
-        path: &Path,
-    ) -> Result<(tempfile::NamedTempFile, Digest), ImageError> {
-        let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
-        let write_error = |source| ImageError::Write { path: self.dir.clone(), source };
-        let mut temp =
-            tempfile::Builder::new().prefix(TEMP_PREFIX).tempfile_in(&self.dir).map_err(write_error)?;
-        let digest = if rustix::fs::ioctl_ficlone(temp.as_file(), &*source).is_ok() {
-            temp.as_file_mut().seek(SeekFrom::Start(0)).map_err(write_error)?;
-            hash_stream(temp.as_file_mut(), |_| Ok(())).map_err(write_error)?
-        } else {
-            let mut at = 0u64;
-            let mut failed = None;
-            let target = temp.as_file();
-            let hashed = hash_stream(source, |piece| {
-                for block in piece.chunks(64 * 1024) {
-                    // Zeros become holes: golden images are mostly empty.
-                    if block.iter().any(|byte| *byte != 0)
-                        && let Err(error) = target.write_all_at(block, at)
-                    {
-                        failed = Some(error);
-                        return Err(io::Error::other("stopped"));
-                    }
-                    at += block.len() as u64;
-                }
-                Ok(())
-            });
-            if let Some(error) = failed {
-                return Err(write_error(error));
-            }
-            let digest = hashed.map_err(read_error)?;
-            target.set_len(at).map_err(write_error)?;
-            digest
-        };
-        Ok((temp, digest))
-    }
-
-    /// Gives the temporary file its final name, mode and permanence, and notes what it is.
-    fn put(&self, temp: tempfile::NamedTempFile, digest: Digest) -> Result<(), ImageError> {
-        let path = self.path_of(digest);
-        let write_error = |source| ImageError::Write { path: path.clone(), source };
-        temp.as_file().set_permissions(Permissions::from_mode(0o444)).map_err(write_error)?;
-        temp.as_file().sync_all().map_err(write_error)?;
-        let file = temp.persist(&path).map_err(|error| write_error(error.error))?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(write_error)?;
-        // A replaced (corrupt) file was another one: whoever still holds it keeps it, the next to ask gets this one.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
-        let stored = Stamp::of(&file.metadata().map_err(write_error)?);
-        let disk = probe_file(&file, &path).ok();
-        SideFile { digest, stored, disk, sources: Vec::new() }.save(&self.side_of(digest));
-        Ok(())
-    }
-
     /// The stored file, checked and locked.
-    fn get(&self, digest: Digest) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
+    pub(super) fn get(&self, digest: Digest) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
         let path = self.path_of(digest);
         let read_error = |source| ImageError::Read { path: path.clone(), source };
         let mut file = match open_source(&path) {
@@ -346,11 +286,11 @@ impl Inner {
                 keep
             }
         };
-        Ok((StoredFile { digest, path, _held: keep }, side.disk))
+        Ok((StoredFile { digest, path, size_bytes: stamp.size_bytes(), _held: keep }, side.disk))
     }
 
     /// The digest of a file that was imported before and has not changed since.
-    fn known_source(&self, path: &Path, stamp: Stamp) -> Option<Digest> {
+    pub(super) fn known_source(&self, path: &Path, stamp: Stamp) -> Option<Digest> {
         let path = fs::canonicalize(path).ok()?;
         let entries = fs::read_dir(&self.dir).ok()?;
         entries
@@ -361,7 +301,7 @@ impl Inner {
             .map(|side| side.digest)
     }
 
-    fn note_source(&self, digest: Digest, path: &Path, stamp: Stamp) {
+    pub(super) fn note_source(&self, digest: Digest, path: &Path, stamp: Stamp) {
         let Ok(path) = fs::canonicalize(path) else {
             return;
         };
@@ -370,58 +310,6 @@ impl Inner {
             side.save(&self.side_of(digest));
         }
     }
-
-    fn prune(&self, keep: &[Digest]) -> Result<Vec<Digest>, ImageError> {
-        let write_error = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| ImageError::Write { path, source }
-        };
-        let mut removed = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(write_error(&self.dir))?.flatten() {
-            let name = entry.file_name();
-            let digest = name.to_str().and_then(|name| name.strip_prefix("sha256-")?.parse::<Digest>().ok());
-            let Some(digest) = digest.filter(|digest| !keep.contains(digest)) else {
-                continue;
-            };
-            let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            if held.get(&digest).is_some_and(|held| held.strong_count() > 0) {
-                continue;
-            }
-            fs::remove_file(entry.path()).map_err(write_error(&entry.path()))?;
-            let _ = fs::remove_file(self.side_of(digest));
-            removed.push(digest);
-        }
-        Ok(removed)
-    }
-}
-
-/// Opens a regular file for reading.
-fn open_source(path: &Path) -> Result<File, ImageError> {
-    // Without blocking: a FIFO must fail the type check below, not hang.
-    let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ImageError::Missing { path: path.to_path_buf() });
-        }
-        Err(source) => {
-            return Err(ImageError::Read { path: path.to_path_buf(), source });
-        }
-    };
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(file),
-        Ok(_) => Err(ImageError::NotAFile { path: path.to_path_buf() }),
-        Err(source) => Err(ImageError::Read { path: path.to_path_buf(), source }),
-    }
-}
-
-fn probe_file(file: &File, path: &Path) -> Result<DiskFacts, ImageError> {
-    let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
-    let len = file.metadata().map_err(read_error)?.len();
-    let mut head = vec![0; PROBE_BYTES.min(usize::try_from(len).unwrap_or(PROBE_BYTES))];
-    file.read_exact_at(&mut head, 0).map_err(read_error)?;
-    let (format, virtual_size_bytes) = probe(&head, len)
-        .map_err(|why| ImageError::Unusable { path: path.to_path_buf(), why: why.to_string() })?;
-    Ok(DiskFacts { format, virtual_size_bytes })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
-use std::os::unix::fs::MetadataExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
+use super::super::side::SideFile;
 use super::*;
 
 struct Place {
@@ -130,7 +132,11 @@ async fn no_writer_can_lock_an_image_in_use_and_prune_spares_it() {
         place.store.import_file(&place.file("fw", b"firmware"), None).await.expect("imported").digest();
     let kernel_digest = kernel.digest();
     drop(kernel);
-    assert_eq!(place.store.prune(vec![kept]).await.expect("pruned"), [kernel_digest]);
+    let would = place.store.prune(vec![kept], true).await.expect("looked");
+    assert_eq!(would.iter().map(|file| file.digest).collect::<Vec<_>>(), [kernel_digest]);
+    assert!(would[0].disk_bytes > 0, "{would:?}");
+    assert_eq!(place.stored().len(), 6, "a dry run removes nothing");
+    assert_eq!(place.store.prune(vec![kept], false).await.expect("pruned"), would);
     assert!(image.path().exists());
     place.store.get_file(kept).await.expect("kept");
     assert!(matches!(place.store.get_file(kernel_digest).await, Err(ImageError::NotStored { .. })));
@@ -145,4 +151,91 @@ async fn leftovers_of_an_interrupted_import_go_when_the_store_opens() {
     assert_eq!(place.stored(), Vec::<String>::new());
     let file = place.file("file", b"");
     assert!(matches!(ImageStore::open(&file), Err(ImageError::Write { .. })));
+}
+
+/// A qcow2 image with `bytes` put at `at`.
+fn qcow2_with(at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut image = crate::image::clusters::tests::image();
+    image[at..at + bytes.len()].copy_from_slice(bytes);
+    image
+}
+
+/// An empty overlay of `backing`.
+fn overlay_of(backing: &Path) -> Vec<u8> {
+    let plan = crate::overlay::qcow2::plan(backing, ImageFormat::Qcow2, 1 << 30).expect("plan");
+    let mut image = vec![0; usize::try_from(plan.file_bytes).expect("small")];
+    for (at, bytes) in plan.pieces {
+        image[usize::try_from(at).expect("small")..][..bytes.len()].copy_from_slice(&bytes);
+    }
+    image
+}
+
+#[tokio::test]
+async fn every_bad_image_has_one_clear_line_and_leaves_nothing() {
+    let place = Place::new();
+    let good = qcow2_with(0, b"");
+    place.file("chain-0.qcow2", &good);
+    for link in 1..=50 {
+        let below = place.dir.path().join(format!("chain-{}.qcow2", link - 1));
+        place.file(&format!("chain-{link}.qcow2"), &overlay_of(&below));
+    }
+    let fifo = place.dir.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("fifo");
+    let _socket = std::os::unix::net::UnixListener::bind(place.dir.path().join("socket")).expect("socket");
+    fs::create_dir(place.dir.path().join("directory")).expect("made");
+    let made: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("empty.raw", vec![], "it is empty"),
+        ("odd.raw", vec![1; 1000], "length of 1000 bytes is not a multiple of 512"),
+        (
+            "disk.qcow2.xz",
+            [b"\xfd7zXZ\0".as_slice(), &[0; 506]].concat(),
+            "compressed with xz; unpack it first",
+        ),
+        ("disk.vmdk", [b"KDMV".as_slice(), &[0; 508]].concat(), "a VMDK image; convert it first"),
+        ("header.qcow2", good[..60].to_vec(), "header is cut off"),
+        ("tables.qcow2", good[..5 << 16].to_vec(), "a table of clusters at byte 327680 lies beyond its end"),
+        ("cut.qcow2", good[..8 << 16].to_vec(), "data at byte 524288 lies beyond its end (524288 bytes)"),
+        ("aes.qcow2", qcow2_with(32, &1_u32.to_be_bytes()), "it is an encrypted qcow2 image"),
+        ("luks.qcow2", qcow2_with(32, &2_u32.to_be_bytes()), "it is an encrypted qcow2 image"),
+        ("dirty.qcow2", qcow2_with(72, &1_u64.to_be_bytes()), "not closed cleanly; repair it first"),
+        ("new.qcow2", qcow2_with(4, &4_u32.to_be_bytes()), "version 4; versions 2 and 3 are supported"),
+        (
+            "foreign.qcow2",
+            overlay_of(Path::new("/etc/passwd")),
+            "overlay of another image, \"/etc/passwd\"; flatten",
+        ),
+        ("a\nb\u{1b}[31m.raw", vec![1; 7], r"a\nb\u{1b}[31m.raw cannot be a golden image"),
+    ];
+    let mut cases: Vec<(PathBuf, String)> =
+        made.into_iter().map(|(name, bytes, part)| (place.file(name, &bytes), part.to_owned())).collect();
+    let other = |name: &str, part: &str| (place.dir.path().join(name), part.to_owned());
+    cases.extend([
+        other("chain-50.qcow2", "chain-49.qcow2\"; flatten it first"),
+        other("missing.raw", "missing.raw does not exist"),
+        other("mis\nsing.raw", r"mis\nsing.raw does not exist"),
+        other("fifo", "is a FIFO, not a regular file"),
+        other("socket", "is a socket, not a regular file"),
+        other("directory", "is a directory, not a regular file"),
+        other("odd.raw/inside", "cannot read"),
+        ("/dev/null".into(), "is a character device, not a regular file".to_owned()),
+    ]);
+    for (path, part) in cases {
+        let error = place.store.import(&path, None).await.expect_err("refused").to_string();
+        assert!(error.contains(&part), "{part:?} is not in: {error}");
+        assert!(!error.contains(char::is_control), "one line: {error:?}");
+        assert_eq!(place.stored(), Vec::<String>::new(), "{error}");
+    }
+    place.store.import(&place.dir.path().join("chain-0.qcow2"), None).await.expect("the good one");
+}
+
+#[tokio::test]
+async fn progress_counts_every_byte_that_is_read() {
+    let place = Place::new();
+    let source = place.file("disk.raw", &disk());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let note = move |bytes| told.lock().expect("lock").push(bytes);
+    place.store.import_watched(&source, None, note).await.expect("imported");
+    let seen = seen.lock().expect("lock");
+    assert!(seen.is_sorted() && seen.last() == Some(&(300 * 1024)), "{seen:?}");
 }

@@ -17,6 +17,7 @@ use super::disks::{self, DiskError, OwnDisks};
 use super::error::{LaunchError, chain_text};
 use super::failed::{FailedLogs, read_tail};
 use super::spec::{LaunchSpec, Smbios};
+use super::uses;
 use super::vmm::Vmm;
 use crate::api::config::{NetConfig, vm_config};
 use crate::api::{ApiErrorKind, VmmClient};
@@ -262,14 +263,16 @@ async fn make_dir_and_disks(
     let dir = spec.dir.clone();
     let id = spec.id.clone();
     let disks = DiskPlan::of(spec);
+    let files = uses::files_of(spec);
     let cancelled = Arc::clone(&cancel.0);
     blocking(move || {
         // The launch may have been dropped while this waited for a thread: then nothing is made any more, and no one reads the answer.
         if cancelled.load(Ordering::Relaxed) {
             return Err(LaunchError::Spec { id, why: "it was cancelled" });
         }
-        dir.prepare().map_err(|source| LaunchError::Dir { id, source })?;
-        let guard = DirGuard(Some(dir));
+        dir.prepare().map_err(|source| LaunchError::Dir { id: id.clone(), source })?;
+        let guard = DirGuard(Some(dir.clone()));
+        uses::note(&dir, &files).map_err(|source| LaunchError::Dir { id, source })?;
         Ok((guard, disks.prepare(None, &cancelled)?))
     })
     .await

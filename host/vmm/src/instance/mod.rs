@@ -10,6 +10,7 @@ mod launch;
 mod remains;
 mod spec;
 mod stop;
+mod uses;
 mod vmm;
 
 pub use dir::{DirError, InstanceDir};
@@ -22,4 +23,5 @@ pub use spec::{
     SharedDisk, Smbios,
 };
 pub use stop::{StopError, StopHow, Stopped};
+pub use uses::ImagesInUse;
 pub use vmm::Vmm;

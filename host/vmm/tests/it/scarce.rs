@@ -25,8 +25,10 @@ async fn on_a_full_disk() {
 
     let store = ImageStore::open(&small.join("images")).expect("store");
     match store.import(&image, None).await {
-        Err(ImageError::Write { source, .. }) => {
-            assert_eq!(source.kind(), std::io::ErrorKind::StorageFull)
+        Err(error @ ImageError::NoRoom { needed_bytes, free_bytes, .. }) => {
+            assert!(needed_bytes >= 1 << 20 && free_bytes <= 200 << 10, "{error}");
+            let text = error.to_string();
+            assert!(text.contains(&needed_bytes.to_string()) && text.contains("golden.raw"), "{text}");
         }
         other => panic!("{other:?}"),
     }

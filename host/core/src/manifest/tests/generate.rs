@@ -142,7 +142,7 @@ fn file() -> impl Strategy<Value = FileRef> + Clone {
 fn image() -> impl Strategy<Value = Image> {
     let overlay = prop_oneof![Just(Overlay::Qcow2), Just(Overlay::Raw)];
     let size = of((1..=(1_u64 << 26)).prop_map(|mib| mib << 20));
-    let disk = (file(), overlay, size).prop_map(|(file, overlay, size_bytes)| ImageDisk {
+    let disk = (file(), overlay.clone(), size.clone()).prop_map(|(file, overlay, size_bytes)| ImageDisk {
         file,
         overlay,
         size_bytes,
@@ -152,16 +152,39 @@ fn image() -> impl Strategy<Value = Image> {
     });
     let with_kernel =
         (of(disk.clone()), file(), of(file()), cmdline).prop_map(|(disk, kernel, initramfs, cmdline)| {
-            Image { disk, kernel: Some(kernel), initramfs, cmdline, firmware: None }
+            Image {
+                name: None,
+                overlay: None,
+                size_bytes: None,
+                disk,
+                kernel: Some(kernel),
+                initramfs,
+                cmdline,
+                firmware: None,
+            }
         });
     let with_firmware = (disk, file()).prop_map(|(disk, firmware)| Image {
+        name: None,
+        overlay: None,
+        size_bytes: None,
         disk: Some(disk),
         kernel: None,
         initramfs: None,
         cmdline: String::new(),
         firmware: Some(firmware),
     });
-    prop_oneof![with_kernel, with_firmware]
+    let named =
+        ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", overlay, size).prop_map(|(name, overlay, size_bytes)| Image {
+            name: Some(name),
+            overlay: Some(overlay),
+            size_bytes,
+            disk: None,
+            kernel: None,
+            initramfs: None,
+            cmdline: String::new(),
+            firmware: None,
+        });
+    prop_oneof![with_kernel, with_firmware, named]
 }
 
 fn instance() -> impl Strategy<Value = InstanceTemplate> {

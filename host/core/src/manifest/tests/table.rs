@@ -88,8 +88,15 @@ fn plain_bridge_manifest() -> Json {
     manifest
 }
 
-fn manifests() -> [Json; 3] {
-    [full_manifest(), other_manifest(), plain_bridge_manifest()]
+/// [`full_manifest`] on a named image.
+fn named_manifest() -> Json {
+    let mut manifest = full_manifest();
+    manifest["image"] = json!({ "name": "debian-13", "overlay": "raw", "size": "20GiB" });
+    manifest
+}
+
+fn manifests() -> [Json; 4] {
+    [full_manifest(), other_manifest(), plain_bridge_manifest(), named_manifest()]
 }
 
 /// Puts `value` where `path` points to; false when there is nothing.
@@ -148,7 +155,8 @@ fn exclusive_fields_exclude_each_other() {
     };
     let section =
         |name: &str| MANIFEST.field(name).and_then(|field| field.kind.object()).map(|o| o.exclusive);
-    assert_eq!(section("image"), Some(Exclusive::ExactlyOne(&["kernel", "firmware"])));
+    assert_eq!(section("image"), Some(Exclusive::ExactlyOne(&["name", "kernel", "firmware"])));
+    assert_eq!(both("image", "name", json!("web")), 4, "disk, kernel, initramfs and cmdline");
     assert_eq!(both("image", "firmware", json!("f")), 1);
     assert_eq!(section("health"), Some(Exclusive::AtMostOne(&["http", "tcp"])));
     assert_eq!(both("health", "tcp", json!(true)), 1);

@@ -1,0 +1,114 @@
+//! Which files of the image store an instance stands on, noted in its directory: they must stay as long as the instance does, also when
+//! its set has long had other images and the daemon was started anew.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::dir::{DirError, InstanceDir};
+use super::spec::{BootSource, LaunchSpec};
+use crate::image::{Digest, PROBE_BYTES, QCOW2_MAGIC, backing_name};
+
+/// Name of the note in an instance's directory.
+const NOTE: &str = "images";
+/// Four files of a store have less than 1 KiB of names; a note that is longer is not ours.
+const NOTE_BYTES_MAX: u64 = 64 << 10;
+
+/// What an instance stands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImagesInUse {
+    /// The golden disk under its overlay.
+    pub disk: Option<Digest>,
+    /// What it boots, and disks that it shares.
+    pub others: Vec<Digest>,
+}
+
+impl ImagesInUse {
+    /// All of it.
+    pub fn all(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.disk.into_iter().chain(self.others.iter().copied())
+    }
+}
+
+/// Writes down what a launch is about to use. Before anything uses it.
+pub(super) fn note(dir: &InstanceDir, files: &[PathBuf]) -> Result<(), DirError> {
+    let names = files.iter().filter_map(|file| digest_of(file)).map(|digest| format!("{digest}\n"));
+    let path = dir.path().join(NOTE);
+    fs::write(&path, names.collect::<String>()).map_err(|source| DirError::Io { what: "write", path, source })
+}
+
+/// The files that a launch uses.
+pub(super) fn files_of(spec: &LaunchSpec) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = match &spec.boot {
+        BootSource::Kernel { kernel, initramfs, .. } => {
+            [Some(kernel), initramfs.as_ref()].into_iter().flatten().cloned().collect()
+        }
+        BootSource::Firmware { firmware } => vec![firmware.clone()],
+    };
+    files.extend(spec.root.as_ref().map(|root| root.image.path().to_path_buf()));
+    files.extend(spec.shared_disks.iter().map(|disk| disk.path.clone()));
+    files
+}
+
+/// The digest in the name of a file of the store; none for files of other places.
+fn digest_of(file: &Path) -> Option<Digest> {
+    file.file_name()?.to_str()?.strip_prefix("sha256-")?.parse().ok()
+}
+
+impl InstanceDir {
+    /// What the instance stands on; nothing when nothing is left of it. Blocking.
+    ///
+    /// # Errors
+    /// It cannot be read: then nothing may be taken for unused.
+    pub fn images_in_use(&self) -> Result<ImagesInUse, DirError> {
+        let note = self.path().join(NOTE);
+        let noted = read_start(&note, NOTE_BYTES_MAX)?;
+        let mut others: Vec<Digest> =
+            String::from_utf8_lossy(&noted).lines().filter_map(|line| line.parse().ok()).collect();
+        // The overlay itself knows best what lies under it.
+        let root = read_start(&self.path().join("root.qcow2"), PROBE_BYTES as u64)?;
+        let backing = root.starts_with(&QCOW2_MAGIC).then(|| backing_name(&root)).flatten();
+        let disk = backing.and_then(|backing| digest_of(Path::new(&backing)));
+        others.retain(|digest| Some(*digest) != disk);
+        Ok(ImagesInUse { disk, others })
+    }
+}
+
+/// The first bytes of a file; none when there is no such file.
+fn read_start(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, DirError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.take(limit_bytes).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(|source| DirError::Io { what: "read", path: path.to_path_buf(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_and_what_lies_under_the_overlay_is_in_use() {
+        let data = tempfile::tempdir().expect("temp dir");
+        let dir = InstanceDir::new(data.path(), "s", "i").expect("dir");
+        assert_eq!(dir.images_in_use().expect("nothing there"), ImagesInUse::default());
+        fs::create_dir_all(dir.path()).expect("made");
+        let (base, kernel) = (Digest::of(b"base"), Digest::of(b"kernel"));
+        let stored = |digest: Digest| PathBuf::from(format!("/store/sha256-{}", digest.hex()));
+        note(&dir, &[stored(kernel), "/elsewhere/firmware".into(), stored(base)]).expect("noted");
+        let used = dir.images_in_use().expect("read");
+        assert_eq!(used, ImagesInUse { disk: None, others: vec![kernel, base] });
+        let plan = crate::overlay::qcow2::plan(&stored(base), crate::image::ImageFormat::Raw, 1 << 20);
+        crate::overlay::qcow2::write(&dir.path().join("root.qcow2"), &plan.expect("plan")).expect("written");
+        let used = dir.images_in_use().expect("read");
+        assert_eq!(used, ImagesInUse { disk: Some(base), others: vec![kernel] });
+        fs::remove_file(dir.path().join(NOTE)).expect("removed");
+        assert_eq!(dir.images_in_use().expect("read").all().collect::<Vec<_>>(), [base]);
+        fs::create_dir(dir.path().join(NOTE)).expect("made");
+        assert!(dir.images_in_use().is_err(), "what cannot be read is not taken for unused");
+    }
+}
