@@ -8,11 +8,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::wait::wait_for;
+use crate::wait::{PATIENCE, wait_for, wait_within};
 
 /// Where the programs under test are.
 ///
@@ -69,6 +70,7 @@ pub struct Daemon {
     home: TempDir,
     child: Option<Child>,
     environment: Vec<(String, String)>,
+    vmm: Vec<String>,
     log: PathBuf,
 }
 
@@ -103,9 +105,15 @@ impl Daemon {
         let home = tempfile::Builder::new().prefix("rg").tempdir_in("/tmp").expect("a directory");
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let log = home.path().join("daemon.log");
-        let daemon = Self { home, child: None, environment, log };
+        let vmm = ["--vmm", "sim"].map(str::to_owned).to_vec();
+        let daemon = Self { home, child: None, environment, vmm, log };
         daemon.make_image();
         daemon
+    }
+
+    /// Runs other VMMs than the stand-in from the next start on: arguments of `regatta serve`.
+    pub fn run_vmms_by(&mut self, arguments: &[&str]) {
+        self.vmm = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     }
 
     /// The directory of this test.
@@ -157,7 +165,8 @@ impl Daemon {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log");
         let mut command = Command::new(bin_dir().join("regatta"));
         command
-            .args(["serve", "--vmm", "sim"])
+            .arg("serve")
+            .args(&self.vmm)
             .arg("--policies")
             .arg(policies_dir())
             .env("REGATTA_DATA", self.data())
@@ -268,7 +277,12 @@ impl Daemon {
 
     /// Waits until exactly `count` instances of a set are in service and there are no others.
     pub fn wait_in_service(&self, set: &str, count: u64) {
-        wait_for(&format!("{count} instances of {set} in service, and no others"), || {
+        self.wait_in_service_within(PATIENCE, set, count);
+    }
+
+    /// As [`Daemon::wait_in_service`], for guests that really boot.
+    pub fn wait_in_service_within(&self, patience: Duration, set: &str, count: u64) {
+        wait_within(patience, &format!("{count} instances of {set} in service, and no others"), || {
             let detail = self.json(&["describe", set]);
             let instances = &detail["summary"]["instances"];
             let in_service = instances["in-service"].as_u64().unwrap_or(0);

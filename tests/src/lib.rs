@@ -7,8 +7,10 @@
 
 mod daemon;
 mod http;
+mod namespace;
 mod wait;
 
 pub use daemon::{CommandOutput, Daemon, bin_dir, policies_dir};
 pub use http::{Answer, get, get_on};
-pub use wait::{PATIENCE, wait_for};
+pub use namespace::enter_own_network;
+pub use wait::{PATIENCE, wait_for, wait_within};

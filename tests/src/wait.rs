@@ -10,14 +10,22 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// After [`PATIENCE`], with what was last seen.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    wait_within(PATIENCE, what, look)
+}
+
+/// As [`wait_for`], for what takes its time: guests that really boot.
+///
+/// # Panics
+/// After `patience`, with what was last seen.
+pub fn wait_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience;
     let mut pause = Duration::from_millis(5);
     loop {
         match look() {
             Ok(value) => return value,
             Err(seen) if Instant::now() > deadline => {
-                panic!("waited {PATIENCE:?} for {what}; last seen: {seen}")
+                panic!("waited {patience:?} for {what}; last seen: {seen}")
             }
             Err(_) => {
                 std::thread::sleep(pause);

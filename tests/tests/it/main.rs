@@ -12,5 +12,6 @@ mod images;
 mod modules;
 mod neighbours;
 mod policies;
+mod real_guests;
 mod scaling;
 mod slow;
