@@ -12,6 +12,7 @@
 
 mod adopt;
 mod api;
+mod containment;
 mod events;
 mod host;
 mod image;
@@ -25,6 +26,7 @@ mod sys;
 pub use adopt::{AdoptError, Adopted, AdoptedState, Adoption, FoundVmm, discover};
 pub use api::response::{DiskCounters, NetCounters, VmCounters, VmState};
 pub use api::{ApiError, ApiErrorKind};
+pub use containment::{Containment, Isolation, IsolationOptions, Measure, MeasureState};
 pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
 pub use image::{Digest, DigestError, GoldenImage, ImageError, ImageFormat, ImageStore, StoredFile};

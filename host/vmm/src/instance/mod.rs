@@ -2,11 +2,13 @@
 
 mod attempt;
 mod boot;
+mod check;
 mod dir;
 pub(crate) mod disks;
 mod error;
 mod failed;
 mod launch;
+mod prepare;
 mod remains;
 mod spec;
 mod stop;
