@@ -11,8 +11,8 @@ use regatta_policy_host::{Engine, EngineOptions};
 use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
 use regatta_traffic::WatchRuntime;
 use regatta_vmm::{
-    BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions, StartLimiter,
-    VmmBinary, VmmHost,
+    BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions,
+    StartLimiter, VmmBinary, VmmHost,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;

@@ -197,15 +197,20 @@ impl Isolation {
         let for_kvm =
             format!("groupadd --system kvm; chgrp kvm {kvm}; chmod 660 {kvm} (a udev rule makes it last)");
         let for_tun = format!("chmod 666 {tun} (as udev does; taps have owners)");
+        let (mut problems, mut fixes) = (Vec::new(), Vec::new());
         for (path, wanted, fix) in [(&options.kvm, true, for_kvm), (&options.tun, tap, for_tun)] {
-            if !wanted {
-                continue;
+            match access::device(path) {
+                _ if !wanted => {}
+                Ok(Door::Group(gid)) if !groups.contains(&gid) => groups.push(gid),
+                Ok(_) => {}
+                Err(why) => {
+                    problems.push(why);
+                    fixes.push(fix);
+                }
             }
-            if let Door::Group(gid) = access::device(path).map_err(|why| format!("{why}: {fix}"))?
-                && !groups.contains(&gid)
-            {
-                groups.push(gid);
-            }
+        }
+        if !problems.is_empty() {
+            return Err(format!("{}: {}", problems.join(", "), fixes.join("; ")));
         }
         Ok(groups)
     }
@@ -334,12 +339,7 @@ fn landlock() -> Result<(), String> {
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // A service's PATH may be as short as it likes.
-    let usual = [PathBuf::from("/usr/bin"), PathBuf::from("/bin")];
-    std::env::split_paths(&path)
-        .chain(usual)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
+    crate::host::on_path(&path, name).or_else(|| crate::host::on_path("/usr/bin:/bin".as_ref(), name))
 }
 
 #[cfg(test)]

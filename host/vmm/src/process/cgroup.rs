@@ -59,19 +59,34 @@ impl CgroupRoot {
         Self::detect_at(Path::new("/sys/fs/cgroup"), "/proc/self/cgroup")
     }
 
+    /// What [`CgroupRoot::detect`] would find, without making anything: limits are told from the controllers that are there.
+    pub(crate) fn look() -> Result<Self, String> {
+        let base = Self::base(Path::new("/sys/fs/cgroup"), "/proc/self/cgroup")?;
+        let limits = missing_controller(&base).and_then(|_| can_pass_on(&base));
+        Ok(Self { dir: base.join(PARENT), limits })
+    }
+
     fn detect_at(mount: &Path, self_cgroup: &str) -> Result<Self, String> {
+        Self::at(&Self::base(mount, self_cgroup)?)
+    }
+
+    /// The cgroup below which ours goes.
+    fn base(mount: &Path, self_cgroup: &str) -> Result<PathBuf, String> {
         let kind = rustix::fs::statfs(mount)
             .map_err(|error| format!("{} cannot be read: {error}", mount.display()))?;
         if kind.f_type as i64 != CGROUP2_MAGIC {
-            return Err(format!("{} is not a cgroup v2 hierarchy (v1 or hybrid)", mount.display()));
+            return Err(format!(
+                "{} is not a cgroup v2 hierarchy (v1 or hybrid): boot with systemd.unified_cgroup_hierarchy=1",
+                mount.display()
+            ));
         }
         let text = fs::read_to_string(self_cgroup).map_err(|error| format!("{self_cgroup}: {error}"))?;
         let own = own_v2_path(&text).ok_or_else(|| format!("{self_cgroup} names no v2 cgroup"))?;
         let own = mount.join(own.trim_start_matches('/'));
         match own.parent() {
             // systemd put us into a leaf (DelegateSubgroup=), so that there is room for others beside us.
-            Some(parent) if is_delegated(parent) => Self::at(parent),
-            _ => Self::at(&own),
+            Some(parent) if is_delegated(parent) => Ok(parent.to_path_buf()),
+            _ => Ok(own),
         }
     }
 
@@ -177,32 +192,50 @@ impl Cgroup {
 
 /// Has a cgroup pass the controllers that limits need on to its children.
 fn pass_on(dir: &Path) -> Result<(), String> {
+    let wanted = missing_controller(dir)?;
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let control: Vec<String> = wanted.iter().map(|name| format!("+{name}")).collect();
+    fs::write(dir.join("cgroup.subtree_control"), control.join(" "))
+        .map_err(|error| holds_processes(dir, &error.to_string()))
+}
+
+/// The controllers that a cgroup could pass on, but does not yet.
+fn missing_controller(dir: &Path) -> Result<Vec<&'static str>, String> {
     let words = |file: &str| {
         let path = dir.join(file);
         fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
     let has = |text: &str, controller: &str| text.split_whitespace().any(|word| word == controller);
-    let passed = words("cgroup.subtree_control")?;
+    let (there, passed) = (words("cgroup.controllers")?, words("cgroup.subtree_control")?);
     let wanted: Vec<&str> = CONTROLLERS.into_iter().filter(|name| !has(&passed, name)).collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let there = words("cgroup.controllers")?;
-    if let Some(missing) = wanted.iter().find(|name| !has(&there, name)) {
-        return Err(format!(
-            "the cgroup controller {missing} is not there in {}: it is bound to a v1 hierarchy, or not delegated \
+    match wanted.iter().find(|name| !has(&there, name)) {
+        None => Ok(wanted),
+        Some(missing) => Err(format!(
+            "the cgroup {} has no {missing} controller: it is bound to a v1 hierarchy, or not delegated \
              (systemd: Delegate=yes)",
             dir.display()
-        ));
+        )),
     }
-    let control: Vec<String> = wanted.iter().map(|name| format!("+{name}")).collect();
-    fs::write(dir.join("cgroup.subtree_control"), control.join(" ")).map_err(|error| {
-        format!(
-            "the cgroup {} cannot pass controllers on ({error}): it holds processes itself; run the daemon as a \
-             service with Delegate=yes and DelegateSubgroup=daemon (systemd 254 or later)",
-            dir.display()
-        )
-    })
+}
+
+/// Whether a cgroup could pass on what it does not yet: it must hold no processes, unless it is the root (which has no type).
+fn can_pass_on(dir: &Path) -> Result<(), String> {
+    let held = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let root = !dir.join("cgroup.type").exists();
+    if root || held.trim().is_empty() || missing_controller(dir)?.is_empty() {
+        return Ok(());
+    }
+    Err(holds_processes(dir, "device or resource busy"))
+}
+
+fn holds_processes(dir: &Path, error: &str) -> String {
+    format!(
+        "the cgroup {} holds processes itself and cannot pass on controllers ({error}): run the daemon as a service \
+         with Delegate=yes and DelegateSubgroup=daemon (systemd 254 or later)",
+        dir.display()
+    )
 }
 
 /// Whether systemd has left this cgroup to its unit.
@@ -283,7 +316,7 @@ mod tests {
         let dir = hand_made("memory hugetlb\n");
         let root = CgroupRoot::at(dir.path()).expect("usable");
         let why = root.limits().expect_err("no cpu controller");
-        assert!(why.contains("controller cpu is not there") && why.contains("Delegate=yes"), "{why}");
+        assert!(why.contains("has no cpu controller") && why.contains("Delegate=yes"), "{why}");
         let limits = CgroupLimits::of(1 << 30, 1);
         let (cgroup, limited) = root.adopt("web+1", rustix::process::getpid(), limits).expect("adopted");
         assert_eq!(limited.expect_err("told again"), why);

@@ -4,6 +4,7 @@ mod adopt;
 mod contain;
 mod launch;
 mod net;
+mod reflink;
 mod scarce;
 mod stop;
 mod support;
