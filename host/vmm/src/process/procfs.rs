@@ -186,6 +186,8 @@ mod tests {
             &["ch", "--api-socket", "/a/b"],
             &["ch", "-v", "--api-socket=/a/b"],
             &["ch", "--api-socket=path=/a/b,fd=3"],
+            // What the command line is for a moment, before the wrappers have become the VMM.
+            &["prlimit", "--core=0:0", "setpriv", "--reuid=5", "--", "ch", "--api-socket", "path=/a/b"],
         ] {
             assert_eq!(path_option(&args(spelling), "--api-socket"), Some("/a/b".into()), "{spelling:?}");
         }

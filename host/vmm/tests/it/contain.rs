@@ -152,7 +152,7 @@ async fn complete_isolation_is_refused_before_anything_starts_where_it_cannot_be
 }
 
 #[tokio::test]
-async fn a_device_for_root_only_leaves_the_user_but_takes_the_privileges() {
+async fn a_devices_group_is_joined_and_one_for_root_only_leaves_the_user_but_takes_the_privileges() {
     use std::os::unix::fs::PermissionsExt;
     if !own_users() {
         return;
@@ -160,16 +160,24 @@ async fn a_device_for_root_only_leaves_the_user_but_takes_the_privileges() {
     let data = Data::new();
     let device = data.path().join("kvm");
     std::fs::write(&device, "").expect("write");
-    std::fs::set_permissions(&device, std::fs::Permissions::from_mode(0o600)).expect("mode");
-    let options = IsolationOptions { kvm: device, ..IsolationOptions::default() };
-    let host = VmmHost::new(
-        vmm_binary(),
-        None,
-        FailedLogs::new(&data.path().join("failed"), 5),
-        StartLimiter::default(),
-        HostNetwork::new(data.path()),
-    )
-    .with_isolation(Isolation::detect(options, &Err("the test asked for none".to_owned())));
+    let mode = |mode| {
+        std::fs::set_permissions(&device, std::fs::Permissions::from_mode(mode)).expect("mode");
+    };
+    let options = IsolationOptions { kvm: device.clone(), ..IsolationOptions::default() };
+    let failed = FailedLogs::new(&data.path().join("failed"), 5);
+    let host =
+        VmmHost::new(vmm_binary(), None, failed, StartLimiter::default(), HostNetwork::new(data.path()))
+            .with_isolation(Isolation::detect(options, &Err("the test asked for none".to_owned())));
+
+    // As distributions have it: the device belongs to a group, and the VMM joins that one.
+    std::os::unix::fs::chown(&device, None, Some(500_036)).expect("group");
+    mode(0o660);
+    let vmm = host.launch(&data.spec("b")).await.expect("launched");
+    assert!(vmm.containment().has(Measure::OwnUser));
+    assert_eq!(status(vmm.identity().pid, "Groups"), "500036");
+    vmm.stop(PATIENCE).await.expect("stopped");
+
+    mode(0o600);
     let vmm = host.launch(&data.spec("a")).await.expect("launched");
     let containment = vmm.containment();
     assert_eq!(containment.uid, None);

@@ -70,9 +70,9 @@ fn an_xfs_shares_blocks_and_a_copy_of_an_image_costs_none() {
 #[test]
 fn a_file_system_in_memory_shares_none() {
     let memory = Path::new("/dev/shm");
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
     match rustix::fs::statfs(memory) {
-        Ok(facts) if facts.f_type as i64 == TMPFS_MAGIC => {
+        Ok(facts) if u64::try_from(facts.f_type) == Ok(TMPFS_MAGIC) => {
             assert!(!reflink(memory).expect("tried"));
         }
         _ => eprintln!("skipped: /dev/shm is no tmpfs here"),
