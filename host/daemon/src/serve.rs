@@ -1,7 +1,7 @@
 //! Starting and stopping the daemon.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use regatta_policy_host::{Engine, EngineOptions};
 use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
 use regatta_traffic::WatchRuntime;
 use regatta_vmm::{
-    BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, StartLimiter, VmmBinary, VmmHost,
+    BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions,
+    StartLimiter, VmmBinary, VmmHost,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -28,6 +29,9 @@ use crate::shared::Shared;
 
 /// Logs of so many failed launches are kept.
 const FAILED_LOGS_KEPT: usize = 50;
+/// Others, namely VMMs with users of their own, may go through these directories, but not look into them.
+const PASSAGE: u32 = 0o711;
+const PRIVATE: u32 = 0o700;
 /// Launches at once, per CPU of the host.
 const STARTS_PER_CPU: usize = 4;
 
@@ -52,12 +56,12 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
     let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
     let dirs = DataDirs::under(&data);
-    make_dir(&dirs.root)?;
+    make_dir(&dirs.root, PASSAGE)?;
 
     // Holds the data directory from here on: a second daemon is refused before it touches anything.
     let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Options::default())?);
-    for dir in [&dirs.images, &dirs.instances, &dirs.failed] {
-        make_dir(dir)?;
+    for (dir, mode) in [(&dirs.images, PASSAGE), (&dirs.instances, PASSAGE), (&dirs.failed, PRIVATE)] {
+        make_dir(dir, mode)?;
     }
     let (binary, why) = VmmBinary::resolve(&request_of(&args.vmm)?)?;
     tracing::info!(path = %binary.path().display(), version = binary.version(), why, "VMM");
@@ -66,17 +70,20 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         version: binary.version().to_owned(),
         chosen_because: why,
     };
-    let cgroups = CgroupRoot::detect()
-        .inspect_err(|why| tracing::info!(why, "instances get no cgroup of their own"))
-        .ok();
+    let cgroups = CgroupRoot::detect();
+    let isolation = Isolation::detect(IsolationOptions::default(), &cgroups);
+    for (measure, why) in isolation.host(true).missing() {
+        tracing::info!(%measure, why, "VMMs are not contained in this way");
+    }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let vmms = VmmHost::new(
         binary,
-        cgroups,
+        cgroups.ok(),
         FailedLogs::new(&dirs.failed, FAILED_LOGS_KEPT),
         StartLimiter::new(cpus * STARTS_PER_CPU),
         HostNetwork::new(&data),
-    );
+    )
+    .with_isolation(isolation);
     let (writer, _writer_thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT)?;
     let limits = HostLimits {
         memory_overcommit: args.memory_overcommit,
@@ -116,13 +123,20 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a directory that only we may enter, if it is not there.
-fn make_dir(dir: &Path) -> anyhow::Result<()> {
+/// Makes a directory, or has one that is there and ours let VMMs through: earlier versions made all of them private.
+fn make_dir(dir: &Path, mode: u32) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(mode)
         .create(dir)
-        .with_context(|| format!("cannot make the directory {}", dir.display()))
+        .with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    let found = dir.metadata().with_context(|| format!("cannot look at the directory {}", dir.display()))?;
+    let lacking = mode & !found.mode();
+    if lacking != 0 && found.uid() == rustix::process::geteuid().as_raw() {
+        std::fs::set_permissions(dir, Permissions::from_mode(found.mode() | mode))
+            .with_context(|| format!("cannot change the mode of {}", dir.display()))?;
+    }
+    Ok(())
 }
 
 fn request_of(choice: &VmmChoice) -> anyhow::Result<BinaryRequest> {

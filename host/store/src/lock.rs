@@ -20,11 +20,11 @@ pub(crate) struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Makes `directory` (0700) if it is missing, and takes it.
+    /// Makes `directory` (0711: others may go through it, not look into it) if it is missing, and takes it.
     pub(crate) fn take(directory: &Path) -> Result<Self, StoreError> {
         DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(0o711)
             .create(directory)
             .map_err(|source| StoreError::io(directory, source))?;
         let path = directory.join(FILE_NAME);

@@ -136,11 +136,16 @@ impl Search {
     }
 
     fn on_path(&self, name: &str) -> Option<PathBuf> {
-        std::env::split_paths(&self.path)
-            .filter(|dir| dir.is_absolute())
-            .map(|dir| dir.join(name))
-            .find(|path| is_program(path))
+        on_path(&self.path, name)
     }
+}
+
+/// A program in one of the directories of `path`.
+pub(crate) fn on_path(path: &std::ffi::OsStr, name: &str) -> Option<PathBuf> {
+    std::env::split_paths(path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(name))
+        .find(|path| is_program(path))
 }
 
 fn is_program(path: &Path) -> bool {

@@ -8,10 +8,14 @@
 //! * [`HostNetwork`] — the networks of this host's instances;
 //! * [`Vmm`] — one owned VMM: state, counters, death, stop. Dropping it never ends the process;
 //! * [`discover`] and [`VmmHost::adopt`] — finding running VMMs again after a restart of the daemon;
+//! * [`Isolation`] and [`Containment`] — what keeps a VMM from the rest of the host, and what of it is in force;
+//! * [`doctor`] — whether this host can do all that;
 //! * [`EventTail`] — what a VMM reports by itself.
 
 mod adopt;
 mod api;
+mod containment;
+pub mod doctor;
 mod events;
 mod host;
 mod image;
@@ -25,6 +29,7 @@ mod sys;
 pub use adopt::{AdoptError, Adopted, AdoptedState, Adoption, FoundVmm, discover};
 pub use api::response::{DiskCounters, NetCounters, VmCounters, VmState};
 pub use api::{ApiError, ApiErrorKind};
+pub use containment::{Containment, Isolation, IsolationOptions, Measure, MeasureState};
 pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};
 pub use host::{BinaryError, BinaryRequest, VmmBinary};
 pub use image::{
@@ -37,6 +42,6 @@ pub use instance::{
     StartLimiter, StopError, StopHow, Stopped, Vmm, VmmHost,
 };
 pub use net::{HostNetwork, NetworkError};
-pub use overlay::{OverlayError, OverlayKind};
+pub use overlay::{OverlayError, OverlayKind, reflink};
 pub use process::{CgroupRoot, SpawnError, VmmExit, VmmIdentity};
 pub use seed::SeedError;

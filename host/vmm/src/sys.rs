@@ -1,10 +1,10 @@
 //! The system calls that no safe library offers: detached spawn, open-file-description locks, another process's CPU clock, network
-//! namespaces and tap devices.
+//! namespaces, tap devices, Landlock's version.
 //!
 //! This is the only module of the crate with `unsafe`; every function here is a thin, safe wrapper.
 #![expect(
     unsafe_code,
-    reason = "posix_spawn with SETSID, F_OFD_SETLK, process CPU clocks, unshare and tap ioctls have no safe wrapper in rustix or std"
+    reason = "posix_spawn with SETSID, F_OFD_SETLK, process CPU clocks, unshare, tap ioctls and landlock_create_ruleset have no safe wrapper in rustix or std"
 )]
 
 use std::ffi::{CString, OsStr, OsString};
@@ -185,6 +185,24 @@ pub(crate) fn keep_tap(tun: &File, owner: Option<u32>) -> io::Result<()> {
 
 fn check_errno(result: libc::c_int) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The version of the kernel's Landlock interface.
+///
+/// # Errors
+/// `ENOSYS` when the kernel was built without it, `EOPNOTSUPP` when it is not switched on (`lsm=` on the kernel's command line).
+pub(crate) fn landlock_abi() -> io::Result<u32> {
+    const CREATE_RULESET_VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the kernel takes no attributes (null, size 0) and makes nothing.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0usize,
+            CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(version).map_err(|_| io::Error::last_os_error())
 }
 
 fn whole_file_lock(kind: libc::c_int) -> libc::flock {

@@ -148,6 +148,15 @@ Examples:
     Events(EventsArgs),
     /// Show what the daemon is and runs
     Status,
+    /// Check what this host lacks to run real VMs, and say how to get it
+    ///
+    /// Needs no daemon, and changes nothing. Run it as the user that runs the daemon. Fails (1) when something is
+    /// missing that real VMs with isolated networks cannot do without.
+    #[command(after_long_help = "\
+Examples:
+  regatta doctor
+  regatta doctor -o json | jq '.checks[] | select(.status != \"ok\")'")]
+    Doctor(DoctorArgs),
     /// Print a completion script
     #[command(after_long_help = "\
 Examples:
@@ -158,6 +167,14 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The Cloud Hypervisor program [default: cloud-hypervisor on PATH]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub vmm: Option<PathBuf>,
 }
 
 /// One set.

@@ -1,8 +1,9 @@
 //! The command line. It reaches the daemon only through the HTTP API, except
-//! `serve`, which is the daemon.
+//! `serve`, which is the daemon, and `doctor`, which looks at the host instead.
 
 mod apply;
 mod args;
+mod doctor;
 mod events;
 mod exit;
 mod image;
@@ -122,6 +123,7 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
             io.out.write_all(&script)?;
             Ok(Exit::Ok)
         }
+        Command::Doctor(args) => doctor::doctor(&args, global.data, global.output, io),
         command => {
             let client = client(&global)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -164,8 +166,8 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Records(args) => records::records(client, &args, io).await?,
         Command::Events(args) => events::events(client, args, output, io).await?,
         Command::Status => status::status(client, output, io).await?,
-        // Both are handled before a client is needed.
-        Command::Serve(_) | Command::Completions { .. } => {}
+        // These are handled before a client is needed.
+        Command::Serve(_) | Command::Doctor(_) | Command::Completions { .. } => {}
     }
     Ok(Exit::Ok)
 }

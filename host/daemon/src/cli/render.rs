@@ -77,7 +77,7 @@ impl Columns {
         match (self.colour, state) {
             (false, _) => cell,
             (true, "in-service" | "ok" | "standby") => cell.fg(Color::Green),
-            (true, "failed" | "unhealthy" | "problem") => cell.fg(Color::Red),
+            (true, "failed" | "unhealthy" | "problem" | "fail") => cell.fg(Color::Red),
             (true, _) => cell.fg(Color::Yellow),
         }
     }

@@ -75,7 +75,7 @@ struct Slot {
 }
 
 impl RedbStore {
-    /// Opens the store in `directory`, or makes both (0700, the file 0600). The
+    /// Opens the store in `directory`, or makes both (0711, the file 0600). The
     /// whole file is checked; after a crash it is repaired first.
     ///
     /// # Errors

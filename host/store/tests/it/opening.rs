@@ -45,7 +45,7 @@ fn directory_and_files_are_private() {
     let data = directory.path().join("deep/data");
     let _store = open(&data).unwrap();
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&data), 0o700);
+    assert_eq!(mode(&data), 0o711);
     assert_eq!(mode(&data.join("state.redb")), 0o600);
     assert_eq!(mode(&data.join("daemon.lock")), 0o600);
 }

@@ -28,6 +28,10 @@ pub(crate) struct VmConfig {
     pub(crate) pvpanic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) platform: Option<PlatformConfig>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) landlock_enable: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) landlock_rules: Vec<LandlockRule>,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,6 +96,13 @@ pub(crate) struct PlatformConfig {
     pub(crate) system_uuid: String,
 }
 
+/// A path that the VMM may use beside those in its configuration.
+#[derive(Debug, Serialize)]
+pub(crate) struct LandlockRule {
+    pub(crate) path: PathBuf,
+    pub(crate) access: &'static str,
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct ConsoleConfig {
     pub(crate) mode: ConsoleMode,
@@ -105,8 +116,15 @@ pub(crate) enum ConsoleMode {
     File,
 }
 
-/// The body for `spec`, with its root disk as prepared and its serial console written to `serial_log`.
-pub(crate) fn vm_config(spec: &LaunchSpec, root: Option<&PreparedDisk>, serial_log: &Path) -> VmConfig {
+/// The body for `spec`, with its root disk and network device as prepared and its serial console written to `serial_log`. With `landlock` the VMM gives up
+/// every file that it does not need.
+pub(crate) fn vm_config(
+    spec: &LaunchSpec,
+    root: Option<&PreparedDisk>,
+    net: Option<NetConfig>,
+    serial_log: &Path,
+    landlock: bool,
+) -> VmConfig {
     let payload = match &spec.boot {
         BootSource::Kernel { kernel, initramfs, cmdline } => PayloadConfig {
             firmware: None,
@@ -118,12 +136,15 @@ pub(crate) fn vm_config(spec: &LaunchSpec, root: Option<&PreparedDisk>, serial_l
             PayloadConfig { firmware: Some(firmware.clone()), ..PayloadConfig::default() }
         }
     };
+    let net: Vec<NetConfig> = net.into_iter().collect();
     VmConfig {
         cpus: CpusConfig { boot_vcpus: spec.vcpus, max_vcpus: spec.vcpus },
         memory: MemoryConfig { size: spec.memory_bytes },
         payload,
         disks: disk_configs(spec, root),
-        net: Vec::new(),
+        landlock_enable: landlock,
+        landlock_rules: if landlock { landlock_rules(spec, root, &net) } else { Vec::new() },
+        net,
         rng: RngConfig { src: "/dev/urandom" },
         serial: ConsoleConfig { mode: ConsoleMode::File, file: Some(serial_log.to_path_buf()) },
         console: ConsoleConfig { mode: ConsoleMode::Off, file: None },
@@ -133,6 +154,15 @@ pub(crate) fn vm_config(spec: &LaunchSpec, root: Option<&PreparedDisk>, serial_l
             system_uuid: smbios.uuid.clone(),
         }),
     }
+}
+
+/// What Cloud Hypervisor opens beside the paths in its configuration: the golden image below an overlay, and the flags of a tap that it can
+/// see in sysfs (one in a network namespace of its own it cannot see, and then does not look).
+fn landlock_rules(spec: &LaunchSpec, root: Option<&PreparedDisk>, net: &[NetConfig]) -> Vec<LandlockRule> {
+    let backed = root.is_some_and(|disk| disk.has_backing_file);
+    let golden = spec.root.as_ref().filter(|_| backed).map(|root| root.image.path().to_path_buf());
+    let taps = net.iter().map(|net| Path::new("/sys/class/net").join(&net.tap)).filter(|path| path.exists());
+    golden.into_iter().chain(taps).map(|path| LandlockRule { path, access: "r" }).collect()
 }
 
 /// Root disk, own disks, shared disks, seed: the order in which the guest finds them.

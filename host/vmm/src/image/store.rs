@@ -192,6 +192,16 @@ impl ImageStore {
         self.blocking(move |inner| inner.get(digest)).await.map(|(file, _)| file)
     }
 
+    /// Whether overlays of the kind [`OverlayKind::Copy`](crate::OverlayKind::Copy) share their blocks with the image, when they are in the
+    /// same file system as the store.
+    ///
+    /// # Errors
+    /// No file can be made in the store's directory.
+    pub async fn reflink(&self) -> io::Result<bool> {
+        let dir = self.inner.dir.clone();
+        tokio::task::spawn_blocking(move || crate::overlay::reflink(&dir)).await.map_err(io::Error::other)?
+    }
+
     /// Removes everything that is neither in `keep` nor held open, and returns what was removed. With `dry_run`, only says what would be.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The longest path that a unix socket address can hold (`sun_path` less its final NUL).
@@ -171,8 +171,9 @@ impl InstanceDir {
     }
 
     fn make(&self) -> io::Result<()> {
+        // A VMM with a user of its own must get through, but nobody need see what is there.
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
+        builder.recursive(true).mode(0o711);
         let mut tries = 0;
         loop {
             if let Some(parent) = self.path.parent() {
@@ -227,7 +228,8 @@ impl InstanceDir {
         use rustix::fs::FallocateFlags;
         for log in [self.vmm_log(), self.serial_log(), self.events()] {
             let error = |source| DirError::Io { what: "shorten", path: log.clone(), source };
-            let file = match fs::File::options().write(true).open(&log) {
+            // Never through a link: the guest's VMM can write in this directory.
+            let file = match fs::File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(&log) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(error)?,
             };

@@ -56,6 +56,14 @@ pub enum LaunchError {
         #[source]
         source: DiskError,
     },
+    /// It must be contained completely, and this host does not allow that.
+    #[error("instance {id} requires isolation, which cannot be had completely: {missing}")]
+    Isolation {
+        /// The instance.
+        id: String,
+        /// Each measure that is missing, with the reason and what to do.
+        missing: String,
+    },
     /// The VMM could not be started.
     #[error("instance {id} has no VMM process")]
     Spawn {

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -12,27 +11,24 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::attempt::{Attempt, CancelOnDrop, DirGuard, KILL_WAIT};
 use super::boot::ensure_booted;
+use super::check::{body, check};
 use super::dir::InstanceDir;
-use super::disks::{self, DiskError, OwnDisks};
 use super::error::{LaunchError, chain_text};
 use super::failed::{FailedLogs, read_tail};
-use super::spec::{LaunchSpec, Smbios};
-use super::uses;
+use super::prepare::{Prepared, blocking, confirm, existing_root, make_disks, prepare};
+use super::spec::LaunchSpec;
 use super::vmm::Vmm;
-use crate::api::config::{NetConfig, vm_config};
 use crate::api::{ApiErrorKind, VmmClient};
+use crate::containment::{Isolation, Measure, Plan};
 use crate::host::VmmBinary;
 use crate::net::{Attachment, HostNetwork, Namespace, NetworkError};
-use crate::overlay::{self, Backing, OverlayError, PreparedDisk};
-use crate::process::{self, CgroupRoot, VmmExit, VmmProcess};
+use crate::process::{self, CgroupLimits, CgroupRoot, Place, SpawnError, Spawned, VmmExit, VmmProcess};
 
 /// How much of a VMM's last words an error carries.
 const LOG_TAIL_BYTES: u64 = 2048;
 /// How long after a lost connection the process's end is waited for, to report the cause and not the symptom.
 const EXIT_AFTER_LOST_CONNECTION: Duration = Duration::from_millis(500);
 const PING_WITHIN: Duration = Duration::from_secs(2);
-/// A VMM reads no larger request (v53), and then loses its place in the connection.
-const BODY_LIMIT_BYTES: usize = 50 << 10;
 
 /// Bounds how many VMMs of the host start at the same time. Clones share the bound.
 #[derive(Clone, Debug)]
@@ -68,6 +64,7 @@ pub struct VmmHost {
     pub(crate) failed: FailedLogs,
     starts: StartLimiter,
     pub(crate) network: HostNetwork,
+    isolation: Isolation,
 }
 
 impl VmmHost {
@@ -81,7 +78,20 @@ impl VmmHost {
         starts: StartLimiter,
         network: HostNetwork,
     ) -> Self {
-        Self { binary, cgroups, failed, starts, network }
+        let isolation = Isolation::off("containment is not set up");
+        Self { binary, cgroups, failed, starts, network, isolation }
+    }
+
+    /// Contains VMMs as this host allows; without it they run as the caller does, with a cgroup at most.
+    #[must_use]
+    pub fn with_isolation(self, isolation: Isolation) -> Self {
+        Self { isolation, ..self }
+    }
+
+    /// What this host can do to contain VMMs.
+    #[must_use]
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
     }
 
     /// The VMM program.
@@ -143,8 +153,12 @@ impl VmmHost {
         let mut reached = "preparing its disk";
         let work = async {
             let cancel = CancelOnDrop::default();
-            let root = make_disks(spec, existing_root(spec), &cancel).await?;
-            boot(&self.network, spec, root.as_ref(), vmm.process(), vmm.client(), false, &mut reached).await
+            let contained = vmm.containment();
+            let root = make_disks(spec, existing_root(spec), contained.uid, &cancel).await?;
+            let description = body(&self.network, spec, root.as_ref(), contained.has(Measure::Landlock))?;
+            boot(spec, &description, vmm.process(), vmm.client(), false, &mut reached).await?;
+            vmm.set_containment(confirm(spec, contained, vmm.process())?);
+            Ok(())
         };
         let result = tokio::time::timeout(spec.boot_timeout, work).await.unwrap_or_else(|_| {
             Err(LaunchError::Timeout {
@@ -162,27 +176,43 @@ impl VmmHost {
 
     async fn run(&self, spec: &LaunchSpec, attempt: &mut Attempt) -> Result<Vmm, LaunchError> {
         let cancel = CancelOnDrop::default();
-        let (dir, root) = make_dir_and_disks(spec, &cancel).await?;
-        attempt.dir = Some(dir);
+        let Prepared { dir, root, mut plan } =
+            prepare(spec, &self.isolation, self.binary.path(), &cancel).await?;
         attempt.reached = "making its network";
-        let network = attempt.network.insert(self.make_network(spec, &cancel).await?);
+        let (made, dir) = self.make_network(spec, plan.containment.uid, dir, &cancel).await;
+        attempt.dir = Some(dir);
+        let network = attempt.network.insert(made?);
         // The process keeps it alive from its start on, and nothing else is to.
         let namespace = network.namespace.take();
 
         // No await between the spawn and the guard: the process cannot be forgotten.
         attempt.reached = "starting its VMM";
-        let process = self.spawn(spec, namespace)?;
+        let Spawned { process, cgroup, limits } = self.spawn(spec, &plan, namespace)?;
         attempt.process = Some(process.clone());
+        if let Err(why) = cgroup {
+            plan.containment.withdraw(Measure::Cgroup, why);
+        }
+        // A VMM of another user limits itself before it runs.
+        if let (Err(why), None) = (limits, plan.containment.uid) {
+            plan.containment.withdraw(Measure::ResourceLimits, why);
+        }
 
         let socket = spec.dir.api_socket();
         let client =
             VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
-        boot(&self.network, spec, root.as_ref(), &process, &client, true, &mut attempt.reached).await?;
+        let description = body(&self.network, spec, root.as_ref(), plan.containment.has(Measure::Landlock))?;
+        boot(spec, &description, &process, &client, true, &mut attempt.reached).await?;
+        confirm(spec, plan.containment.clone(), &process)?;
         let image = spec.root.as_ref().map(|root| root.image.clone());
         Ok(Vmm::new(spec.dir.clone(), process, client, image, self.network.clone()))
     }
 
-    fn spawn(&self, spec: &LaunchSpec, namespace: Option<Namespace>) -> Result<VmmProcess, LaunchError> {
+    fn spawn(
+        &self,
+        spec: &LaunchSpec,
+        plan: &Plan,
+        namespace: Option<Namespace>,
+    ) -> Result<Spawned, LaunchError> {
         let option = |name: &str, path: &Path| {
             let mut value = OsString::from("path=");
             value.push(path);
@@ -191,9 +221,19 @@ impl VmmHost {
         let mut args: Vec<OsString> = Vec::new();
         args.extend(option("--api-socket", &spec.dir.api_socket()));
         args.extend(option("--event-monitor", &spec.dir.events()));
+        // The default, but nothing that matters should hang on a default.
+        args.extend(["--seccomp", "true"].map(OsString::from));
+        let failed = |source| LaunchError::Spawn { id: spec.id.clone(), source };
+        // A wrapper would start, and only its log would tell that the VMM did not.
+        let program = self.binary.path();
+        rustix::fs::access(program, rustix::fs::Access::EXEC_OK).map_err(|error| {
+            failed(SpawnError::Exec { program: program.to_path_buf(), source: error.into() })
+        })?;
         let name = spec.dir.flat_name();
-        let cgroup = self.cgroups.as_ref().map(|root| (root, name.as_str()));
-        let spawn = || process::spawn(self.binary.path(), &args, &spec.dir.vmm_log(), cgroup);
+        let limits = CgroupLimits::of(spec.memory_bytes, spec.vcpus);
+        let place = self.cgroups.as_ref().map(|root| Place { root, name: &name, limits });
+        let (program, args) = plan.command(program, args);
+        let spawn = || process::spawn(&program, &args, &spec.dir.vmm_log(), place);
         let spawned = match namespace {
             None => spawn(),
             Some(namespace) => {
@@ -209,27 +249,30 @@ impl VmmHost {
                 })?
             }
         };
-        spawned.map_err(|source| LaunchError::Spawn { id: spec.id.clone(), source })
+        spawned.map_err(failed)
     }
 
+    /// Makes the network, and gives the directory back with it.
     async fn make_network(
         &self,
         spec: &LaunchSpec,
+        owner: Option<u32>,
+        dir: DirGuard,
         cancel: &CancelOnDrop,
-    ) -> Result<Attachment, LaunchError> {
-        let (network, dir, wanted) = (self.network.clone(), spec.dir.clone(), spec.network.clone());
+    ) -> (Result<Attachment, LaunchError>, DirGuard) {
+        let (network, place, wanted) = (self.network.clone(), spec.dir.clone(), spec.network.clone());
         let cancelled = Arc::clone(&cancel.0);
-        // Handed back through the task, so that a launch that was dropped meanwhile drops, and so removes, what was made.
-        let made = blocking(move || network.set_up(&dir, &wanted, None, &cancelled)).await;
-        made.map_err(|source| LaunchError::Network { id: spec.id.clone(), source })
+        // Both are handed back through the task, so that a launch that was dropped meanwhile removes what was made, and only then the
+        // directory, in which it is written down.
+        let (made, dir) = blocking(move || (network.set_up(&place, &wanted, owner, &cancelled), dir)).await;
+        (made.map_err(|source| LaunchError::Network { id: spec.id.clone(), source }), dir)
     }
 }
 
 /// Waits for the VMM to answer, then has it boot the VM. Ends early when the process does.
 async fn boot(
-    network: &HostNetwork,
     spec: &LaunchSpec,
-    root: Option<&PreparedDisk>,
+    description: &Value,
     process: &VmmProcess,
     client: &VmmClient,
     fresh: bool,
@@ -239,8 +282,7 @@ async fn boot(
         *reached = "waiting for the VMM's socket";
         wait_for_answer(client, &spec.id, process.pid()).await?;
         *reached = "booting the VM";
-        let config = body(network, spec, root)?;
-        ensure_booted(client, &spec.id, &config, fresh, spec.boot_timeout).await
+        ensure_booted(client, &spec.id, description, fresh, spec.boot_timeout).await
     };
     let result = tokio::select! {
         biased;
@@ -254,127 +296,6 @@ async fn boot(
         return Err(exited(spec, exit));
     }
     result
-}
-
-async fn make_dir_and_disks(
-    spec: &LaunchSpec,
-    cancel: &CancelOnDrop,
-) -> Result<(DirGuard, Option<PreparedDisk>), LaunchError> {
-    let dir = spec.dir.clone();
-    let id = spec.id.clone();
-    let disks = DiskPlan::of(spec);
-    let files = uses::files_of(spec);
-    let cancelled = Arc::clone(&cancel.0);
-    blocking(move || {
-        // The launch may have been dropped while this waited for a thread: then nothing is made any more, and no one reads the answer.
-        if cancelled.load(Ordering::Relaxed) {
-            return Err(LaunchError::Spec { id, why: "it was cancelled" });
-        }
-        dir.prepare().map_err(|source| LaunchError::Dir { id: id.clone(), source })?;
-        let guard = DirGuard(Some(dir.clone()));
-        uses::note(&dir, &files).map_err(|source| LaunchError::Dir { id, source })?;
-        Ok((guard, disks.prepare(None, &cancelled)?))
-    })
-    .await
-}
-
-/// Makes the disks that an earlier attempt, which may have made the root disk, did not.
-async fn make_disks(
-    spec: &LaunchSpec,
-    root: Option<PreparedDisk>,
-    cancel: &CancelOnDrop,
-) -> Result<Option<PreparedDisk>, LaunchError> {
-    let disks = DiskPlan::of(spec);
-    let cancelled = Arc::clone(&cancel.0);
-    blocking(move || disks.prepare(root, &cancelled)).await
-}
-
-/// Everything that is made on disk for an instance, apart from its specification, for a blocking thread.
-struct DiskPlan {
-    id: String,
-    dir: InstanceDir,
-    root: Option<RootPlan>,
-    others: OwnDisks,
-}
-
-impl DiskPlan {
-    fn of(spec: &LaunchSpec) -> Self {
-        let (id, dir) = (spec.id.clone(), spec.dir.clone());
-        Self { id, dir, root: root_plan(spec), others: OwnDisks::of(spec) }
-    }
-
-    fn prepare(
-        &self,
-        root: Option<PreparedDisk>,
-        cancelled: &AtomicBool,
-    ) -> Result<Option<PreparedDisk>, LaunchError> {
-        let id = || self.id.clone();
-        let root = match (root, &self.root) {
-            (None, Some(plan)) => Some(
-                plan.prepare(&self.dir, cancelled)
-                    .map_err(|source| LaunchError::Overlay { id: id(), source })?,
-            ),
-            (root, _) => root,
-        };
-        self.others.prepare().map_err(|source| LaunchError::Disk { id: id(), source })?;
-        Ok(root)
-    }
-}
-
-struct RootPlan {
-    backing: Backing,
-    kind: overlay::OverlayKind,
-    size_bytes: Option<u64>,
-}
-
-impl RootPlan {
-    fn prepare(&self, dir: &InstanceDir, cancelled: &AtomicBool) -> Result<PreparedDisk, OverlayError> {
-        overlay::prepare(dir.path(), self.kind, &self.backing, self.size_bytes, cancelled)
-    }
-}
-
-fn root_plan(spec: &LaunchSpec) -> Option<RootPlan> {
-    spec.root.as_ref().map(|root| RootPlan {
-        backing: Backing {
-            path: root.image.path().to_path_buf(),
-            format: root.image.format(),
-            virtual_size_bytes: root.image.virtual_size_bytes(),
-        },
-        kind: root.overlay,
-        size_bytes: root.size_bytes,
-    })
-}
-
-/// The root disk that an earlier attempt made in the directory.
-fn existing_root(spec: &LaunchSpec) -> Option<PreparedDisk> {
-    planned_root(spec).filter(|disk| disk.path.exists())
-}
-
-fn planned_root(spec: &LaunchSpec) -> Option<PreparedDisk> {
-    let plan = root_plan(spec)?;
-    Some(overlay::planned(spec.dir.path(), plan.kind, &plan.backing))
-}
-
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime shuts down: there is no one left to answer to.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
-
-fn body(network: &HostNetwork, spec: &LaunchSpec, root: Option<&PreparedDisk>) -> Result<Value, LaunchError> {
-    let mut config = vm_config(spec, root, &spec.dir.serial_log());
-    config.net.extend(network.device(&spec.network).map(|(tap, mac)| NetConfig {
-        id: "net0".to_owned(),
-        tap,
-        mac: mac.to_owned(),
-    }));
-    serde_json::to_value(config)
-        .map_err(|_| LaunchError::Spec { id: spec.id.clone(), why: "a path in it is not valid UTF-8" })
 }
 
 /// Waits until the VMM answers, and makes sure that it is the process that was started. Bounded by the launch's time-out.
@@ -411,48 +332,3 @@ fn log_tail(dir: &InstanceDir) -> String {
         .map(|tail| String::from_utf8_lossy(&tail).into_owned())
         .unwrap_or_default()
 }
-
-/// Everything that can be known to go wrong before anything is made.
-fn check(network: &HostNetwork, spec: &LaunchSpec) -> Result<(), LaunchError> {
-    let id = || spec.id.clone();
-    let refuse = |why| Err(LaunchError::Spec { id: id(), why });
-    if spec.vcpus == 0 {
-        return refuse("it has no processor");
-    }
-    if spec.memory_bytes < 1 << 20 {
-        return refuse("it has less than 1 MiB of memory");
-    }
-    if let Some(why) = disks::problem(spec).or_else(|| smbios_problem(spec.smbios.as_ref()?)) {
-        return refuse(why);
-    }
-    if let Some(seed) = &spec.seed {
-        crate::seed::check(seed)
-            .map_err(|source| LaunchError::Disk { id: id(), source: DiskError::Seed(source) })?;
-    }
-    if body(network, spec, planned_root(spec).as_ref())?.to_string().len() > BODY_LIMIT_BYTES {
-        return refuse(
-            "its description has more than 50 KiB, which a VMM does not take: a shorter command line, fewer disks",
-        );
-    }
-    Ok(())
-}
-
-fn smbios_problem(smbios: &Smbios) -> Option<&'static str> {
-    let hyphens = [8, 13, 18, 23];
-    let uuid =
-        smbios.uuid.len() == 36
-            && smbios.uuid.bytes().enumerate().all(|(at, byte)| {
-                if hyphens.contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
-            });
-    if !uuid {
-        Some("its SMBIOS UUID is none")
-    } else if smbios.serial.is_empty() || smbios.serial.contains(char::is_control) {
-        Some("its SMBIOS serial number is empty or has control characters")
-    } else {
-        None
-    }
-}
-
-#[cfg(test)]
-#[path = "launch_tests.rs"]
-mod tests;

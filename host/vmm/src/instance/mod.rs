@@ -2,11 +2,13 @@
 
 mod attempt;
 mod boot;
+mod check;
 mod dir;
 pub(crate) mod disks;
 mod error;
 mod failed;
 mod launch;
+mod prepare;
 mod remains;
 mod spec;
 mod stop;
@@ -15,6 +17,7 @@ mod vmm;
 
 pub use dir::{DirError, InstanceDir};
 pub use disks::DiskError;
+pub(crate) use error::chain_text;
 pub use error::{DiscardError, LaunchError};
 pub use failed::FailedLogs;
 pub use launch::{StartLimiter, VmmHost};

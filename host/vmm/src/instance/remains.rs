@@ -2,7 +2,8 @@
 
 use super::dir::InstanceDir;
 use super::error::DiscardError;
-use super::launch::{VmmHost, blocking};
+use super::launch::VmmHost;
+use super::prepare::blocking;
 use crate::net::NetworkError;
 
 impl VmmHost {

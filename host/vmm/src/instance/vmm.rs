@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::dir::InstanceDir;
 use crate::api::response::{VmCounters, VmState, counters};
 use crate::api::{ApiError, VmmClient};
+use crate::containment::Containment;
 use crate::image::GoldenImage;
 use crate::net::HostNetwork;
 use crate::process::{VmmExit, VmmIdentity, VmmProcess};
@@ -21,6 +22,7 @@ pub struct Vmm {
     client: VmmClient,
     image: Mutex<Option<GoldenImage>>,
     network: HostNetwork,
+    containment: Mutex<Containment>,
 }
 
 impl Vmm {
@@ -31,7 +33,10 @@ impl Vmm {
         image: Option<GoldenImage>,
         network: HostNetwork,
     ) -> Self {
-        Self { dir, process, client, image: Mutex::new(image), network }
+        let containment = Containment::load(dir.path())
+            .unwrap_or_else(|| Containment::none("nothing is recorded: an earlier version started it"));
+        let (image, containment) = (Mutex::new(image), Mutex::new(containment));
+        Self { dir, process, client, image, network, containment }
     }
 
     pub(crate) fn network(&self) -> &HostNetwork {
@@ -71,6 +76,16 @@ impl Vmm {
     /// Keeps the golden image locked as long as this VMM is held: for adopted VMMs, whose image the daemon opened again.
     pub fn hold_image(&self, image: GoldenImage) {
         *self.image.lock().unwrap_or_else(PoisonError::into_inner) = Some(image);
+    }
+
+    /// How it is contained, as found when it was launched.
+    #[must_use]
+    pub fn containment(&self) -> Containment {
+        self.containment.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_containment(&self, containment: Containment) {
+        *self.containment.lock().unwrap_or_else(PoisonError::into_inner) = containment;
     }
 
     /// The state of the VM, as the VMM tells it.

@@ -3,6 +3,8 @@
 mod copy;
 pub(crate) mod qcow2;
 
+pub use copy::reflink;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;

@@ -4,6 +4,7 @@ mod cgroup;
 pub(crate) mod procfs;
 mod watch;
 
+pub(crate) use cgroup::CgroupLimits;
 pub use cgroup::CgroupRoot;
+pub(crate) use watch::{Place, Spawned, VmmProcess, open_files, spawn};
 pub use watch::{SpawnError, VmmExit, VmmIdentity};
-pub(crate) use watch::{VmmProcess, spawn};

@@ -84,6 +84,51 @@ fn parse_statm_rss(text: &str, page_bytes: u64) -> Option<u64> {
     pages.checked_mul(page_bytes)
 }
 
+/// What `/proc/<pid>/status` says about a process's rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// Real, effective, saved and file-system user id.
+    pub(crate) uids: [u32; 4],
+    /// Every capability that it has or hands on.
+    pub(crate) capabilities: u64,
+    pub(crate) no_new_privs: bool,
+    /// Whether a seccomp filter judges its system calls.
+    pub(crate) seccomp_filter: bool,
+}
+
+/// Parses `/proc/<pid>/status`; `None` when a field is missing.
+pub(crate) fn parse_status(text: &str) -> Option<Status> {
+    let field =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let mut uids = field("Uid")?.split_ascii_whitespace().map(str::parse);
+    let mut uid = || uids.next()?.ok();
+    let capabilities = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
+    Some(Status {
+        uids: [uid()?, uid()?, uid()?, uid()?],
+        capabilities: ["CapInh", "CapPrm", "CapEff", "CapAmb"]
+            .into_iter()
+            .try_fold(0, |all, name| Some(all | capabilities(name)?))?,
+        no_new_privs: field("NoNewPrivs")? == "1",
+        seccomp_filter: field("Seccomp")? == "2",
+    })
+}
+
+/// The rights of a process; `None` when it is gone.
+pub(crate) fn status(pid: Pid) -> Option<Status> {
+    parse_status(&std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?)
+}
+
+/// The rights of each thread of a process; empty when it is gone.
+pub(crate) fn threads(pid: Pid) -> Vec<Status> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else {
+        return Vec::new();
+    };
+    tasks
+        .flatten()
+        .filter_map(|task| parse_status(&std::fs::read_to_string(task.path().join("status")).ok()?))
+        .collect()
+}
+
 /// Every process id in `/proc`.
 ///
 /// # Errors
@@ -122,6 +167,18 @@ mod tests {
     }
 
     #[test]
+    fn rights_are_read_from_a_status() {
+        let text = "Name:\tvmm\nUid:\t500001\t500001\t500001\t500001\nGid:\t1\t1\t1\t1\nCapInh:\t0\nCapPrm:\t0\n\
+                    CapEff:\t00000000000000c0\nCapBnd:\tff\nCapAmb:\t0\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+        let expected =
+            Status { uids: [500_001; 4], capabilities: 0xc0, no_new_privs: true, seccomp_filter: true };
+        assert_eq!(parse_status(text), Some(expected));
+        assert_eq!(parse_status(&text.replace("CapAmb", "CapXyz")), None);
+        let me = rustix::process::getpid();
+        assert!(threads(me).contains(&status(me).expect("own status")));
+    }
+
+    #[test]
     fn path_option_reads_every_spelling() {
         let args = |list: &[&str]| list.iter().map(OsString::from).collect::<Vec<_>>();
         for spelling in [
@@ -129,6 +186,8 @@ mod tests {
             &["ch", "--api-socket", "/a/b"],
             &["ch", "-v", "--api-socket=/a/b"],
             &["ch", "--api-socket=path=/a/b,fd=3"],
+            // What the command line is for a moment, before the wrappers have become the VMM.
+            &["prlimit", "--core=0:0", "setpriv", "--reuid=5", "--", "ch", "--api-socket", "path=/a/b"],
         ] {
             assert_eq!(path_option(&args(spelling), "--api-socket"), Some("/a/b".into()), "{spelling:?}");
         }

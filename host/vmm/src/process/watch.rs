@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use super::cgroup::{Cgroup, CgroupRoot};
+use super::cgroup::{Cgroup, CgroupLimits, CgroupRoot};
 use super::procfs;
 use crate::sys;
+
+/// Descriptors that a VMM may have open.
+const OPEN_FILES: u64 = 16_384;
 
 /// What names one VMM process for as long as the host is up. Store it; after a restart of the daemon it finds the process again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +94,24 @@ pub(crate) struct VmmProcess {
     cgroup: Option<Cgroup>,
 }
 
+/// The cgroup that a VMM is to get.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) root: &'a CgroupRoot,
+    pub(crate) name: &'a str,
+    pub(crate) limits: CgroupLimits,
+}
+
+/// A started VMM, and what of its limits is in force.
+#[derive(Debug)]
+pub(crate) struct Spawned {
+    pub(crate) process: VmmProcess,
+    /// Limits of its cgroup; why not, in words.
+    pub(crate) cgroup: Result<(), String>,
+    /// Resource limits; why not, in words.
+    pub(crate) limits: Result<(), String>,
+}
+
 /// Starts `program` detached (own session, only stdin, stdout and stderr; both outputs appended to `log`) and watches it.
 ///
 /// Call it inside a tokio runtime; a background task reaps the child whoever still holds the [`VmmProcess`].
@@ -101,8 +122,8 @@ pub(crate) fn spawn(
     program: &Path,
     args: &[OsString],
     log: &Path,
-    cgroup: Option<(&CgroupRoot, &str)>,
-) -> Result<VmmProcess, SpawnError> {
+    place: Option<Place<'_>>,
+) -> Result<Spawned, SpawnError> {
     let open_error = |path: &Path| {
         let path = path.to_path_buf();
         move |source| SpawnError::Open { path, source }
@@ -111,22 +132,47 @@ pub(crate) fn spawn(
     let output = File::options().create(true).append(true).open(log).map_err(open_error(log))?;
     let pid = sys::spawn_detached(program, args, null.as_fd(), output.as_fd())
         .map_err(|source| SpawnError::Exec { program: program.to_path_buf(), source })?;
-    let cgroup = cgroup.and_then(|(root, name)| match root.adopt(name, pid) {
-        Ok(cgroup) => Some(cgroup),
-        Err(error) => {
-            tracing::debug!(%error, name, "VMM goes without a cgroup of its own");
-            None
-        }
-    });
+    let (cgroup, limited) = match place {
+        None => (None, Err("no cgroup was asked for".to_owned())),
+        Some(place) => match place.root.adopt(place.name, pid, place.limits) {
+            Ok((cgroup, limited)) => (Some(cgroup), limited),
+            Err(error) => {
+                tracing::debug!(%error, name = place.name, "VMM goes without a cgroup of its own");
+                (None, Err(format!("its cgroup cannot be made: {error}")))
+            }
+        },
+    };
+    let limits = limit_resources(pid);
     // The child cannot be reaped by anyone else, so its id is still its own here even if it has ended.
     let watched = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .map_err(io::Error::from)
         .and_then(|pidfd| VmmProcess::watch(pid, pidfd, cgroup, true));
-    watched.map_err(|source| {
+    let process = watched.map_err(|source| {
         let _ = rustix::process::kill_process(pid, Signal::KILL);
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
         SpawnError::Watch { pid: pid.as_raw_nonzero().get(), source }
-    })
+    })?;
+    Ok(Spawned { process, cgroup: limited, limits })
+}
+
+/// No core dumps, and no more open files than a VMM with many disks and connections needs. Of a process of another user only a daemon with
+/// `CAP_SYS_RESOURCE` can do this.
+fn limit_resources(pid: Pid) -> Result<(), String> {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let set = |resource, limit: u64| {
+        prlimit(Some(pid), resource, Rlimit { current: Some(limit), maximum: Some(limit) })
+            .map(drop)
+            .map_err(|error| format!("prlimit failed: {error}"))
+    };
+    set(Resource::Core, 0)?;
+    set(Resource::Nofile, open_files())
+}
+
+/// How many descriptors a VMM may have open: less than we may where that is little.
+pub(crate) fn open_files() -> u64 {
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    // `None` is "no limit".
+    own.map_or(OPEN_FILES, |most| most.min(OPEN_FILES))
 }
 
 impl VmmProcess {

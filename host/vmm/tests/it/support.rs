@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use regatta_vmm::{
-    BinaryRequest, BootSource, FailedLogs, HostNetwork, InstanceDir, LaunchSpec, NetworkSpec, OverlayKind,
-    RootDisk, StartLimiter, VmmBinary, VmmHost, discover,
+    BinaryRequest, BootSource, FailedLogs, HostNetwork, InstanceDir, Isolation, IsolationOptions, LaunchSpec,
+    NetworkSpec, OverlayKind, RootDisk, StartLimiter, VmmBinary, VmmHost, discover,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -37,7 +37,7 @@ impl Data {
     }
 
     pub(crate) fn with(binary: VmmBinary) -> Self {
-        let dir = tempfile::tempdir().expect("temp dir");
+        let dir = data_dir();
         let host = host(binary, dir.path());
         std::fs::write(dir.path().join("kernel"), kernel()).expect("kernel");
         Self { dir, host }
@@ -45,7 +45,7 @@ impl Data {
 
     /// A VMM that is a shell script: says its version, else runs `body`.
     pub(crate) fn scripted(body: &str) -> Self {
-        let data = tempfile::tempdir().expect("temp dir");
+        let data = data_dir();
         let path = data.path().join("vmm.sh");
         let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && echo fake v53.0 && exit\n{body}\n");
         write_program(&path, &script);
@@ -127,9 +127,28 @@ fn write_program(path: &Path, text: &str) {
     assert!(shell.wait().expect("shell").success());
 }
 
+/// A directory that VMMs with users of their own can get through, as the daemon makes its data directory.
+fn data_dir() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("temp dir");
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).expect("mode");
+    dir
+}
+
+/// Contains its VMMs as far as this machine lets it: every test shows that they work that way.
 fn host(binary: VmmBinary, data: &Path) -> VmmHost {
     let failed = FailedLogs::new(&data.join("failed"), 5);
     VmmHost::new(binary, None, failed, StartLimiter::default(), HostNetwork::new(data))
+        .with_isolation(isolation())
+}
+
+pub(crate) fn isolation() -> Isolation {
+    let mut options = IsolationOptions::default();
+    // The stand-in opens no such device, so it does not matter who may; a real VMM does.
+    if std::env::var_os("CLOUD_HYPERVISOR").is_none() {
+        options.kvm = "/nonexistent".into();
+    }
+    Isolation::detect(options, &Err("the test asked for none".to_owned()))
 }
 
 pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {

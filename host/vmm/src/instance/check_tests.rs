@@ -1,6 +1,10 @@
+use std::path::Path;
+use std::time::Duration;
+
 use super::*;
 use crate::image::ImageFormat;
-use crate::instance::{BootSource, DataDisk, NetworkSpec, Seed, SharedDisk};
+use crate::instance::error::chain_text;
+use crate::instance::{BootSource, DataDisk, InstanceDir, NetworkSpec, Seed, SharedDisk};
 
 fn spec() -> LaunchSpec {
     LaunchSpec {
@@ -41,7 +45,7 @@ fn why_refused(change: impl FnOnce(&mut LaunchSpec)) -> String {
 #[test]
 fn disks_come_in_their_order_and_the_guest_can_tell_them_apart() {
     check(&network(), &spec()).expect("a good specification");
-    let body = body(&network(), &spec(), None).expect("body");
+    let body = body(&network(), &spec(), None, false).expect("body");
     let disks: Vec<_> = body["disks"].as_array().expect("disks").iter().collect();
     let ids: Vec<_> = disks.iter().map(|disk| disk["id"].as_str().expect("id")).collect();
     assert_eq!(ids, ["db", "ref", "seed"]);

@@ -1,0 +1,178 @@
+//! What keeps a VMM that its guest has broken out of from the rest of the host, and the record of what of that is in force.
+//!
+//! The directory of an instance belongs to us, with the sticky bit and the VMM's group: the VMM makes its sockets there, but cannot
+//! replace, remove or rename a file of ours. So no path in it that we open can lead elsewhere, and the record can be believed.
+
+mod access;
+mod files;
+mod isolation;
+mod uids;
+mod verify;
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use files::{hand_over, make_logs};
+pub use isolation::{Isolation, IsolationOptions};
+pub(crate) use isolation::{Needs, Plan};
+
+/// The record in an instance's directory.
+pub(crate) const RECORD: &str = "containment.json";
+
+/// One way of containing a VMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// A user and a group of its own, unprivileged, shared with no other VMM.
+    OwnUser,
+    /// No capabilities, and no way to get any (`no_new_privs`, empty bounding set).
+    NoPrivileges,
+    /// Its own seccomp filters on its threads.
+    Seccomp,
+    /// Landlock: it can open the files that it needs, and no others.
+    Landlock,
+    /// Limits on memory and processes and a share of CPU time, by a cgroup of its own.
+    Cgroup,
+    /// No core dumps (they would hold guest memory), a bound on open files.
+    ResourceLimits,
+    /// No descriptor of the daemon is inherited.
+    NoInheritedDescriptors,
+}
+
+impl Measure {
+    /// Every measure.
+    pub const ALL: [Self; 7] = [
+        Self::OwnUser,
+        Self::NoPrivileges,
+        Self::Seccomp,
+        Self::Landlock,
+        Self::Cgroup,
+        Self::ResourceLimits,
+        Self::NoInheritedDescriptors,
+    ];
+
+    /// Its name in records and messages, such as `own-user`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OwnUser => "own-user",
+            Self::NoPrivileges => "no-privileges",
+            Self::Seccomp => "seccomp",
+            Self::Landlock => "landlock",
+            Self::Cgroup => "cgroup",
+            Self::ResourceLimits => "resource-limits",
+            Self::NoInheritedDescriptors => "no-inherited-descriptors",
+        }
+    }
+}
+
+impl std::fmt::Display for Measure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A measure, and whether it is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeasureState {
+    /// The measure.
+    pub measure: Measure,
+    /// Why it is not in force, and how to get it; `None` when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+/// How one VMM is contained. It is written down in the instance's directory, so that it survives the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Containment {
+    /// The user and group id that only this VMM has; `None` when it runs as the daemon's user. A tap that it shall open must have this owner.
+    pub uid: Option<u32>,
+    /// Every measure, in the order of [`Measure::ALL`].
+    pub measures: Vec<MeasureState>,
+}
+
+impl Containment {
+    /// Nothing in force, each measure for the same reason.
+    pub(crate) fn none(why: &str) -> Self {
+        let state = |measure| MeasureState { measure, missing: Some(why.to_owned()) };
+        Self { uid: None, measures: Measure::ALL.map(state).to_vec() }
+    }
+
+    /// Whether a measure is in force.
+    #[must_use]
+    pub fn has(&self, measure: Measure) -> bool {
+        self.measures.iter().any(|state| state.measure == measure && state.missing.is_none())
+    }
+
+    /// The measures that are not in force, with the reason and what to do about it.
+    pub fn missing(&self) -> impl Iterator<Item = (Measure, &str)> {
+        self.measures.iter().filter_map(|state| Some((state.measure, state.missing.as_deref()?)))
+    }
+
+    /// Everything that is missing in one line; empty when nothing is.
+    pub(crate) fn missing_text(&self) -> String {
+        let texts: Vec<String> = self.missing().map(|(measure, why)| format!("{measure} ({why})")).collect();
+        texts.join("; ")
+    }
+
+    pub(crate) fn set(&mut self, measure: Measure, state: Result<(), String>) {
+        let missing = state.err();
+        match self.measures.iter_mut().find(|known| known.measure == measure) {
+            Some(known) => known.missing = missing,
+            None => self.measures.push(MeasureState { measure, missing }),
+        }
+    }
+
+    /// Takes back a measure that turned out not to work; never makes a missing one appear to be there.
+    pub(crate) fn withdraw(&mut self, measure: Measure, why: String) {
+        if self.has(measure) {
+            self.set(measure, Err(why));
+        }
+    }
+
+    /// Writes the record into an instance's directory, whole or not at all.
+    pub(crate) fn save(&self, dir: &Path) -> std::io::Result<()> {
+        let mut temp = tempfile::Builder::new().prefix(".containment-").tempfile_in(dir)?;
+        serde_json::to_writer(&mut temp, self)?;
+        temp.flush()?;
+        temp.persist(dir.join(RECORD)).map_err(|failed| failed.error)?;
+        Ok(())
+    }
+
+    /// The record in an instance's directory, if there is one that can be read.
+    pub(crate) fn load(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(dir.join(RECORD)).ok()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_reads_back_and_what_is_missing_is_told() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        assert_eq!(Containment::load(dir.path()), None);
+        let mut containment = Containment::none("never asked for");
+        containment.uid = Some(500_000);
+        containment.set(Measure::OwnUser, Ok(()));
+        containment.set(Measure::Landlock, Err("the kernel has none".to_owned()));
+        containment.save(dir.path()).expect("saved");
+        let found = Containment::load(dir.path()).expect("loaded");
+        assert_eq!(found, containment);
+        assert!(found.has(Measure::OwnUser) && !found.has(Measure::Landlock));
+        assert_eq!(found.missing().count(), Measure::ALL.len() - 1);
+        assert!(
+            found.missing_text().contains("; landlock (the kernel has none); "),
+            "{}",
+            found.missing_text()
+        );
+
+        containment.withdraw(Measure::Landlock, "never overwrites the first reason".to_owned());
+        assert_eq!(containment, found);
+        containment.withdraw(Measure::OwnUser, "it runs as another".to_owned());
+        assert!(!containment.has(Measure::OwnUser));
+    }
+}

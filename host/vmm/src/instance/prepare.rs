@@ -1,0 +1,186 @@
+//! Everything on disk that a launch needs, and how its VMM is contained. The blocking half of a launch.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::attempt::{CancelOnDrop, DirGuard};
+use super::dir::{DirError, InstanceDir};
+use super::disks::OwnDisks;
+use super::error::LaunchError;
+use super::spec::LaunchSpec;
+use super::uses;
+use crate::containment::{Containment, Isolation, Needs, Plan, hand_over};
+use crate::overlay::{self, Backing, OverlayError, PreparedDisk};
+use crate::process::VmmProcess;
+
+/// What [`prepare`] has made and decided.
+pub(crate) struct Prepared {
+    pub(crate) dir: DirGuard,
+    pub(crate) root: Option<PreparedDisk>,
+    pub(crate) plan: Plan,
+}
+
+/// Makes the directory and everything in it, and decides how the VMM is contained.
+pub(crate) async fn prepare(
+    spec: &LaunchSpec,
+    isolation: &Isolation,
+    vmm: &Path,
+    cancel: &CancelOnDrop,
+) -> Result<Prepared, LaunchError> {
+    let dir = spec.dir.clone();
+    let id = spec.id.clone();
+    let disks = DiskPlan::of(spec);
+    let files = uses::files_of(spec);
+    let needs = Needs::of(spec, vmm);
+    let (isolation, required) = (isolation.clone(), spec.require_isolation);
+    let cancelled = Arc::clone(&cancel.0);
+    blocking(move || {
+        // The launch may have been dropped while this waited for a thread: then nothing is made any more, and no one reads the answer.
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(LaunchError::Spec { id, why: "it was cancelled" });
+        }
+        let plan = isolation.plan(&needs);
+        require(&id, required, &plan.containment)?;
+        let failed = |source| LaunchError::Dir { id: id.clone(), source };
+        dir.prepare().map_err(failed)?;
+        let guard = DirGuard(Some(dir.clone()));
+        uses::note(&dir, &files).map_err(failed)?;
+        let root = disks.prepare(None, &cancelled)?;
+        let io_failed =
+            |source| failed(DirError::Io { what: "hand over", path: dir.path().to_path_buf(), source });
+        plan.apply(&dir).map_err(io_failed)?;
+        Ok(Prepared { dir: guard, root, plan })
+    })
+    .await
+}
+
+/// Refuses what is not contained completely, if that was asked for.
+fn require(id: &str, required: bool, containment: &Containment) -> Result<(), LaunchError> {
+    let missing = containment.missing_text();
+    if required && !missing.is_empty() {
+        return Err(LaunchError::Isolation { id: id.to_owned(), missing });
+    }
+    Ok(())
+}
+
+/// Compares what was intended with what the kernel says of the running VMM, and records the result.
+///
+/// Takes well under a millisecond, and is not put on another thread for it: there it could go on after its launch was dropped, and write
+/// into a directory that is being removed.
+pub(crate) fn confirm(
+    spec: &LaunchSpec,
+    mut containment: Containment,
+    process: &VmmProcess,
+) -> Result<Containment, LaunchError> {
+    containment.verify(process.pid());
+    containment.save(spec.dir.path()).map_err(|source| {
+        let path = spec.dir.path().to_path_buf();
+        LaunchError::Dir {
+            id: spec.id.clone(),
+            source: DirError::Io { what: "record containment in", path, source },
+        }
+    })?;
+    require(&spec.id, spec.require_isolation, &containment)?;
+    Ok(containment)
+}
+
+/// Makes the disks that an earlier attempt, which may have made the root disk, did not.
+pub(crate) async fn make_disks(
+    spec: &LaunchSpec,
+    root: Option<PreparedDisk>,
+    gid: Option<u32>,
+    cancel: &CancelOnDrop,
+) -> Result<Option<PreparedDisk>, LaunchError> {
+    let disks = DiskPlan::of(spec);
+    let cancelled = Arc::clone(&cancel.0);
+    blocking(move || {
+        let root = disks.prepare(root, &cancelled)?;
+        if let Some(gid) = gid {
+            let path = disks.dir.path().to_path_buf();
+            hand_over(&disks.dir, gid).map_err(|source| LaunchError::Dir {
+                id: disks.id.clone(),
+                source: DirError::Io { what: "hand over", path, source },
+            })?;
+        }
+        Ok(root)
+    })
+    .await
+}
+
+/// Everything that is made on disk for an instance, apart from its specification, for a blocking thread.
+struct DiskPlan {
+    id: String,
+    dir: InstanceDir,
+    root: Option<RootPlan>,
+    others: OwnDisks,
+}
+
+impl DiskPlan {
+    fn of(spec: &LaunchSpec) -> Self {
+        let (id, dir) = (spec.id.clone(), spec.dir.clone());
+        Self { id, dir, root: root_plan(spec), others: OwnDisks::of(spec) }
+    }
+
+    fn prepare(
+        &self,
+        root: Option<PreparedDisk>,
+        cancelled: &AtomicBool,
+    ) -> Result<Option<PreparedDisk>, LaunchError> {
+        let id = || self.id.clone();
+        let root = match (root, &self.root) {
+            (None, Some(plan)) => Some(
+                plan.prepare(&self.dir, cancelled)
+                    .map_err(|source| LaunchError::Overlay { id: id(), source })?,
+            ),
+            (root, _) => root,
+        };
+        self.others.prepare().map_err(|source| LaunchError::Disk { id: id(), source })?;
+        Ok(root)
+    }
+}
+
+struct RootPlan {
+    backing: Backing,
+    kind: overlay::OverlayKind,
+    size_bytes: Option<u64>,
+}
+
+impl RootPlan {
+    fn prepare(&self, dir: &InstanceDir, cancelled: &AtomicBool) -> Result<PreparedDisk, OverlayError> {
+        overlay::prepare(dir.path(), self.kind, &self.backing, self.size_bytes, cancelled)
+    }
+}
+
+fn root_plan(spec: &LaunchSpec) -> Option<RootPlan> {
+    spec.root.as_ref().map(|root| RootPlan {
+        backing: Backing {
+            path: root.image.path().to_path_buf(),
+            format: root.image.format(),
+            virtual_size_bytes: root.image.virtual_size_bytes(),
+        },
+        kind: root.overlay,
+        size_bytes: root.size_bytes,
+    })
+}
+
+/// The root disk that an earlier attempt made in the directory.
+pub(crate) fn existing_root(spec: &LaunchSpec) -> Option<PreparedDisk> {
+    planned_root(spec).filter(|disk| disk.path.exists())
+}
+
+pub(crate) fn planned_root(spec: &LaunchSpec) -> Option<PreparedDisk> {
+    let plan = root_plan(spec)?;
+    Some(overlay::planned(spec.dir.path(), plan.kind, &plan.backing))
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime shuts down: there is no one left to answer to.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
