@@ -68,6 +68,7 @@ pub struct VmmHost {
     pub(crate) failed: FailedLogs,
     starts: StartLimiter,
     pub(crate) network: HostNetwork,
+    env: Vec<(OsString, OsString)>,
 }
 
 impl VmmHost {
@@ -81,7 +82,16 @@ impl VmmHost {
         starts: StartLimiter,
         network: HostNetwork,
     ) -> Self {
-        Self { binary, cgroups, failed, starts, network }
+        Self { binary, cgroups, failed, starts, network, env: Vec::new() }
+    }
+
+    /// Puts a variable into the environment of every VMM that is started from now on, over an inherited one of this name.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        let name = name.into();
+        self.env.retain(|(known, _)| *known != name);
+        self.env.push((name, value.into()));
+        self
     }
 
     /// The VMM program.
@@ -193,7 +203,7 @@ impl VmmHost {
         args.extend(option("--event-monitor", &spec.dir.events()));
         let name = spec.dir.flat_name();
         let cgroup = self.cgroups.as_ref().map(|root| (root, name.as_str()));
-        let spawn = || process::spawn(self.binary.path(), &args, &spec.dir.vmm_log(), cgroup);
+        let spawn = || process::spawn(self.binary.path(), &args, &self.env, &spec.dir.vmm_log(), cgroup);
         let spawned = match namespace {
             None => spawn(),
             Some(namespace) => {
