@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -99,7 +98,7 @@ impl Apt {
             command.args(["-o", &option]);
         }
         // The sandbox user of apt cannot write to a private directory.
-        if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+        if proc::is_root() {
             command.args(["-o", "APT::Sandbox::User=root"]);
         }
         command.env("LC_ALL", "C");

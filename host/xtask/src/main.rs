@@ -35,7 +35,7 @@ struct Cli {
 /// What can be asked for.
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing: the wasm32 guest target, cargo-nextest, rustfmt, clippy.
+    /// Install what is missing: the wasm32 guest target, cargo-nextest, rustfmt, clippy, qemu, nftables, xfsprogs.
     Setup(setup::Args),
     /// Build the guest crates under policies/ into target/policies/NAME.wasm.
     Policies(policies::Args),
