@@ -22,7 +22,7 @@ use crate::cli::Arguments;
 use crate::clock::{Clock, Mode, wake};
 use crate::config::RestoreConfig;
 use crate::faults::{CallFault, Faults};
-use crate::guest::Misdeed;
+use crate::guest::{EngineChoice, Misdeed, qemu};
 use crate::host::{EventMonitor, HostPlatform, LockError, LockKind, Range, adopt, lock};
 use crate::http::{Answer, Request, Server, serve};
 use crate::log::{Level, error, info};
@@ -142,6 +142,18 @@ fn profile(name: &str) -> Result<Profile, String> {
     }
 }
 
+/// The guest engine and its settings.
+fn engine() -> Result<EngineChoice, AppError> {
+    let mut engine = environment("REGATTA_CHSIM_GUEST", EngineChoice::parse)?;
+    if let EngineChoice::Qemu(settings) = &mut engine {
+        settings.accelerator = environment("REGATTA_CHSIM_QEMU_ACCEL", qemu::Accelerator::parse)?;
+        if let Some(program) = std::env::var_os("REGATTA_CHSIM_QEMU").filter(|program| !program.is_empty()) {
+            settings.program = PathBuf::from(program);
+        }
+    }
+    Ok(engine)
+}
+
 fn start(arguments: &Arguments) -> Result<(), AppError> {
     let profile = environment("REGATTA_CHSIM_PROFILE", profile)?;
     if arguments.version {
@@ -164,6 +176,7 @@ fn start(arguments: &Arguments) -> Result<(), AppError> {
         if mode.is_empty() { Ok(Mode::Auto(1.0)) } else { Mode::parse(mode) }
     })?;
     let clock = Arc::new(Clock::new(clock));
+    let engine = engine()?;
     let control =
         arguments.sim_control || std::env::var_os("REGATTA_CHSIM_CONTROL").is_some_and(|value| value == "1");
 
@@ -188,7 +201,7 @@ fn start(arguments: &Arguments) -> Result<(), AppError> {
         _ => None,
     };
 
-    let platform = HostPlatform::new(events, faults, clock, sender, Message::Guest);
+    let platform = HostPlatform::new(engine, events, faults, clock, sender, Message::Guest);
     let mut vmm = Vmm::new(platform, profile, arguments.no_shutdown);
     let outcome = first_vm(&mut vmm, vm, arguments.restore.as_deref());
     let outcome = match outcome {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::addresses::AddressBook;
 use crate::api;
 use crate::api::types::VmmInfo;
-use crate::cli::serve_args::{LogFormat, ServeArgs, VmmChoice};
+use crate::cli::serve_args::{GuestEngine, LogFormat, ServeArgs, VmmChoice};
 use crate::fleet::{Fleet, PolicyDirs};
 use crate::host_ledger::{HostLedger, HostLimits};
 use crate::paths::{DataDirs, default_data_dir, socket_in};
@@ -50,6 +50,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    check_guest(args.guest, &args.vmm)?;
     raise_descriptor_limit();
     let data = args.data.clone().unwrap_or_else(default_data_dir);
     let data =
@@ -76,7 +77,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         tracing::info!(%measure, why, "VMMs are not contained in this way");
     }
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let vmms = VmmHost::new(
+    let mut vmms = VmmHost::new(
         binary,
         cgroups.ok(),
         FailedLogs::new(&dirs.failed, FAILED_LOGS_KEPT),
@@ -84,6 +85,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         HostNetwork::new(&data),
     )
     .with_isolation(isolation);
+    if let Some(engine) = args.guest {
+        vmms = vmms.with_env(GUEST_ENGINE, engine.name());
+    }
     let (writer, _writer_thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT)?;
     let limits = HostLimits {
         memory_overcommit: args.memory_overcommit,
@@ -139,6 +143,26 @@ fn make_dir(dir: &Path, mode: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the stand-in is told of its guests by.
+const GUEST_ENGINE: &str = "REGATTA_CHSIM_GUEST";
+const QEMU: &str = "qemu-system-x86_64";
+
+/// Refuses a guest engine that nobody would run.
+fn check_guest(guest: Option<GuestEngine>, vmm: &VmmChoice) -> anyhow::Result<()> {
+    let Some(engine) = guest else { return Ok(()) };
+    if *vmm != VmmChoice::Sim {
+        bail!(
+            "--guest {} says how the stand-in runs guests, and Cloud Hypervisor always runs real ones: \
+             use it with --vmm sim, or leave it out",
+            engine.name()
+        );
+    }
+    if engine == GuestEngine::Qemu && find_on_path(QEMU).is_none() {
+        bail!("--guest qemu needs {QEMU}, which is not on PATH: install qemu-system-x86 (Debian's name)");
+    }
+    Ok(())
+}
+
 fn request_of(choice: &VmmChoice) -> anyhow::Result<BinaryRequest> {
     Ok(match choice {
         VmmChoice::Auto => BinaryRequest::Auto,
@@ -155,11 +179,15 @@ fn beside_us(program: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn on_path(program: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file()) {
+    match find_on_path(program) {
         Some(path) => Ok(path),
         None => bail!("there is no {program} beside regatta or on PATH"),
     }
+}
+
+fn find_on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 /// Where policies are looked up by name: what the operator says, the data
@@ -211,4 +239,19 @@ fn start_log(format: LogFormat) {
         LogFormat::Text => log.with_target(false).try_init(),
         LogFormat::Json => log.json().try_init(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_engine_is_for_the_stand_in_only() {
+        let refused = |vmm| check_guest(Some(GuestEngine::Qemu), &vmm).expect_err("refused").to_string();
+        for vmm in [VmmChoice::CloudHypervisor(None), VmmChoice::Auto] {
+            assert!(refused(vmm).contains("use it with --vmm sim"));
+        }
+        check_guest(Some(GuestEngine::Model), &VmmChoice::Sim).expect("the stand-in has it");
+        check_guest(None, &VmmChoice::Auto).expect("nothing was asked for");
+    }
 }

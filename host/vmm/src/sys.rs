@@ -25,7 +25,7 @@ const NOT_FOR_CHILDREN: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"
 
 /// Starts `program` in a session of its own and returns its process id.
 ///
-/// The child has `stdin` as descriptor 0, `output` as 1 and 2, and nothing else; `/` as working
+/// Its environment is ours, with the variables of `env` on top. The child has `stdin` as descriptor 0, `output` as 1 and 2, and nothing else; `/` as working
 /// directory; no signal blocked or ignored (Rust ignores SIGPIPE, which would be inherited). It does
 /// not die with us. `posix_spawn` shares memory with the child until `exec`, so the cost does not grow
 /// with our own size, and a failing `exec` is reported here.
@@ -35,6 +35,7 @@ const NOT_FOR_CHILDREN: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"
 pub(crate) fn spawn_detached(
     program: &Path,
     args: &[OsString],
+    env: &[(OsString, OsString)],
     stdin: BorrowedFd<'_>,
     output: BorrowedFd<'_>,
 ) -> io::Result<Pid> {
@@ -44,13 +45,14 @@ pub(crate) fn spawn_detached(
         argv_owned.push(c_string(arg)?);
     }
     let mut env_owned = Vec::new();
-    for (key, value) in std::env::vars_os() {
-        if !NOT_FOR_CHILDREN.iter().any(|name| key == *name) {
-            let mut line = key;
-            line.push("=");
-            line.push(value);
-            env_owned.push(c_string(&line)?);
-        }
+    let inherited = std::env::vars_os().filter(|(key, _)| {
+        !NOT_FOR_CHILDREN.iter().any(|name| key == *name) && !env.iter().any(|(name, _)| *name == *key)
+    });
+    for (key, value) in inherited.chain(env.iter().cloned()) {
+        let mut line = key;
+        line.push("=");
+        line.push(value);
+        env_owned.push(c_string(&line)?);
     }
     let argv = pointers(&argv_owned);
     let envp = pointers(&env_owned);
@@ -274,6 +276,9 @@ fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Seek};
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -285,6 +290,22 @@ mod tests {
             sum = sum.wrapping_add(1);
         }
         assert!(process_cpu_time_ns(Pid::from_raw(i32::MAX / 16).expect("pid")).is_err());
+    }
+
+    #[test]
+    fn a_child_has_our_environment_and_what_is_put_on_top() {
+        let null = File::open("/dev/null").expect("null");
+        let mut output = tempfile::tempfile().expect("temp file");
+        let path = std::env::var_os("PATH").expect("PATH");
+        let env = [("HOME".into(), "/over/there".into()), ("NEW_ONE".into(), "a=b".into())];
+        let script = "printf '%s|%s|%s' \"$HOME\" \"$NEW_ONE\" \"$PATH\"";
+        let args = ["-c".into(), script.into()];
+        let pid =
+            spawn_detached(Path::new("/bin/sh"), &args, &env, null.as_fd(), output.as_fd()).expect("sh");
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).expect("its end");
+        let mut said = String::new();
+        output.rewind().and_then(|()| output.read_to_string(&mut said)).expect("output");
+        assert_eq!(said, format!("/over/there|a=b|{}", path.display()));
     }
 
     #[test]

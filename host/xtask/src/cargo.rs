@@ -64,6 +64,11 @@ impl Build {
         self.command.args(args);
     }
 
+    /// Sets a variable of cargo's environment.
+    pub(crate) fn env(&mut self, name: &str, value: &str) {
+        self.command.env(name, value);
+    }
+
     /// Builds, showing `title: crate 143/350 (name), 1m20s`; returns every file it made.
     pub(crate) fn run(mut self, title: &str) -> Result<Vec<PathBuf>> {
         let mut child = self

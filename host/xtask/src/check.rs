@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::ui::{self, Steps};
 use crate::workspace::Workspace;
-use crate::{cargo, policies, proc, setup};
+use crate::{cargo, guest_image, policies, proc, setup};
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -88,7 +88,7 @@ impl Verdict {
 /// The task.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let mut report = Report { stages: Vec::new(), total: 8 };
+    let mut report = Report { stages: Vec::new(), total: 9 };
     let cargo = |arguments: &[&str]| {
         let mut command = cargo::command();
         command.current_dir(&workspace.root).args(arguments);
@@ -98,7 +98,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let ready = report.stage("set-up", &[], || {
         let mut steps = Steps::new(setup::STEPS);
         setup::guest_target(&mut steps)?;
-        setup::tools(&mut steps)
+        setup::tools(&mut steps)?;
+        setup::programs(&mut steps)
     });
     report.stage("fmt", &[ready], || proc::run(&mut cargo(&["fmt", "--all", "--", "--check"])));
     let guests = report.stage("guests for wasm32", &[ready], || {
@@ -113,6 +114,15 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let binaries = report.stage("build", &[ready], || {
         let mut command = cargo(&["nextest", "run", "--workspace", "--no-run"]);
         proc::run(command.args(WITH_ALL))
+    });
+    // Tests that boot it skip themselves where it cannot be made; that it could not is a failure here.
+    report.stage("guest image", &[ready], || {
+        if !proc::on_path("apt-get") {
+            println!("skipped: the guest's kernel is Debian's, and there is no apt-get on PATH");
+            return Ok(());
+        }
+        let directory = guest_image::directory(workspace);
+        guest_image::build(workspace, &directory, &mut Steps::new(guest_image::STEPS))
     });
     report.stage("doc tests", &[ready], || {
         let mut command = cargo(&["test", "--doc", "--workspace"]);

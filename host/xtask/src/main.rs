@@ -8,11 +8,13 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod apt;
 mod bench;
 mod build;
 mod cargo;
 mod check;
 mod demo;
+mod guest_image;
 mod policies;
 mod proc;
 mod quickstart;
@@ -33,10 +35,12 @@ struct Cli {
 /// What can be asked for.
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing: the wasm32 guest target, cargo-nextest, rustfmt, clippy.
+    /// Install what is missing: the wasm32 guest target, cargo-nextest, rustfmt, clippy, qemu, nftables, xfsprogs.
     Setup(setup::Args),
     /// Build the guest crates under policies/ into target/policies/NAME.wasm.
     Policies(policies::Args),
+    /// Make a real guest of Debian's packages: kernel, initramfs and golden disk.
+    GuestImage(guest_image::Args),
     /// Set up, build the policies and the host binaries.
     Build(build::Args),
     /// Everything that must hold: fmt, clippy, guests, unit to end-to-end tests, docs.
@@ -63,6 +67,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup(args) => setup::run(&workspace, &args)?,
         Task::Policies(args) => policies::run(&workspace, &args)?,
+        Task::GuestImage(args) => guest_image::run(&workspace, &args)?,
         Task::Build(args) => build::run(&workspace, &args)?,
         Task::Test(args) => return check::run(&workspace, &args),
         Task::Demo(args) => demo::run(&workspace, &args)?,

@@ -91,8 +91,7 @@ impl Traffic {
             tx_frames: get(&self.tx_frames),
             read_bytes: get(&self.read_bytes),
             read_ops: get(&self.read_ops),
-            write_bytes: 0,
-            write_ops: 0,
+            ..Counters::default()
         }
     }
 }

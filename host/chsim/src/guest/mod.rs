@@ -1,8 +1,9 @@
-//! The guest engine `model`: an HTTP service with a capacity model instead of a kernel.
+//! The guest. Two engines can play it:
 //!
-//! One thread per running VM, asleep unless something happens: it owns the service's sockets, the serial port's
-//! output, and the queue of modelled events (boot, faults, hot-unplug). Commands come in by a channel, news go out to
-//! the VMM's thread.
+//! * `model` (this folder): an HTTP service with a capacity model instead of a kernel. One thread per running VM, asleep
+//!   unless something happens: it owns the service's sockets, the serial port's output, and the queue of modelled events
+//!   (boot, faults, hot-unplug). Commands come in by a channel, news go out to the VMM's thread.
+//! * [`qemu`]: a real machine under `qemu-system-x86_64`.
 
 mod capacity;
 mod engine;
@@ -10,7 +11,32 @@ mod handle;
 mod http;
 mod metrics;
 mod net;
+pub(crate) mod qemu;
 mod service;
 mod timers;
 
-pub(crate) use handle::{Command, Guest, Misdeed, Spec};
+use std::path::PathBuf;
+
+pub(crate) use handle::{Command, Guest, Misdeed, News, Spec};
+
+/// Which engine plays the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum EngineChoice {
+    #[default]
+    Model,
+    Qemu(qemu::Settings),
+}
+
+impl EngineChoice {
+    /// Reads `model` or `qemu`; empty is the default.
+    pub(crate) fn parse(name: &str) -> Result<Self, String> {
+        match name {
+            "" | "model" => Ok(Self::Model),
+            "qemu" => Ok(Self::Qemu(qemu::Settings {
+                program: PathBuf::from("qemu-system-x86_64"),
+                accelerator: qemu::Accelerator::default(),
+            })),
+            _ => Err(format!("unknown guest engine {name:?}: expected `model` or `qemu`")),
+        }
+    }
+}

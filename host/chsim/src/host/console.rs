@@ -74,16 +74,20 @@ impl Sink {
 
     /// Writes a line of the guest's. A console that cannot take it drops it: a guest does not fail for its serial port.
     pub(crate) fn line(&mut self, text: &str) {
-        let bytes = [text.as_bytes(), b"\r\n"].concat();
+        self.write(&[text.as_bytes(), b"\r\n"].concat());
+    }
+
+    /// Writes what comes out of the guest's serial port; see [`Sink::line`].
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         let _ = match self {
             Self::Nowhere => Ok(()),
-            Self::File(file) => file.write_all(&bytes),
-            Self::Pty { main, .. } => main.write_all(&bytes),
-            Self::Stdout => io::stdout().write_all(&bytes),
+            Self::File(file) => file.write_all(bytes),
+            Self::Pty { main, .. } => main.write_all(bytes),
+            Self::Stdout => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
             Self::Socket { client, backlog, .. } => {
-                if client.as_mut().is_none_or(|client| client.write_all(&bytes).is_err()) {
+                if client.as_mut().is_none_or(|client| client.write_all(bytes).is_err()) {
                     *client = None;
-                    backlog.extend(&bytes);
+                    backlog.extend(bytes);
                     let surplus = backlog.len().saturating_sub(SOCKET_BACKLOG_BYTES);
                     backlog.drain(..surplus);
                 }

@@ -22,10 +22,19 @@ const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 /// What is read to tell the type; a shorter file is no disk.
 const SECTOR_BYTES: usize = 512;
 
+/// One file of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layer {
+    pub(crate) path: PathBuf,
+    pub(crate) format: ImageType,
+}
+
 /// An open disk image.
 #[derive(Debug)]
 pub(crate) struct Disk {
     file: File,
+    /// The files that it stands on, the nearest first.
+    backing: Vec<Layer>,
     path: PathBuf,
     readonly: bool,
     granularity: LockGranularity,
@@ -67,9 +76,10 @@ impl Disk {
         let kind = image_type(&file)
             .map_err(|error| cannot("I/O error", None, "detect_image_type", &[error.to_string()]))?;
         let mut logical_bytes = file.metadata().map(|meta| meta.len()).unwrap_or(0);
+        let mut backing = Vec::new();
         if kind == ImageType::Qcow2 {
             let depth = if config.backing_files { MAX_BACKING_FILES } else { 0 };
-            logical_bytes = check_qcow(&file, &path, depth).map_err(|broken| {
+            logical_bytes = check_qcow(&file, &path, depth, &mut backing).map_err(|broken| {
                 let kind = match broken.kind {
                     // Without the flag an overlay is unsupported rather than too deep.
                     "Overflow" if !config.backing_files => "Unsupported feature",
@@ -80,12 +90,23 @@ impl Disk {
         }
         let disk = Self {
             file,
+            backing,
             path,
             readonly: config.readonly,
             granularity: config.lock_granularity,
             logical_bytes,
         };
         Ok((disk, kind))
+    }
+
+    /// The open image; its lock lasts as long as anybody has this very opening of it.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The files that it stands on, the nearest first.
+    pub(super) fn backing(&self) -> &[Layer] {
+        &self.backing
     }
 
     /// Locks the image: shared when read-only, else exclusive.
@@ -150,8 +171,8 @@ fn be64(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 
-/// Checks a qcow2 header and what it stands on; returns the virtual size, bytes.
-fn check_qcow(file: &File, path: &Path, depth: u32) -> Result<u64, Broken> {
+/// Checks a qcow2 header and what it stands on, which it appends to `backing`; returns the virtual size, bytes.
+fn check_qcow(file: &File, path: &Path, depth: u32, backing: &mut Vec<Layer>) -> Result<u64, Broken> {
     let io = |error: io::Error| Broken {
         kind: "I/O error",
         messages: vec!["Failed to read header".to_owned(), error.to_string()],
@@ -216,7 +237,7 @@ fn check_qcow(file: &File, path: &Path, depth: u32) -> Result<u64, Broken> {
             } else {
                 path.parent().unwrap_or(Path::new("")).join(&name)
             };
-            check_backing(&base, format.as_deref(), depth)?;
+            check_backing(&base, format.as_deref(), depth, backing)?;
         }
     }
     Ok(be64(&header, 24))
@@ -244,7 +265,12 @@ fn backing_format(file: &File, header_bytes: u32, cluster_bytes: u64) -> Option<
 }
 
 /// Opens a backing file, read-only and, as upstream does, without a lock.
-fn check_backing(path: &Path, format: Option<&str>, depth: u32) -> Result<(), Broken> {
+fn check_backing(
+    path: &Path,
+    format: Option<&str>,
+    depth: u32,
+    backing: &mut Vec<Layer>,
+) -> Result<(), Broken> {
     if depth == 0 {
         return Err(Broken {
             kind: "Overflow",
@@ -264,10 +290,12 @@ fn check_backing(path: &Path, format: Option<&str>, depth: u32) -> Result<(), Br
         }
         None => image_type(&file).map_err(io)? == ImageType::Qcow2,
     };
+    let format = if qcow { ImageType::Qcow2 } else { ImageType::Raw };
+    backing.push(Layer { path: path.to_path_buf(), format });
     if !qcow {
         return Ok(());
     }
-    check_qcow(&file, path, depth - 1).map(|_| ()).map_err(|mut broken| {
+    check_qcow(&file, path, depth - 1, backing).map(|_| ()).map_err(|mut broken| {
         broken.messages.insert(0, format!("Backing file open error: {}", path.display()));
         broken
     })
@@ -309,6 +337,14 @@ mod tests {
             Ok(ImageType::Qcow2)
         );
         assert_eq!(open(serde_json::json!({"path": path("base.raw")})), Ok(ImageType::Raw));
+        let config =
+            serde_json::from_value(serde_json::json!({"path": path("top.qcow2"), "backing_files": true}));
+        let (disk, _) = Disk::open(&config.unwrap()).unwrap();
+        let layer = |name, format| Layer { path: path(name), format };
+        assert_eq!(
+            disk.backing(),
+            [layer("middle.qcow2", ImageType::Qcow2), layer("base.raw", ImageType::Raw)]
+        );
 
         std::fs::remove_file(path("base.raw")).unwrap();
         let messages = open(serde_json::json!({"path": path("top.qcow2"), "backing_files": true}))

@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use thiserror::Error;
+
+use super::sys;
 
 /// Shared or exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,45 +32,16 @@ pub(crate) enum LockError {
     Io(#[source] io::Error),
 }
 
-/// Takes a lock without waiting. It lasts until `file` is closed.
-#[expect(unsafe_code, reason = "rustix has no open-file-description locks")]
+/// Takes a lock without waiting. It lasts until `file` is closed, in every process that has it open.
 pub(crate) fn lock(file: &File, kind: LockKind, range: Range) -> Result<(), LockError> {
-    let l_type = match kind {
-        LockKind::Read => libc::F_RDLCK,
-        LockKind::Write => libc::F_WRLCK,
-    };
-    let l_len = match range {
+    let length = match range {
         Range::WholeFile => 0,
         Range::First(bytes) => i64::try_from(bytes).unwrap_or(0),
     };
-    let request = libc::flock {
-        l_type: l_type as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len,
-        l_pid: 0,
-    };
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the kernel only reads `request`.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &request) };
-    if result == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Err(LockError::AlreadyLocked),
-        _ => Err(LockError::Io(error)),
-    }
-}
-
-/// Takes over a descriptor that was inherited and is named on the command line (`fd=<n>`).
-#[expect(unsafe_code, reason = "a number on the command line is all there is of an inherited descriptor")]
-pub(crate) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: F_GETFD only asks whether the number names an open descriptor.
-    if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is open, and nothing else in this process knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    sys::set_lock(file, kind == LockKind::Write, length).map_err(|error| match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => LockError::AlreadyLocked,
+        _ => LockError::Io(error),
+    })
 }
 
 #[cfg(test)]

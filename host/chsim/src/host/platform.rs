@@ -13,18 +13,16 @@ use super::disk::Disk;
 use super::events::EventMonitor;
 use super::lock::LockError;
 use super::snapshot;
+use super::tap::{self, Tap};
 use crate::clock::Clock;
 use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
 use crate::faults::Faults;
-use crate::guest::{Command, Guest, Misdeed, Spec};
+use crate::guest::{Command, EngineChoice, Guest, Misdeed, News, Spec, qemu};
 use crate::knobs::Knobs;
 use crate::log::{error, warn};
-use crate::vmm::{Counters, GuestCommand, GuestEvent, Platform, VmError};
+use crate::vmm::{Counters, GuestCommand, GuestEvent, Platform, Tally, VmError};
 
 type Result<T> = std::result::Result<T, VmError>;
-
-/// Longest name of a network interface.
-const MAX_TAP_NAME_BYTES: usize = 15;
 
 /// How news of a guest reach the VMM's thread: with the number of the guest they are from.
 pub(crate) type Listen<M> = fn(u64, GuestEvent) -> M;
@@ -32,19 +30,29 @@ pub(crate) type Listen<M> = fn(u64, GuestEvent) -> M;
 /// Files, sockets, locks and the guest of this process's VM.
 #[derive(Debug)]
 pub(crate) struct HostPlatform<M: Send + 'static> {
+    engine: EngineChoice,
     events: EventMonitor,
     faults: Arc<Faults>,
     clock: Arc<Clock>,
-    inbox: mpsc::Sender<M>,
-    listen: Listen<M>,
-    consoles: Option<Consoles>,
-    disks: BTreeMap<String, Disk>,
+    pub(super) inbox: mpsc::Sender<M>,
+    pub(super) listen: Listen<M>,
+    pub(super) consoles: Option<Consoles>,
+    pub(super) disks: BTreeMap<String, Disk>,
+    /// Taps by the ids of their devices; only a real guest needs them.
+    pub(super) taps: BTreeMap<String, Tap>,
     vsock: Option<Vsock>,
-    guest: Option<Guest>,
+    pub(super) guest: Option<Running>,
     /// Counts guests, so that news of one that is gone can be told from news of the one that is here.
-    generation: u64,
+    pub(super) generation: u64,
     /// Command line that the running guest was started with; a snapshot keeps it, as it keeps the guest's memory.
     booted_cmdline: String,
+}
+
+/// The guest that runs.
+#[derive(Debug)]
+pub(super) enum Running {
+    Model(Guest),
+    Qemu(Box<qemu::Guest>),
 }
 
 #[derive(Debug)]
@@ -56,6 +64,7 @@ struct Vsock {
 
 impl<M: Send + 'static> HostPlatform<M> {
     pub(crate) fn new(
+        engine: EngineChoice,
         events: EventMonitor,
         faults: Arc<Faults>,
         clock: Arc<Clock>,
@@ -63,6 +72,7 @@ impl<M: Send + 'static> HostPlatform<M> {
         listen: Listen<M>,
     ) -> Self {
         Self {
+            engine,
             events,
             faults,
             clock,
@@ -70,6 +80,7 @@ impl<M: Send + 'static> HostPlatform<M> {
             listen,
             consoles: None,
             disks: BTreeMap::new(),
+            taps: BTreeMap::new(),
             vsock: None,
             guest: None,
             generation: 0,
@@ -85,12 +96,31 @@ impl<M: Send + 'static> HostPlatform<M> {
     /// Has the guest do something of its own accord; says whether there is one.
     pub(crate) fn misdeed(&self, misdeed: Misdeed) -> bool {
         match &self.guest {
-            Some(guest) => {
-                guest.send(Command::Do(misdeed));
-                true
-            }
-            None => false,
+            Some(Running::Model(guest)) => guest.send(Command::Do(misdeed)),
+            Some(Running::Qemu(guest)) => self.misdeed_of(guest, misdeed),
+            None => return false,
         }
+        true
+    }
+
+    /// Refuses what the engine `qemu` has not.
+    fn only_modelled(&self, what: &str) -> Result<()> {
+        match self.engine {
+            EngineChoice::Model => Ok(()),
+            EngineChoice::Qemu(_) => {
+                Err(VmError::chain([format!("{what} not supported by the guest engine `qemu`")]))
+            }
+        }
+    }
+
+    /// The way of news to the VMM's thread, of a guest that is about to be started.
+    pub(super) fn news(&mut self) -> News {
+        self.generation += 1;
+        let (generation, inbox, listen) = (self.generation, self.inbox.clone(), self.listen);
+        Box::new(move |event| {
+            // The VMM's thread only ends with the process.
+            let _ = inbox.send(listen(generation, event));
+        })
     }
 
     fn close_vsock(&mut self) {
@@ -161,24 +191,23 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         let Some(disk) = self.disks.get_mut(id) else {
             return Ok(());
         };
-        disk.resize(bytes).map_err(|error| VmError::device(["Disk resize error", &error.to_string()]))
+        let failed = |error: String| VmError::device(["Disk resize error".to_owned(), error]);
+        if let Some(Running::Qemu(guest)) = &self.guest {
+            guest.resize_disk(id, bytes).map_err(|error| failed(error.to_string()))?;
+        }
+        disk.resize(bytes).map_err(|error| failed(error.to_string()))
     }
 
-    fn open_net(&mut self, _id: &str, net: &NetConfig) -> Result<Option<MacAddr>> {
-        let Some(tap) = &net.tap else {
+    fn open_net(&mut self, id: &str, net: &NetConfig) -> Result<Option<MacAddr>> {
+        if self.engine == EngineChoice::Model {
+            net.tap.as_deref().map_or(Ok(()), tap::check_name)?;
+            // The interface itself stays untouched: the guest lives on the loopback.
             return Ok(Some(MacAddr::local_random()));
-        };
-        if tap.len() > MAX_TAP_NAME_BYTES {
-            let text = format!("Interface name too long (max length is {MAX_TAP_NAME_BYTES}): {tap}");
-            return Err(VmError::device([
-                "Cannot create virtio-net device",
-                "Failed to open taps",
-                "Open tap device failed",
-                &text,
-            ]));
         }
-        // The interface itself stays untouched: the guest lives on the loopback.
-        Ok(Some(MacAddr::local_random()))
+        let tap = Tap::open(net)?;
+        let host_mac = tap.host_mac();
+        self.taps.insert(id.to_owned(), tap);
+        Ok(host_mac)
     }
 
     fn open_vsock(&mut self, id: &str, config: &VsockConfig) -> Result<()> {
@@ -190,7 +219,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
             ])
         };
         let listener = UnixListener::bind(&config.socket).map_err(|error| failed(&error))?;
-        if let Some(guest) = &self.guest {
+        if let Some(Running::Model(guest)) = &self.guest {
             guest.send(Command::Vsock(listener.try_clone().map_err(|error| failed(&error))?));
         }
         self.vsock = Some(Vsock { id: id.to_owned(), listener, path: config.socket.clone() });
@@ -207,6 +236,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
 
     fn close_device(&mut self, id: &str) {
         self.disks.remove(id);
+        self.taps.remove(id);
         if self.vsock.as_ref().is_some_and(|vsock| vsock.id == id) {
             self.close_vsock();
         }
@@ -229,7 +259,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
             return Err(VmError::chain(["Cannot load the kernel into memory", &text, UNREADABLE]));
         }
         // A real VMM refuses such a file. A stand-in that did would need a real kernel to stand in for a VM.
-        if start != *b"\x7fELF" && !start.starts_with(b"MZ") {
+        if self.engine == EngineChoice::Model && start != *b"\x7fELF" && !start.starts_with(b"MZ") {
             warn!(
                 "{} is neither an ELF file nor a bzImage; it is only pretended to be run",
                 kernel.display()
@@ -239,6 +269,9 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     }
 
     fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()> {
+        if let EngineChoice::Qemu(settings) = self.engine.clone() {
+            return self.start_qemu(&settings, config);
+        }
         let failed =
             |error: io::Error| VmError::chain(["Error from CPU manager".to_owned(), error.to_string()]);
         let cmdline = resumed.unwrap_or_else(|| config.cmdline()).to_owned();
@@ -269,19 +302,23 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
             vsock,
             resumed: resumed.is_some(),
         };
-        self.generation += 1;
-        let (generation, inbox, listen) = (self.generation, self.inbox.clone(), self.listen);
-        let news = Box::new(move |event| {
-            // The VMM's thread only ends with the process.
-            let _ = inbox.send(listen(generation, event));
-        });
-        self.guest = Some(Guest::start(spec, Arc::clone(&self.clock), news).map_err(failed)?);
+        let news = self.news();
+        let guest = Guest::start(spec, Arc::clone(&self.clock), news).map_err(failed)?;
+        self.guest = Some(Running::Model(guest));
         self.booted_cmdline = cmdline;
         Ok(())
     }
 
-    fn guest(&mut self, command: GuestCommand) {
-        let Some(guest) = &self.guest else { return };
+    fn guest(&mut self, command: GuestCommand) -> Result<()> {
+        let guest = match &self.guest {
+            None => return Ok(()),
+            Some(Running::Model(guest)) => guest,
+            Some(Running::Qemu(guest)) => {
+                let failed =
+                    |error: qemu::QmpError| VmError::chain(["Error from CPU manager", &error.to_string()]);
+                return guest.command(&command).map_err(failed);
+            }
+        };
         guest.send(match command {
             GuestCommand::Pause => Command::Pause(self.clock.now()),
             GuestCommand::Resume => Command::Resume(self.clock.now()),
@@ -291,11 +328,24 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
             GuestCommand::RemoveVcpus => Command::RemoveVcpus,
             GuestCommand::Balloon(bytes) => Command::Balloon(bytes),
         });
+        Ok(())
+    }
+
+    fn check_hot_plug(&self) -> Result<()> {
+        self.only_modelled("Hot-plug is")
+    }
+
+    fn balloon_bytes(&self) -> Option<u64> {
+        match &self.guest {
+            Some(Running::Qemu(guest)) => guest.balloon_bytes(),
+            _ => None,
+        }
     }
 
     fn release(&mut self) {
         self.guest = None;
         self.disks.clear();
+        self.taps.clear();
         self.close_vsock();
     }
 
@@ -306,15 +356,21 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         }
     }
 
-    fn counters(&self) -> Counters {
-        self.guest.as_ref().map(Guest::counters).unwrap_or_default()
+    fn counters(&self) -> Tally {
+        match &self.guest {
+            Some(Running::Qemu(guest)) => Tally::Each(guest.counters()),
+            Some(Running::Model(guest)) => Tally::Whole(guest.counters()),
+            None => Tally::Whole(Counters::default()),
+        }
     }
 
     fn write_snapshot(&mut self, url: &str, config: &VmConfig) -> Result<()> {
+        self.only_modelled("Snapshots are")?;
         snapshot::write(url, config, &self.booted_cmdline, self.faults.no_space())
     }
 
     fn read_snapshot_config(&mut self, url: &str) -> Result<VmConfig> {
+        self.only_modelled("Snapshots are")?;
         snapshot::read_config(url)
     }
 

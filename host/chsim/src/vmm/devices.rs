@@ -80,6 +80,7 @@ impl<P: Platform> Vmm<P> {
             device.add_to(config);
             return Ok(Reply::Nothing);
         };
+        self.platform.check_hot_plug()?;
 
         let platform = &mut self.platform;
         let bdf = match &mut device {
@@ -106,6 +107,7 @@ impl<P: Platform> Vmm<P> {
                 false => Err(VmError::NoDeviceToRemove(id.to_owned())),
             };
         };
+        self.platform.check_hot_plug()?;
         if !vm.bus.contains(id) {
             return Err(VmError::UnknownDevice(UnknownDevice(id.to_owned())));
         }
@@ -123,7 +125,7 @@ impl<P: Platform> Vmm<P> {
             return Err(VmError::UnknownDevice(UnknownDevice(id.to_owned())));
         }
         // The configuration forgets the device now; the tree keeps it until the guest lets go.
-        self.platform.guest(GuestCommand::Eject(id.to_owned()));
+        self.platform.guest(GuestCommand::Eject(id.to_owned()))?;
         Ok(Reply::Nothing)
     }
 

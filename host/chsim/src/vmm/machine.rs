@@ -141,12 +141,12 @@ impl Machine {
         if let Some(payload) = &config.payload {
             platform.load_payload(payload)?;
         }
-        self.state = State::Running;
         platform.start_guest(config, self.virtio_ids(), None)?;
+        self.state = State::Running;
         if let Some(balloon) = &config.balloon
             && balloon.size > 0
         {
-            platform.guest(super::GuestCommand::Balloon(balloon.size));
+            platform.guest(super::GuestCommand::Balloon(balloon.size))?;
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ use crate::config::{
 pub(crate) use devices::NewDevice;
 pub(crate) use error::{VmError, messages};
 pub(crate) use machine::{Machine, State};
-pub(crate) use platform::{Counters, GuestCommand, Platform};
+pub(crate) use platform::{Counters, GuestCommand, Platform, Tally};
 pub(crate) use profile::Profile;
 pub(crate) use tree::DeviceNode;
 
@@ -89,6 +89,8 @@ pub(crate) enum GuestEvent {
     VcpusRemoved,
     /// The balloon reached this size, bytes.
     Ballooned(u64),
+    /// What ran it has ended by itself: a crash of the VMM.
+    Gone,
 }
 
 /// Whether the process goes on.
@@ -181,6 +183,9 @@ impl<P: Platform> Vmm<P> {
                 return Ok(Flow::Exit);
             }
             GuestEvent::Ejected(id) => self.eject(id),
+            GuestEvent::Gone => {
+                return Err(VmError::chain(["Error from CPU manager", "the guest's engine has crashed"]));
+            }
             GuestEvent::VcpusRemoved => {
                 if let Some(vm) = &mut self.vm {
                     vm.vcpus_leaving = false;
@@ -312,7 +317,10 @@ impl<P: Platform> Vmm<P> {
         vm.enter(State::Paused).map_err(|text| {
             VmError::chain(["Cannot pause VM", "Failed to pause migratable component", text.as_str()])
         })?;
-        self.platform.guest(GuestCommand::Pause);
+        if let Err(error) = self.platform.guest(GuestCommand::Pause) {
+            vm.state = State::Running;
+            return Err(error);
+        }
         self.platform.event("vm", "paused", &[]);
         Ok(Reply::Nothing)
     }
@@ -323,7 +331,10 @@ impl<P: Platform> Vmm<P> {
         vm.enter(State::Running).map_err(|text| {
             VmError::chain(["Cannot resume VM", "Failed to resume migratable component", text.as_str()])
         })?;
-        self.platform.guest(GuestCommand::Resume);
+        if let Err(error) = self.platform.guest(GuestCommand::Resume) {
+            vm.state = State::Paused;
+            return Err(error);
+        }
         self.platform.event("vm", "resumed", &[]);
         Ok(())
     }
@@ -333,7 +344,7 @@ impl<P: Platform> Vmm<P> {
         if self.vm.is_none() {
             return Err(VmError::NotRunning);
         }
-        self.platform.guest(command);
+        self.platform.guest(command)?;
         Ok(Reply::Nothing)
     }
 
@@ -344,7 +355,8 @@ impl<P: Platform> Vmm<P> {
             Some(vm) => Info {
                 config,
                 state: vm.state,
-                memory_actual_size: boot_bytes.saturating_sub(vm.balloon_actual_bytes)
+                memory_actual_size: boot_bytes
+                    .saturating_sub(self.platform.balloon_bytes().unwrap_or(vm.balloon_actual_bytes))
                     + config.memory.plugged_bytes(),
                 device_tree: Some(vm.tree()),
             },

@@ -68,14 +68,16 @@ impl Platform for Fake {
         self.guest_runs = true;
         Ok(())
     }
-    fn guest(&mut self, _: GuestCommand) {}
+    fn guest(&mut self, _: GuestCommand) -> Done<()> {
+        Ok(())
+    }
     fn release(&mut self) {
         self.guest_runs = false;
         self.locked = 0;
     }
     fn drop_consoles(&mut self) {}
-    fn counters(&self) -> Counters {
-        Counters::default()
+    fn counters(&self) -> Tally {
+        Tally::Whole(Counters::default())
     }
     fn write_snapshot(&mut self, _: &str, config: &VmConfig) -> Done<()> {
         self.snapshot = Some(config.clone());

@@ -75,7 +75,17 @@ pub(crate) trait Platform {
     fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()>;
 
     /// Does something to the guest; nothing when there is none.
-    fn guest(&mut self, command: GuestCommand);
+    fn guest(&mut self, command: GuestCommand) -> Result<()>;
+
+    /// Whether devices, processors and memory of a running guest can be changed.
+    fn check_hot_plug(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the guest's balloon has taken, bytes, if it can be asked; else its news say it.
+    fn balloon_bytes(&self) -> Option<u64> {
+        None
+    }
 
     /// Ends the guest and gives back what its devices hold: files, sockets, locks.
     fn release(&mut self);
@@ -83,8 +93,8 @@ pub(crate) trait Platform {
     /// Closes serial port and consoles.
     fn drop_consoles(&mut self);
 
-    /// I/O counters so far.
-    fn counters(&self) -> Counters;
+    /// I/O so far.
+    fn counters(&self) -> Tally;
 
     /// Writes a snapshot's three files into the directory behind the URL.
     fn write_snapshot(&mut self, url: &str, config: &VmConfig) -> Result<()>;
@@ -100,7 +110,16 @@ pub(crate) trait Platform {
     fn receive_migration(&mut self, url: &str) -> Result<()>;
 }
 
-/// I/O of the whole VM so far.
+/// Who counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tally {
+    /// The whole VM is counted as one.
+    Whole(Counters),
+    /// Each device is, by its id.
+    Each(BTreeMap<String, Counters>),
+}
+
+/// I/O of a device, or of the whole VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     pub(crate) read_bytes: u64,
@@ -111,39 +130,54 @@ pub(crate) struct Counters {
     pub(crate) rx_frames: u64,
     pub(crate) tx_bytes: u64,
     pub(crate) tx_frames: u64,
+    /// Time that all operations took together; `None` when it is only modelled.
+    pub(crate) read_time_ns: Option<u64>,
+    pub(crate) write_time_ns: Option<u64>,
 }
 
 /// Counter name to value.
 type ByName = BTreeMap<&'static str, u64>;
 
-impl Counters {
-    /// The answer of `vm.counters`: all disk I/O on the first disk, all network traffic on the first device, the
-    /// others idle.
+impl Tally {
+    /// The answer of `vm.counters`. What is only known of the whole VM goes to the first disk and the first network
+    /// device, and the others are idle.
     pub(super) fn by_device<'a>(
         &self,
         devices: impl Iterator<Item = (&'a str, Kind)>,
     ) -> BTreeMap<String, ByName> {
-        let idle = Self::default();
-        let (mut disk, mut net) = (Some(self), Some(self));
+        let idle = Counters::default();
+        let whole = match self {
+            Self::Whole(counters) => counters,
+            Self::Each(_) => &idle,
+        };
+        let (mut disk, mut net) = (Some(whole), Some(whole));
         let count = |(id, kind): (&'a str, Kind)| {
+            let own = match self {
+                Self::Each(each) => each.get(id),
+                Self::Whole(_) => None,
+            };
             let counters = match kind {
-                Kind::Disk => disk.take().unwrap_or(&idle).disk(),
-                Kind::Net => net.take().unwrap_or(&idle).net(),
+                Kind::Disk => own.or(disk.take()).unwrap_or(&idle).disk(),
+                Kind::Net => own.or(net.take()).unwrap_or(&idle).net(),
                 Kind::Other | Kind::Fixed(_) => return None,
             };
             Some((id.to_owned(), counters))
         };
         devices.filter_map(count).collect()
     }
+}
 
+impl Counters {
     fn disk(&self) -> ByName {
         // Before the first operation upstream shows the start values of its minimum, maximum and mean.
-        let latency = |ops: u64, us: u64| match ops {
-            0 => [u64::MAX, u64::MAX, u64::MAX / 10_000],
-            _ => [us, us * 4, us * 2],
+        let latency = |ops: u64, time_ns: Option<u64>, us: u64| match (ops, time_ns) {
+            (0, _) => [u64::MAX, u64::MAX, u64::MAX / 10_000],
+            (_, None) => [us, us * 4, us * 2],
+            // Only the mean is known.
+            (_, Some(time_ns)) => [u64::MAX, u64::MAX, time_ns / ops / 1000],
         };
-        let [read_min, read_max, read_avg] = latency(self.read_ops, 40);
-        let [write_min, write_max, write_avg] = latency(self.write_ops, 60);
+        let [read_min, read_max, read_avg] = latency(self.read_ops, self.read_time_ns, 40);
+        let [write_min, write_max, write_avg] = latency(self.write_ops, self.write_time_ns, 60);
         BTreeMap::from([
             ("read_bytes", self.read_bytes),
             ("read_ops", self.read_ops),
@@ -165,5 +199,24 @@ impl Counters {
             ("tx_bytes", self.tx_bytes),
             ("tx_frames", self.tx_frames),
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_that_are_counted_have_their_own_counts() {
+        let devices =
+            || [("a", Kind::Disk), ("b", Kind::Disk), ("n", Kind::Net), ("__rng", Kind::Fixed("rng"))];
+        let whole = Tally::Whole(Counters { read_bytes: 5, rx_bytes: 6, ..Counters::default() });
+        let whole = whole.by_device(devices().into_iter());
+        assert_eq!((whole["a"]["read_bytes"], whole["b"]["read_bytes"], whole["n"]["rx_bytes"]), (5, 0, 6));
+        let b = Counters { read_ops: 2, read_time_ns: Some(9000), ..Counters::default() };
+        let each = Tally::Each(BTreeMap::from([("b".to_owned(), b)])).by_device(devices().into_iter());
+        assert_eq!((each["a"]["read_ops"], each["b"]["read_ops"]), (0, 2));
+        assert_eq!((each["b"]["read_latency_avg"], each["b"]["read_latency_min"]), (4, u64::MAX));
+        assert!(!each.contains_key("__rng"));
     }
 }

@@ -23,9 +23,12 @@ impl<P: Platform> Vmm<P> {
             return Ok(Reply::Nothing);
         };
         self.platform.event("vm", "resizing", &[]);
+        if request.desired_vcpus.is_some() || request.desired_ram.is_some() {
+            self.platform.check_hot_plug()?;
+        }
         if let Some(vcpus) = request.desired_vcpus {
             if vm.resize_vcpus(vcpus, config.cpus.max_vcpus)? {
-                self.platform.guest(GuestCommand::RemoveVcpus);
+                self.platform.guest(GuestCommand::RemoveVcpus)?;
             }
             config.cpus.boot_vcpus = vcpus;
         }
@@ -37,7 +40,7 @@ impl<P: Platform> Vmm<P> {
                 return Err(VmError::device(["Missing virtio-balloon, can't proceed as expected"]));
             };
             balloon.size = bytes;
-            self.platform.guest(GuestCommand::Balloon(bytes));
+            self.platform.guest(GuestCommand::Balloon(bytes))?;
         }
         self.platform.event("vm", "resized", &[]);
         Ok(Reply::Nothing)
@@ -51,6 +54,7 @@ impl<P: Platform> Vmm<P> {
             zone.size = request.desired_ram;
             return Ok(Reply::Nothing);
         }
+        self.platform.check_hot_plug()?;
         if config.memory.hotplug_method != HotplugMethod::VirtioMem {
             return Err(VmError::chain([
                 "Memory manager error",

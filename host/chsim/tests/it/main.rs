@@ -6,6 +6,7 @@ mod client;
 mod guest;
 mod host;
 mod process;
+mod qemu;
 mod replay;
 mod support;
 mod transport;

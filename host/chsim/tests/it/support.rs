@@ -12,13 +12,18 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `check` gives a value; panics with what it said last.
-pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually<T>(what: &str, check: impl FnMut() -> Result<T, String>) -> T {
+    within(PATIENCE, what, check)
+}
+
+/// As [`eventually`], with another limit.
+pub(crate) fn within<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         match check() {
             Ok(value) => return value,
             Err(last) if Instant::now() >= deadline => {
-                panic!("{what}: not within {PATIENCE:?}; last seen: {last}")
+                panic!("{what}: not within {limit:?}; last seen: {last}")
             }
             Err(_) => std::thread::sleep(Duration::from_millis(2)),
         }
@@ -132,6 +137,11 @@ impl Vmm {
     pub(crate) fn state(&self) -> String {
         let info: Value = serde_json::from_str(&self.call("GET", "vm.info", None).body).unwrap();
         info["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// How the process ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Waits for the process to end by itself.

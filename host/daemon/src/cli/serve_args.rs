@@ -22,6 +22,10 @@ pub struct ServeArgs {
     /// else sim
     #[arg(long, env = "REGATTA_VMM", hide_env_values = true, value_name = "VMM", default_value = "auto")]
     pub vmm: VmmChoice,
+    /// How the stand-in runs guests: `model` (an HTTP service that behaves like one; the default), or `qemu` (a
+    /// real machine under qemu-system-x86_64, without KVM if need be); only with `--vmm sim`
+    #[arg(long, value_name = "ENGINE")]
+    pub guest: Option<GuestEngine>,
     /// Directory with policy modules that manifests and `policy swap` may name (repeatable; in the
     /// environment separated by colons)
     #[arg(long, env = "REGATTA_POLICIES", hide_env_values = true, value_name = "DIR", value_delimiter = ':')]
@@ -75,6 +79,27 @@ impl FromStr for VmmChoice {
             Some(("cloud-hypervisor", "")) => Err("the path after cloud-hypervisor= is empty".to_owned()),
             Some(("cloud-hypervisor", path)) => Ok(Self::CloudHypervisor(Some(path.into()))),
             _ => Err("expected auto, sim, cloud-hypervisor or cloud-hypervisor=/path".to_owned()),
+        }
+    }
+}
+
+/// How the stand-in runs guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "kebab-case")]
+pub enum GuestEngine {
+    /// A service with a capacity model.
+    Model,
+    /// A machine under QEMU.
+    Qemu,
+}
+
+impl GuestEngine {
+    /// Its name, as the stand-in reads it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Qemu => "qemu",
         }
     }
 }

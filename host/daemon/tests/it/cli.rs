@@ -257,12 +257,24 @@ fn a_socket_path_that_is_too_long_is_told() {
 #[test]
 fn serve_gets_the_global_options() {
     let dir = tempfile::tempdir().unwrap();
-    let args = ["serve", "--data", "/d", "--vmm", "sim", "--policies", "/p:/q", "--log-format", "json"];
+    let args = [
+        "serve",
+        "--data",
+        "/d",
+        "--vmm",
+        "sim",
+        "--guest",
+        "qemu",
+        "--policies",
+        "/p:/q",
+        "--log-format",
+        "json",
+    ];
     let ran = run(&dir.path().join("s"), &args, &Surroundings::default());
     assert_eq!(ran.code, 1);
     let socket = dir.path().join("s");
     let expected = format!(
-        "error: ServeArgs {{ data: Some(\"/d\"), socket: Some({socket:?}), vmm: Sim, policies: [\"/p\", \"/q\"],"
+        "error: ServeArgs {{ data: Some(\"/d\"), socket: Some({socket:?}), vmm: Sim, guest: Some(Qemu), policies: [\"/p\", \"/q\"],"
     );
     assert!(ran.err.starts_with(&expected) && ran.err.ends_with("log_format: Json }\n"), "{}", ran.err);
 }

@@ -65,6 +65,7 @@ pub struct VmmHost {
     starts: StartLimiter,
     pub(crate) network: HostNetwork,
     isolation: Isolation,
+    env: Vec<(OsString, OsString)>,
 }
 
 impl VmmHost {
@@ -79,7 +80,7 @@ impl VmmHost {
         network: HostNetwork,
     ) -> Self {
         let isolation = Isolation::off("containment is not set up");
-        Self { binary, cgroups, failed, starts, network, isolation }
+        Self { binary, cgroups, failed, starts, network, isolation, env: Vec::new() }
     }
 
     /// Contains VMMs as this host allows; without it they run as the caller does, with a cgroup at most.
@@ -92,6 +93,15 @@ impl VmmHost {
     #[must_use]
     pub fn isolation(&self) -> &Isolation {
         &self.isolation
+    }
+
+    /// Puts a variable into the environment of every VMM that is started from now on, over an inherited one of this name.
+    #[must_use]
+    pub fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        let name = name.into();
+        self.env.retain(|(known, _)| *known != name);
+        self.env.push((name, value.into()));
+        self
     }
 
     /// The VMM program.
@@ -233,7 +243,7 @@ impl VmmHost {
         let limits = CgroupLimits::of(spec.memory_bytes, spec.vcpus);
         let place = self.cgroups.as_ref().map(|root| Place { root, name: &name, limits });
         let (program, args) = plan.command(program, args);
-        let spawn = || process::spawn(&program, &args, &spec.dir.vmm_log(), place);
+        let spawn = || process::spawn(&program, &args, &self.env, &spec.dir.vmm_log(), place);
         let spawned = match namespace {
             None => spawn(),
             Some(namespace) => {

@@ -112,7 +112,8 @@ pub(crate) struct Spawned {
     pub(crate) limits: Result<(), String>,
 }
 
-/// Starts `program` detached (own session, only stdin, stdout and stderr; both outputs appended to `log`) and watches it.
+/// Starts `program` detached (own session, only stdin, stdout and stderr; both outputs appended to `log`; the
+/// variables of `env` on top of our environment) and watches it.
 ///
 /// Call it inside a tokio runtime; a background task reaps the child whoever still holds the [`VmmProcess`].
 ///
@@ -121,6 +122,7 @@ pub(crate) struct Spawned {
 pub(crate) fn spawn(
     program: &Path,
     args: &[OsString],
+    env: &[(OsString, OsString)],
     log: &Path,
     place: Option<Place<'_>>,
 ) -> Result<Spawned, SpawnError> {
@@ -130,7 +132,7 @@ pub(crate) fn spawn(
     };
     let null = File::open("/dev/null").map_err(open_error(Path::new("/dev/null")))?;
     let output = File::options().create(true).append(true).open(log).map_err(open_error(log))?;
-    let pid = sys::spawn_detached(program, args, null.as_fd(), output.as_fd())
+    let pid = sys::spawn_detached(program, args, env, null.as_fd(), output.as_fd())
         .map_err(|source| SpawnError::Exec { program: program.to_path_buf(), source })?;
     let (cgroup, limited) = match place {
         None => (None, Err("no cgroup was asked for".to_owned())),

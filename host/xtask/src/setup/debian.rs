@@ -6,15 +6,14 @@
 //! of the machine changes: apt runs with its own lists, and cargo builds under a shadow sysroot
 //! of links, because it looks for the sources in the sysroot and nowhere else.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::apt::{self, Apt};
 use crate::cargo;
 use crate::policies::TARGET;
 use crate::proc;
@@ -29,21 +28,15 @@ const SUITES: [&str; 6] = ["trixie-backports", "testing", "sid", "trixie", "book
 /// The sources' names: the second follows the browser and has other versions.
 const PACKAGES: [&str; 2] = ["rust-src", "rust-web-src"];
 
-/// Where Debian keeps the archive's keys.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
 /// Name of the empty crate whose dependencies are the standard library.
 const CARRIER: &str = "regatta_std_carrier";
 
 /// Builds and installs the library; returns `package=version` of the sources.
 pub(crate) fn install(toolchain: &Toolchain, scratch: &Path) -> Result<String> {
-    for tool in ["apt-get", "apt-cache", "dpkg-deb", "tar"] {
-        ensure!(proc::on_path(tool), "there is no {tool} on PATH");
-    }
     let apt = Apt::create(scratch)?;
-    let found = said("looking for the sources on the Debian mirror", || apt.find(&toolchain.version))?;
+    let found = said("looking for the sources on the Debian mirror", || find(&apt, &toolchain.version))?;
     let library =
-        said(&format!("downloading and unpacking {found} (45 MB)"), || apt.unpack(&found, scratch))?;
+        said(&format!("downloading and unpacking {found} (45 MB)"), || unpack(&apt, &found, scratch))?;
     let shadow = Shadow::create(toolchain, &library, scratch)?;
     let built = said("compiling the standard library", || shadow.build(scratch))?;
     place(toolchain, &built)?;
@@ -60,133 +53,38 @@ fn said<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(value)
 }
 
-/// apt with its own lists and cache, and the machine's mirror and proxy settings.
-struct Apt {
-    root: PathBuf,
-    mirrors: Vec<String>,
-}
-
-impl Apt {
-    fn create(scratch: &Path) -> Result<Self> {
-        let root = scratch.join("apt");
-        for directory in ["lists/partial", "cache/archives/partial", "deb"] {
-            fs::create_dir_all(root.join(directory))?;
-        }
-        let mut command = Command::new("apt-get");
-        command.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]);
-        let targets = String::from_utf8(proc::capture(&mut command)?)?;
-        let mirrors = mirrors(&targets);
-        ensure!(!mirrors.is_empty(), "the apt configuration names no Debian mirror");
-        Ok(Self { root, mirrors })
-    }
-
-    /// A command of apt that sees only this object's lists.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        let root = self.root.display();
-        for option in [
-            format!("Dir::Etc::sourcelist={root}/sources.list"),
-            "Dir::Etc::sourceparts=/dev/null".to_owned(),
-            format!("Dir::State::lists={root}/lists"),
-            "Dir::State::status=/dev/null".to_owned(),
-            format!("Dir::Cache={root}/cache"),
-            "Acquire::Languages=none".to_owned(),
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-            "Acquire::IndexTargets::deb::CNF::DefaultEnabled=false".to_owned(),
-        ] {
-            command.args(["-o", &option]);
-        }
-        // The sandbox user of apt cannot write to a private directory.
-        if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
-            command.args(["-o", "APT::Sandbox::User=root"]);
-        }
-        command.env("LC_ALL", "C");
-        command
-    }
-
-    /// The first source package of this version, as `name=version`.
-    fn find(&self, version: &str) -> Result<String> {
-        let signed =
-            if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() };
-        let mut failures = Vec::new();
-        for mirror in &self.mirrors {
-            for suite in SUITES {
-                fs::write(self.root.join("sources.list"), format!("deb {signed}{mirror} {suite} main\n"))?;
-                let mut update = self.command("apt-get");
-                update.args(["--quiet=2", "update"]);
-                if let Err(error) = proc::limited(&mut update, super::target::RUSTUP_LIMIT) {
-                    failures.push(format!("{suite}: {error}"));
-                    continue;
-                }
-                for package in PACKAGES {
-                    let mut madison = self.command("apt-cache");
-                    madison.args(["madison", package]);
-                    let table = String::from_utf8(proc::capture(&mut madison)?)?;
-                    if let Some(found) = matching(&table, package, version) {
-                        return Ok(format!("{package}={found}"));
-                    }
+/// The first source package of this version, as `name=version`.
+fn find(apt: &Apt, version: &str) -> Result<String> {
+    let mut failures = Vec::new();
+    for mirror in apt.mirrors() {
+        for suite in SUITES {
+            if let Err(error) = apt.update(mirror, suite) {
+                failures.push(format!("{suite}: {error}"));
+                continue;
+            }
+            for package in PACKAGES {
+                if let Some(found) = matching(&apt.versions(package)?, package, version) {
+                    return Ok(format!("{package}={found}"));
                 }
             }
         }
-        bail!(
-            "no suite of the mirror has {} in version {version} (asked {})\n{}",
-            PACKAGES.join(" or "),
-            SUITES.join(", "),
-            failures.join("\n")
-        )
     }
-
-    /// Downloads the package and unpacks its `library` directory; returns the directory that
-    /// holds it.
-    fn unpack(&self, package: &str, scratch: &Path) -> Result<PathBuf> {
-        let deb = self.root.join("deb");
-        let mut download = self.command("apt-get");
-        download.args(["--quiet=2", "download", package]).current_dir(&deb);
-        proc::capture(&mut download)?;
-        let file = only_entry(&deb)?;
-        let sources = scratch.join("src");
-        fs::create_dir_all(&sources)?;
-        let mut unpacker = Command::new("dpkg-deb")
-            .arg("--fsys-tarfile")
-            .arg(&file)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start dpkg-deb")?;
-        let stream = unpacker.stdout.take().context("stdout was piped")?;
-        let mut tar = Command::new("tar");
-        // -C only counts for the patterns after it.
-        tar.args(["-x", "--wildcards", "-C"]).arg(&sources).arg("./usr/src/rustc-*/library/*").stdin(stream);
-        proc::run(&mut tar)?;
-        let status = unpacker.wait()?;
-        ensure!(status.success(), "dpkg-deb failed: {status}");
-        fs::remove_file(&file)?;
-        only_entry(&sources.join("usr/src"))
-    }
+    bail!(
+        "no suite of the mirror has {} in version {version} (asked {})\n{}",
+        PACKAGES.join(" or "),
+        SUITES.join(", "),
+        failures.join("\n")
+    )
 }
 
-/// The one entry of a directory.
-fn only_entry(directory: &Path) -> Result<PathBuf> {
-    let mut entries = fs::read_dir(directory)
-        .with_context(|| format!("cannot read {}", directory.display()))?
-        .collect::<std::io::Result<Vec<_>>>()?;
-    match (entries.pop(), entries.is_empty()) {
-        (Some(entry), true) => Ok(entry.path()),
-        _ => bail!("expected exactly one entry in {}", directory.display()),
-    }
-}
-
-/// Mirrors of the main archive from `URI RELEASE` lines, those that end in `/debian/` first.
-/// The security archive has no other suites than its own.
-fn mirrors(targets: &str) -> Vec<String> {
-    let uris: BTreeSet<&str> = targets
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .filter(|(_, release)| !release.ends_with("-security"))
-        .map(|(uri, _)| uri)
-        .collect();
-    let (main, other): (Vec<&str>, Vec<&str>) =
-        uris.into_iter().partition(|uri| uri.trim_end_matches('/').ends_with("/debian"));
-    main.into_iter().chain(other).map(str::to_owned).collect()
+/// Downloads the package and unpacks its `library` directory; returns the directory that
+/// holds it.
+fn unpack(apt: &Apt, package: &str, scratch: &Path) -> Result<PathBuf> {
+    let file = apt.download(package)?;
+    let sources = scratch.join("src");
+    apt::extract(&file, &sources, &["./usr/src/rustc-*/library/*"])?;
+    fs::remove_file(&file)?;
+    apt::only_entry(&sources.join("usr/src"))
 }
 
 /// The package version in a table of `apt-cache madison` whose upstream part is `version`.
@@ -312,16 +210,6 @@ fn place(toolchain: &Toolchain, libraries: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mirrors_leave_out_the_security_archive() {
-        let targets = "http://mirror.example/debian-security/ bookworm-security\n\
-             http://mirror.example/extra/ stable\n\
-             http://mirror.example/debian/ bookworm\n\
-             http://mirror.example/debian/ bookworm-updates\n";
-        assert_eq!(mirrors(targets), ["http://mirror.example/debian/", "http://mirror.example/extra/"]);
-        assert!(mirrors("").is_empty());
-    }
 
     #[test]
     fn only_the_exact_version_matches() {

@@ -11,16 +11,18 @@ use crate::ui::Steps;
 use crate::workspace::Workspace;
 
 mod debian;
+mod programs;
 mod target;
 mod toolchain;
 
+pub(crate) use programs::programs;
 pub(crate) use target::guest_target;
 
 /// The nextest this project is tested with; newer ones may need a newer compiler.
 const NEXTEST_VERSION: &str = "0.9.143";
 
-/// How many steps [`guest_target`] and [`tools`] take together.
-pub(crate) const STEPS: usize = 3;
+/// How many steps [`guest_target`], [`tools`] and [`programs`] take together.
+pub(crate) const STEPS: usize = 4;
 
 /// Options of `setup`.
 #[derive(clap::Args)]
@@ -36,6 +38,7 @@ pub(crate) fn run(_workspace: &Workspace, args: &Args) -> Result<()> {
     guest_target(&mut steps)?;
     if !args.guest_only {
         tools(&mut steps)?;
+        programs(&mut steps)?;
     }
     Ok(())
 }
