@@ -73,6 +73,13 @@ pub(crate) fn path_option(args: &[OsString], name: &str) -> Option<PathBuf> {
     None
 }
 
+/// The processes that the first thread of `pid` started and that were not waited for; none when the kernel does not tell.
+pub(crate) fn children(pid: Pid) -> Vec<Pid> {
+    let pid = pid.as_raw_nonzero();
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)).collect()
+}
+
 /// Resident set size out of `/proc/<pid>/statm`, in bytes; `None` when the process is gone.
 pub(crate) fn rss_bytes(pid: Pid) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{}/statm", pid.as_raw_nonzero())).ok()?;
@@ -145,6 +152,8 @@ pub(crate) fn all_pids() -> std::io::Result<Vec<Pid>> {
 mod tests {
     use proptest::prelude::*;
 
+    use std::io::Read;
+
     use super::*;
 
     #[test]
@@ -176,6 +185,25 @@ mod tests {
         assert_eq!(parse_status(&text.replace("CapAmb", "CapXyz")), None);
         let me = rustix::process::getpid();
         assert!(threads(me).contains(&status(me).expect("own status")));
+    }
+
+    #[test]
+    fn helpers_are_found() {
+        let me = rustix::thread::gettid().as_raw_nonzero();
+        if !std::path::Path::new(&format!("/proc/self/task/{me}/children")).exists() {
+            println!("skipped: this kernel does not tell who is whose child (CONFIG_PROC_CHILDREN)");
+            return;
+        }
+        let mut shell = std::process::Command::new("sh");
+        let script = "sleep 1000 & echo; read _; kill $!";
+        shell.args(["-c", script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut shell = shell.spawn().expect("sh");
+        let mut line = [0];
+        shell.stdout.as_mut().expect("piped").read_exact(&mut line).expect("it has started its child");
+        let helpers = children(Pid::from_child(&shell));
+        drop(shell.stdin.take());
+        shell.wait().expect("sh ends");
+        assert_eq!(helpers.len(), 1);
     }
 
     #[test]

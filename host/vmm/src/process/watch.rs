@@ -246,19 +246,24 @@ impl VmmProcess {
         }
     }
 
-    /// CPU time used so far, in nanoseconds: of its cgroup when it has one (helpers included), else of the process.
+    /// CPU time used so far, in nanoseconds: of its cgroup when it has one, else of the process and its helpers.
     ///
     /// `None` when it has ended.
     pub(crate) fn cpu_time_ns(&self) -> Option<u64> {
         let of_cgroup = self.cgroup.as_ref().and_then(Cgroup::cpu_time_ns);
-        let used = of_cgroup.or_else(|| sys::process_cpu_time_ns(self.pid).ok());
+        let used = of_cgroup.or_else(|| {
+            let own = sys::process_cpu_time_ns(self.pid).ok()?;
+            let helpers = procfs::children(self.pid).into_iter();
+            Some(helpers.filter_map(|pid| sys::process_cpu_time_ns(pid).ok()).fold(own, u64::saturating_add))
+        });
         // Asked last: while it has not ended, the id that was just read was its own.
         if self.has_ended() { None } else { used }
     }
 
-    /// Resident memory in bytes; `None` when it has ended.
+    /// Resident memory in bytes, that of its helpers included; `None` when it has ended.
     pub(crate) fn rss_bytes(&self) -> Option<u64> {
-        let used = procfs::rss_bytes(self.pid);
+        let helpers = procfs::children(self.pid).into_iter().filter_map(procfs::rss_bytes);
+        let used = procfs::rss_bytes(self.pid).map(|own| helpers.fold(own, u64::saturating_add));
         if self.has_ended() { None } else { used }
     }
 

@@ -21,7 +21,7 @@ pub(crate) use target::guest_target;
 /// The nextest this project is tested with; newer ones may need a newer compiler.
 const NEXTEST_VERSION: &str = "0.9.143";
 
-/// How many steps [`guest_target`], [`tools`] and [`programs`] take together.
+/// How many steps [`guest_target`], [`tools`] and [`programs()`] take together.
 pub(crate) const STEPS: usize = 4;
 
 /// Options of `setup`.
