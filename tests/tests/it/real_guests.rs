@@ -283,3 +283,77 @@ fn guest_image() -> Result<PathBuf, String> {
         _ => Err("no qemu-system-x86_64 on PATH".to_owned()),
     }
 }
+
+/// The same with a Linux that has a user space: Debian's kernel and our own init, emulated where KVM is not there.
+#[test]
+fn with_qemu_guests_a_fleet_scales_repairs_and_goes() {
+    let files = match guest_image() {
+        Ok(files) => files,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    if let Err(why) = enter_own_network() {
+        return println!("skipped: {why}");
+    }
+    let mut daemon = Daemon::prepare(&[]);
+    daemon.run_vmms_by(&["--vmm", "sim", "--guest", "qemu"]);
+    daemon.launch();
+    let fleet = Fleet { daemon, lb: Daemon::free_port(), begun: Instant::now() };
+    let lb = fleet.lb;
+
+    let image = fleet.daemon.home().join("debian");
+    std::fs::create_dir(&image).expect("a directory");
+    for file in ["vmlinuz", "initramfs.cpio", "disk.raw"] {
+        std::fs::copy(files.join(file), image.join(file)).expect("a file of the image");
+    }
+    std::fs::write(image.join("cmdline"), "console=ttyS0 quiet").expect("a command line");
+    fleet.ok(&["image", "import", image.to_str().expect("UTF-8"), "--name", "debian"]);
+    fleet.say("image imported");
+    fleet.daemon.apply_ok(&format!(
+        "version: regatta/v1\nname: web\ntick: 1s\ncapacity: {{ min: 3, max: 5 }}\n\
+         image: {{ name: debian }}\n\
+         instance:\n  vcpus: 1\n  memory: 128MiB\n  boot_timeout: 3m\n  \
+         cloud_init: {{ user_data: \"#cloud-config\\n# for ${{regatta.name}}\\n\" }}\n\
+         health: {{ http: /healthz, interval: 1s, timeout: 5s, healthy_threshold: 1, unhealthy_threshold: 8 }}\n\
+         load_balancer: {{ listen: \"{lb}\", drain_timeout: 10s }}\n\
+         metrics: [{{ name: utilization, series: guest_utilization }}]\n\
+         policy: {{ module: target-tracking, params: {{ metric: utilization, target: 0.5 }} }}\n"
+    ));
+    fleet.wait(3);
+    let name = |body: &str| {
+        let identity: serde_json::Value = serde_json::from_str(body).ok()?;
+        // The hostname comes from the seed's meta-data, and so does the id; the address is the same in each.
+        let name = identity["hostname"].as_str()?.to_owned();
+        let told = identity["instance_id"].as_str().is_some_and(|id| id.starts_with(&format!("{name}-")));
+        (told && identity["address"].as_str().is_some_and(|address| address.starts_with("10.88.0.2")))
+            .then_some(name)
+    };
+    fleet.all_answer("/identity", name, &["web-1", "web-2", "web-3"].map(str::to_owned).into());
+    let user_data = get(fleet.addresses()[&2], "/user-data").expect("its user data").body;
+    assert!(user_data.contains("# for web-2"), "{user_data}");
+
+    let load = Load::start(lb, "/burn?ms=100", 8);
+    wait_within(BOOT, "the policy to scale to 5", || {
+        let detail = fleet.daemon.json(&["describe", "web"]);
+        let count = detail["summary"]["instances"]["in-service"].as_u64().unwrap_or(0);
+        if count == 5 { Ok(()) } else { Err(detail["summary"].to_string()) }
+    });
+    fleet.say("scaled out to 5 by the policy");
+    println!("{}", fleet.ok(&["why", "web", "--last", "scale-out"]));
+    let (served, failed) = load.finish();
+    fleet.say(&format!("load ended: {served} requests served, {failed} not"));
+    assert!(served > 0);
+
+    let (victim, address) = fleet.addresses().into_iter().next().expect("an instance");
+    // The answer to this one is silence.
+    let _ = get(address, "/panic");
+    wait_within(BOOT, "the panicked guest to be gone", || {
+        let events = fleet.ok(&["events", "web"]);
+        let gone = !fleet.pids_if_any().contains_key(&victim);
+        if gone && events.contains("guest-panicked") { Ok(()) } else { Err(events) }
+    });
+    fleet.say(&format!("web-{victim} panicked from inside and was removed"));
+    fleet.wait(3);
+    println!("{}", fleet.ok(&["why", "web", "--last", "scale-in"]));
+    println!("{}", fleet.ok(&["events", "web"]));
+    fleet.leaves_nothing();
+}
