@@ -74,19 +74,27 @@ pub(crate) fn attach_tap(tun: &File, name: &str, multi_queue: bool) -> io::Resul
     String::from_utf8(name).map_err(|_| io::Error::other("the tap's name is no text"))
 }
 
-/// Switches an interface of this network namespace on.
+/// Switches an interface of this network namespace on, unless it is: looking needs no privilege.
 pub(crate) fn interface_up(name: &str) -> io::Result<()> {
     let mut request = request(name)?;
     interface_call(libc::SIOCGIFFLAGS, &mut request)?;
     // SAFETY: the call before filled in this member.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
+    if flags & libc::IFF_UP as libc::c_short != 0 {
+        return Ok(());
+    }
     request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
     interface_call(libc::SIOCSIFFLAGS, &mut request)
 }
 
-/// Sets the largest packet of an interface, bytes.
+/// Sets the largest packet of an interface, bytes, unless it is that.
 pub(crate) fn set_interface_mtu(name: &str, mtu: u16) -> io::Result<()> {
     let mut request = request(name)?;
+    interface_call(libc::SIOCGIFMTU, &mut request)?;
+    // SAFETY: the call before filled in this member.
+    if unsafe { request.ifr_ifru.ifru_mtu } == libc::c_int::from(mtu) {
+        return Ok(());
+    }
     request.ifr_ifru.ifru_mtu = libc::c_int::from(mtu);
     interface_call(libc::SIOCSIFMTU, &mut request)
 }
@@ -104,8 +112,11 @@ pub(crate) fn interface_mac(name: &str) -> io::Result<[u8; 6]> {
     Ok(mac)
 }
 
-/// Sets the hardware address of an Ethernet interface.
+/// Sets the hardware address of an Ethernet interface, unless it is that.
 pub(crate) fn set_interface_mac(name: &str, mac: [u8; 6]) -> io::Result<()> {
+    if interface_mac(name)? == mac {
+        return Ok(());
+    }
     let mut request = request(name)?;
     interface_call(libc::SIOCGIFHWADDR, &mut request)?;
     // SAFETY: the call before filled in this member.

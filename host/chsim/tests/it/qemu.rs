@@ -159,6 +159,7 @@ fn a_real_guest_lives_its_life() {
     assert_eq!((&who["hostname"], &who["instance_id"]), (&json!("web-7"), &json!("web-7-a1")));
     assert_eq!((&who["address"], &who["boot_count"]), (&json!(GUEST.to_string()), &json!(1)));
     assert_eq!(who["user_data"], "hello from the seed");
+    assert_eq!(get("/user-data", SOON).unwrap(), "hello from the seed\nsecond line\n");
     assert!(get("/", SOON).unwrap().starts_with("web-7 "));
     get("/burn?ms=100", BOOT).unwrap();
     assert!(get("/metrics", BOOT).unwrap().contains("\nguest_boot_count 1\n"));

@@ -49,7 +49,7 @@ pub(crate) struct Plan<'a> {
 }
 
 /// Host memory for translated code, MiB: QEMU's default grows with the host, and there are many guests.
-const TRANSLATION_CACHE_MIB: u32 = 64;
+const TRANSLATION_CACHE_MIB: u32 = 32;
 
 /// QEMU's names of disks and network devices: ids of the configuration may hold what QEMU's may not.
 pub(crate) fn disk_name(index: usize) -> String {

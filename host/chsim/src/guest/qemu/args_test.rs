@@ -49,7 +49,7 @@ fn kernel_memory_processors_and_ports() {
         ("-kernel", "/k,1"),
         ("-initrd", "/i"),
         ("-append", "console=ttyS0 a=\"b c\""),
-        ("-accel", "tcg,thread=multi,tb-size=64"),
+        ("-accel", "tcg,thread=multi,tb-size=32"),
         ("-chardev", "socket,id=serial,fd=4"),
         ("-serial", "chardev:serial"),
         ("-mon", "chardev=qmp,mode=control"),
