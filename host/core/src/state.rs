@@ -108,6 +108,9 @@ pub struct InstanceRecord {
     pub vmm: Option<VmmProcessId>,
     /// What there is to say about its state.
     pub detail: Option<String>,
+    /// In which ways its VMM is not contained, because the host does not allow them: `own-user`, `landlock`, …
+    #[serde(default)]
+    pub not_contained: Vec<String>,
     /// When its guest last rebooted itself, Unix milliseconds; 0 for never.
     #[serde(default)]
     pub rebooted_ms: u64,
@@ -131,6 +134,7 @@ impl InstanceRecord {
             served: false,
             vmm: None,
             detail: None,
+            not_contained: Vec::new(),
             rebooted_ms: 0,
             events_read_bytes: 0,
         }

@@ -267,6 +267,10 @@ pub struct InstanceInfo {
     pub connections: u64,
     /// Its metrics at the last tick; only fresh ones.
     pub metrics: BTreeMap<String, f64>,
+    /// In which ways its VMM is not contained, because the host does not allow
+    /// them: `own-user`, `landlock`, …
+    #[serde(default)]
+    pub not_contained: Vec<String>,
     /// What there is to say about its state.
     pub detail: Option<String>,
 }

@@ -275,6 +275,8 @@ impl SetTask {
             .ok()
             .map(|pid| VmmProcessId { pid, start_time_ticks: identity.start_time_ticks });
         instance.events = Some(EventTail::from(&vmm.dir().events(), instance.record.events_read_bytes));
+        instance.record.not_contained =
+            vmm.containment().missing().map(|(measure, _)| measure.as_str().to_owned()).collect();
         instance.vmm = Some(vmm);
         instance.dirty = true;
         self.watch(id);

@@ -1,6 +1,6 @@
 //! What others see of a set: published by its loop, read without waiting for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -73,8 +73,21 @@ impl SetView {
             previous_policy: self.state.previous_policy.as_ref().map(policy_info),
             metrics: self.last.as_deref().map(metrics_now).unwrap_or_default(),
             traffic: self.traffic.as_deref().map(traffic_info),
-            notes: self.last.as_deref().map(|record| record.plan.notes.clone()).unwrap_or_default(),
+            notes: self.notes(),
         }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let planned = self.last.as_deref().map(|record| record.plan.notes.clone()).unwrap_or_default();
+        let lacking: BTreeSet<&str> = self
+            .instances
+            .iter()
+            .flat_map(|instance| instance.not_contained.iter().map(String::as_str))
+            .collect();
+        let lacking: Vec<&str> = lacking.into_iter().collect();
+        let contained = (!lacking.is_empty())
+            .then(|| format!("VMMs are not contained by {}: `regatta doctor` tells why", lacking.join(", ")));
+        planned.into_iter().chain(contained).collect()
     }
 
     /// The instances, by id.
@@ -105,6 +118,7 @@ impl SetView {
             protected: instance.protected,
             connections: u64::from(connections),
             metrics: self.last.as_deref().map(|record| metrics_of(record, instance)).unwrap_or_default(),
+            not_contained: instance.not_contained.clone(),
             detail: instance.detail.clone(),
         }
     }

@@ -138,6 +138,7 @@ fn instance(id: u32, state: &str, metrics: &[(&str, f64)]) -> InstanceInfo {
         protected: false,
         connections: 12,
         metrics: metrics.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
+        not_contained: Vec::new(),
         detail: None,
     }
 }
