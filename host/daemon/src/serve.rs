@@ -72,7 +72,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         chosen_because: why,
     };
     let cgroups = CgroupRoot::detect();
-    let isolation = Isolation::detect(IsolationOptions::default(), &cgroups);
+    let options = IsolationOptions { uids: args.vm_ids.0, ..IsolationOptions::default() };
+    let isolation = Isolation::detect(options, &cgroups);
     for (measure, why) in isolation.host(true).missing() {
         tracing::info!(%measure, why, "VMMs are not contained in this way");
     }
@@ -96,8 +97,16 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         disk_reserve_bytes: args.disk_reserve,
     };
     let policy_dirs = policy_dirs(args.policies, &data);
+    let images = ImageStore::open(&dirs.images)?;
+    match images.reflink().await {
+        Ok(true) => tracing::info!("the data directory shares blocks: `overlay: raw` costs next to nothing"),
+        Ok(false) => {
+            tracing::info!("the data directory does not share blocks: `overlay: raw` makes full copies")
+        }
+        Err(why) => tracing::warn!(%why, "whether the data directory shares blocks is not known"),
+    }
     let shared = Arc::new(Shared {
-        images: ImageStore::open(&dirs.images)?,
+        images,
         writer,
         store,
         policies: Engine::new(EngineOptions::default())?,

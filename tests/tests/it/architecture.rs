@@ -94,7 +94,10 @@ fn the_command_line_reaches_the_daemon_only_through_the_api() {
         "regatta_vmm",
         "regatta_policy_host",
     ] {
-        assert_eq!(lines_with("host/daemon/src/cli", word), Vec::<String>::new(), "{word}");
+        let mut lines = lines_with("host/daemon/src/cli", word);
+        // It looks at the host itself, where there need not be a daemon.
+        lines.retain(|line| !line.contains("cli/doctor.rs"));
+        assert_eq!(lines, Vec::<String>::new(), "{word}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Arguments of `regatta serve`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -39,12 +40,42 @@ pub struct ServeArgs {
     /// Virtual CPUs that instances may have together, as a multiple of the host's CPUs
     #[arg(long, env = "REGATTA_CPU_OVERCOMMIT", hide_env_values = true, value_name = "RATIO", default_value = "16", value_parser = ratio)]
     pub cpu_overcommit: f64,
+    /// User and group ids of VMMs, one each; they need not exist, and nothing else may use them
+    #[arg(
+        long,
+        env = "REGATTA_VM_IDS",
+        hide_env_values = true,
+        value_name = "FIRST-LAST",
+        default_value = "500000-565535"
+    )]
+    pub vm_ids: VmIds,
     /// Disk space that is kept free; without it a twentieth of the file system, 1GiB at most
     #[arg(long, env = "REGATTA_DISK_RESERVE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
     pub disk_reserve: Option<u64>,
     /// Form of the log on standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// A range of user ids, written `FIRST-LAST`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmIds(pub RangeInclusive<u32>);
+
+impl FromStr for VmIds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ids =
+            text.split_once('-').and_then(|(first, last)| Some(first.parse().ok()?..=last.parse().ok()?));
+        let ids: RangeInclusive<u32> = ids.ok_or("expected two ids such as 500000-565535")?;
+        if ids.is_empty() {
+            return Err("the last id is less than the first".to_owned());
+        }
+        if *ids.start() < 1_000 {
+            return Err("ids below 1000 belong to the host".to_owned());
+        }
+        Ok(Self(ids))
+    }
 }
 
 fn ratio(text: &str) -> Result<f64, String> {
@@ -117,6 +148,15 @@ pub enum LogFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_are_a_range_above_those_of_the_host() {
+        assert_eq!("500000-565535".parse(), Ok(VmIds(500_000..=565_535)));
+        assert_eq!("1000-1000".parse(), Ok(VmIds(1_000..=1_000)));
+        for wrong in ["", "5", "2000-1999", "0-5000", "a-b", "1000-99999999999"] {
+            assert!(wrong.parse::<VmIds>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_vmm_is_a_kind_and_for_cloud_hypervisor_perhaps_a_path() {
