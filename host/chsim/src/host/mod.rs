@@ -16,4 +16,4 @@ pub(crate) use events::EventMonitor;
 pub(crate) use lock::{LockError, LockKind, Range, lock};
 pub(crate) use platform::HostPlatform;
 pub(crate) use sys::{adopt, spawn_companion};
-pub(crate) use tap::Tap;
+pub(crate) use tap::{Tap, Taps};

@@ -13,14 +13,16 @@ use super::disk::Disk;
 use super::events::EventMonitor;
 use super::lock::LockError;
 use super::snapshot;
-use super::tap::{self, Tap};
+use super::tap::{self, Tap, Taps};
 use crate::clock::Clock;
-use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
+use crate::config::{
+    DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, PciDevice, VmConfig, VsockConfig,
+};
 use crate::faults::Faults;
-use crate::guest::{Command, EngineChoice, Guest, Misdeed, News, Spec, qemu};
+use crate::guest::{Command, EngineChoice, Guest, Misdeed, NetCard, News, Spec, qemu};
 use crate::knobs::Knobs;
 use crate::log::{error, warn};
-use crate::vmm::{Counters, GuestCommand, GuestEvent, Platform, Tally, VmError};
+use crate::vmm::{Counters, GuestCommand, GuestEvent, GuestState, Platform, Tally, VmError, messages};
 
 type Result<T> = std::result::Result<T, VmError>;
 
@@ -38,14 +40,15 @@ pub(crate) struct HostPlatform<M: Send + 'static> {
     pub(super) listen: Listen<M>,
     pub(super) consoles: Option<Consoles>,
     pub(super) disks: BTreeMap<String, Disk>,
-    /// Taps by the ids of their devices; only a real guest needs them.
+    treat_taps: Taps,
+    /// Taps by the ids of their devices.
     pub(super) taps: BTreeMap<String, Tap>,
     vsock: Option<Vsock>,
     pub(super) guest: Option<Running>,
     /// Counts guests, so that news of one that is gone can be told from news of the one that is here.
     pub(super) generation: u64,
-    /// Command line that the running guest was started with; a snapshot keeps it, as it keeps the guest's memory.
-    booted_cmdline: String,
+    /// What the running guest was started with; a snapshot keeps it, as it keeps the guest's memory.
+    booted: GuestState,
 }
 
 /// The guest that runs.
@@ -64,7 +67,7 @@ struct Vsock {
 
 impl<M: Send + 'static> HostPlatform<M> {
     pub(crate) fn new(
-        engine: EngineChoice,
+        (engine, treat_taps): (EngineChoice, Taps),
         events: EventMonitor,
         faults: Arc<Faults>,
         clock: Arc<Clock>,
@@ -80,11 +83,12 @@ impl<M: Send + 'static> HostPlatform<M> {
             listen,
             consoles: None,
             disks: BTreeMap::new(),
+            treat_taps,
             taps: BTreeMap::new(),
             vsock: None,
             guest: None,
             generation: 0,
-            booted_cmdline: String::new(),
+            booted: GuestState::default(),
         }
     }
 
@@ -123,12 +127,31 @@ impl<M: Send + 'static> HostPlatform<M> {
         })
     }
 
+    /// The modelled guest's first network card, if a tap of ours is behind it.
+    fn card(&self, config: &VmConfig, state: &GuestState) -> io::Result<Option<NetCard>> {
+        let Some(net) = config.net.iter().flatten().next() else {
+            return Ok(None);
+        };
+        let Some((id, tap)) = net.id().and_then(|id| self.taps.get_key_value(id)) else {
+            return Ok(None);
+        };
+        let queues = tap.queues.iter().map(File::try_clone).collect::<io::Result<_>>()?;
+        let mac = state.macs.get(id).copied().unwrap_or(net.mac);
+        Ok(Some(NetCard { id: id.clone(), queues, mac: mac.0, mtu: tap.mtu }))
+    }
+
     fn close_vsock(&mut self) {
         if let Some(vsock) = self.vsock.take() {
             // Somebody may have removed it already.
             let _ = std::fs::remove_file(&vsock.path);
         }
     }
+}
+
+/// MAC addresses of the network devices, by id.
+fn macs(config: &VmConfig) -> BTreeMap<String, MacAddr> {
+    let named = |net: &NetConfig| Some((net.id()?.to_owned(), net.mac));
+    config.net.iter().flatten().filter_map(named).collect()
 }
 
 impl<M: Send + 'static> Platform for HostPlatform<M> {
@@ -199,15 +222,21 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     }
 
     fn open_net(&mut self, id: &str, net: &NetConfig) -> Result<Option<MacAddr>> {
-        if self.engine == EngineChoice::Model {
-            net.tap.as_deref().map_or(Ok(()), tap::check_name)?;
-            // The interface itself stays untouched: the guest lives on the loopback.
-            return Ok(Some(MacAddr::local_random()));
+        let opened = match (&self.engine, &net.tap, self.treat_taps) {
+            (EngineChoice::Qemu(_), name, _) => tap::open(name.as_deref().unwrap_or(tap::NEW), net).map(Some),
+            (EngineChoice::Model, None, _) => Ok(None),
+            (EngineChoice::Model, Some(name), Taps::Open) => tap::open(name, net).map(Some),
+            (EngineChoice::Model, Some(name), Taps::Record) => tap::check_name(name).map(|()| None),
+        };
+        let opened = opened.map_err(|error| {
+            let outer = ["Cannot create virtio-net device", "Failed to open taps"].map(str::to_owned);
+            VmError::device(outer.into_iter().chain(messages(&error)))
+        })?;
+        let host_mac = opened.as_ref().map_or_else(MacAddr::local_random, |tap| tap.host_mac);
+        if let Some(tap) = opened {
+            self.taps.insert(id.to_owned(), tap);
         }
-        let tap = Tap::open(net)?;
-        let host_mac = tap.host_mac();
-        self.taps.insert(id.to_owned(), tap);
-        Ok(host_mac)
+        Ok(Some(host_mac))
     }
 
     fn open_vsock(&mut self, id: &str, config: &VsockConfig) -> Result<()> {
@@ -268,14 +297,22 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         Ok(())
     }
 
-    fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()> {
+    fn start_guest(
+        &mut self,
+        config: &VmConfig,
+        devices: Vec<String>,
+        resumed: Option<&GuestState>,
+    ) -> Result<()> {
         if let EngineChoice::Qemu(settings) = self.engine.clone() {
             return self.start_qemu(&settings, config);
         }
         let failed =
             |error: io::Error| VmError::chain(["Error from CPU manager".to_owned(), error.to_string()]);
-        let cmdline = resumed.unwrap_or_else(|| config.cmdline()).to_owned();
-        let (knobs, bad) = Knobs::parse(&cmdline);
+        let state = match resumed {
+            Some(state) => state.clone(),
+            None => GuestState { cmdline: config.cmdline().to_owned(), macs: macs(config) },
+        };
+        let (knobs, bad) = Knobs::parse(&state.cmdline);
         for problem in bad {
             error!("{problem}; its default is used");
             eprintln!("regatta-chsim: {problem}; its default is used");
@@ -293,19 +330,20 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         let image = payload.and_then(|payload| payload.kernel.as_ref().or(payload.firmware.as_ref()));
         let spec = Spec {
             knobs,
-            cmdline: cmdline.clone(),
+            cmdline: state.cmdline.clone(),
             kernel: image.map(|path| path.display().to_string()).unwrap_or_default(),
             vcpus: config.cpus.boot_vcpus,
             ram_bytes: config.memory.total_bytes(),
             devices,
             out,
             vsock,
+            card: self.card(config, &state).map_err(failed)?,
             resumed: resumed.is_some(),
         };
         let news = self.news();
         let guest = Guest::start(spec, Arc::clone(&self.clock), news).map_err(failed)?;
         self.guest = Some(Running::Model(guest));
-        self.booted_cmdline = cmdline;
+        self.booted = state;
         Ok(())
     }
 
@@ -366,7 +404,12 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
 
     fn write_snapshot(&mut self, url: &str, config: &VmConfig) -> Result<()> {
         self.only_modelled("Snapshots are")?;
-        snapshot::write(url, config, &self.booted_cmdline, self.faults.no_space())
+        // Devices that were plugged in since are in the configuration only.
+        let mut state = self.booted.clone();
+        for (id, mac) in macs(config) {
+            state.macs.entry(id).or_insert(mac);
+        }
+        snapshot::write(url, config, &state, self.faults.no_space())
     }
 
     fn read_snapshot_config(&mut self, url: &str) -> Result<VmConfig> {
@@ -374,7 +417,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         snapshot::read_config(url)
     }
 
-    fn read_snapshot_state(&mut self, url: &str) -> Result<String> {
+    fn read_snapshot_state(&mut self, url: &str) -> Result<GuestState> {
         snapshot::read_state(url)
     }
 
