@@ -4,6 +4,7 @@ mod console;
 mod disk;
 mod events;
 mod lock;
+mod network;
 mod platform;
 mod real_guest;
 mod snapshot;

@@ -12,17 +12,16 @@ use super::console::Consoles;
 use super::disk::Disk;
 use super::events::EventMonitor;
 use super::lock::LockError;
+use super::network::macs;
 use super::snapshot;
-use super::tap::{self, Tap, Taps};
+use super::tap::{Tap, Taps};
 use crate::clock::Clock;
-use crate::config::{
-    DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, PciDevice, VmConfig, VsockConfig,
-};
+use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
 use crate::faults::Faults;
-use crate::guest::{Command, EngineChoice, Guest, Misdeed, NetCard, News, Spec, qemu};
+use crate::guest::{Command, EngineChoice, Guest, Misdeed, News, Spec, qemu};
 use crate::knobs::Knobs;
 use crate::log::{error, warn};
-use crate::vmm::{Counters, GuestCommand, GuestEvent, GuestState, Platform, Tally, VmError, messages};
+use crate::vmm::{Counters, GuestCommand, GuestEvent, GuestState, Platform, Tally, VmError};
 
 type Result<T> = std::result::Result<T, VmError>;
 
@@ -32,7 +31,7 @@ pub(crate) type Listen<M> = fn(u64, GuestEvent) -> M;
 /// Files, sockets, locks and the guest of this process's VM.
 #[derive(Debug)]
 pub(crate) struct HostPlatform<M: Send + 'static> {
-    engine: EngineChoice,
+    pub(super) engine: EngineChoice,
     events: EventMonitor,
     faults: Arc<Faults>,
     clock: Arc<Clock>,
@@ -40,7 +39,7 @@ pub(crate) struct HostPlatform<M: Send + 'static> {
     pub(super) listen: Listen<M>,
     pub(super) consoles: Option<Consoles>,
     pub(super) disks: BTreeMap<String, Disk>,
-    treat_taps: Taps,
+    pub(super) treat_taps: Taps,
     /// Taps by the ids of their devices.
     pub(super) taps: BTreeMap<String, Tap>,
     vsock: Option<Vsock>,
@@ -127,31 +126,12 @@ impl<M: Send + 'static> HostPlatform<M> {
         })
     }
 
-    /// The modelled guest's first network card, if a tap of ours is behind it.
-    fn card(&self, config: &VmConfig, state: &GuestState) -> io::Result<Option<NetCard>> {
-        let Some(net) = config.net.iter().flatten().next() else {
-            return Ok(None);
-        };
-        let Some((id, tap)) = net.id().and_then(|id| self.taps.get_key_value(id)) else {
-            return Ok(None);
-        };
-        let queues = tap.queues.iter().map(File::try_clone).collect::<io::Result<_>>()?;
-        let mac = state.macs.get(id).copied().unwrap_or(net.mac);
-        Ok(Some(NetCard { id: id.clone(), queues, mac: mac.0, mtu: tap.mtu }))
-    }
-
     fn close_vsock(&mut self) {
         if let Some(vsock) = self.vsock.take() {
             // Somebody may have removed it already.
             let _ = std::fs::remove_file(&vsock.path);
         }
     }
-}
-
-/// MAC addresses of the network devices, by id.
-fn macs(config: &VmConfig) -> BTreeMap<String, MacAddr> {
-    let named = |net: &NetConfig| Some((net.id()?.to_owned(), net.mac));
-    config.net.iter().flatten().filter_map(named).collect()
 }
 
 impl<M: Send + 'static> Platform for HostPlatform<M> {
@@ -222,21 +202,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     }
 
     fn open_net(&mut self, id: &str, net: &NetConfig) -> Result<Option<MacAddr>> {
-        let opened = match (&self.engine, &net.tap, self.treat_taps) {
-            (EngineChoice::Qemu(_), name, _) => tap::open(name.as_deref().unwrap_or(tap::NEW), net).map(Some),
-            (EngineChoice::Model, None, _) => Ok(None),
-            (EngineChoice::Model, Some(name), Taps::Open) => tap::open(name, net).map(Some),
-            (EngineChoice::Model, Some(name), Taps::Record) => tap::check_name(name).map(|()| None),
-        };
-        let opened = opened.map_err(|error| {
-            let outer = ["Cannot create virtio-net device", "Failed to open taps"].map(str::to_owned);
-            VmError::device(outer.into_iter().chain(messages(&error)))
-        })?;
-        let host_mac = opened.as_ref().map_or_else(MacAddr::local_random, |tap| tap.host_mac);
-        if let Some(tap) = opened {
-            self.taps.insert(id.to_owned(), tap);
-        }
-        Ok(Some(host_mac))
+        self.open_tap(id, net).map(Some)
     }
 
     fn open_vsock(&mut self, id: &str, config: &VsockConfig) -> Result<()> {
