@@ -206,6 +206,8 @@ impl Engine {
                 continue;
             }
             self.finish_work(now);
+            // After the commands: nothing leaves the guest once a call that paused it was answered.
+            self.run_stack();
             self.wait();
         }
     }
@@ -344,12 +346,11 @@ impl Engine {
                 HTTP => self.accept_tcp(),
                 VSOCK => self.accept_vsock(),
                 SERIAL => self.spec.out.accept(),
-                // The stack runs in any case.
+                // The stack runs next, in any case.
                 TAP => {}
                 id => self.serve(id, flags),
             }
         }
-        self.run_stack();
         self.sweep();
     }
 }
