@@ -23,7 +23,7 @@ use crate::clock::{Clock, Mode, wake};
 use crate::config::RestoreConfig;
 use crate::faults::{CallFault, Faults};
 use crate::guest::{EngineChoice, Misdeed, qemu};
-use crate::host::{EventMonitor, HostPlatform, LockError, LockKind, Range, adopt, lock};
+use crate::host::{EventMonitor, HostPlatform, LockError, LockKind, Range, Taps, adopt, lock};
 use crate::http::{Answer, Request, Server, serve};
 use crate::log::{Level, error, info};
 use crate::options::{OptionsError, split};
@@ -177,6 +177,7 @@ fn start(arguments: &Arguments) -> Result<(), AppError> {
     })?;
     let clock = Arc::new(Clock::new(clock));
     let engine = engine()?;
+    let taps = environment("REGATTA_CHSIM_TAPS", Taps::parse)?;
     let control =
         arguments.sim_control || std::env::var_os("REGATTA_CHSIM_CONTROL").is_some_and(|value| value == "1");
 
@@ -201,7 +202,7 @@ fn start(arguments: &Arguments) -> Result<(), AppError> {
         _ => None,
     };
 
-    let platform = HostPlatform::new(engine, events, faults, clock, sender, Message::Guest);
+    let platform = HostPlatform::new((engine, taps), events, faults, clock, sender, Message::Guest);
     let mut vmm = Vmm::new(platform, profile, arguments.no_shutdown);
     let outcome = first_vm(&mut vmm, vm, arguments.restore.as_deref());
     let outcome = match outcome {

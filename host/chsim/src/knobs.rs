@@ -133,6 +133,10 @@ impl fmt::Display for BadKnob {
 pub(crate) struct Knobs {
     /// Address from `ip=`; a guest without one has no network service.
     pub(crate) address: Option<Ipv4Addr>,
+    /// Length of the network's prefix, from the mask in `ip=`; without one that of the address's class.
+    pub(crate) prefix: u8,
+    /// From `ip=`.
+    pub(crate) gateway: Option<Ipv4Addr>,
     pub(crate) hostname: String,
     pub(crate) port: u16,
     /// The last `console=`, which gets the boot log.
@@ -157,6 +161,8 @@ impl Default for Knobs {
     fn default() -> Self {
         Self {
             address: None,
+            prefix: 32,
+            gateway: None,
             hostname: "localhost".to_owned(),
             port: 8080,
             console: "ttyS0".to_owned(),
@@ -225,13 +231,38 @@ impl Knobs {
             };
         }
         let address: Ipv4Addr = client.parse().map_err(|_| format!("{client:?} is no IPv4 address"))?;
-        if let Some(hostname) = fields.nth(3).filter(|hostname| !hostname.is_empty()) {
+        let gateway = match fields.nth(1).unwrap_or_default() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| format!("the gateway {text:?} is no IPv4 address"))?),
+        };
+        let prefix = match fields.next().unwrap_or_default() {
+            "" => class_prefix(address),
+            text => prefix(text).ok_or_else(|| format!("the mask {text:?} is no network mask"))?,
+        };
+        if let Some(hostname) = fields.next().filter(|hostname| !hostname.is_empty()) {
             hostname.clone_into(&mut self.hostname);
         } else {
             self.hostname = address.to_string();
         }
+        (self.prefix, self.gateway) = (prefix, gateway);
         self.address = Some(address);
         Ok(())
+    }
+}
+
+/// The length of the prefix that a mask in dotted notation stands for.
+fn prefix(mask: &str) -> Option<u8> {
+    let mask = mask.parse::<Ipv4Addr>().ok()?.to_bits();
+    let ones = mask.leading_ones();
+    (ones == mask.count_ones()).then_some(ones as u8)
+}
+
+/// What a kernel takes for the length of the prefix when no mask is given.
+fn class_prefix(address: Ipv4Addr) -> u8 {
+    match address.octets()[0] {
+        0..128 => 8,
+        128..192 => 16,
+        _ => 24,
     }
 }
 
@@ -280,6 +311,19 @@ mod tests {
     fn a_guest_with_a_short_ip_is_called_by_its_address() {
         let (knobs, _) = Knobs::parse("ip=127.0.0.9");
         assert_eq!(knobs.hostname, "127.0.0.9");
+    }
+
+    #[test]
+    fn network_and_gateway_come_from_the_address_parameter() {
+        let network = |ip: &str| {
+            let (knobs, bad) = Knobs::parse(&format!("ip={ip}"));
+            (knobs.prefix, knobs.gateway, bad.len())
+        };
+        let gateway = Some(Ipv4Addr::new(10, 88, 0, 1));
+        assert_eq!(network("10.88.0.2::10.88.0.1:255.255.255.252:web:eth0:off"), (30, gateway, 0));
+        assert_eq!(network("172.20.0.2"), (16, None, 0));
+        assert_eq!(network("10.88.0.2:::255.0.255.0"), (32, None, 1));
+        assert_eq!(network("10.88.0.2::nowhere"), (32, None, 1));
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! `regatta-chsim`: a stand-in for the `cloud-hypervisor` binary (v53) that needs no KVM and no privilege.
 //!
 //! Same command line, same HTTP API over a Unix socket with the same error bodies, same event file, same files, sockets
-//! and locks; its guest is an HTTP service with a capacity model, or a real machine under QEMU. Nothing that talks to it can tell the difference by
-//! the API, so that a daemon tested with it needs no code that knows of it.
+//! locks and taps; its guest is an HTTP service with a capacity model, or a real machine under QEMU. Nothing that talks to
+//! it can tell the difference by the API, so that a daemon tested with it needs no code that knows of it.
 //!
 //! ```text
 //!   main thread   VMM loop: calls, guest news, signals, one at a time      vmm/  host/
@@ -15,6 +15,7 @@
 //! What can be set, besides the command line: the guest's behaviour by `sim.*` on the kernel command line, and by the
 //! environment `REGATTA_CHSIM_FAULTS` (faults of the VMM), `REGATTA_CHSIM_PROFILE` (`v52`, `v53`, `next`),
 //! `REGATTA_CHSIM_CLOCK` (`auto`, `auto:<factor>`, `explicit`) and `REGATTA_CHSIM_CONTROL=1` (the control socket);
+//! `REGATTA_CHSIM_TAPS` is `open`, or `record` to take note of taps without opening them;
 //! `REGATTA_CHSIM_GUEST` chooses the guest engine (`model`, `qemu`), and `REGATTA_CHSIM_QEMU_ACCEL` (`tcg`, `kvm`) and
 //! `REGATTA_CHSIM_QEMU` (the program) say how the second one runs.
 

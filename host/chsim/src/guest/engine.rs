@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddrV4, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -15,6 +15,7 @@ use super::handle::{Command, Misdeed, News, Spec, Traffic};
 use super::metrics::Metrics;
 use super::net::Connection;
 use super::service::SWEEP;
+use super::stack::Stack;
 use super::timers::{Timer, Timers};
 use crate::clock::{Clock, Nanos, nanos};
 use crate::knobs::GuestFault;
@@ -28,9 +29,10 @@ const BOOT_READ_OPS: u64 = 900;
 const BOOT_READ_BYTES: u64 = 36 << 20;
 
 const WAKE: u64 = 0;
-const HTTP: u64 = 1;
+pub(super) const HTTP: u64 = 1;
 const VSOCK: u64 = 2;
 const SERIAL: u64 = 3;
+pub(super) const TAP: u64 = 4;
 const FIRST_CONNECTION: u64 = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,7 @@ pub(super) struct Engine {
     pub(super) working: HashMap<Ticket, (u64, Nanos)>,
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) listener: Option<TcpListener>,
+    pub(super) stack: Option<Stack>,
     pub(super) next_id: u64,
     pub(super) next_ticket: Ticket,
     pub(super) swept: Instant,
@@ -107,6 +110,7 @@ impl Engine {
             working: HashMap::new(),
             connections: HashMap::new(),
             listener: None,
+            stack: None,
             next_id: FIRST_CONNECTION,
             next_ticket: 0,
             swept: Instant::now(),
@@ -158,6 +162,7 @@ impl Engine {
             }
             self.timers.set(at(40), Timer::Activate);
         }
+        self.timers.set(at(60), Timer::LinkUp);
         self.timers.set(self.up_at, Timer::Up);
     }
 
@@ -166,8 +171,13 @@ impl Engine {
         self.paused_at.unwrap_or_else(|| self.clock.now()).saturating_sub(self.paused_for)
     }
 
-    fn say(&mut self, text: &str) {
-        let seconds = self.now().saturating_sub(self.started) as f64 / 1e9;
+    /// Its age by its own time.
+    pub(super) fn since_start(&self) -> Duration {
+        Duration::from_nanos(self.now().saturating_sub(self.started))
+    }
+
+    pub(super) fn say(&mut self, text: &str) {
+        let seconds = self.since_start().as_secs_f64();
         self.spec.out.line(&format!("[{seconds:12.6}] {text}"));
     }
 
@@ -196,6 +206,8 @@ impl Engine {
                 continue;
             }
             self.finish_work(now);
+            // After the commands: nothing leaves the guest once a call that paused it was answered.
+            self.run_stack();
             self.wait();
         }
     }
@@ -207,18 +219,22 @@ impl Engine {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Pause(at) => self.paused_at = Some(self.paused_at.unwrap_or(at)),
+            Command::Pause(at) => {
+                self.paused_at = Some(self.paused_at.unwrap_or(at));
+                self.stack.iter_mut().for_each(Stack::pause);
+            }
             Command::Resume(at) => {
                 if let Some(since) = self.paused_at.take() {
                     self.paused_for += at.saturating_sub(since);
                 }
+                self.stack.iter_mut().for_each(Stack::resume);
             }
             Command::PowerButton => {
                 if self.phase == Phase::Up && !self.spec.knobs.faults.contains(&GuestFault::IgnorePowerButton)
                 {
                     self.say("systemd-logind: Power key pressed short, powering off...");
                     self.phase = Phase::ShuttingDown;
-                    self.listener = None;
+                    self.stop_listening();
                     let delay = self.spec.knobs.shutdown.sample(&mut self.random);
                     self.timers.set(self.now().saturating_add(nanos(delay)), Timer::PowerOff);
                 }
@@ -264,6 +280,7 @@ impl Engine {
                     (self.news)(GuestEvent::Activated(id));
                 }
             }
+            Timer::LinkUp => self.link_up(),
             Timer::Up => self.up(),
             Timer::Crash => {
                 crate::log::error!("the guest's fault `crash` kills the VMM");
@@ -289,7 +306,10 @@ impl Engine {
                 (self.news)(GuestEvent::PowerOff);
                 self.halt();
             }
-            Timer::Eject(id) => (self.news)(GuestEvent::Ejected(id)),
+            Timer::Eject(id) => {
+                self.let_go(&id);
+                (self.news)(GuestEvent::Ejected(id));
+            }
             Timer::VcpusRemoved => (self.news)(GuestEvent::VcpusRemoved),
             Timer::Ballooned(bytes) => (self.news)(GuestEvent::Ballooned(bytes)),
         }
@@ -300,40 +320,13 @@ impl Engine {
         self.timers.clear();
     }
 
-    fn disconnect(&mut self) {
-        self.listener = None;
-        self.connections.clear();
-    }
-
-    fn up(&mut self) {
-        self.phase = Phase::Up;
-        self.metrics.boot_seconds = self.now().saturating_sub(self.started) as f64 / 1e9;
-        let Some(address) = self.spec.knobs.address else {
-            self.say("regatta-guest: no ip= on the command line, no network service");
-            return;
-        };
-        let address = SocketAddrV4::new(address, self.spec.knobs.port);
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            epoll::add(&self.epoll, &listener, epoll::EventData::new_u64(HTTP), epoll::EventFlags::IN)?;
-            Ok(listener)
-        });
-        match bound {
-            Ok(listener) => {
-                self.listener = Some(listener);
-                self.say(&format!("regatta-guest: {} serves http://{address}", self.spec.knobs.hostname));
-            }
-            Err(error) => {
-                crate::log::error!("guest service cannot bind {address}: {error}");
-                self.say(&format!("regatta-guest: cannot bind {address}: {error}"));
-            }
-        }
-    }
-
     /// Sleeps until a socket, a command or a timer wants something.
     fn wait(&mut self) {
         let next = [self.timers.next(), self.capacity.next_completion()].into_iter().flatten().min();
         let mut timeout = next.and_then(|moment| self.clock.until(moment.saturating_add(self.paused_for)));
+        if let Some(stack) = self.stack.as_mut().and_then(Stack::wait) {
+            timeout = Some(timeout.map_or(stack, |timeout| timeout.min(stack)));
+        }
         if !self.connections.is_empty() {
             timeout = Some(timeout.map_or(SWEEP, |timeout| timeout.min(SWEEP)));
         }
@@ -344,12 +337,18 @@ impl Engine {
             return;
         }
         for event in events {
-            match event.data.u64() {
+            let (token, flags) = (event.data.u64(), event.flags);
+            if self.stack.as_mut().is_some_and(|stack| stack.event(token, flags)) {
+                continue;
+            }
+            match token {
                 WAKE => self.drain_waker(),
                 HTTP => self.accept_tcp(),
                 VSOCK => self.accept_vsock(),
                 SERIAL => self.spec.out.accept(),
-                id => self.serve(id, event.flags),
+                // The stack runs next, in any case.
+                TAP => {}
+                id => self.serve(id, flags),
             }
         }
         self.sweep();

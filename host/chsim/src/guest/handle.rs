@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::card::NetCard;
 use super::engine::Engine;
 use crate::clock::{Clock, Nanos, wake};
 use crate::host::Sink;
@@ -31,6 +32,8 @@ pub(crate) struct Spec {
     /// Where its output goes.
     pub(crate) out: Sink,
     pub(crate) vsock: Option<UnixListener>,
+    /// The first network card, if there is a tap behind it.
+    pub(crate) card: Option<NetCard>,
     /// It comes out of a snapshot: it is up already and does not boot, but stands still until it is resumed.
     pub(crate) resumed: bool,
 }
@@ -76,10 +79,17 @@ pub(crate) struct Traffic {
 const FRAME_BYTES: u64 = 1448;
 
 impl Traffic {
+    /// Counts data that moved through a socket of the host's, as the frames that it would have filled.
     pub(super) fn count(bytes: &AtomicU64, frames: &AtomicU64, moved: usize) {
         let moved = moved as u64;
         bytes.fetch_add(moved, Ordering::Relaxed);
         frames.fetch_add(moved.div_ceil(FRAME_BYTES), Ordering::Relaxed);
+    }
+
+    /// Counts one frame, its length without the header that a tap puts before it.
+    pub(super) fn frame(bytes: &AtomicU64, frames: &AtomicU64, length: usize) {
+        bytes.fetch_add(length as u64, Ordering::Relaxed);
+        frames.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn counters(&self) -> Counters {

@@ -1,4 +1,4 @@
-//! Connections to the guest: TCP through its address, streams through its vsock.
+//! Connections to the guest: TCP through its address or its network card, streams through its vsock.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -14,13 +14,22 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     /// The client first has to say which port it wants.
     Vsock(UnixStream),
+    /// The near end of a TCP connection that the guest's own network stack has.
+    Bridged(UnixStream),
+}
+
+impl Stream {
+    /// Whether its data is network traffic that nothing else counts.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
-            Self::Vsock(stream) => stream.as_fd(),
+            Self::Vsock(stream) | Self::Bridged(stream) => stream.as_fd(),
         }
     }
 }
@@ -69,6 +78,10 @@ impl Connection {
                 stream.set_nonblocking(true)?;
                 Doing::Handshake
             }
+            Stream::Bridged(stream) => {
+                stream.set_nonblocking(true)?;
+                Doing::Reading
+            }
         };
         Ok(Self {
             stream,
@@ -100,7 +113,7 @@ impl Connection {
         while self.input.len() < MAX_HEAD_BYTES {
             let read = match &mut self.stream {
                 Stream::Tcp(stream) => stream.read(&mut chunk),
-                Stream::Vsock(stream) => stream.read(&mut chunk),
+                Stream::Vsock(stream) | Stream::Bridged(stream) => stream.read(&mut chunk),
             };
             match read {
                 Ok(0) => {
@@ -179,7 +192,7 @@ impl Connection {
         while self.written < self.output.len() {
             let written = match &mut self.stream {
                 Stream::Tcp(stream) => stream.write(&self.output[self.written..]),
-                Stream::Vsock(stream) => stream.write(&self.output[self.written..]),
+                Stream::Vsock(stream) | Stream::Bridged(stream) => stream.write(&self.output[self.written..]),
             };
             match written {
                 Ok(written) => self.written += written,

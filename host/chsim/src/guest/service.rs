@@ -1,5 +1,6 @@
 //! The guest's connections: letting them in, reading requests, answering at once or when the work is done.
 
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
@@ -50,6 +51,10 @@ impl Engine {
         }
     }
 
+    pub(super) fn accept_bridged(&mut self, stream: UnixStream) {
+        self.admit(Stream::Bridged(stream));
+    }
+
     fn admit(&mut self, stream: Stream) {
         if self.connections.len() >= MAX_CONNECTIONS {
             let idle = self.connections.iter().filter(|(_, connection)| connection.is_idle());
@@ -85,7 +90,9 @@ impl Engine {
             && connection.doing != Doing::Working
         {
             let moved = connection.read();
-            Traffic::count(&self.traffic.rx_bytes, &self.traffic.rx_frames, moved);
+            if connection.stream.is_counted() {
+                Traffic::count(&self.traffic.rx_bytes, &self.traffic.rx_frames, moved);
+            }
         }
         self.proceed(id, &mut connection);
         self.keep(id, connection);
@@ -203,7 +210,9 @@ impl Engine {
     }
 
     fn send(&self, connection: &mut Connection, bytes: &[u8]) {
-        Traffic::count(&self.traffic.tx_bytes, &self.traffic.tx_frames, bytes.len());
+        if connection.stream.is_counted() {
+            Traffic::count(&self.traffic.tx_bytes, &self.traffic.tx_frames, bytes.len());
+        }
         connection.send(bytes);
     }
 }

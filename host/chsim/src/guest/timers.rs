@@ -12,6 +12,8 @@ pub(crate) enum Timer {
     Say(String),
     /// Drivers find their devices.
     Activate,
+    /// The network card is configured.
+    LinkUp,
     /// The service starts.
     Up,
     Crash,

@@ -12,15 +12,16 @@ use super::console::Consoles;
 use super::disk::Disk;
 use super::events::EventMonitor;
 use super::lock::LockError;
+use super::network::macs;
 use super::snapshot;
-use super::tap::{self, Tap};
+use super::tap::{Tap, Taps};
 use crate::clock::Clock;
 use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
 use crate::faults::Faults;
 use crate::guest::{Command, EngineChoice, Guest, Misdeed, News, Spec, qemu};
 use crate::knobs::Knobs;
 use crate::log::{error, warn};
-use crate::vmm::{Counters, GuestCommand, GuestEvent, Platform, Tally, VmError};
+use crate::vmm::{Counters, GuestCommand, GuestEvent, GuestState, Platform, Tally, VmError};
 
 type Result<T> = std::result::Result<T, VmError>;
 
@@ -30,7 +31,7 @@ pub(crate) type Listen<M> = fn(u64, GuestEvent) -> M;
 /// Files, sockets, locks and the guest of this process's VM.
 #[derive(Debug)]
 pub(crate) struct HostPlatform<M: Send + 'static> {
-    engine: EngineChoice,
+    pub(super) engine: EngineChoice,
     events: EventMonitor,
     faults: Arc<Faults>,
     clock: Arc<Clock>,
@@ -38,14 +39,15 @@ pub(crate) struct HostPlatform<M: Send + 'static> {
     pub(super) listen: Listen<M>,
     pub(super) consoles: Option<Consoles>,
     pub(super) disks: BTreeMap<String, Disk>,
-    /// Taps by the ids of their devices; only a real guest needs them.
+    pub(super) treat_taps: Taps,
+    /// Taps by the ids of their devices.
     pub(super) taps: BTreeMap<String, Tap>,
     vsock: Option<Vsock>,
     pub(super) guest: Option<Running>,
     /// Counts guests, so that news of one that is gone can be told from news of the one that is here.
     pub(super) generation: u64,
-    /// Command line that the running guest was started with; a snapshot keeps it, as it keeps the guest's memory.
-    booted_cmdline: String,
+    /// What the running guest was started with; a snapshot keeps it, as it keeps the guest's memory.
+    booted: GuestState,
 }
 
 /// The guest that runs.
@@ -64,7 +66,7 @@ struct Vsock {
 
 impl<M: Send + 'static> HostPlatform<M> {
     pub(crate) fn new(
-        engine: EngineChoice,
+        (engine, treat_taps): (EngineChoice, Taps),
         events: EventMonitor,
         faults: Arc<Faults>,
         clock: Arc<Clock>,
@@ -80,11 +82,12 @@ impl<M: Send + 'static> HostPlatform<M> {
             listen,
             consoles: None,
             disks: BTreeMap::new(),
+            treat_taps,
             taps: BTreeMap::new(),
             vsock: None,
             guest: None,
             generation: 0,
-            booted_cmdline: String::new(),
+            booted: GuestState::default(),
         }
     }
 
@@ -199,15 +202,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
     }
 
     fn open_net(&mut self, id: &str, net: &NetConfig) -> Result<Option<MacAddr>> {
-        if self.engine == EngineChoice::Model {
-            net.tap.as_deref().map_or(Ok(()), tap::check_name)?;
-            // The interface itself stays untouched: the guest lives on the loopback.
-            return Ok(Some(MacAddr::local_random()));
-        }
-        let tap = Tap::open(net)?;
-        let host_mac = tap.host_mac();
-        self.taps.insert(id.to_owned(), tap);
-        Ok(host_mac)
+        self.open_tap(id, net).map(Some)
     }
 
     fn open_vsock(&mut self, id: &str, config: &VsockConfig) -> Result<()> {
@@ -268,14 +263,22 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         Ok(())
     }
 
-    fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()> {
+    fn start_guest(
+        &mut self,
+        config: &VmConfig,
+        devices: Vec<String>,
+        resumed: Option<&GuestState>,
+    ) -> Result<()> {
         if let EngineChoice::Qemu(settings) = self.engine.clone() {
             return self.start_qemu(&settings, config);
         }
         let failed =
             |error: io::Error| VmError::chain(["Error from CPU manager".to_owned(), error.to_string()]);
-        let cmdline = resumed.unwrap_or_else(|| config.cmdline()).to_owned();
-        let (knobs, bad) = Knobs::parse(&cmdline);
+        let state = match resumed {
+            Some(state) => state.clone(),
+            None => GuestState { cmdline: config.cmdline().to_owned(), macs: macs(config) },
+        };
+        let (knobs, bad) = Knobs::parse(&state.cmdline);
         for problem in bad {
             error!("{problem}; its default is used");
             eprintln!("regatta-chsim: {problem}; its default is used");
@@ -293,19 +296,20 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         let image = payload.and_then(|payload| payload.kernel.as_ref().or(payload.firmware.as_ref()));
         let spec = Spec {
             knobs,
-            cmdline: cmdline.clone(),
+            cmdline: state.cmdline.clone(),
             kernel: image.map(|path| path.display().to_string()).unwrap_or_default(),
             vcpus: config.cpus.boot_vcpus,
             ram_bytes: config.memory.total_bytes(),
             devices,
             out,
             vsock,
+            card: self.card(config, &state).map_err(failed)?,
             resumed: resumed.is_some(),
         };
         let news = self.news();
         let guest = Guest::start(spec, Arc::clone(&self.clock), news).map_err(failed)?;
         self.guest = Some(Running::Model(guest));
-        self.booted_cmdline = cmdline;
+        self.booted = state;
         Ok(())
     }
 
@@ -366,7 +370,12 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
 
     fn write_snapshot(&mut self, url: &str, config: &VmConfig) -> Result<()> {
         self.only_modelled("Snapshots are")?;
-        snapshot::write(url, config, &self.booted_cmdline, self.faults.no_space())
+        // Devices that were plugged in since are in the configuration only.
+        let mut state = self.booted.clone();
+        for (id, mac) in macs(config) {
+            state.macs.entry(id).or_insert(mac);
+        }
+        snapshot::write(url, config, &state, self.faults.no_space())
     }
 
     fn read_snapshot_config(&mut self, url: &str) -> Result<VmConfig> {
@@ -374,7 +383,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         snapshot::read_config(url)
     }
 
-    fn read_snapshot_state(&mut self, url: &str) -> Result<String> {
+    fn read_snapshot_state(&mut self, url: &str) -> Result<GuestState> {
         snapshot::read_state(url)
     }
 

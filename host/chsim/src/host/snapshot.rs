@@ -5,21 +5,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::VmConfig;
-use crate::vmm::VmError;
+use crate::vmm::{GuestState, VmError};
 
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 const MEMORY: &str = "memory-ranges";
-
-/// What a guest keeps in its memory: the command line it was booted with, and so its name and address, whatever
-/// `config.json` says by the time it is restored.
-#[derive(Debug, Serialize, Deserialize)]
-struct GuestState {
-    cmdline: String,
-}
 
 const SENDING: &str = "Failed to send migratable component snapshot";
 const RECEIVING: &str = "Failed to receive migratable component snapshot";
@@ -35,7 +26,7 @@ fn directory(url: &str, failed: &str) -> Result<PathBuf, VmError> {
 }
 
 /// Writes a snapshot. Files that exist are never overwritten.
-pub(crate) fn write(url: &str, config: &VmConfig, cmdline: &str, no_space: bool) -> Result<(), VmError> {
+pub(crate) fn write(url: &str, config: &VmConfig, state: &GuestState, no_space: bool) -> Result<(), VmError> {
     const FAILED: &str = "Cannot send VM snapshot";
     let directory = directory(url, FAILED)?;
     let failed = |what: &str, error: &io::Error| VmError::chain([FAILED, SENDING, what, &error.to_string()]);
@@ -51,8 +42,7 @@ pub(crate) fn write(url: &str, config: &VmConfig, cmdline: &str, no_space: bool)
     let json = serde_json::to_vec(config)
         .map_err(|error| failed("Error serializing VM config snapshot", &error.into()))?;
     write(create(CONFIG, "VM config")?, &json, "VM config")?;
-    let state = GuestState { cmdline: cmdline.to_owned() };
-    let json = serde_json::to_vec(&state)
+    let json = serde_json::to_vec(state)
         .map_err(|error| failed("Error serializing VM state snapshot", &error.into()))?;
     write(create(STATE, "VM state")?, &json, "VM state")?;
     // Sparse, as a guest's mostly untouched memory is.
@@ -78,13 +68,13 @@ pub(crate) fn read_config(url: &str) -> Result<VmConfig, VmError> {
     read(&directory(url, "Cannot restore VM")?, CONFIG, "VM config")
 }
 
-/// Reads the command line that the guest of a snapshot was booted with.
-pub(crate) fn read_state(url: &str) -> Result<String, VmError> {
+/// Reads what a snapshot kept of the guest.
+pub(crate) fn read_state(url: &str) -> Result<GuestState, VmError> {
     let directory = directory(url, "Cannot restore VM")?;
     let state: GuestState = read(&directory, STATE, "VM state")?;
     let memory = directory.join(MEMORY);
     match memory.metadata() {
-        Ok(_) => Ok(state.cmdline),
+        Ok(_) => Ok(state),
         Err(error) => {
             Err(VmError::chain(["Memory manager error", "Error opening snapshot file", &error.to_string()]))
         }

@@ -6,10 +6,10 @@
     reason = "F_OFD_SETLK, tap and interface ioctls, and work between fork and exec have no safe wrapper"
 )]
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::mem;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
@@ -59,100 +59,115 @@ pub(crate) fn spawn_companion(command: &mut Command, keep: &[BorrowedFd<'_>]) ->
     command.spawn()
 }
 
-/// Attaches an open `/dev/net/tun` to a tap: to the one of this name, which is made if it is not there, or to a new one
-/// if `name` is a pattern with `%d`. Returns the tap's name. Flags are upstream's: no packet information, virtio headers.
-pub(crate) fn attach_tap(tun: &File, name: &str, multi_queue: bool) -> io::Result<String> {
+/// The features of an open `/dev/net/tun`, as `IFF_*` flags.
+pub(super) fn tun_features(tun: &File) -> io::Result<libc::c_int> {
+    let mut features: libc::c_uint = 0;
+    // SAFETY: the descriptor is open, and the kernel writes an unsigned integer.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNGETFEATURES, &mut features) })?;
+    Ok(features as libc::c_int)
+}
+
+/// Attaches an open `/dev/net/tun` to a queue of the interface `name`, which is made if there is none. Returns its name,
+/// which is another one if `name` has a `%d` in it or is empty.
+pub(super) fn attach_tap(tun: &File, name: &str, flags: libc::c_int) -> io::Result<String> {
     let mut request = request(name)?;
-    let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-    if multi_queue {
-        flags |= libc::IFF_MULTI_QUEUE;
-    }
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: the descriptor is open and the structure is the one that the call is defined for.
-    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &mut request) })?;
-    let name = request.ifr_name.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
-    String::from_utf8(name).map_err(|_| io::Error::other("the tap's name is no text"))
+    // SAFETY: the descriptor is open, and `request` is a valid ifreq that outlives the call.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &mut request) })?;
+    // SAFETY: the kernel ends the name with NUL, as `request` did before.
+    let name = unsafe { CStr::from_ptr(request.ifr_name.as_ptr()) };
+    Ok(name.to_string_lossy().into_owned())
 }
 
-/// Switches an interface of this network namespace on, unless it is: looking needs no privilege.
-pub(crate) fn interface_up(name: &str) -> io::Result<()> {
-    let mut request = request(name)?;
-    interface_call(libc::SIOCGIFFLAGS, &mut request)?;
-    // SAFETY: the call before filled in this member.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    if flags & libc::IFF_UP as libc::c_short != 0 {
-        return Ok(());
+/// Sets the size of the header before each frame.
+pub(super) fn set_header_bytes(tap: &File, bytes: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and the kernel reads an integer.
+    check(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETVNETHDRSZ, &bytes) })
+}
+
+/// Has the kernel finish checksums and segments itself before it hands out a frame.
+pub(super) fn clear_offloads(tap: &File) -> io::Result<()> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: the descriptor is open; the argument is passed by value.
+    check(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETOFFLOAD, none) })
+}
+
+/// An interface by its name, reached through any socket of its namespace.
+pub(super) struct Interface<'a> {
+    pub(super) socket: BorrowedFd<'a>,
+    pub(super) name: &'a str,
+}
+
+impl Interface<'_> {
+    pub(super) fn mac(&self) -> io::Result<[u8; 6]> {
+        let request = self.call(libc::SIOCGIFHWADDR, |_| {})?;
+        // SAFETY: the kernel filled this field in.
+        let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+        let mut mac = [0; 6];
+        for (to, from) in mac.iter_mut().zip(address.sa_data) {
+            *to = from as u8;
+        }
+        Ok(mac)
     }
-    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
-    interface_call(libc::SIOCSIFFLAGS, &mut request)
-}
 
-/// Sets the largest packet of an interface, bytes, unless it is that.
-pub(crate) fn set_interface_mtu(name: &str, mtu: u16) -> io::Result<()> {
-    let mut request = request(name)?;
-    interface_call(libc::SIOCGIFMTU, &mut request)?;
-    // SAFETY: the call before filled in this member.
-    if unsafe { request.ifr_ifru.ifru_mtu } == libc::c_int::from(mtu) {
-        return Ok(());
+    pub(super) fn set_mac(&self, mac: [u8; 6]) -> io::Result<()> {
+        let set = |request: &mut libc::ifreq| {
+            let mut address = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: [0; 14] };
+            for (to, from) in address.sa_data.iter_mut().zip(mac) {
+                *to = from as libc::c_char;
+            }
+            request.ifr_ifru.ifru_hwaddr = address;
+        };
+        self.call(libc::SIOCSIFHWADDR, set).map(drop)
     }
-    request.ifr_ifru.ifru_mtu = libc::c_int::from(mtu);
-    interface_call(libc::SIOCSIFMTU, &mut request)
-}
 
-/// The hardware address of an interface.
-pub(crate) fn interface_mac(name: &str) -> io::Result<[u8; 6]> {
-    let mut request = request(name)?;
-    interface_call(libc::SIOCGIFHWADDR, &mut request)?;
-    // SAFETY: the call before filled in this member.
-    let data = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
-    let mut mac = [0; 6];
-    for (to, from) in mac.iter_mut().zip(data) {
-        *to = from as u8;
+    /// Bytes of IP that a frame holds.
+    pub(super) fn mtu(&self) -> io::Result<libc::c_int> {
+        let request = self.call(libc::SIOCGIFMTU, |_| {})?;
+        // SAFETY: the kernel filled this field in.
+        Ok(unsafe { request.ifr_ifru.ifru_mtu })
     }
-    Ok(mac)
-}
 
-/// Sets the hardware address of an Ethernet interface, unless it is that.
-pub(crate) fn set_interface_mac(name: &str, mac: [u8; 6]) -> io::Result<()> {
-    if interface_mac(name)? == mac {
-        return Ok(());
+    pub(super) fn set_mtu(&self, mtu: libc::c_int) -> io::Result<()> {
+        self.call(libc::SIOCSIFMTU, |request| request.ifr_ifru.ifru_mtu = mtu).map(drop)
     }
-    let mut request = request(name)?;
-    interface_call(libc::SIOCGIFHWADDR, &mut request)?;
-    // SAFETY: the call before filled in this member.
-    let mut address = unsafe { request.ifr_ifru.ifru_hwaddr };
-    for (to, from) in address.sa_data.iter_mut().zip(mac) {
-        *to = from as libc::c_char;
+
+    pub(super) fn is_up(&self) -> io::Result<bool> {
+        let request = self.call(libc::SIOCGIFFLAGS, |_| {})?;
+        // SAFETY: the kernel filled this field in.
+        Ok(libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & libc::IFF_UP != 0)
     }
-    request.ifr_ifru.ifru_hwaddr = address;
-    interface_call(libc::SIOCSIFHWADDR, &mut request)
+
+    pub(super) fn set_up(&self) -> io::Result<()> {
+        let up = libc::IFF_UP as libc::c_short;
+        self.call(libc::SIOCSIFFLAGS, |request| request.ifr_ifru.ifru_flags = up).map(drop)
+    }
+
+    pub(super) fn set_address(&self, address: Ipv4Addr) -> io::Result<()> {
+        self.call(libc::SIOCSIFADDR, |request| request.ifr_ifru.ifru_addr = socket_address(address)).map(drop)
+    }
+
+    pub(super) fn set_netmask(&self, mask: Ipv4Addr) -> io::Result<()> {
+        self.call(libc::SIOCSIFNETMASK, |request| request.ifr_ifru.ifru_netmask = socket_address(mask))
+            .map(drop)
+    }
+
+    fn call(&self, code: libc::c_ulong, fill: impl FnOnce(&mut libc::ifreq)) -> io::Result<libc::ifreq> {
+        let mut request = request(self.name)?;
+        fill(&mut request);
+        // SAFETY: the descriptor is open, and `request` is a valid ifreq that outlives the call.
+        check(unsafe { libc::ioctl(self.socket.as_raw_fd(), code as libc::Ioctl, &mut request) })?;
+        Ok(request)
+    }
 }
 
-/// Sets the one IPv4 address of an interface, and its mask.
-pub(crate) fn set_interface_address(name: &str, address: Ipv4Addr, mask: Ipv4Addr) -> io::Result<()> {
-    let mut request = request(name)?;
-    request.ifr_ifru.ifru_addr = socket_address(address);
-    interface_call(libc::SIOCSIFADDR, &mut request)?;
-    request.ifr_ifru.ifru_addr = socket_address(mask);
-    interface_call(libc::SIOCSIFNETMASK, &mut request)
-}
-
-fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
-    let address = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: 0,
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
-        sin_zero: [0; 8],
-    };
-    // SAFETY: both are 16 bytes of plain data; a `sockaddr` is what a `sockaddr_in` stands in for.
-    unsafe { mem::transmute(address) }
-}
-
+/// A request about the interface of this name; `EINVAL` when no interface can have it.
 fn request(name: &str) -> io::Result<libc::ifreq> {
-    // SAFETY: a structure of integers and byte arrays, for which zero is valid.
-    let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} names no interface")));
+    // SAFETY: ifreq is plain data, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays NUL.
+    if name.len() >= request.ifr_name.len() || name.contains('\0') {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
@@ -160,13 +175,15 @@ fn request(name: &str) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
-fn interface_call(call: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
-    // Any socket does: the call concerns the interface.
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    // SAFETY: the socket is open and the structure is the one that interface calls are defined for.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), call as _, request) })
+/// The address as the start of a `sockaddr_in`: two bytes of port, four of address.
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data = [0; 14];
+    for (to, from) in data[2..].iter_mut().zip(address.octets()) {
+        *to = from as libc::c_char;
+    }
+    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -30,7 +30,7 @@ use crate::config::{
 pub(crate) use devices::NewDevice;
 pub(crate) use error::{VmError, messages};
 pub(crate) use machine::{Machine, State};
-pub(crate) use platform::{Counters, GuestCommand, Platform, Tally};
+pub(crate) use platform::{Counters, GuestCommand, GuestState, Platform, Tally};
 pub(crate) use profile::Profile;
 pub(crate) use tree::DeviceNode;
 

@@ -64,7 +64,7 @@ impl Platform for Fake {
     fn load_payload(&mut self, _: &PayloadConfig) -> Done<()> {
         if self.kernel_missing { Err(VmError::chain(["Cannot open kernel file"])) } else { Ok(()) }
     }
-    fn start_guest(&mut self, _: &VmConfig, _: Vec<String>, _: Option<&str>) -> Done<()> {
+    fn start_guest(&mut self, _: &VmConfig, _: Vec<String>, _: Option<&GuestState>) -> Done<()> {
         self.guest_runs = true;
         Ok(())
     }
@@ -86,8 +86,8 @@ impl Platform for Fake {
     fn read_snapshot_config(&mut self, _: &str) -> Done<VmConfig> {
         self.snapshot.clone().ok_or_else(|| VmError::chain(["Cannot restore VM"]))
     }
-    fn read_snapshot_state(&mut self, _: &str) -> Done<String> {
-        Ok(String::new())
+    fn read_snapshot_state(&mut self, _: &str) -> Done<GuestState> {
+        Ok(GuestState::default())
     }
     fn receive_migration(&mut self, _: &str) -> Done<()> {
         Err(VmError::chain(["Socket error"]))

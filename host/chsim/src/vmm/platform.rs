@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{DiskConfig, ImageType, MacAddr, NetConfig, PayloadConfig, VmConfig, VsockConfig};
 
 use super::VmError;
@@ -24,6 +26,16 @@ pub(crate) enum GuestCommand {
     RemoveVcpus,
     /// Ask the balloon to become this large, bytes.
     Balloon(u64),
+}
+
+/// What a guest keeps in its memory, whatever the configuration says by the time it is restored from a snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GuestState {
+    /// The command line it was booted with, and so its name and address.
+    pub(crate) cmdline: String,
+    /// MAC addresses of its network devices, by id.
+    #[serde(default)]
+    pub(crate) macs: BTreeMap<String, MacAddr>,
 }
 
 /// Files, sockets, locks and the guest. All of one VM: [`Platform::release`] gives everything back at once.
@@ -72,7 +84,12 @@ pub(crate) trait Platform {
 
     /// Lets the guest run; `devices` are the ids its drivers will find. `resumed` holds the state that a snapshot
     /// kept of it: then it is not booted, and stands still until it is resumed.
-    fn start_guest(&mut self, config: &VmConfig, devices: Vec<String>, resumed: Option<&str>) -> Result<()>;
+    fn start_guest(
+        &mut self,
+        config: &VmConfig,
+        devices: Vec<String>,
+        resumed: Option<&GuestState>,
+    ) -> Result<()>;
 
     /// Does something to the guest; nothing when there is none.
     fn guest(&mut self, command: GuestCommand) -> Result<()>;
@@ -103,7 +120,7 @@ pub(crate) trait Platform {
     fn read_snapshot_config(&mut self, url: &str) -> Result<VmConfig>;
 
     /// Reads what a snapshot kept of the guest.
-    fn read_snapshot_state(&mut self, url: &str) -> Result<String>;
+    fn read_snapshot_state(&mut self, url: &str) -> Result<GuestState>;
 
     /// Listens at a migration URL, takes one connection and reads one request. Blocks. `ready` and `started` events
     /// are the platform's to emit, at their moments.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Launch, Vmm, directory, eventually, kernel};
+use crate::support::{Launch, Vmm, directory, eventually, falls_asleep, kernel};
 
 fn config(directory: &Path, cmdline: &str) -> Value {
     json!({
@@ -309,8 +309,8 @@ fn the_service_is_reachable_through_vsock_too() {
 #[test]
 fn counters_grow_with_the_traffic() {
     let dir = directory();
-    let vmm =
-        Launch::stand_in().env("REGATTA_CHSIM_CLOCK", "explicit").arg("--sim-control").start(dir.path(), "a");
+    let launch = Launch::stand_in().env("REGATTA_CHSIM_TAPS", "record");
+    let vmm = launch.env("REGATTA_CHSIM_CLOCK", "explicit").arg("--sim-control").start(dir.path(), "a");
     let mut config = config(dir.path(), "ip=127.93.0.12 sim.boot=1ms");
     config["net"] = json!([{"id": "net0", "tap": "tap0"}]);
     vmm.boot(&config);
@@ -331,25 +331,5 @@ fn an_idle_process_sleeps() {
     let vmm = Launch::stand_in().start(dir.path(), "a");
     vmm.boot(&config(dir.path(), "ip=127.93.0.13 sim.boot=1ms"));
     eventually("the service", || get("127.93.0.13:8080", "/healthz"));
-    // Every thread waits without a time-out once the last connection is gone: the count of voluntary context switches
-    // stands still, which it would not if anything polled.
-    let switches = || -> u64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", vmm.pid())).unwrap().flatten();
-        let status =
-            tasks.map(|task| std::fs::read_to_string(task.path().join("status")).unwrap_or_default());
-        let count = |status: String| {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:").map(str::to_owned));
-            line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0)
-        };
-        status.map(count).sum()
-    };
-    let (mut last, mut still) = (switches(), 0);
-    eventually("it falls asleep", || {
-        let now = switches();
-        still = if now == last { still + 1 } else { 0 };
-        last = now;
-        if still >= 100 { Ok(()) } else { Err(format!("{now} switches")) }
-    });
+    falls_asleep(&vmm);
 }

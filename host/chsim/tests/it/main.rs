@@ -8,5 +8,7 @@ mod host;
 mod process;
 mod qemu;
 mod replay;
+mod space;
 mod support;
+mod tap;
 mod transport;

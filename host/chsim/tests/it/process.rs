@@ -126,6 +126,7 @@ fn bad_settings_are_refused_by_name() {
         ("REGATTA_CHSIM_FAULTS", "explode:vm.boot"),
         ("REGATTA_CHSIM_CLOCK", "sundial"),
         ("REGATTA_CHSIM_PROFILE", "v1"),
+        ("REGATTA_CHSIM_TAPS", "shut"),
     ] {
         let output = Launch::stand_in().env(variable, value).command().output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{variable}");

@@ -255,6 +255,31 @@ impl Client {
     }
 }
 
+/// Waits until the process does nothing any more.
+pub(crate) fn falls_asleep(vmm: &Vmm) {
+    // Every thread waits without a time-out once the last connection is gone: the count of voluntary context switches
+    // stands still, which it would not if anything polled.
+    let switches = || -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", vmm.pid())).unwrap().flatten();
+        let status =
+            tasks.map(|task| std::fs::read_to_string(task.path().join("status")).unwrap_or_default());
+        let count = |status: String| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:").map(str::to_owned));
+            line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        status.map(count).sum()
+    };
+    let (mut last, mut still) = (switches(), 0);
+    eventually("it falls asleep", || {
+        let now = switches();
+        still = if now == last { still + 1 } else { 0 };
+        last = now;
+        if still >= 100 { Ok(()) } else { Err(format!("{now} switches")) }
+    });
+}
+
 /// A file that passes for a kernel.
 pub(crate) fn kernel(directory: &Path) -> PathBuf {
     let path = directory.join("kernel");
