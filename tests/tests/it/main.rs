@@ -11,6 +11,7 @@ mod images;
 #[path = "../../../host/policy/tests/it/modules.rs"]
 mod modules;
 mod neighbours;
+mod networks;
 mod policies;
 mod real_guests;
 mod scaling;
