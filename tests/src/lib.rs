@@ -12,5 +12,5 @@ mod wait;
 
 pub use daemon::{CommandOutput, Daemon, bin_dir, policies_dir};
 pub use http::{Answer, get, get_on};
-pub use namespace::enter_own_network;
+pub use namespace::{enter_own_network, traces_in_own_network};
 pub use wait::{PATIENCE, wait_for, wait_within};

@@ -6,6 +6,21 @@ use std::process::{Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+/// What is in the network of [`enter_own_network`] beside its loopback interface: links and tables of rules, one line each.
+///
+/// # Panics
+/// When iproute2 or nftables is missing.
+#[must_use]
+pub fn traces_in_own_network() -> Vec<String> {
+    let output = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().expect("iproute2 and nftables");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let links = output("ip", &["-o", "link"]);
+    let links = links.lines().filter(|line| !line.contains("LOOPBACK")).map(str::to_owned);
+    links.chain(output("nft", &["list", "tables"]).lines().map(str::to_owned)).collect()
+}
+
 /// Moves the calling thread, and with it the threads and processes that it starts from now on, into a fresh network namespace with nothing but
 /// a loopback interface. The namespace goes with the last of them.
 ///

@@ -2,32 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use regatta_tests::{Daemon, enter_own_network, get, wait_for};
+use regatta_tests::{Daemon, enter_own_network, get, traces_in_own_network, wait_for};
 use rustix::process::{Pid, Signal};
 
 const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 const BRIDGE: &str =
     "network: { mode: bridge, bridge: { name: rgtest0, address: 10.99.0.1/24 }, pool: 10.99.0.0/24 }";
 
-/// Everything in the test's network namespace beside its loopback interface: links and tables.
-fn traces() -> Vec<String> {
-    let output = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output().expect("iproute2 and nftables");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let links = output("ip", &["-o", "link"]);
-    let links = links.lines().filter(|line| !line.contains("LOOPBACK")).map(str::to_owned);
-    links.chain(output("nft", &["list", "tables"]).lines().map(str::to_owned)).collect()
-}
-
 fn nothing_is_left(daemon: &Daemon) {
     wait_for("nothing to be left", || {
-        let (traces, vmms) = (traces(), daemon.vmm_processes());
+        let (traces, vmms) = (traces_in_own_network(), daemon.vmm_processes());
         let dirs = std::fs::read_dir(daemon.data().join("instances")).expect("instances").count();
         let clean = traces.is_empty() && vmms.is_empty() && dirs == 0;
         if clean { Ok(()) } else { Err(format!("{traces:?}, VMMs {vmms:?}, {dirs} directories")) }
@@ -142,8 +130,8 @@ fn kills_at_any_moment_leave_no_link_no_rule_and_no_namespace() {
         daemon.wait_in_service(set, 2);
         serves(&daemon, set, 2);
     }
-    let veths = traces().iter().filter(|line| line.contains("@if")).count();
-    assert_eq!(veths, 2, "one link for each isolated instance: {:?}", traces());
+    let veths = traces_in_own_network().iter().filter(|line| line.contains("@if")).count();
+    assert_eq!(veths, 2, "one link for each isolated instance: {:?}", traces_in_own_network());
     for set in ["iso", "bri"] {
         assert_eq!(daemon.run(&["delete", set, "--yes", "--wait"]).code, 0);
     }

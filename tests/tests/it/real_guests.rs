@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use regatta_tests::{Daemon, bin_dir, enter_own_network, get, wait_within};
+use regatta_tests::{Daemon, bin_dir, enter_own_network, get, traces_in_own_network, wait_within};
 use rustix::process::{Pid, Signal};
 
 /// Emulated guests on a busy machine boot slowly.
@@ -69,22 +69,10 @@ impl Fleet {
         self.say(&format!("{} answered through the load balancer", join(names)));
     }
 
-    /// Links and tables of this daemon in the network around it.
-    fn traces(&self) -> Vec<String> {
-        let output = |program: &str, arguments: &[&str]| {
-            let output = Command::new(program).args(arguments).output().expect("iproute2 and nftables");
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        };
-        // The namespace is the test's own: whatever is in it beside the loopback interface is a trace.
-        let links = output("ip", &["-o", "link"]);
-        let links = links.lines().filter(|line| !line.contains("LOOPBACK")).map(str::to_owned);
-        links.chain(output("nft", &["list", "tables"]).lines().map(str::to_owned)).collect()
-    }
-
     fn leaves_nothing(&self) {
         self.ok(&["delete", "web", "--yes", "--wait"]);
         wait_within(BOOT, "nothing to be left", || {
-            let (traces, vmms) = (self.traces(), self.daemon.vmm_processes());
+            let (traces, vmms) = (traces_in_own_network(), self.daemon.vmm_processes());
             let dirs = std::fs::read_dir(self.daemon.data().join("instances")).expect("instances").count();
             if traces.is_empty() && vmms.is_empty() && dirs == 0 {
                 Ok(())

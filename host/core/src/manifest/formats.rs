@@ -146,40 +146,43 @@ impl Complaint {
     }
 }
 
-fn name(text: &str) -> Result<(), Complaint> {
-    let hint = "lower-case letters, digits and `-`, for example `web-1`";
+/// A word of lower-case letters, digits and `separator` that starts with a letter.
+fn lower_case_word(text: &str, separator: char, example: &str) -> Result<(), Complaint> {
+    let hint = format!("lower-case letters, digits and `{separator}`, for example `{example}`");
     if text.is_empty() {
         return complain_with("must not be empty", hint);
     }
-    if let Some(c) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == separator;
+    if let Some(c) = text.chars().find(|&c| !legal(c)) {
         return complain_with(format!("must not contain {}", quote(&c.to_string())), hint);
     }
     if !text.starts_with(|c: char| c.is_ascii_lowercase()) {
         return complain_with("must start with a letter", hint);
-    }
-    if text.ends_with('-') {
-        return complain_with("must not end with `-`", hint);
-    }
-    if text.len() > 32 {
-        return complain(format!("must not be longer than 32 characters, has {}", text.len()));
     }
     Ok(())
 }
 
+fn not_longer_than(text: &str, characters: usize) -> Result<(), Complaint> {
+    match text.len() {
+        len if len > characters => {
+            complain(format!("must not be longer than {characters} characters, has {len}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn name(text: &str) -> Result<(), Complaint> {
+    lower_case_word(text, '-', "web-1")?;
+    if text.ends_with('-') {
+        let hint = "lower-case letters, digits and `-`, for example `web-1`";
+        return complain_with("must not end with `-`", hint);
+    }
+    not_longer_than(text, 32)
+}
+
 fn metric_name(text: &str) -> Result<(), Complaint> {
-    let hint = "lower-case letters, digits and `_`, for example `queue_depth`";
-    if text.is_empty() {
-        return complain_with("must not be empty", hint);
-    }
-    if let Some(c) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '_')) {
-        return complain_with(format!("must not contain {}", quote(&c.to_string())), hint);
-    }
-    if !text.starts_with(|c: char| c.is_ascii_lowercase()) {
-        return complain_with("must start with a letter", hint);
-    }
-    if text.len() > 64 {
-        return complain(format!("must not be longer than 64 characters, has {}", text.len()));
-    }
+    lower_case_word(text, '_', "queue_depth")?;
+    not_longer_than(text, 64)?;
     if BUILT_IN_METRICS.contains(&text) {
         let hint = format!("built in are {}; give yours another name", list(BUILT_IN_METRICS));
         return complain_with(format!("`{text}` is the name of a built-in metric"), hint);

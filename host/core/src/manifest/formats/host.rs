@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::super::problem::quote;
-use super::{Complaint, complain, complain_with, list};
+use super::{Complaint, complain, complain_with, list, lower_case_word, not_longer_than};
 use crate::template::{self, VARIABLES};
 
 const MAX_USER_DATA_BYTES: usize = 256 << 10;
@@ -67,20 +67,9 @@ pub(super) fn interface(text: &str) -> Result<(), Complaint> {
 }
 
 pub(super) fn disk_name(text: &str) -> Result<(), Complaint> {
-    let hint = "lower-case letters, digits and `-`, for example `data`";
-    if text.is_empty() {
-        return complain_with("must not be empty", hint);
-    }
-    if let Some(c) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
-        return complain_with(format!("must not contain {}", quote(&c.to_string())), hint);
-    }
-    if !text.starts_with(|c: char| c.is_ascii_lowercase()) {
-        return complain_with("must start with a letter", hint);
-    }
+    lower_case_word(text, '-', "data")?;
     // The length of a virtio disk's serial number.
-    if text.len() > 20 {
-        return complain(format!("must not be longer than 20 characters, has {}", text.len()));
-    }
+    not_longer_than(text, 20)?;
     if matches!(text, "root" | "seed") || text.starts_with("net") {
         return complain(format!("`{text}` is a name that Regatta uses itself"));
     }
