@@ -63,6 +63,17 @@ struct Vsock {
 }
 
 impl<M: Send + 'static> HostPlatform<M> {
+    /// What the guest has of its machine in its memory, if it runs with this configuration.
+    fn guest_state(&self, config: &VmConfig) -> snapshot::GuestState {
+        snapshot::GuestState {
+            cmdline: self.booted_cmdline.clone(),
+            vcpus: config.cpus.boot_vcpus,
+            memory_bytes: config.memory.total_bytes(),
+            disks: self.disks.iter().map(|(id, disk)| (id.clone(), disk.logical_bytes())).collect(),
+            nets: config.net.iter().flatten().filter_map(|net| net.id.clone()).collect(),
+        }
+    }
+
     pub(crate) fn new(
         engine: EngineChoice,
         events: EventMonitor,
@@ -366,7 +377,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
 
     fn write_snapshot(&mut self, url: &str, config: &VmConfig) -> Result<()> {
         self.only_modelled("Snapshots are")?;
-        snapshot::write(url, config, &self.booted_cmdline, self.faults.no_space())
+        snapshot::write(url, config, &self.guest_state(config), self.faults.no_space())
     }
 
     fn read_snapshot_config(&mut self, url: &str) -> Result<VmConfig> {
@@ -374,8 +385,17 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         snapshot::read_config(url)
     }
 
-    fn read_snapshot_state(&mut self, url: &str) -> Result<String> {
-        snapshot::read_state(url)
+    fn read_snapshot_state(&mut self, url: &str, on_demand: bool) -> Result<String> {
+        let state = snapshot::read_state(url)?;
+        snapshot::read_memory(url, &state, on_demand)?;
+        Ok(state.cmdline)
+    }
+
+    fn check_snapshot_state(&mut self, url: &str, config: &VmConfig) -> Result<()> {
+        match snapshot::read_state(url)?.mismatch(&self.guest_state(config)) {
+            Some(what) => Err(VmError::device(["Cannot restore the state of devices", &what])),
+            None => Ok(()),
+        }
     }
 
     fn receive_migration(&mut self, url: &str) -> Result<()> {
