@@ -52,6 +52,8 @@ pub struct PlanInput<'a> {
     pub launches_resume_ms: u64,
     /// Where the host is short of room.
     pub room: Option<&'a Room>,
+    /// Why no launch may begin now, if so.
+    pub hold: Option<&'a str>,
 }
 
 /// What shall be done.
@@ -199,6 +201,10 @@ fn create(input: &PlanInput<'_>, missing: usize, plan: &mut Plan) {
             "{missing} missing: launches failed, the next try is in {} ms",
             input.launches_resume_ms - input.now_ms
         ));
+        return;
+    }
+    if let Some(hold) = input.hold {
+        plan.notes.push(format!("{missing} missing: {hold}"));
         return;
     }
     let mut now = missing.min(CREATES_PER_TICK_MAX);

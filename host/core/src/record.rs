@@ -50,6 +50,9 @@ pub struct PlanFacts {
     /// Where the host is short of room for all that the set may want.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<Room>,
+    /// Why no launch may begin now, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
 }
 
 /// An instance went from one state to another.

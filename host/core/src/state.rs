@@ -117,6 +117,10 @@ pub struct InstanceRecord {
     /// How far its VMM's events have been taken in, bytes.
     #[serde(default)]
     pub events_read_bytes: u64,
+    /// How it came to run: `cold`, `restored (copy)`, `restored (on-demand)`, or `cold: ` and why not restored.
+    /// None before, and when an earlier version started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
 }
 
 impl InstanceRecord {
@@ -137,6 +141,7 @@ impl InstanceRecord {
             not_contained: Vec::new(),
             rebooted_ms: 0,
             events_read_bytes: 0,
+            start: None,
         }
     }
 

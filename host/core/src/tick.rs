@@ -61,6 +61,7 @@ pub fn conclude(set: &ScaleSet, rule: CombineRule, input: TickInput) -> TickReco
         drain_timeout_ms: set.load_balancer.as_ref().map_or(0, |lb| lb.drain.timeout_ms),
         launches_resume_ms: facts.launches_resume_ms,
         room: facts.room.as_ref(),
+        hold: facts.hold.as_deref(),
     });
     TickRecord { v: RECORD_VERSION, observation, changes, operator, facts, runs, combined, guards, plan }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use regatta_vmm::{
     BinaryRequest, BootSource, FailedLogs, HostNetwork, ImageStore, InstanceDir, LaunchSpec, NetworkSpec,
-    OverlayKind, RootDisk, StartLimiter, VmmBinary, VmmHost,
+    OverlayKind, RootDisk, StartFrom, StartLimiter, VmmBinary, VmmHost,
 };
 
 #[tokio::main]
@@ -46,6 +46,7 @@ async fn launch_all(vmm: &Path, data: &Path, count: usize) -> Duration {
             let spec = LaunchSpec {
                 dir: InstanceDir::new(&data.join("i"), "set", &id).expect("dir"),
                 id,
+                start: StartFrom::Boot,
                 vcpus: 1,
                 memory_bytes: 128 << 20,
                 boot: BootSource::Kernel {

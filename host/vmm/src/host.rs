@@ -10,6 +10,8 @@ const REAL: &str = "cloud-hypervisor";
 const STAND_IN: &str = "regatta-chsim";
 /// The oldest release that works: it made "guest power-off ends the process" the default.
 const OLDEST_MAJOR: u32 = 52;
+/// The first release that restores memory on demand.
+const ON_DEMAND_MAJOR: u32 = 53;
 const VERSION_WITHIN: Duration = Duration::from_secs(10);
 const VERSION_LIMIT_BYTES: u64 = 4096;
 
@@ -84,6 +86,11 @@ impl VmmBinary {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it can fault in the memory of a restored VM; earlier ones ignore the wish.
+    pub(crate) fn restores_on_demand(&self) -> bool {
+        parse_version(&self.version).is_some_and(|(major, _)| major >= ON_DEMAND_MAJOR)
     }
 
     /// Its version as it tells it, such as `53.0`.

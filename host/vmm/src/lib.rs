@@ -5,6 +5,7 @@
 //! * [`VmmBinary`] — which VMM program to run, and why;
 //! * [`ImageStore`] → [`GoldenImage`], [`StoredFile`] — what instances start from, kept by digest;
 //! * [`VmmHost::launch`] — from a [`LaunchSpec`] to a booted [`Vmm`]; dropping the future cleans up;
+//! * [`GoldenSnapshot`] — a booted guest, kept for others to go on from;
 //! * [`HostNetwork`] — the networks of this host's instances;
 //! * [`Vmm`] — one owned VMM: state, counters, death, stop. Dropping it never ends the process;
 //! * [`discover`] and [`VmmHost::adopt`] — finding running VMMs again after a restart of the daemon;
@@ -24,6 +25,7 @@ mod net;
 mod overlay;
 mod process;
 mod seed;
+mod snapshot;
 mod sys;
 
 pub use adopt::{AdoptError, Adopted, AdoptedState, Adoption, FoundVmm, discover};
@@ -39,9 +41,10 @@ pub use image::{
 pub use instance::{
     BootSource, BridgedNetwork, DataDisk, DirError, DiscardError, DiskError, FailedLogs, ImagesInUse,
     InstanceDir, IsolatedNetwork, LaunchError, LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios,
-    StartLimiter, StopError, StopHow, Stopped, Vmm, VmmHost,
+    StartFrom, StartLimiter, StopError, StopHow, Stopped, Vmm, VmmHost,
 };
 pub use net::{HostNetwork, NetworkError};
 pub use overlay::{OverlayError, OverlayKind, reflink};
 pub use process::{CgroupRoot, SpawnError, VmmExit, VmmIdentity};
 pub use seed::SeedError;
+pub use snapshot::{GoldenSnapshot, SnapshotError, SnapshotKey, SnapshotStore, Started};

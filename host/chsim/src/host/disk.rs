@@ -99,6 +99,11 @@ impl Disk {
         Ok((disk, kind))
     }
 
+    /// Its size as the guest sees it, bytes.
+    pub(super) fn logical_bytes(&self) -> u64 {
+        self.logical_bytes
+    }
+
     /// The open image; its lock lasts as long as anybody has this very opening of it.
     pub(super) fn file(&self) -> &File {
         &self.file

@@ -65,6 +65,22 @@ struct Vsock {
 }
 
 impl<M: Send + 'static> HostPlatform<M> {
+    /// What a snapshot of the running guest keeps, if its machine has this configuration.
+    fn snapshot_state(&self, config: &VmConfig) -> snapshot::SnapshotState {
+        // Devices that were plugged in since are in the configuration only.
+        let mut guest = self.booted.clone();
+        for (id, mac) in macs(config) {
+            guest.macs.entry(id).or_insert(mac);
+        }
+        snapshot::SnapshotState {
+            guest,
+            vcpus: config.cpus.boot_vcpus,
+            memory_bytes: config.memory.total_bytes(),
+            disks: self.disks.iter().map(|(id, disk)| (id.clone(), disk.logical_bytes())).collect(),
+            nets: config.net.iter().flatten().filter_map(|net| net.id.clone()).collect(),
+        }
+    }
+
     pub(crate) fn new(
         (engine, treat_taps): (EngineChoice, Taps),
         events: EventMonitor,
@@ -370,12 +386,7 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
 
     fn write_snapshot(&mut self, url: &str, config: &VmConfig) -> Result<()> {
         self.only_modelled("Snapshots are")?;
-        // Devices that were plugged in since are in the configuration only.
-        let mut state = self.booted.clone();
-        for (id, mac) in macs(config) {
-            state.macs.entry(id).or_insert(mac);
-        }
-        snapshot::write(url, config, &state, self.faults.no_space())
+        snapshot::write(url, config, &self.snapshot_state(config), self.faults.no_space())
     }
 
     fn read_snapshot_config(&mut self, url: &str) -> Result<VmConfig> {
@@ -383,8 +394,17 @@ impl<M: Send + 'static> Platform for HostPlatform<M> {
         snapshot::read_config(url)
     }
 
-    fn read_snapshot_state(&mut self, url: &str) -> Result<GuestState> {
-        snapshot::read_state(url)
+    fn read_snapshot_state(&mut self, url: &str, on_demand: bool) -> Result<GuestState> {
+        let state = snapshot::read_state(url)?;
+        snapshot::read_memory(url, &state, on_demand)?;
+        Ok(state.guest)
+    }
+
+    fn check_snapshot_state(&mut self, url: &str, config: &VmConfig) -> Result<()> {
+        match snapshot::read_state(url)?.mismatch(&self.snapshot_state(config)) {
+            Some(what) => Err(VmError::device(["Cannot restore the state of devices", &what])),
+            None => Ok(()),
+        }
     }
 
     fn receive_migration(&mut self, url: &str) -> Result<()> {

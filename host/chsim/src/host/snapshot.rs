@@ -1,16 +1,61 @@
 //! Snapshot directories: `config.json`, `state.json`, `memory-ranges`. Source: `vmm/src/migration/mod.rs` and
 //! `impl Transportable for Vm` in `vmm/src/vm.rs` of v53.0. The state is not upstream's: it holds what the model needs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use super::sys;
 use crate::config::VmConfig;
 use crate::vmm::{GuestState, VmError};
 
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 const MEMORY: &str = "memory-ranges";
+
+/// What a snapshot keeps: the guest's memory, as far as it is modelled, and the devices that its drivers hold.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotState {
+    pub(crate) guest: GuestState,
+    pub(crate) vcpus: u32,
+    pub(crate) memory_bytes: u64,
+    /// Sizes of the disks by id, bytes.
+    pub(crate) disks: BTreeMap<String, u64>,
+    /// Ids of the network devices.
+    pub(crate) nets: BTreeSet<String>,
+}
+
+impl SnapshotState {
+    /// What keeps a guest of this state from going on with the devices of another configuration.
+    pub(crate) fn mismatch(&self, found: &Self) -> Option<String> {
+        if self.vcpus != found.vcpus {
+            return Some(format!("the snapshot has {} vCPUs, the configuration {}", self.vcpus, found.vcpus));
+        }
+        if self.memory_bytes != found.memory_bytes {
+            let (had, has) = (self.memory_bytes, found.memory_bytes);
+            return Some(format!("the snapshot has {had} bytes of memory, the configuration {has}"));
+        }
+        for (id, had) in &self.disks {
+            match found.disks.get(id) {
+                None => return Some(format!("the snapshot has a disk {id}, the configuration has none")),
+                Some(has) if has != had => {
+                    return Some(format!(
+                        "disk {id} had {had} bytes when the snapshot was made, and has {has}"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        let extra = found.disks.keys().find(|id| !self.disks.contains_key(*id));
+        match extra.or_else(|| self.nets.symmetric_difference(&found.nets).next()) {
+            Some(id) => Some(format!("device {id} is not in both the snapshot and the configuration")),
+            None => None,
+        }
+    }
+}
 
 const SENDING: &str = "Failed to send migratable component snapshot";
 const RECEIVING: &str = "Failed to receive migratable component snapshot";
@@ -26,7 +71,12 @@ fn directory(url: &str, failed: &str) -> Result<PathBuf, VmError> {
 }
 
 /// Writes a snapshot. Files that exist are never overwritten.
-pub(crate) fn write(url: &str, config: &VmConfig, state: &GuestState, no_space: bool) -> Result<(), VmError> {
+pub(crate) fn write(
+    url: &str,
+    config: &VmConfig,
+    state: &SnapshotState,
+    no_space: bool,
+) -> Result<(), VmError> {
     const FAILED: &str = "Cannot send VM snapshot";
     let directory = directory(url, FAILED)?;
     let failed = |what: &str, error: &io::Error| VmError::chain([FAILED, SENDING, what, &error.to_string()]);
@@ -68,15 +118,29 @@ pub(crate) fn read_config(url: &str) -> Result<VmConfig, VmError> {
     read(&directory(url, "Cannot restore VM")?, CONFIG, "VM config")
 }
 
-/// Reads what a snapshot kept of the guest.
-pub(crate) fn read_state(url: &str) -> Result<GuestState, VmError> {
-    let directory = directory(url, "Cannot restore VM")?;
-    let state: GuestState = read(&directory, STATE, "VM state")?;
-    let memory = directory.join(MEMORY);
-    match memory.metadata() {
-        Ok(_) => Ok(state),
-        Err(error) => {
-            Err(VmError::chain(["Memory manager error", "Error opening snapshot file", &error.to_string()]))
-        }
+/// Reads what a snapshot keeps of its guest.
+pub(crate) fn read_state(url: &str) -> Result<SnapshotState, VmError> {
+    read(&directory(url, "Cannot restore VM")?, STATE, "VM state")
+}
+
+/// Reads, or gets ready to read, the guest's memory.
+pub(crate) fn read_memory(url: &str, state: &SnapshotState, on_demand: bool) -> Result<(), VmError> {
+    let failed = |messages: &[&str]| {
+        VmError::chain(["Memory manager error"].into_iter().chain(messages.iter().copied()))
+    };
+    if on_demand && let Err(error) = sys::userfaultfd() {
+        return Err(failed(&[
+            "Cannot restore VM",
+            "On-demand restore failed",
+            "Failed to create userfaultfd",
+            &error.to_string(),
+        ]));
     }
+    let memory = directory(url, "Cannot restore VM")?.join(MEMORY);
+    let opened = File::open(memory).and_then(|file| file.metadata());
+    let found = opened.map_err(|error| failed(&["Error opening snapshot file", &error.to_string()]))?;
+    if found.len() < state.memory_bytes {
+        return Err(failed(&["Error copying snapshot into region", "failed to fill whole buffer"]));
+    }
+    Ok(())
 }

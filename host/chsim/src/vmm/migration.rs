@@ -1,5 +1,7 @@
 //! Snapshot and restore, and what can be said of migration: its answers and events, not the moving of memory.
 
+use crate::config::MemoryRestoreMode;
+
 use super::machine::{Machine, State};
 use super::{Platform, ReceiveMigrationData, Reply, RestoreConfig, Result, SendMigrationData, VmError, Vmm};
 
@@ -31,7 +33,8 @@ impl<P: Platform> Vmm<P> {
         let config = self.platform.read_snapshot_config(url)?;
         request.validate(&config).map_err(VmError::Validation)?;
         self.config = Some(config);
-        let restored = self.restore_from(url);
+        let on_demand = request.memory_restore_mode == MemoryRestoreMode::OnDemand;
+        let restored = self.restore_from(url, on_demand);
         let done = restored.and_then(|()| if request.resume { self.resume() } else { Ok(()) });
         if let Err(error) = done {
             self.platform.release();
@@ -41,12 +44,13 @@ impl<P: Platform> Vmm<P> {
         Ok(Reply::Nothing)
     }
 
-    fn restore_from(&mut self, url: &str) -> Result<()> {
+    fn restore_from(&mut self, url: &str, on_demand: bool) -> Result<()> {
         let config = self.config.as_mut().ok_or(VmError::NotCreated)?;
-        let state = self.platform.read_snapshot_state(url)?;
+        let state = self.platform.read_snapshot_state(url, on_demand)?;
         self.platform.create_consoles(config)?;
         self.consoles = true;
         let mut vm = Machine::new(config, &mut self.platform)?;
+        self.platform.check_snapshot_state(url, config)?;
         self.platform.event("vm", "restoring", &[]);
         vm.lock_disks(config, &mut self.platform)?;
         self.platform.start_guest(config, Vec::new(), Some(&state))?;

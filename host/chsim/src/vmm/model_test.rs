@@ -86,8 +86,11 @@ impl Platform for Fake {
     fn read_snapshot_config(&mut self, _: &str) -> Done<VmConfig> {
         self.snapshot.clone().ok_or_else(|| VmError::chain(["Cannot restore VM"]))
     }
-    fn read_snapshot_state(&mut self, _: &str) -> Done<GuestState> {
+    fn read_snapshot_state(&mut self, _: &str, _: bool) -> Done<GuestState> {
         Ok(GuestState::default())
+    }
+    fn check_snapshot_state(&mut self, _: &str, _: &VmConfig) -> Done<()> {
+        Ok(())
     }
     fn receive_migration(&mut self, _: &str) -> Done<()> {
         Err(VmError::chain(["Socket error"]))

@@ -119,8 +119,11 @@ pub(crate) trait Platform {
     /// Reads the configuration of a snapshot.
     fn read_snapshot_config(&mut self, url: &str) -> Result<VmConfig>;
 
-    /// Reads what a snapshot kept of the guest.
-    fn read_snapshot_state(&mut self, url: &str) -> Result<GuestState>;
+    /// Reads what a snapshot kept of the guest; its memory only as it is used, if so asked.
+    fn read_snapshot_state(&mut self, url: &str, on_demand: bool) -> Result<GuestState>;
+
+    /// Whether the devices of `config`, all open by now, are those that the snapshot's guest has drivers for.
+    fn check_snapshot_state(&mut self, url: &str, config: &VmConfig) -> Result<()>;
 
     /// Listens at a migration URL, takes one connection and reads one request. Blocks. `ready` and `started` events
     /// are the platform's to emit, at their moments.

@@ -94,6 +94,11 @@ fn load_fills_workers_then_the_queue_then_is_refused() {
     assert!(get(address, "/work").unwrap().starts_with("HTTP/1.1 503 "));
     assert!(get(address, "/healthz").unwrap().starts_with("HTTP/1.1 200 "), "probes do not queue");
     poke(&vmm, "100ms");
+    // Time goes on at once, work when the guest's thread has its turn.
+    eventually("two of them are done", || match metrics(address)["guest_requests_in_flight"] {
+        1.0 => Ok(()),
+        found => Err(found.to_string()),
+    });
     poke(&vmm, "100ms");
     for mut stream in working {
         let mut start = [0; 15];

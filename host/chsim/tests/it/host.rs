@@ -164,6 +164,93 @@ fn a_snapshot_restores_into_another_process_with_its_address() {
     assert!(answer.ends_with("twin 1\n"), "{answer}");
 }
 
+/// Whether everybody may have one, or whoever may open the device; none where the kernel does not tell.
+fn unprivileged_userfaultfd() -> Option<bool> {
+    let number = std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").ok()?;
+    Some(number.trim() == "1" || std::path::Path::new("/dev/userfaultfd").exists())
+}
+
+#[test]
+fn a_snapshot_restores_only_what_it_was_made_of() {
+    let dir = directory();
+    let (snap, disk) = (dir.path().join("snap"), dir.path().join("disk.raw"));
+    std::fs::create_dir(&snap).unwrap();
+    std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
+    let url = format!("file://{}", snap.display());
+    let vmm = Launch::stand_in().start(dir.path(), "a");
+    let disks = json!([{ "id": "root", "path": disk, "image_type": "Raw" }]);
+    vmm.boot(&json!({
+        "payload": {"kernel": kernel(dir.path()), "cmdline": "sim.boot=1ms"}, "console": {"mode": "Off"},
+        "memory": {"size": 64 << 20}, "disks": disks,
+    }));
+    vmm.ok("PUT", "vm.pause", None);
+    vmm.ok("PUT", "vm.snapshot", Some(&json!({ "destination_url": url })));
+    vmm.ok("PUT", "vm.delete", None);
+
+    let twin = Launch::stand_in().start(dir.path(), "b");
+    let (config, state, memory) =
+        (snap.join("config.json"), snap.join("state.json"), snap.join("memory-ranges"));
+    let refused = |why: &str| {
+        let answer = twin.call("PUT", "vm.restore", Some(&json!({ "source_url": url })));
+        assert_eq!(answer.status, 500, "{answer:?}");
+        assert!(answer.body.contains(why), "{why:?} is not in {answer:?}");
+        assert_eq!(twin.call("GET", "vm.info", None).status, 404, "nothing of a VM is left");
+    };
+    let good: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    let edited = |pointer: &str, value: serde_json::Value| {
+        let mut other = good.clone();
+        *other.pointer_mut(pointer).unwrap() = value;
+        std::fs::write(&config, other.to_string()).unwrap();
+    };
+    edited("/memory/size", json!(128 << 20));
+    refused("134217728");
+    edited("/disks/0/id", json!("other"));
+    refused("disk root");
+    edited("/disks/0/path", json!(dir.path().join("none")));
+    refused("No such file");
+    std::fs::write(&config, "{").unwrap();
+    refused("Error deserialising VM config snapshot");
+    std::fs::write(&config, good.to_string()).unwrap();
+    std::fs::File::options().write(true).open(&disk).unwrap().set_len(2 << 20).unwrap();
+    refused("disk root had 1048576 bytes when the snapshot was made, and has 2097152");
+    std::fs::File::options().write(true).open(&disk).unwrap().set_len(1 << 20).unwrap();
+    let kept = std::fs::read(&state).unwrap();
+    std::fs::write(&state, &kept[..kept.len() / 2]).unwrap();
+    refused("Error deserialising VM state snapshot");
+    std::fs::write(&state, kept).unwrap();
+    std::fs::File::options().write(true).open(&memory).unwrap().set_len(1 << 20).unwrap();
+    refused("Memory manager error");
+    std::fs::remove_file(&memory).unwrap();
+    refused("Error opening snapshot file");
+    std::fs::File::create(&memory).unwrap().set_len(64 << 20).unwrap();
+    twin.ok("PUT", "vm.restore", Some(&json!({ "source_url": url, "resume": true })));
+    assert_eq!(twin.state(), "Running");
+}
+
+#[test]
+fn memory_on_demand_needs_the_permission_for_userfaultfd() {
+    let dir = directory();
+    let url = format!("file://{}", dir.path().display());
+    let vmm = Launch::stand_in().start(dir.path(), "a");
+    vmm.boot(&json!({"payload": {"kernel": kernel(dir.path())}, "console": {"mode": "Off"}}));
+    vmm.ok("PUT", "vm.pause", None);
+    vmm.ok("PUT", "vm.snapshot", Some(&json!({ "destination_url": url })));
+    let twin = Launch::stand_in().start(dir.path(), "b");
+    let request = json!({ "source_url": url, "memory_restore_mode": "OnDemand" });
+    let answer = twin.call("PUT", "vm.restore", Some(&request));
+    // Root may, unless the kernel has none or a sandbox forbids it; either way the answer is upstream's.
+    match answer.status {
+        204 => assert_eq!(twin.state(), "Paused"),
+        _ => {
+            assert!(answer.body.contains("\"Failed to create userfaultfd\",\""), "{answer:?}");
+            assert_ne!(
+                (unprivileged_userfaultfd(), rustix::process::geteuid().is_root()),
+                (Some(true), true)
+            );
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_fails_the_snapshot_by_name() {
     let dir = directory();

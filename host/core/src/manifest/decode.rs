@@ -3,7 +3,7 @@
 mod instance;
 mod network;
 
-use self::instance::instance;
+use self::instance::{instance, start_fits};
 use self::network::network;
 use super::formats;
 use super::network::Network;
@@ -31,8 +31,13 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
         Err(invalid) => (Bounds::default(), Err(invalid)),
     };
     let image = root.item("image").and_then(Item::section).and_then(|s| image(&s, base_dir));
-    let instance = root.item("instance").and_then(Item::section).and_then(|s| instance(&s, base_dir));
+    let of_instance = root.item("instance").and_then(Item::section);
+    let instance = of_instance.as_ref().map_err(|Invalid| Invalid).and_then(|s| instance(s, base_dir));
     let network = root.item("network").and_then(Item::section).and_then(|s| network(&s, bounds));
+    let mut startable = Ok(());
+    if let (Ok(instance), Ok(network), Ok(section)) = (&instance, &network, &of_instance) {
+        startable = start_fits(section, instance.start, network);
+    }
     let port = network
         .as_ref()
         .map_or(ProbePort::Unknown, |n| n.port().map_or(ProbePort::NoNetwork, ProbePort::Default));
@@ -55,6 +60,7 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
     let repair = root.item("repair").and_then(Item::section).and_then(|s| repair(&s));
     version?;
     reachable?;
+    startable?;
     Ok(ScaleSet {
         name: name?,
         tick_ms: tick_ms?,

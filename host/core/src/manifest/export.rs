@@ -121,6 +121,7 @@ fn instance(instance: &InstanceTemplate) -> Tree {
     }
     fields.extend(instance.cloud_init.as_ref().map(|given| ("cloud_init", cloud_init(given))));
     fields.push(("require_isolation", boolean(instance.require_isolation)));
+    fields.push(("start", text(instance.start.as_str())));
     map(fields)
 }
 

@@ -36,5 +36,5 @@ pub use read::{MAX_MANIFEST_BYTES, Manifest, ManifestSource, read_manifest};
 pub use types::{
     Capacity, CloudInit, DataDisk, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk,
     InstanceTemplate, LoadBalancer, MissingData, OnFailure, Overlay, PolicyLimits, PolicySpec, Probe, Repair,
-    ScaleSet, SeedKind, SharedDisk,
+    ScaleSet, SeedKind, SharedDisk, StartMode,
 };

@@ -138,6 +138,34 @@ pub struct InstanceTemplate {
     /// Refuses to launch where the VMM cannot be contained in every way; default false.
     #[serde(default)]
     pub require_isolation: bool,
+    /// How an instance comes to run; default cold.
+    #[serde(default)]
+    pub start: StartMode,
+}
+
+/// How an instance comes to run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartMode {
+    /// Its guest boots.
+    #[default]
+    Cold,
+    /// Its guest goes on from a snapshot of one that has booted; launches wait for that snapshot.
+    Snapshot,
+    /// As with a snapshot when there is one; until then, its guest boots.
+    Auto,
+}
+
+impl StartMode {
+    /// The mode as manifests write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Snapshot => "snapshot",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 impl Default for InstanceTemplate {
@@ -150,6 +178,7 @@ impl Default for InstanceTemplate {
             shared_disks: Vec::new(),
             cloud_init: None,
             require_isolation: false,
+            start: StartMode::Cold,
         }
     }
 }

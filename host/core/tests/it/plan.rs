@@ -36,6 +36,7 @@ fn planned_with(instances: &[PlannedInstance], capacity: u32, victims: &[u32], r
         drain_timeout_ms: 30_000,
         launches_resume_ms: resume,
         room: None,
+        hold: None,
     })
 }
 
@@ -60,6 +61,7 @@ fn a_full_host_gets_no_more_than_it_has_room_for_and_the_plan_says_why() {
             drain_timeout_ms: 0,
             launches_resume_ms: 0,
             room: Some(&room),
+            hold: None,
         })
     };
     let plan = short(4);
@@ -68,6 +70,31 @@ fn a_full_host_gets_no_more_than_it_has_room_for_and_the_plan_says_why() {
     assert_eq!(plan.short.as_deref(), Some("the host is out of memory"));
     assert_eq!(short(2).short, None, "there is room for all that is wanted");
     assert_eq!(short(1), Plan::default(), "what is there stays");
+}
+
+#[test]
+fn held_launches_wait_and_the_plan_says_for_what_but_everything_else_goes_on() {
+    let held = |instances: &[PlannedInstance], capacity| {
+        plan(&PlanInput {
+            instances,
+            capacity,
+            victims: &[],
+            generation: 1,
+            next_id: 100,
+            now_ms: NOW,
+            repair: REPAIR,
+            drain_timeout_ms: 0,
+            launches_resume_ms: 0,
+            room: None,
+            hold: Some("the snapshot is being made"),
+        })
+    };
+    let plan = held(&[instance(1, S::InService), instance(2, S::Failed)], 3);
+    assert_eq!(plan.actions, [Action::Terminate { id: 2, cause: RemovalCause::Failed }]);
+    assert_eq!(plan.notes, ["2 missing: the snapshot is being made"]);
+    let plan = held(&[instance(1, S::InService), instance(2, S::InService)], 1);
+    assert_eq!(plan.actions, [Action::Drain { id: 2, cause: RemovalCause::ScaleIn }]);
+    assert_eq!(plan.notes, Vec::<String>::new(), "nothing is missing");
 }
 
 #[test]
@@ -238,6 +265,7 @@ proptest! {
                 drain_timeout_ms: 30_000,
                 launches_resume_ms: 0,
                 room: None,
+                hold: None,
             });
             if plan.actions.is_empty() && fleet.iter().all(|i| matches!(i.state, S::InService | S::Standby)) {
                 break;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::error::{ApiError, ApiErrorKind};
@@ -100,6 +100,26 @@ impl VmmClient {
         self.put("vm.resume", None, SLOW).await
     }
 
+    /// Writes the paused VM into the directory `to`.
+    pub(crate) async fn snapshot(&self, to: &Path, within: Duration) -> Result<(), ApiError> {
+        let body = json!({ "destination_url": file_url(to) });
+        self.put("vm.snapshot", Some(&body), within).await
+    }
+
+    /// Restores a VM from the directory `from` and lets it run.
+    pub(crate) async fn restore(
+        &self,
+        from: &Path,
+        on_demand: bool,
+        within: Duration,
+    ) -> Result<(), ApiError> {
+        let mut body = json!({ "source_url": file_url(from), "resume": true });
+        if on_demand {
+            body["memory_restore_mode"] = "OnDemand".into();
+        }
+        self.put("vm.restore", Some(&body), within).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, call: &'static str, within: Duration) -> Result<T, ApiError> {
         let (status, body) = self.call(Method::GET, call, None, within).await?;
         serde_json::from_slice(&body)
@@ -151,6 +171,11 @@ impl VmmClient {
         };
         tokio::time::timeout(within, work).await.unwrap_or_else(|_| Err(ApiError::timeout(call, within)))
     }
+}
+
+/// Not escaped: the VMM takes all after `file://` for the path.
+fn file_url(path: &Path) -> String {
+    format!("file://{}", path.display())
 }
 
 #[cfg(test)]

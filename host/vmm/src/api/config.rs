@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::instance::disks::{ROOT_ID, SEED_ID};
-use crate::instance::{BootSource, LaunchSpec};
+use crate::instance::{BootSource, LaunchSpec, StartFrom};
 use crate::overlay::PreparedDisk;
 
 #[derive(Debug, Serialize)]
@@ -156,13 +156,24 @@ pub(crate) fn vm_config(
     }
 }
 
-/// What Cloud Hypervisor opens beside the paths in its configuration: the golden image below an overlay, and the flags of a tap that it can
+/// What Cloud Hypervisor opens beside the paths in its configuration: what lies below an overlay, where it writes a snapshot, and the flags of a tap that it can
 /// see in sysfs (one in a network namespace of its own it cannot see, and then does not look).
 fn landlock_rules(spec: &LaunchSpec, root: Option<&PreparedDisk>, net: &[NetConfig]) -> Vec<LandlockRule> {
     let backed = root.is_some_and(|disk| disk.has_backing_file);
     let golden = spec.root.as_ref().filter(|_| backed).map(|root| root.image.path().to_path_buf());
     let taps = net.iter().map(|net| Path::new("/sys/class/net").join(&net.tap)).filter(|path| path.exists());
-    golden.into_iter().chain(taps).map(|path| LandlockRule { path, access: "r" }).collect()
+    let read = |path| LandlockRule { path, access: "r" };
+    let (mut base, mut written) = (None, None);
+    match &spec.start {
+        StartFrom::Snapshot(snapshot) if backed => {
+            base = snapshot.root().map(|(_, root)| read(spec.dir.base(root.format)));
+        }
+        StartFrom::BootForSnapshot => {
+            written = Some(LandlockRule { path: spec.dir.snapshot(), access: "rw" });
+        }
+        StartFrom::Boot | StartFrom::BootInstead(_) | StartFrom::Snapshot(_) => {}
+    }
+    golden.into_iter().chain(taps).map(read).chain(base).chain(written).collect()
 }
 
 /// Root disk, own disks, shared disks, seed: the order in which the guest finds them.

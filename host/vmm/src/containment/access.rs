@@ -4,6 +4,8 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::{Containment, Measure};
+
 /// What is to be done with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -100,6 +102,20 @@ fn door(path: &Path, mode: u32, gid: u32) -> Result<Door, String> {
             Err(format!("{path} (mode {:03o}, group {gid}) can be used by root only", mode & 0o777))
         }
     }
+}
+
+/// Whether a VMM that is contained like this may fault in its guest's memory from a file.
+pub(crate) fn userfaultfd(containment: &Containment) -> bool {
+    let everybody = std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd")
+        .is_ok_and(|number| number.trim() == "1");
+    let path = Path::new("/dev/userfaultfd");
+    let root = rustix::process::geteuid().is_root();
+    everybody
+        || match containment.uid {
+            Some(_) => path.exists() && device(path) == Ok(Door::Open),
+            // Its owner may open the device without any privilege; the system call takes one.
+            None => root && (path.exists() || !containment.has(Measure::NoPrivileges)),
+        }
 }
 
 #[cfg(test)]

@@ -21,15 +21,31 @@ const READ_ONLY_FILE: u32 = 0o440;
 pub(crate) fn hand_over(dir: &InstanceDir, gid: u32) -> io::Result<()> {
     for entry in dir.path().read_dir()? {
         let entry = entry?;
+        if let Some(mode) = shared_dir_mode(&entry.file_name().to_string_lossy()) {
+            give_dir(&entry.path(), gid, mode)?;
+        }
         // The log is written through a descriptor that the VMM gets; the records are none of its business.
         if let Some(mode) = shared_mode(&entry.file_name().to_string_lossy()) {
             give(&entry.path(), gid, mode)?;
         }
     }
+    give_dir(dir.path(), gid, SHARED_DIR)
+}
+
+fn give_dir(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(dir.path(), flags, Mode::empty())?;
+    let opened = rustix::fs::open(path, flags, Mode::empty())?;
     rustix::fs::fchown(&opened, None, Some(Gid::from_raw(gid)))?;
-    File::from(opened).set_permissions(Permissions::from_mode(SHARED_DIR))
+    File::from(opened).set_permissions(Permissions::from_mode(mode))
+}
+
+/// The mode of a directory in the directory: one that the VMM writes a snapshot into, one that it reads one from.
+fn shared_dir_mode(name: &str) -> Option<u32> {
+    match name {
+        "snapshot" => Some(0o770),
+        "restore" => Some(0o750),
+        _ => None,
+    }
 }
 
 /// The mode of a file that the VMM opens itself, by its name in the directory (see [`InstanceDir`]).

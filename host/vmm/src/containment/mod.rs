@@ -14,6 +14,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use access::userfaultfd;
 pub(crate) use files::{hand_over, make_logs};
 pub use isolation::{Isolation, IsolationOptions};
 pub(crate) use isolation::{Needs, Plan};

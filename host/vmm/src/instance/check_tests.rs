@@ -4,12 +4,13 @@ use std::time::Duration;
 use super::*;
 use crate::image::ImageFormat;
 use crate::instance::error::chain_text;
-use crate::instance::{BootSource, DataDisk, InstanceDir, NetworkSpec, Seed, SharedDisk};
+use crate::instance::{BootSource, DataDisk, InstanceDir, NetworkSpec, Seed, SharedDisk, StartFrom};
 
 fn spec() -> LaunchSpec {
     LaunchSpec {
         id: "web-1".to_owned(),
         dir: InstanceDir::new(Path::new("/data"), "web", "1").expect("dir"),
+        start: StartFrom::Boot,
         vcpus: 1,
         memory_bytes: 128 << 20,
         boot: BootSource::Kernel { kernel: "/k".into(), initramfs: None, cmdline: String::new() },

@@ -148,6 +148,26 @@ impl InstanceDir {
         self.path.join("seed.img")
     }
 
+    /// Where the VMM of a template writes its snapshot.
+    pub(crate) fn snapshot(&self) -> PathBuf {
+        self.path.join("snapshot")
+    }
+
+    /// What a VMM restores its VM from; gone once it has.
+    pub(crate) fn restore(&self) -> PathBuf {
+        self.path.join("restore")
+    }
+
+    /// The snapshot's disk, under the overlay of an instance that was restored from it.
+    pub(crate) fn base(&self, format: crate::image::ImageFormat) -> PathBuf {
+        self.path.join(format!("base.{format}"))
+    }
+
+    /// How the instance came to run.
+    pub(crate) fn started(&self) -> PathBuf {
+        self.path.join("started.json")
+    }
+
     /// What was made of the instance's network.
     pub(crate) fn network(&self) -> PathBuf {
         self.path.join("network.json")

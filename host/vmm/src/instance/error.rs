@@ -114,6 +114,23 @@ pub enum LaunchError {
         #[source]
         source: ApiError,
     },
+    /// The snapshot that it was to be restored from does not fit, or is not all there.
+    #[error("instance {id} cannot be restored: {why}")]
+    Snapshot {
+        /// The instance.
+        id: String,
+        /// Why not.
+        why: String,
+    },
+    /// It was to be restored from a snapshot, and that failed; it may boot all the same.
+    #[error("restore failed")]
+    Restore {
+        /// The instance.
+        id: String,
+        /// Why.
+        #[source]
+        source: Box<LaunchError>,
+    },
     /// The VMM ignored part of what was sent: another version than we know.
     #[error("the VMM of instance {id} did not keep these settings: {}", fields.join(", "))]
     NotKept {
@@ -122,6 +139,28 @@ pub enum LaunchError {
         /// Paths of the settings.
         fields: Vec<String>,
     },
+}
+
+impl LaunchError {
+    /// Whether an instance that fails in this way when it is restored might boot.
+    pub(crate) fn is_of_restore(&self) -> bool {
+        match self {
+            Self::Spec { .. }
+            | Self::Dir { .. }
+            | Self::Network { .. }
+            | Self::Isolation { .. }
+            | Self::Spawn { .. }
+            | Self::Restore { .. } => false,
+            Self::Overlay { .. }
+            | Self::Disk { .. }
+            | Self::Exited { .. }
+            | Self::Stranger { .. }
+            | Self::Timeout { .. }
+            | Self::Api { .. }
+            | Self::Snapshot { .. }
+            | Self::NotKept { .. } => true,
+        }
+    }
 }
 
 /// What is left of a dead instance cannot be removed; call again.

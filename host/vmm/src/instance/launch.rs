@@ -12,17 +12,18 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::attempt::{Attempt, CancelOnDrop, DirGuard, KILL_WAIT};
 use super::boot::ensure_booted;
 use super::check::{body, check};
-use super::dir::InstanceDir;
+use super::dir::{DirError, InstanceDir};
 use super::error::{LaunchError, chain_text};
 use super::failed::{FailedLogs, read_tail};
 use super::prepare::{Prepared, blocking, confirm, existing_root, make_disks, prepare};
-use super::spec::LaunchSpec;
+use super::spec::{LaunchSpec, StartFrom};
 use super::vmm::Vmm;
 use crate::api::{ApiErrorKind, VmmClient};
-use crate::containment::{Isolation, Measure, Plan};
+use crate::containment::{Isolation, Measure, Plan, userfaultfd};
 use crate::host::VmmBinary;
 use crate::net::{Attachment, HostNetwork, Namespace, NetworkError};
 use crate::process::{self, CgroupLimits, CgroupRoot, Place, SpawnError, Spawned, VmmExit, VmmProcess};
+use crate::snapshot::{self, Restore, Started};
 
 /// How much of a VMM's last words an error carries.
 const LOG_TAIL_BYTES: u64 = 2048;
@@ -149,6 +150,9 @@ impl VmmHost {
         }
         let (network, dir) = (attempt.network.take(), attempt.dir.take());
         blocking(move || drop((network, dir))).await;
+        if matches!(spec.start, StartFrom::Snapshot(_)) && error.is_of_restore() {
+            return Err(LaunchError::Restore { id: spec.id.clone(), source: Box::new(error) });
+        }
         Err(error)
     }
 
@@ -211,7 +215,29 @@ impl VmmHost {
         let client =
             VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
         let description = body(&self.network, spec, root.as_ref(), plan.containment.has(Measure::Landlock))?;
-        boot(spec, &description, &process, &client, true, &mut attempt.reached).await?;
+        let started = match &spec.start {
+            StartFrom::Snapshot(snapshot) => {
+                let on_demand = self.binary.restores_on_demand() && userfaultfd(&plan.containment);
+                let what = Restore {
+                    id: &spec.id,
+                    dir: &spec.dir,
+                    snapshot,
+                    description: &description,
+                    gid: plan.containment.uid,
+                    on_demand,
+                    within: spec.boot_timeout,
+                };
+                restored(spec, &what, &process, &client, &mut attempt.reached).await?
+            }
+            start => {
+                boot(spec, &description, &process, &client, true, &mut attempt.reached).await?;
+                match start {
+                    StartFrom::BootInstead(why) => Started::ColdInstead(why.clone()),
+                    _ => Started::Cold,
+                }
+            }
+        };
+        note_started(spec, &started)?;
         confirm(spec, plan.containment.clone(), &process)?;
         let image = spec.root.as_ref().map(|root| root.image.clone());
         Ok(Vmm::new(spec.dir.clone(), process, client, image, self.network.clone()))
@@ -279,6 +305,38 @@ impl VmmHost {
     }
 }
 
+/// Waits for the VMM to answer, then has it restore the VM. Ends early when the process does.
+async fn restored(
+    spec: &LaunchSpec,
+    what: &Restore<'_>,
+    process: &VmmProcess,
+    client: &VmmClient,
+    reached: &mut &'static str,
+) -> Result<Started, LaunchError> {
+    let steps = async {
+        *reached = "waiting for the VMM's socket";
+        wait_for_answer(client, &spec.id, process.pid()).await?;
+        *reached = "restoring the VM";
+        snapshot::restore(client, what).await
+    };
+    let on_demand = unless_exited(spec, process, steps).await?;
+    if let Err(error) = snapshot::remove_links(&spec.dir) {
+        tracing::debug!(instance = spec.id, %error, "links to its snapshot stay");
+    }
+    Ok(Started::Restored { on_demand })
+}
+
+/// Writes down how the guest came to run. For a later daemon; a handful of bytes, like the record of containment.
+fn note_started(spec: &LaunchSpec, started: &Started) -> Result<(), LaunchError> {
+    let path = spec.dir.started();
+    let written =
+        serde_json::to_vec(started).map_err(Into::into).and_then(|text| std::fs::write(&path, text));
+    written.map_err(|source| LaunchError::Dir {
+        id: spec.id.clone(),
+        source: DirError::Io { what: "write", path, source },
+    })
+}
+
 /// Waits for the VMM to answer, then has it boot the VM. Ends early when the process does.
 async fn boot(
     spec: &LaunchSpec,
@@ -294,6 +352,15 @@ async fn boot(
         *reached = "booting the VM";
         ensure_booted(client, &spec.id, description, fresh, spec.boot_timeout).await
     };
+    unless_exited(spec, process, steps).await
+}
+
+/// Carries out calls of the VMM; how it ended, when it ends meanwhile.
+async fn unless_exited<T>(
+    spec: &LaunchSpec,
+    process: &VmmProcess,
+    steps: impl Future<Output = Result<T, LaunchError>>,
+) -> Result<T, LaunchError> {
     let result = tokio::select! {
         biased;
         result = steps => result,

@@ -15,15 +15,17 @@ mod stop;
 mod uses;
 mod vmm;
 
+pub(crate) use check::body;
 pub use dir::{DirError, InstanceDir};
 pub use disks::DiskError;
 pub(crate) use error::chain_text;
 pub use error::{DiscardError, LaunchError};
 pub use failed::FailedLogs;
 pub use launch::{StartLimiter, VmmHost};
+pub(crate) use prepare::{blocking, planned_root, root_size_bytes};
 pub use spec::{
     BootSource, BridgedNetwork, DataDisk, IsolatedNetwork, LaunchSpec, NetworkSpec, RootDisk, Seed,
-    SharedDisk, Smbios,
+    SharedDisk, Smbios, StartFrom,
 };
 pub use stop::{StopError, StopHow, Stopped};
 pub use uses::ImagesInUse;

@@ -1,5 +1,7 @@
 //! Everything on disk that a launch needs, and how its VMM is contained. The blocking half of a launch.
 
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,11 +10,12 @@ use super::attempt::{CancelOnDrop, DirGuard};
 use super::dir::{DirError, InstanceDir};
 use super::disks::OwnDisks;
 use super::error::LaunchError;
-use super::spec::LaunchSpec;
+use super::spec::{LaunchSpec, StartFrom};
 use super::uses;
 use crate::containment::{Containment, Isolation, Needs, Plan, hand_over};
 use crate::overlay::{self, Backing, OverlayError, PreparedDisk};
 use crate::process::VmmProcess;
+use crate::snapshot::Links;
 
 /// What [`prepare`] has made and decided.
 pub(crate) struct Prepared {
@@ -33,6 +36,13 @@ pub(crate) async fn prepare(
     let disks = DiskPlan::of(spec);
     let files = uses::files_of(spec);
     let needs = Needs::of(spec, vmm);
+    let own_dir = matches!(spec.start, StartFrom::BootForSnapshot).then(|| dir.snapshot());
+    let links = match &spec.start {
+        StartFrom::Snapshot(snapshot) => {
+            Some(Links::new(snapshot, &dir, spec.root.as_ref().map(|root| root.overlay)))
+        }
+        _ => None,
+    };
     let (isolation, required) = (isolation.clone(), spec.require_isolation);
     let cancelled = Arc::clone(&cancel.0);
     blocking(move || {
@@ -46,6 +56,16 @@ pub(crate) async fn prepare(
         dir.prepare().map_err(failed)?;
         let guard = DirGuard(Some(dir.clone()));
         uses::note(&dir, &files).map_err(failed)?;
+        if let Some(path) = own_dir {
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&path)
+                .map_err(|source| failed(DirError::Io { what: "make directory", path, source }))?;
+        }
+        if let Some(Err(error)) = links.map(|links| links.make()) {
+            let why = format!("its snapshot cannot be linked to: {error}");
+            return Err(LaunchError::Snapshot { id, why });
+        }
         let root = disks.prepare(None, &cancelled)?;
         let io_failed =
             |source| failed(DirError::Io { what: "hand over", path: dir.path().to_path_buf(), source });
@@ -154,14 +174,31 @@ impl RootPlan {
 
 fn root_plan(spec: &LaunchSpec) -> Option<RootPlan> {
     spec.root.as_ref().map(|root| RootPlan {
-        backing: Backing {
+        backing: snapshot_backing(spec, root.overlay).unwrap_or_else(|| Backing {
             path: root.image.path().to_path_buf(),
             format: root.image.format(),
             virtual_size_bytes: root.image.virtual_size_bytes(),
-        },
+        }),
         kind: root.overlay,
         size_bytes: root.size_bytes,
     })
+}
+
+/// The disk of the snapshot that an instance is restored from: what its guest believes to be on its own.
+fn snapshot_backing(spec: &LaunchSpec, kind: overlay::OverlayKind) -> Option<Backing> {
+    let StartFrom::Snapshot(snapshot) = &spec.start else { return None };
+    let (path, root) = snapshot.root()?;
+    let path = match kind {
+        overlay::OverlayKind::Qcow2 => spec.dir.base(root.format),
+        overlay::OverlayKind::Copy => path,
+    };
+    Some(Backing { path, format: root.format, virtual_size_bytes: root.virtual_size_bytes })
+}
+
+/// Size of the root disk as the guest sees it, bytes.
+pub(crate) fn root_size_bytes(spec: &LaunchSpec) -> Option<u64> {
+    let plan = root_plan(spec)?;
+    Some(plan.size_bytes.unwrap_or(plan.backing.virtual_size_bytes))
 }
 
 /// The root disk that an earlier attempt made in the directory.

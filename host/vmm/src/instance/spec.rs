@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::dir::InstanceDir;
 use crate::image::{GoldenImage, ImageFormat};
 use crate::overlay::OverlayKind;
+use crate::snapshot::GoldenSnapshot;
 
 /// Everything that one launch needs.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct LaunchSpec {
     pub id: String,
     /// Where its files go.
     pub dir: InstanceDir,
+    /// How its guest comes to run.
+    pub start: StartFrom,
     /// Virtual processors, at least 1.
     pub vcpus: u32,
     /// Guest memory in bytes.
@@ -39,6 +42,20 @@ pub struct LaunchSpec {
     pub boot_timeout: Duration,
     /// Whether the logs of a failed launch are kept for a post-mortem (see [`super::FailedLogs`]).
     pub keep_failed_logs: bool,
+}
+
+/// How a guest comes to run.
+#[derive(Clone, Debug, Default)]
+pub enum StartFrom {
+    /// It boots.
+    #[default]
+    Boot,
+    /// It boots although it was to be restored; why is recorded.
+    BootInstead(String),
+    /// It boots, and a snapshot of it will be made ([`super::VmmHost::snapshot`]).
+    BootForSnapshot,
+    /// It goes on from a snapshot. A launch that fails at that fails with [`super::LaunchError::Restore`].
+    Snapshot(GoldenSnapshot),
 }
 
 /// What the guest starts.

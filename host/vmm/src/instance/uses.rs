@@ -14,6 +14,9 @@ const NOTE: &str = "images";
 /// Four files of a store have less than 1 KiB of names; a note that is longer is not ours.
 const NOTE_BYTES_MAX: u64 = 64 << 10;
 
+/// An instance's own overlay, and that of the snapshot that it was restored from.
+const OVERLAYS_MAX: usize = 2;
+
 /// What an instance stands on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImagesInUse {
@@ -66,9 +69,19 @@ impl InstanceDir {
         let mut others: Vec<Digest> =
             String::from_utf8_lossy(&noted).lines().filter_map(|line| line.parse().ok()).collect();
         // The overlay itself knows best what lies under it.
-        let root = read_start(&self.path().join("root.qcow2"), PROBE_BYTES as u64)?;
-        let backing = root.starts_with(&QCOW2_MAGIC).then(|| backing_name(&root)).flatten();
-        let disk = backing.and_then(|backing| digest_of(Path::new(&backing)));
+        let mut disk = None;
+        let mut overlay = self.path().join("root.qcow2");
+        for _ in 0..OVERLAYS_MAX {
+            let head = read_start(&overlay, PROBE_BYTES as u64)?;
+            let backing = head.starts_with(&QCOW2_MAGIC).then(|| backing_name(&head)).flatten();
+            let Some(backing) = backing.map(PathBuf::from) else { break };
+            disk = digest_of(&backing);
+            // Below that of a restored instance lies that of the snapshot's guest.
+            if disk.is_some() || backing.parent() != Some(self.path()) {
+                break;
+            }
+            overlay = backing;
+        }
         others.retain(|digest| Some(*digest) != disk);
         Ok(ImagesInUse { disk, others })
     }
@@ -106,6 +119,16 @@ mod tests {
         crate::overlay::qcow2::write(&dir.path().join("root.qcow2"), &plan.expect("plan")).expect("written");
         let used = dir.images_in_use().expect("read");
         assert_eq!(used, ImagesInUse { disk: Some(base), others: vec![kernel] });
+        let (root, below) = (dir.path().join("root.qcow2"), dir.base(crate::image::ImageFormat::Qcow2));
+        fs::rename(&root, &below).expect("moved");
+        let plan = crate::overlay::qcow2::plan(&below, crate::image::ImageFormat::Qcow2, 1 << 20);
+        crate::overlay::qcow2::write(&root, &plan.expect("plan")).expect("written");
+        let used = dir.images_in_use().expect("read");
+        assert_eq!(
+            used,
+            ImagesInUse { disk: Some(base), others: vec![kernel] },
+            "also of one that was restored"
+        );
         fs::remove_file(dir.path().join(NOTE)).expect("removed");
         assert_eq!(dir.images_in_use().expect("read").all().collect::<Vec<_>>(), [base]);
         fs::create_dir(dir.path().join(NOTE)).expect("made");

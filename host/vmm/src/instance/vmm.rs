@@ -10,6 +10,7 @@ use crate::containment::Containment;
 use crate::image::GoldenImage;
 use crate::net::HostNetwork;
 use crate::process::{VmmExit, VmmIdentity, VmmProcess};
+use crate::snapshot::Started;
 
 /// One owned VMM. Dropping it never ends the process: VMMs outlive the daemon. [`Vmm::stop`] ends it.
 ///
@@ -23,6 +24,7 @@ pub struct Vmm {
     image: Mutex<Option<GoldenImage>>,
     network: HostNetwork,
     containment: Mutex<Containment>,
+    started: Option<Started>,
 }
 
 impl Vmm {
@@ -36,7 +38,14 @@ impl Vmm {
         let containment = Containment::load(dir.path())
             .unwrap_or_else(|| Containment::none("nothing is recorded: an earlier version started it"));
         let (image, containment) = (Mutex::new(image), Mutex::new(containment));
-        Self { dir, process, client, image, network, containment }
+        let started = std::fs::read(dir.started()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        Self { dir, process, client, image, network, containment, started }
+    }
+
+    /// How its guest came to run; none when nothing is recorded: its launch was cut off, or an earlier version started it.
+    #[must_use]
+    pub fn started(&self) -> Option<&Started> {
+        self.started.as_ref()
     }
 
     pub(crate) fn network(&self) -> &HostNetwork {

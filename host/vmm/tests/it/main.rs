@@ -8,3 +8,4 @@ mod reflink;
 mod scarce;
 mod stop;
 mod support;
+mod warm;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use regatta_vmm::{
     BinaryRequest, BootSource, FailedLogs, HostNetwork, InstanceDir, Isolation, IsolationOptions, LaunchSpec,
-    NetworkSpec, OverlayKind, RootDisk, StartLimiter, VmmBinary, VmmHost, discover,
+    NetworkSpec, OverlayKind, RootDisk, StartFrom, StartLimiter, VmmBinary, VmmHost, discover,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -155,6 +155,7 @@ pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {
     LaunchSpec {
         id: id.to_owned(),
         dir: InstanceDir::new(instances, "set", id).expect("dir"),
+        start: StartFrom::Boot,
         vcpus: 1,
         memory_bytes: 128 << 20,
         boot: BootSource::Kernel {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::super::network::Network;
 use super::super::report::Invalid;
 use super::super::section::{Item, Section};
-use super::super::types::{CloudInit, DataDisk, InstanceTemplate, SeedKind, SharedDisk};
+use super::super::types::{CloudInit, DataDisk, InstanceTemplate, SeedKind, SharedDisk, StartMode};
 use super::file_fields;
 
 pub(super) fn instance(section: &Section<'_>, base_dir: &str) -> Result<InstanceTemplate, Invalid> {
@@ -22,7 +23,18 @@ pub(super) fn instance(section: &Section<'_>, base_dir: &str) -> Result<Instance
         .optional("cloud_init")
         .and_then(|item| item.map(|item| item.section().and_then(|s| cloud_init(&s))).transpose());
     let require_isolation = section.item("require_isolation").and_then(Item::boolean);
-    Ok(InstanceTemplate {
+    let start = section.item("start").and_then(Item::word).map(|word| match word {
+        "snapshot" => StartMode::Snapshot,
+        "auto" => StartMode::Auto,
+        _ => StartMode::Cold,
+    });
+    let mut warm = Ok(());
+    if matches!(start, Ok(StartMode::Snapshot | StartMode::Auto)) && section.has("data_disks") {
+        let message = "has no place beside `data_disks`: a snapshot does not hold them";
+        let hint = "leave `data_disks` out, or use `start: cold`";
+        warm = Err(section.complain("start", message, Some(hint.into())));
+    }
+    let template = InstanceTemplate {
         vcpus: vcpus?,
         memory_bytes: memory_bytes?,
         boot_timeout_ms: boot_timeout_ms?,
@@ -30,7 +42,23 @@ pub(super) fn instance(section: &Section<'_>, base_dir: &str) -> Result<Instance
         shared_disks: shared_disks?,
         cloud_init: cloud_init?,
         require_isolation: require_isolation?,
-    })
+        start: start?,
+    };
+    warm.map(|()| template)
+}
+
+/// A restored guest has the address of the one that the snapshot is of.
+pub(super) fn start_fits(section: &Section<'_>, start: StartMode, network: &Network) -> Result<(), Invalid> {
+    match (start, network) {
+        (StartMode::Cold, _) | (_, Network::Isolated { .. } | Network::None) => Ok(()),
+        (StartMode::Snapshot | StartMode::Auto, Network::Bridge { .. } | Network::Loopback { .. }) => {
+            let message = format!(
+                "`{}` needs `network.mode` to be `isolated` or `none`: a restored guest keeps its address",
+                start.as_str()
+            );
+            Err(section.complain("start", message, Some("use `start: cold`".into())))
+        }
+    }
 }
 
 /// Reads a list of disks; their names must be unlike each other and those in `names`.

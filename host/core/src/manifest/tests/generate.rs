@@ -25,6 +25,11 @@ pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
             let load_balancer = load_balancer.filter(|balancer| !network.covers(balancer.listen));
             let reachable = network.port().is_some();
             let load_balancer = load_balancer.filter(|_| reachable);
+            let mut instance = instance;
+            let clonable = matches!(network, Network::Isolated { .. } | Network::None);
+            if !clonable || !instance.data_disks.is_empty() {
+                instance.start = StartMode::Cold;
+            }
             let metrics = if reachable { metrics } else { Vec::new() };
             let rest = (health(network.port()), guards(capacity));
             rest.prop_map(move |(health, guards)| ScaleSet {
@@ -191,18 +196,22 @@ fn instance() -> impl Strategy<Value = InstanceTemplate> {
     let machine = (1..=255_u32, 16..=(16_u64 << 20), 100..=86_400_000_u64);
     let disks =
         (btree_map("[a-m][a-z0-9-]{0,9}", 1..=(1_u64 << 26), 0..4), btree_map("[t-z]{1,9}", file(), 0..4));
-    (machine, disks, of(cloud_init()), any::<bool>()).prop_map(
-        |((vcpus, mib, boot_timeout_ms), (data, shared), cloud_init, require_isolation)| InstanceTemplate {
-            vcpus,
-            memory_bytes: mib << 20,
-            boot_timeout_ms,
-            data_disks: data
-                .into_iter()
-                .map(|(name, mib)| DataDisk { name, size_bytes: mib << 20 })
-                .collect(),
-            shared_disks: shared.into_iter().map(|(name, file)| SharedDisk { name, file }).collect(),
-            cloud_init,
-            require_isolation,
+    let start = prop::sample::select(vec![StartMode::Cold, StartMode::Snapshot, StartMode::Auto]);
+    (machine, disks, of(cloud_init()), any::<bool>(), start).prop_map(
+        |((vcpus, mib, boot_timeout_ms), (data, shared), cloud_init, require_isolation, start)| {
+            InstanceTemplate {
+                vcpus,
+                memory_bytes: mib << 20,
+                boot_timeout_ms,
+                data_disks: data
+                    .into_iter()
+                    .map(|(name, mib)| DataDisk { name, size_bytes: mib << 20 })
+                    .collect(),
+                shared_disks: shared.into_iter().map(|(name, file)| SharedDisk { name, file }).collect(),
+                cloud_init,
+                require_isolation,
+                start,
+            }
         },
     )
 }

@@ -44,6 +44,7 @@ pub(super) fn full_manifest() -> Json {
         },
         "instance": {
             "vcpus": 2, "memory": "1GiB", "boot_timeout": "9s", "require_isolation": true,
+            "start": "cold",
             "data_disks": [{ "name": "data", "size": "1GiB" }],
             "shared_disks": [{ "name": "models", "path": "m", "sha256": digest }],
             "cloud_init": { "seed": "disk", "user_data": "#!/bin/sh\n", "ssh_keys": ["ssh-ed25519 AAAA me"] },
