@@ -50,10 +50,8 @@ impl SnapshotState {
             }
         }
         let extra = found.disks.keys().find(|id| !self.disks.contains_key(*id));
-        match extra.or_else(|| self.nets.symmetric_difference(&found.nets).next()) {
-            Some(id) => Some(format!("device {id} is not in both the snapshot and the configuration")),
-            None => None,
-        }
+        let odd = extra.or_else(|| self.nets.symmetric_difference(&found.nets).next());
+        odd.map(|id| format!("device {id} is not in both the snapshot and the configuration"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What tells one snapshot from another: everything that shaped the guest, so that a restored one is as if it had booted.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
@@ -50,9 +51,18 @@ impl VmmHost {
             "seed": seed,
             "network": format!("{:?}", spec.network),
             "vmm": self.binary.version(),
-            "cpu": cpu_identity(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            "cpu": this_cpu(),
         })))
     }
+}
+
+/// The processor of this host. Read once: with many processors that takes its time, and none changes while we run.
+fn this_cpu() -> &'static [String] {
+    static CPU: OnceLock<Vec<String>> = OnceLock::new();
+    CPU.get_or_init(|| {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        cpu_identity(&cpuinfo).into_iter().map(str::to_owned).collect()
+    })
 }
 
 /// Model and features of the first processor: a guest must not be restored onto one that has others.

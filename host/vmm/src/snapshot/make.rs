@@ -7,6 +7,7 @@ use super::{GoldenSnapshot, RootFacts, SnapshotError, SnapshotKey, SnapshotStore
 use crate::instance::{
     LaunchSpec, StartFrom, StopHow, Vmm, VmmHost, blocking, planned_root, root_size_bytes,
 };
+use crate::process::VmmExit;
 
 impl VmmHost {
     /// Makes a snapshot of an instance that was launched with [`StartFrom::BootForSnapshot`]: pauses its guest, has the VMM write it down
