@@ -13,16 +13,8 @@ use crate::proc;
 use crate::workspace::Workspace;
 
 /// What cargo builds beside the host binaries.
-pub(crate) const PROGRAM: [&str; 8] = [
-    "--package",
-    "xtask",
-    "--features",
-    "xtask/bench",
-    "--bin",
-    "xtask-bench",
-    "--bin",
-    "xtask-hosts",
-];
+pub(crate) const PROGRAM: [&str; 8] =
+    ["--package", "xtask", "--features", "xtask/bench", "--bin", "xtask-bench", "--bin", "xtask-hosts"];
 
 /// Options of `bench`.
 #[derive(clap::Args)]

@@ -86,9 +86,7 @@ pub(crate) fn measure(count: u8) -> Result<Value> {
         run("unshare", &["--net", "true"], "")?;
         empty.push(start.elapsed());
     }
-    let times = |took: &[Duration]| {
-        json!({ "p50": percentile(took, 0.5).map(ms), "p90": percentile(took, 0.9).map(ms) })
-    };
+    let times = |took: &[Duration]| json!({ "p50": percentile(took, 0.5).map(ms), "p90": percentile(took, 0.9).map(ms) });
     Ok(json!({
         "network_by_hand_ms": {
             "what": "the same interfaces, addresses, routes and rules by a script: unshare, three ip -batch, two nft",

@@ -130,11 +130,7 @@ impl Fleet {
                 // This measures us and not the model of a guest.
                 cmdline: "console=ttyS0 sim.boot=0ms".to_owned(),
             },
-            root: Some(RootDisk {
-                image: self.image.clone(),
-                overlay: OverlayKind::Qcow2,
-                size_bytes: None,
-            }),
+            root: Some(RootDisk { image: self.image.clone(), overlay: OverlayKind::Qcow2, size_bytes: None }),
             data_disks: Vec::new(),
             shared_disks: Vec::new(),
             seed: Some(Seed {

@@ -114,8 +114,7 @@ fn namespaces_of(process: &str) -> BTreeSet<u64> {
 /// Those that a mount or an open descriptor keeps.
 fn kept_namespaces(processes: &[String]) -> Result<BTreeSet<u64>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
-    let mut kept: BTreeSet<u64> =
-        mounts.lines().filter_map(|line| number(line.split(' ').nth(3)?)).collect();
+    let mut kept: BTreeSet<u64> = mounts.lines().filter_map(|line| number(line.split(' ').nth(3)?)).collect();
     for process in processes {
         let open = fs::read_dir(format!("{process}/fd")).into_iter().flatten().flatten();
         let targets = open.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
@@ -131,7 +130,10 @@ fn number(name: &str) -> Option<u64> {
 
 /// Names in `/proc/net/dev`, but for the loopback interface.
 fn interfaces(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).filter(|name| *name != "lo")
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.trim())
+        .filter(|name| *name != "lo")
 }
 
 fn rules() -> Result<usize> {

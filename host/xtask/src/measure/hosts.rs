@@ -143,7 +143,8 @@ fn place_arguments<'a>(
 
 /// Its stdout.
 async fn run(command: &mut Command) -> Result<Vec<u8>> {
-    let child = command.stdin(Stdio::null()).kill_on_drop(true).spawn().context("cannot start xtask-hosts")?;
+    let child =
+        command.stdin(Stdio::null()).kill_on_drop(true).spawn().context("cannot start xtask-hosts")?;
     let output = timeout(LIMIT, child.wait_with_output()).await.context("xtask-hosts takes too long")??;
     ensure!(output.status.success(), "xtask-hosts failed: {}", output.status);
     Ok(output.stdout)
