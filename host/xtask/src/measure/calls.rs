@@ -38,7 +38,9 @@ pub(crate) fn per_instance(log: &str, instances: u32) -> Value {
         }
         let program = program_of(pid, &programs, &parents);
         if !matches!(phase, "" | "end") {
-            *counted.entry((phase, steps.last().copied().unwrap_or("else"), program)).or_default() += 1;
+            *counted
+                .entry((phase, steps.last().copied().unwrap_or("between the steps"), program))
+                .or_default() += 1;
         }
         if let Some(started) = executed(call) {
             programs.insert(pid, started);
@@ -50,7 +52,7 @@ pub(crate) fn per_instance(log: &str, instances: u32) -> Value {
         let phase = tree.entry(phase).or_insert_with(|| Value::Object(Map::new()));
         let program = if program == STAND_IN { "vmm" } else { program };
         let total = phase["all"].as_f64().unwrap_or(0.0);
-        phase["all"] = (total + each).into();
+        phase["all"] = rounded(total + each).into();
         phase[step][program] = each.into();
     }
     Value::Object(tree)
@@ -136,10 +138,10 @@ mod tests {
         let expected = json!({
             "set-up": {
                 "all": 3.5,
-                "else": { "regatta": 1.0 },
+                "between the steps": { "regatta": 1.0 },
                 "network": { "nft": 1.0, "regatta": 1.5 },
             },
-            "tear-down": { "all": 0.5, "else": { "regatta": 0.5 } },
+            "tear-down": { "all": 0.5, "between the steps": { "regatta": 0.5 } },
         });
         assert_eq!(per_instance(LOG, 2), expected);
     }
