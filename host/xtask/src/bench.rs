@@ -13,13 +13,16 @@ use crate::proc;
 use crate::workspace::Workspace;
 
 /// What cargo builds beside the host binaries.
-pub(crate) const PROGRAM: [&str; 6] =
-    ["--package", "xtask", "--features", "xtask/bench", "--bin", "xtask-bench"];
+pub(crate) const PROGRAM: [&str; 8] =
+    ["--package", "xtask", "--features", "xtask/bench", "--bin", "xtask-bench", "--bin", "xtask-hosts"];
 
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Measure only this: decision, swap, compile, fleet, steady or records. May be repeated.
+    /// Measure only these: decision, swap, compile, fleet, steady, records or hosts.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// The same as NAME. May be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Write the JSON to this file as well.
@@ -38,7 +41,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let mut command = Command::new(bin.join("xtask-bench"));
     command.arg("--bin").arg(&bin).arg("--policies").arg(workspace.target.join("policies"));
     command.arg("--logs").arg(workspace.target.join("bench"));
-    for name in &args.only {
+    for name in args.names.iter().chain(&args.only) {
         command.args(["--only", name]);
     }
     if let Some(file) = &args.json {

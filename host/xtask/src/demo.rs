@@ -1,11 +1,10 @@
 //! `demo`: everything from a fresh machine to a set that scales, in one command.
 //!
-//! The first three steps are here: set-up, guests, host binaries. The rest is the program
-//! `xtask-live`, which then takes the place of this process.
+//! The first steps are here: set-up, policies, the image of guests that really boot, host binaries. The
+//! rest is the program `xtask-live`, which then takes the place of this process.
 
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,7 +12,10 @@ use anyhow::{Result, anyhow, bail};
 
 use crate::ui::Steps;
 use crate::workspace::Workspace;
-use crate::{build, policies, quickstart, setup};
+use crate::{build, guest_image, policies, proc, quickstart, setup};
+
+/// Steps of every demo: three here, three in `xtask-live`.
+const COMMON_STEPS: usize = 6;
 
 /// A tide of requests needs this long for a scale-out and a scale-in.
 const SHORTEST: Duration = Duration::from_secs(20);
@@ -21,24 +23,39 @@ const SHORTEST: Duration = Duration::from_secs(20);
 /// Beyond this it is no demo any more.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// The VMM that the quickstart's placeholder image is made for.
+/// The stand-in for the VMM, which boots no kernel by itself.
 const STAND_IN: &str = "sim";
 
-/// What real VMs run on.
+/// What VMs run on that are not emulated.
 const KVM: &str = "/dev/kvm";
+
+/// How long load is driven: guests that really boot take their time.
+const MODEL_LENGTH: Duration = Duration::from_secs(60);
+const REAL_LENGTH: Duration = Duration::from_secs(90);
 
 /// Options of `demo`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long load is driven, such as 60s or 2m.
-    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = length)]
-    length: Duration,
+    /// How long load is driven, such as 60s or 2m [default: 60s; 90s with guests that really boot].
+    #[arg(long = "for", value_name = "TIME", value_parser = length)]
+    length: Option<Duration>,
     /// Which VMM to run: `sim`, the stand-in that needs no KVM, or cloud-hypervisor=PATH.
     #[arg(long, value_name = "KIND[=PATH]", default_value = STAND_IN)]
     vmm: String,
+    /// How the stand-in runs guests: `model`, services that behave like guests, or `qemu`, real ones
+    /// that need no KVM but root.
+    #[arg(long, value_name = "ENGINE", default_value = "model")]
+    guest: Guest,
     /// Leave the daemon and the set running at the end.
     #[arg(long)]
     keep: bool,
+}
+
+/// How the stand-in runs guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Guest {
+    Model,
+    Qemu,
 }
 
 fn length(text: &str) -> Result<Duration> {
@@ -51,57 +68,117 @@ fn length(text: &str) -> Result<Duration> {
 
 /// The task; returns only when it failed.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    let mut steps = Steps::new(6);
+    let real = real_guests(&args.vmm, args.guest)?;
+    // Where the manifest looks, which is not cargo's target directory when that is elsewhere.
+    let image = workspace.root.join("target/guest-image");
+    let mut total = COMMON_STEPS;
+    if real {
+        needs(&Host::look(&args.vmm, args.guest))?;
+        total += guest_image::steps(workspace, &image)?;
+    }
+    let mut steps = Steps::new(total);
     setup::guest_target(&mut steps)?;
     policies::build(workspace, &workspace.target.join("policies"), &mut steps)?;
+    if real {
+        guest_image::build(workspace, &image, &mut steps)?;
+    } else {
+        quickstart::image(workspace)?;
+    }
     let live = ["--package", "xtask", "--features", "xtask/live", "--bin", "xtask-live"];
     build::host(workspace, false, &live, &mut steps)?;
-    let placeholders = quickstart::image(workspace)?;
-    if !is_stand_in(&args.vmm) {
-        real_vmm(placeholders, Path::new(KVM))?;
-    }
 
     let bin = workspace.target.join("debug");
+    let length = args.length.unwrap_or(if real { REAL_LENGTH } else { MODEL_LENGTH });
     let mut command = Command::new(bin.join("xtask-live"));
-    command
-        .arg("--root")
-        .arg(&workspace.root)
-        .arg("--bin")
-        .arg(&bin)
-        .arg("--logs")
-        .arg(workspace.target.join("demo"))
-        .arg("--seconds")
-        .arg(args.length.as_secs().to_string());
+    command.arg("--root").arg(&workspace.root).arg("--bin").arg(&bin);
+    command.arg("--logs").arg(workspace.target.join("demo"));
+    command.args(["--seconds", &length.as_secs().to_string()]);
+    command.args(["--step", &(steps.begun() + 1).to_string()]);
     command.args(["--vmm", &args.vmm]);
+    if real {
+        command.arg("--real");
+    }
+    if args.guest == Guest::Qemu {
+        command.args(["--guest", "qemu"]);
+    }
     if args.keep {
         command.arg("--keep");
     }
     Err(anyhow!(command.exec()).context("cannot start xtask-live"))
 }
 
-/// Whether this choice of VMM boots no kernel, by its name: what it answers is that of the real one.
+/// Whether guests boot a kernel.
+fn real_guests(vmm: &str, guest: Guest) -> Result<bool> {
+    match (is_stand_in(vmm), guest) {
+        (true, Guest::Model) => Ok(false),
+        (true, Guest::Qemu) => Ok(true),
+        (false, Guest::Model) => Ok(true),
+        (false, Guest::Qemu) => bail!("--guest qemu is for the stand-in; {vmm} always runs real guests"),
+    }
+}
+
+/// Whether this choice of VMM is the stand-in, by its name: what it answers is that of the real one.
 fn is_stand_in(vmm: &str) -> bool {
     let name = vmm.rsplit(['=', '/']).next().unwrap_or(vmm);
     [STAND_IN, "regatta-chsim"].contains(&name)
 }
 
-/// Says what a VMM that boots real kernels needs; an error names all of it that is missing.
-fn real_vmm(placeholders: bool, kvm: &Path) -> Result<()> {
-    println!(
-        "      a real VMM needs {}, and as target/quickstart/vmlinux and golden.raw a kernel and a disk whose\n      \
-         guest answers /healthz and /metrics on port 8080 of the address that `ip=` on its command line has.\n      \
-         That address is one of this host's loopback (`mode: loopback`, the only one so far): a guest behind\n      \
-         a network card of its own boots, but no probe reaches it, and the demo ends after a minute and says so.",
-        kvm.display()
-    );
+/// What real guests need of a machine, as it is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Host {
+    x86_64: bool,
+    root: bool,
+    tun: Result<(), String>,
+    nft: bool,
+    /// None: it is not needed.
+    qemu: Option<bool>,
+    /// None: it is not needed.
+    kvm: Option<Result<(), String>>,
+}
+
+impl Host {
+    fn look(vmm: &str, guest: Guest) -> Self {
+        let opens = |path: &str| {
+            let opened = OpenOptions::new().read(true).write(true).open(path);
+            opened.map(drop).map_err(|error| format!("{path} cannot be opened: {error}"))
+        };
+        Self {
+            x86_64: cfg!(target_arch = "x86_64"),
+            root: proc::is_root(),
+            tun: opens("/dev/net/tun"),
+            nft: setup::there("nft"),
+            qemu: (guest == Guest::Qemu).then(|| setup::there("qemu-system-x86_64")),
+            kvm: (!is_stand_in(vmm)).then(|| opens(KVM)),
+        }
+    }
+}
+
+/// An error names all that is missing, and how to get it.
+fn needs(host: &Host) -> Result<()> {
     let mut missing = Vec::new();
-    if let Err(error) = OpenOptions::new().read(true).write(true).open(kvm) {
-        missing.push(format!("{} cannot be opened: {error}", kvm.display()));
+    if !host.x86_64 {
+        missing.push("the guest image is made on x86-64 only".to_owned());
     }
-    if placeholders {
-        missing.push("target/quickstart has a placeholder instead of a kernel or a disk".to_owned());
+    if !host.root {
+        missing
+            .push("each guest gets a network of its own, which takes root: run it as root (sudo)".to_owned());
     }
-    if missing.is_empty() { Ok(()) } else { bail!("the VMM cannot boot a VM: {}", missing.join("; ")) }
+    missing.extend(host.tun.clone().err());
+    if !host.nft {
+        missing.push("there is no nft: apt-get install nftables".to_owned());
+    }
+    if host.qemu == Some(false) {
+        missing.push("there is no qemu-system-x86_64: apt-get install qemu-system-x86".to_owned());
+    }
+    if let Some(Err(error)) = &host.kvm {
+        missing.push(format!("{error}; without KVM, use --guest qemu and leave --vmm out"));
+    }
+    if host.kvm == Some(Ok(())) && missing.is_empty() {
+        println!(
+            "      real VMs on {KVM}: it must run a guest's user space, which a nested one may not; then no guest\n                   gets ready, and the demo ends after two minutes and says so"
+        );
+    }
+    if missing.is_empty() { Ok(()) } else { bail!("real guests cannot run here: {}", missing.join("; ")) }
 }
 
 #[cfg(test)]
@@ -119,11 +196,32 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_a_real_vmm_lacks_is_named() {
-        let nowhere = Path::new("/nonexistent/kvm");
-        let both = real_vmm(true, nowhere).expect_err("nothing is there").to_string();
-        assert!(both.contains("/nonexistent/kvm") && both.contains("placeholder"), "{both}");
-        assert!(real_vmm(false, Path::new("/dev/null")).is_ok());
+    fn guests_are_real_with_qemu_and_with_the_real_vmm() {
+        let real = |vmm, guest| real_guests(vmm, guest).map_err(|error| error.to_string());
+        assert_eq!(real("sim", Guest::Model), Ok(false));
+        assert_eq!(real("sim", Guest::Qemu), Ok(true));
+        assert_eq!(real("cloud-hypervisor=/opt/ch", Guest::Model), Ok(true));
+        assert!(real("cloud-hypervisor", Guest::Qemu).expect_err("contradicts").contains("stand-in"));
+    }
+
+    #[test]
+    fn everything_that_real_guests_lack_is_named_at_once() {
+        let good = Host { x86_64: true, root: true, tun: Ok(()), nft: true, qemu: None, kvm: None };
+        needs(&good).expect("nothing is missing");
+        needs(&Host { qemu: Some(true), ..good.clone() }).expect("nothing is missing");
+        needs(&Host { kvm: Some(Ok(())), ..good }).expect("nothing is missing");
+        let bad = Host {
+            x86_64: false,
+            root: false,
+            tun: Err("no tun".to_owned()),
+            nft: false,
+            qemu: Some(false),
+            kvm: Some(Err("no kvm".to_owned())),
+        };
+        let said = needs(&bad).expect_err("everything is missing").to_string();
+        for part in ["x86-64", "root", "no tun", "nftables", "qemu-system-x86", "no kvm"] {
+            assert!(said.contains(part), "no {part} in {said}");
+        }
     }
 
     #[test]

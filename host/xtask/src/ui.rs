@@ -35,6 +35,11 @@ impl Steps {
         Self { done: 0, total }
     }
 
+    /// How many have begun.
+    pub(crate) fn begun(&self) -> usize {
+        self.done
+    }
+
     /// Begins the next step and prints its title.
     pub(crate) fn begin(&mut self, title: impl Display) -> Step {
         self.done += 1;

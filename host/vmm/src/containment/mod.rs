@@ -136,8 +136,8 @@ impl Containment {
     /// Writes the record into an instance's directory, whole or not at all.
     pub(crate) fn save(&self, dir: &Path) -> std::io::Result<()> {
         let mut temp = tempfile::Builder::new().prefix(".containment-").tempfile_in(dir)?;
-        serde_json::to_writer(&mut temp, self)?;
-        temp.flush()?;
+        // Not by `to_writer`, which makes a system call of every token.
+        temp.write_all(&serde_json::to_vec(self)?)?;
         temp.persist(dir.join(RECORD)).map_err(|failed| failed.error)?;
         Ok(())
     }

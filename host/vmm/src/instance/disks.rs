@@ -55,7 +55,10 @@ impl OwnDisks {
             })?;
         }
         match &self.seed {
-            Some(seed) => seed::write(&self.dir.seed(), seed).map_err(DiskError::Seed),
+            Some(seed) => {
+                let _span = tracing::debug_span!("seed", instance = self.dir.id()).entered();
+                seed::write(&self.dir.seed(), seed).map_err(DiskError::Seed)
+            }
             None => Ok(()),
         }
     }

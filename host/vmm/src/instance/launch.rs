@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::Instrument;
 
 use super::attempt::{Attempt, CancelOnDrop, DirGuard, KILL_WAIT};
 use super::boot::ensure_booted;
@@ -215,6 +216,7 @@ impl VmmHost {
         let client =
             VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
         let description = body(&self.network, spec, root.as_ref(), plan.containment.has(Measure::Landlock))?;
+        let span = tracing::debug_span!("boot", instance = spec.id);
         let started = match &spec.start {
             StartFrom::Snapshot(snapshot) => {
                 let on_demand = self.binary.restores_on_demand() && userfaultfd(&plan.containment);
@@ -227,10 +229,12 @@ impl VmmHost {
                     on_demand,
                     within: spec.boot_timeout,
                 };
-                restored(spec, &what, &process, &client, &mut attempt.reached).await?
+                restored(spec, &what, &process, &client, &mut attempt.reached).instrument(span).await?
             }
             start => {
-                boot(spec, &description, &process, &client, true, &mut attempt.reached).await?;
+                boot(spec, &description, &process, &client, true, &mut attempt.reached)
+                    .instrument(span)
+                    .await?;
                 match start {
                     StartFrom::BootInstead(why) => Started::ColdInstead(why.clone()),
                     _ => Started::Cold,
@@ -269,6 +273,7 @@ impl VmmHost {
         let limits = CgroupLimits::of(spec.memory_bytes, spec.vcpus);
         let place = self.cgroups.as_ref().map(|root| Place { root, name: &name, limits });
         let (program, args) = plan.command(program, args);
+        let _span = tracing::debug_span!("spawn", instance = spec.id).entered();
         let spawn = || process::spawn(&program, &args, &self.env, &spec.dir.vmm_log(), place);
         let spawned = match namespace {
             None => spawn(),
@@ -300,7 +305,9 @@ impl VmmHost {
         let cancelled = Arc::clone(&cancel.0);
         // Both are handed back through the task, so that a launch that was dropped meanwhile removes what was made, and only then the
         // directory, in which it is written down.
-        let (made, dir) = blocking(move || (network.set_up(&place, &wanted, owner, &cancelled), dir)).await;
+        let span = tracing::debug_span!("network", instance = spec.id);
+        let make = move || span.in_scope(|| network.set_up(&place, &wanted, owner, &cancelled));
+        let (made, dir) = blocking(move || (make(), dir)).await;
         (made.map_err(|source| LaunchError::Network { id: spec.id.clone(), source }), dir)
     }
 }

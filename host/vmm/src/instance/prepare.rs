@@ -149,10 +149,11 @@ impl DiskPlan {
     ) -> Result<Option<PreparedDisk>, LaunchError> {
         let id = || self.id.clone();
         let root = match (root, &self.root) {
-            (None, Some(plan)) => Some(
-                plan.prepare(&self.dir, cancelled)
-                    .map_err(|source| LaunchError::Overlay { id: id(), source })?,
-            ),
+            (None, Some(plan)) => {
+                let _span = tracing::debug_span!("overlay", instance = self.id).entered();
+                let made = plan.prepare(&self.dir, cancelled);
+                Some(made.map_err(|source| LaunchError::Overlay { id: id(), source })?)
+            }
             (root, _) => root,
         };
         self.others.prepare().map_err(|source| LaunchError::Disk { id: id(), source })?;

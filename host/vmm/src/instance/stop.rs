@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tracing::Instrument;
 
 use super::dir::DirError;
 use super::vmm::Vmm;
@@ -88,7 +89,9 @@ impl Vmm {
     pub async fn stop(&self, grace: Duration) -> Result<Stopped, StopError> {
         let stopped = self.end(grace).await?;
         let dir = self.dir().clone();
-        let removed = tokio::task::spawn_blocking(move || dir.remove_dead()).await.unwrap_or(Ok(()));
+        let span = tracing::debug_span!("remove files", instance = dir.id());
+        let remove = move || span.in_scope(|| dir.remove_dead());
+        let removed = tokio::task::spawn_blocking(remove).await.unwrap_or(Ok(()));
         removed.map_err(|source| StopError::Cleanup { id: self.dir().id().to_owned(), source })?;
         Ok(stopped)
     }
@@ -98,9 +101,12 @@ impl Vmm {
     /// # Errors
     /// The process cannot be killed, or the network cannot be removed.
     pub async fn end(&self, grace: Duration) -> Result<Stopped, StopError> {
-        let stopped = self.end_process(grace).await?;
+        let span = tracing::debug_span!("end", instance = self.dir().id());
+        let stopped = self.end_process(grace).instrument(span).await?;
         let (network, dir) = (self.network().clone(), self.dir().clone());
-        let removed = tokio::task::spawn_blocking(move || network.tear_down(&dir)).await.unwrap_or(Ok(()));
+        let span = tracing::debug_span!("remove network", instance = dir.id());
+        let remove = move || span.in_scope(|| network.tear_down(&dir));
+        let removed = tokio::task::spawn_blocking(remove).await.unwrap_or(Ok(()));
         removed.map_err(|source| StopError::Network { id: self.dir().id().to_owned(), source })?;
         Ok(stopped)
     }

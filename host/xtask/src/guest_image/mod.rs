@@ -34,8 +34,10 @@ const DISK: &str = "disk.raw";
 /// What the files were made of.
 const STAMP: &str = "stamp";
 
-/// How many steps [`build`] takes.
+/// How many steps [`build`] takes at most.
 pub(crate) const STEPS: usize = 3;
+/// And how many when there is nothing to do.
+const STEPS_WHEN_CURRENT: usize = 2;
 
 /// Options of `guest-image`.
 #[derive(clap::Args)]
@@ -59,6 +61,26 @@ pub(crate) fn directory(workspace: &Workspace) -> PathBuf {
     workspace.target.join("guest-image")
 }
 
+/// How many steps [`build`] takes as things are now.
+pub(crate) fn steps(workspace: &Workspace, out: &Path) -> Result<usize> {
+    let current = match Kernel::there(out) {
+        Some(kernel) => is_current(out, &stamp(workspace, &kernel)?),
+        None => false,
+    };
+    Ok(if current { STEPS_WHEN_CURRENT } else { STEPS })
+}
+
+/// What the files are to be made of.
+fn stamp(workspace: &Workspace, kernel: &Kernel) -> Result<String> {
+    Ok(format!("{}\n{}\n", kernel.version, sources(workspace)?))
+}
+
+/// Whether the files are there, made of this.
+fn is_current(out: &Path, stamp: &str) -> bool {
+    [KERNEL, INITRAMFS, DISK].iter().all(|name| out.join(name).is_file())
+        && fs::read_to_string(out.join(STAMP)).is_ok_and(|old| old == stamp)
+}
+
 /// Makes the files in `out` unless they are there.
 pub(crate) fn build(workspace: &Workspace, out: &Path, steps: &mut Steps) -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
@@ -68,8 +90,6 @@ pub(crate) fn build(workspace: &Workspace, out: &Path, steps: &mut Steps) -> Res
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let _lock = lock(out)?;
     let stamp_path = out.join(STAMP);
-    let sources = sources(workspace)?;
-    let made = [KERNEL, INITRAMFS, DISK].iter().all(|name| out.join(name).is_file());
 
     let step = steps.begin("looking for Debian's cloud kernel");
     let kernel = match Kernel::there(out) {
@@ -83,8 +103,8 @@ pub(crate) fn build(workspace: &Workspace, out: &Path, steps: &mut Steps) -> Res
             kernel
         }
     };
-    let stamp = format!("{}\n{sources}\n", kernel.version);
-    if made && fs::read_to_string(&stamp_path).is_ok_and(|old| old == stamp) {
+    let stamp = stamp(workspace, &kernel)?;
+    if is_current(out, &stamp) {
         let step = steps.begin("looking for the guest image");
         step.done(format_args!("{} is up to date", out.display()));
         return Ok(());

@@ -52,10 +52,14 @@ impl Daemon {
         data: &Path,
         log: &Path,
         vmm: &str,
+        guest: Option<&str>,
     ) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
         let mut command = Command::new(binary);
         command.arg("serve").arg("--data").arg(data).args(["--vmm", vmm]);
+        if let Some(engine) = guest {
+            command.args(["--guest", engine]);
+        }
         command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)

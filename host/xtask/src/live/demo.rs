@@ -16,33 +16,62 @@ use crate::tally::Tally;
 use crate::verdict::{Check, judge};
 use crate::view::{Frame, History, Sample, SetView, ms};
 
-/// Name of the set in the quickstart manifest.
+/// Name of the set in both manifests.
 const SET: &str = "web";
 
 /// The policy that takes over half-way.
 const SECOND_POLICY: &str = "step";
 
-/// Its parameters, as `regatta policy swap --params` takes them, from the root of the workspace.
-const SECOND_PARAMS: &str = "@examples/quickstart/step.json";
-
-/// Requests per second at ebb and at flood: what two instances of the quickstart carry with ease,
-/// and what takes six of them.
-const RATES: (f64, f64) = (20.0, 300.0);
-
 /// Same arrivals in every demo.
 const SEED: u64 = 2;
-
-/// How long the first instances may take until they serve.
-const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long the last answers may take once the last request was sent.
 const REST_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long after the load a scale-in may take to show.
-const SETTLE_LIMIT: Duration = Duration::from_secs(15);
-
 /// How often the daemon is asked for the picture.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Which set is shown, and under which load.
+pub(crate) struct Scenario {
+    /// Its manifest, from the root of the workspace.
+    pub(crate) manifest: &'static str,
+    /// Parameters of the second policy, as `regatta policy swap --params` takes them, from there as well.
+    second_params: &'static str,
+    /// What is asked for.
+    path: &'static str,
+    /// Requests per second at ebb and at flood.
+    rates: (f64, f64),
+    /// How long the first instances may take until they serve.
+    ready_limit: Duration,
+    /// How long after the load a scale-in may take to show.
+    settle_limit: Duration,
+    /// How long the instances may take to go when the demo ends.
+    pub(crate) delete_limit: Duration,
+}
+
+impl Scenario {
+    /// Guests that are only modelled. Two carry the ebb with ease, the flood takes six.
+    pub(crate) const MODEL: Self = Self {
+        manifest: "examples/quickstart/set.yaml",
+        second_params: "@examples/quickstart/step.json",
+        path: "/",
+        rates: (20.0, 300.0),
+        ready_limit: Duration::from_secs(60),
+        settle_limit: Duration::from_secs(15),
+        delete_limit: Duration::from_secs(20),
+    };
+
+    /// Guests that boot a kernel. The flood is what two cores can bear that emulate the processors of four guests.
+    pub(crate) const REAL: Self = Self {
+        manifest: "examples/real-guests/set.yaml",
+        second_params: "@examples/real-guests/step.json",
+        path: "/burn?ms=50",
+        rates: (3.0, 26.0),
+        ready_limit: Duration::from_secs(120),
+        settle_limit: Duration::from_secs(30),
+        delete_limit: Duration::from_secs(60),
+    };
+}
 
 /// What came of a demo.
 pub(crate) struct Outcome {
@@ -86,10 +115,11 @@ impl Watch<'_> {
 }
 
 /// Applies the manifest and waits until the set's first instances serve.
-pub(crate) async fn apply(daemon: &Daemon, file: &str) -> Result<SetSummary> {
+pub(crate) async fn apply(daemon: &Daemon, scenario: &Scenario) -> Result<SetSummary> {
+    let file = scenario.manifest;
     print(format_args!("      $ regatta apply -f {file}"));
     daemon.cli(&["apply", "-f", file]).await?;
-    let deadline = Instant::now() + READY_LIMIT;
+    let deadline = Instant::now() + scenario.ready_limit;
     loop {
         let detail: SetDetail = daemon.get(&format!("/v1/sets/{SET}")).await?;
         let summary = detail.summary;
@@ -99,7 +129,7 @@ pub(crate) async fn apply(daemon: &Daemon, file: &str) -> Result<SetSummary> {
         if Instant::now() >= deadline {
             bail!(
                 "after {} s the set has {:?}, wanted {} in service {}",
-                READY_LIMIT.as_secs(),
+                scenario.ready_limit.as_secs(),
                 summary.instances,
                 summary.desired,
                 summary.problems.join("; ")
@@ -110,19 +140,24 @@ pub(crate) async fn apply(daemon: &Daemon, file: &str) -> Result<SetSummary> {
 }
 
 /// Drives the load and shows what happens.
-pub(crate) async fn play(daemon: &Daemon, set: &SetSummary, length: Duration) -> Result<Outcome> {
+pub(crate) async fn play(
+    daemon: &Daemon,
+    scenario: &Scenario,
+    set: &SetSummary,
+    length: Duration,
+) -> Result<Outcome> {
     let address: SocketAddr = set
         .load_balancer
         .as_deref()
         .context("the set has no load balancer")?
         .parse()
         .context("the load balancer's address is none")?;
-    let profile = Profile::tide(length, RATES.0, RATES.1);
+    let profile = Profile::tide(length, scenario.rates.0, scenario.rates.1);
     let mut screen = Screen::new();
     let mut watch = Watch { daemon, records: Vec::new(), told: 0 };
     let mut history = History::default();
     let mut swap = None;
-    let load = Load::start(address, "/", profile, SEED);
+    let load = Load::start(address, scenario.path, profile, SEED);
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     while !load.is_finished() {
@@ -145,7 +180,7 @@ pub(crate) async fn play(daemon: &Daemon, set: &SetSummary, length: Duration) ->
             history: &history,
         });
         if swap.is_none() && load.elapsed() * 2 >= length {
-            swap = Some(swap_policy(daemon, &mut screen).await?);
+            swap = Some(swap_policy(daemon, scenario.second_params, &mut screen).await?);
         }
         if load.elapsed() > length + REST_LIMIT {
             load.stop();
@@ -153,7 +188,7 @@ pub(crate) async fn play(daemon: &Daemon, set: &SetSummary, length: Duration) ->
         }
     }
     let tally = load.tally();
-    settle(&mut watch, &tally, swap.as_ref()).await?;
+    settle(&mut watch, &tally, swap.as_ref(), scenario.settle_limit).await?;
     watch.tell(&mut screen);
     let records = &watch.records;
     Ok(Outcome {
@@ -165,8 +200,13 @@ pub(crate) async fn play(daemon: &Daemon, set: &SetSummary, length: Duration) ->
 }
 
 /// Gives the set the time to act on the last decisions before it is judged.
-async fn settle(watch: &mut Watch<'_>, tally: &Tally, swap: Option<&SwapOutcome>) -> Result<()> {
-    let deadline = Instant::now() + SETTLE_LIMIT;
+async fn settle(
+    watch: &mut Watch<'_>,
+    tally: &Tally,
+    swap: Option<&SwapOutcome>,
+    limit: Duration,
+) -> Result<()> {
+    let deadline = Instant::now() + limit;
     loop {
         watch.look().await?;
         let scaling =
@@ -178,8 +218,8 @@ async fn settle(watch: &mut Watch<'_>, tally: &Tally, swap: Option<&SwapOutcome>
     }
 }
 
-async fn swap_policy(daemon: &Daemon, screen: &mut Screen) -> Result<SwapOutcome> {
-    let mut arguments = vec!["policy", "swap", SET, SECOND_POLICY, "--params", SECOND_PARAMS];
+async fn swap_policy(daemon: &Daemon, params: &str, screen: &mut Screen) -> Result<SwapOutcome> {
+    let mut arguments = vec!["policy", "swap", SET, SECOND_POLICY, "--params", params];
     screen.say(format_args!("      $ regatta {}", arguments.join(" ")));
     arguments.extend(["-o", "json"]);
     let answer = daemon.cli(&arguments).await?;

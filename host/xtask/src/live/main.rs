@@ -22,10 +22,11 @@ mod verdict;
 mod view;
 
 use daemon::Daemon;
+use demo::Scenario;
 use screen::print;
 
-/// How long the instances may take to go when the demo ends.
-const DELETE_LIMIT: Duration = Duration::from_secs(20);
+/// What runs guests with `--guest qemu`.
+const QEMU: &str = "qemu-system-x86_64";
 
 /// Started by `cargo xtask demo`.
 #[derive(Parser)]
@@ -46,6 +47,15 @@ struct Args {
     /// Passed on to `regatta serve`.
     #[arg(long)]
     vmm: String,
+    /// Passed on to `regatta serve`.
+    #[arg(long)]
+    guest: Option<String>,
+    /// Show guests that boot a kernel.
+    #[arg(long)]
+    real: bool,
+    /// Number of the first of the three steps that are here.
+    #[arg(long)]
+    step: usize,
     /// Leave the daemon and the set running.
     #[arg(long)]
     keep: bool,
@@ -63,6 +73,17 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Args {
+    fn scenario(&self) -> &'static Scenario {
+        if self.real { &Scenario::REAL } else { &Scenario::MODEL }
+    }
+
+    /// Says which of the three steps begins.
+    fn begin(&self, step: usize, title: impl std::fmt::Display) {
+        print(format_args!("[{}/{}] {title}", self.step + step, self.step + 2));
     }
 }
 
@@ -88,10 +109,10 @@ async fn run(args: &Args) -> Result<bool> {
     let mut signals = Signals::catch()?;
     let place = Place::create(args)?;
     let binary = args.bin.join("regatta");
-    print(format_args!("[4/6] starting the daemon and applying the set"));
+    args.begin(0, "starting the daemon and applying the set");
     let begun = Instant::now();
     let started = tokio::select! {
-        started = Daemon::start(&binary, &args.root, &place.data, &place.log, &args.vmm) => started,
+        started = Daemon::start(&binary, &args.root, &place.data, &place.log, &args.vmm, args.guest.as_deref()) => started,
         ended = signals.wait() => Err(ended),
     };
     let daemon = match started {
@@ -119,16 +140,17 @@ async fn run(args: &Args) -> Result<bool> {
 
 async fn steps(args: &Args, daemon: &Daemon, place: &Place, begun: Instant) -> Result<bool> {
     print(format_args!("      the daemon answers ({:.1}s)", begun.elapsed().as_secs_f64()));
-    let set = demo::apply(daemon, "examples/quickstart/set.yaml").await?;
+    let set = demo::apply(daemon, args.scenario()).await?;
     print(format_args!(
         "      {} instances serve at {} ({:.1}s)",
         set.count("in-service"),
         set.load_balancer.as_deref().unwrap_or("no address"),
         begun.elapsed().as_secs_f64()
     ));
-    print(format_args!("[5/6] driving load up and down for {} s", args.seconds));
-    let outcome = demo::play(daemon, &set, Duration::from_secs(args.seconds)).await?;
-    print(format_args!("[6/6] why it scaled, and the summary"));
+    args.begin(1, format_args!("driving load up and down for {} s", args.seconds));
+    let length = Duration::from_secs(args.seconds);
+    let outcome = demo::play(daemon, args.scenario(), &set, length).await?;
+    args.begin(2, "why it scaled, and the summary");
     demo::explain(daemon).await?;
     Ok(demo::report(&outcome, std::slice::from_ref(&place.log)))
 }
@@ -164,7 +186,7 @@ impl Signals {
 /// Removes the set, ends the daemon, kills what is left, removes the data. Each step runs
 /// whatever became of the one before.
 async fn clean_up(args: &Args, daemon: Daemon, place: &Place) {
-    if let Err(error) = demo::delete(&daemon, DELETE_LIMIT).await {
+    if let Err(error) = demo::delete(&daemon, args.scenario().delete_limit).await {
         eprintln!("warning: {error:#}");
     }
     let programs = programs(args);
@@ -182,7 +204,10 @@ async fn clean_up(args: &Args, daemon: Daemon, place: &Place) {
 fn programs(args: &Args) -> Vec<PathBuf> {
     let own = ["regatta", "regatta-chsim"].map(|name| args.bin.join(name));
     let given = args.vmm.split_once('=').map(|(_, path)| PathBuf::from(path));
-    own.into_iter().chain(given).filter_map(|path| path.canonicalize().ok()).collect()
+    // It ends with the stand-in that started it; only those whose command line names our data are looked at.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let qemu: Vec<_> = std::env::split_paths(&path).map(|directory| directory.join(QEMU)).collect();
+    own.into_iter().chain(given).chain(qemu).filter_map(|path| path.canonicalize().ok()).collect()
 }
 
 fn remove(data: &Path) {

@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 mod bare;
+mod calls;
 #[path = "../live/daemon.rs"]
 #[expect(dead_code, reason = "the demo leaves its daemon running when asked to; nothing here does")]
 mod daemon;
 mod decision;
 mod figure;
 mod fleet;
+mod hosts;
 mod policy;
 mod records;
 mod rig;
@@ -55,6 +57,7 @@ enum What {
     Fleet,
     Steady,
     Records,
+    Hosts,
 }
 
 fn main() -> ExitCode {
@@ -99,6 +102,7 @@ async fn measure_all(args: &Args) -> Result<Value> {
         let start = Instant::now();
         eprintln!("measuring {what:?} …");
         let figure = measure(*what, &place).await.with_context(|| format!("cannot measure {what:?}"))?;
+        let Some(figure) = figure else { continue };
         eprintln!(
             "  {} {}, at most {}: {} ({:.0} s)",
             figure.value,
@@ -117,15 +121,18 @@ async fn measure_all(args: &Args) -> Result<Value> {
     }))
 }
 
-async fn measure(what: What, place: &Place) -> Result<Figure> {
-    match what {
+/// None where this machine cannot show the figure; it was said why.
+async fn measure(what: What, place: &Place) -> Result<Option<Figure>> {
+    let figure = match what {
+        What::Hosts => return hosts::measure(place).await,
         What::Decision => decision::measure(&place.policies),
         What::Swap => swap::measure(place).await,
         What::Compile => policy::compile(&place.policies),
         What::Fleet => fleet::start(place).await,
         What::Steady => fleet::steady(place).await,
         What::Records => records::measure(),
-    }
+    };
+    figure.map(Some)
 }
 
 /// What other programs do to the figures: the load of the machine over 1, 5 and 15 minutes.

@@ -103,7 +103,7 @@ impl Rig {
         let processes = Processes { programs, data: data.clone() };
         let binary = place.bin.join("regatta");
         let log = place.logs.join(format!("{name}.log"));
-        let daemon = Daemon::start(&binary, directory.path(), &data, &log, "sim").await?;
+        let daemon = Daemon::start(&binary, directory.path(), &data, &log, "sim", None).await?;
         Ok(Self { daemon, _processes: processes, directory })
     }
 

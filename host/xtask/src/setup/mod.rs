@@ -15,7 +15,7 @@ mod programs;
 mod target;
 mod toolchain;
 
-pub(crate) use programs::programs;
+pub(crate) use programs::{programs, there};
 pub(crate) use target::guest_target;
 
 /// The nextest this project is tested with; newer ones may need a newer compiler.

@@ -46,7 +46,8 @@ pub(crate) fn programs(steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
-fn there(program: &str) -> bool {
+/// Whether a program of the system is there.
+pub(crate) fn there(program: &str) -> bool {
     proc::on_path(program) || SYSTEM.iter().any(|directory| Path::new(directory).join(program).is_file())
 }
 

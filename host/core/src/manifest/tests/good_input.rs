@@ -13,6 +13,7 @@ fn the_examples_are_accepted() {
     let examples = [
         ("quickstart", include_str!("../../../../../examples/quickstart/set.yaml")),
         ("production", include_str!("../../../../../examples/production/set.yaml")),
+        ("real-guests", include_str!("../../../../../examples/real-guests/set.yaml")),
     ];
     for (name, text) in examples {
         let manifest = read_manifest(text.as_bytes(), "set.yaml", &format!("/srv/examples/{name}"));
