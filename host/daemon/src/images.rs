@@ -11,7 +11,8 @@ use regatta_core::manifest::{FileRef, GuestAddress, Image, Network, Overlay, Sca
 use regatta_core::state::{ImageDigests, InstanceRecord};
 use regatta_vmm::{
     BootSource, BridgedNetwork, DataDisk, Digest, GoldenImage, ImageError, ImageStore, InstanceDir,
-    IsolatedNetwork, LaunchSpec, NetworkSpec, OverlayKind, RootDisk, Seed, SharedDisk, Smbios, StoredFile,
+    IsolatedNetwork, LaunchSpec, NetworkSpec, OverlayKind, RootDisk, Seed, SharedDisk, Smbios, StartFrom,
+    StoredFile,
 };
 
 use crate::chain::chain;
@@ -224,6 +225,7 @@ impl SetImages {
         };
         Ok(LaunchSpec {
             dir,
+            start: StartFrom::Boot,
             vcpus: set.instance.vcpus,
             memory_bytes: set.instance.memory_bytes,
             boot,

@@ -31,6 +31,8 @@ pub struct DataDirs {
     pub images: PathBuf,
     /// One directory per set and instance.
     pub instances: PathBuf,
+    /// Snapshots that instances go on from, by set.
+    pub snapshots: PathBuf,
     /// Logs of launches that failed.
     pub failed: PathBuf,
 }
@@ -43,6 +45,7 @@ impl DataDirs {
             root: root.to_owned(),
             images: root.join("images"),
             instances: root.join("instances"),
+            snapshots: root.join("snapshots"),
             failed: root.join("failed"),
         }
     }

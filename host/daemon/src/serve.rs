@@ -12,7 +12,7 @@ use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
 use regatta_traffic::WatchRuntime;
 use regatta_vmm::{
     BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions,
-    StartLimiter, VmmBinary, VmmHost,
+    SnapshotStore, StartLimiter, VmmBinary, VmmHost,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -106,6 +106,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         Err(why) => tracing::warn!(%why, "whether the data directory shares blocks is not known"),
     }
     let shared = Arc::new(Shared {
+        snapshots: SnapshotStore::new(&dirs.snapshots),
         images,
         writer,
         store,

@@ -7,7 +7,7 @@ use regatta_metrics::Exposition;
 use regatta_policy_host::Engine;
 use regatta_store::{Store, Writer};
 use regatta_traffic::WatchRuntime;
-use regatta_vmm::{ImageStore, VmmHost};
+use regatta_vmm::{ImageStore, SnapshotStore, VmmHost};
 use tokio::sync::Notify;
 
 use crate::addresses::AddressBook;
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub vmms: Arc<VmmHost>,
     /// Golden images by digest.
     pub images: ImageStore,
+    /// Snapshots that instances go on from.
+    pub snapshots: SnapshotStore,
     /// The thread that probes and scrapes all instances.
     pub(crate) watching: WatchRuntime,
     /// Guest addresses in use.

@@ -16,3 +16,4 @@ mod policies;
 mod real_guests;
 mod scaling;
 mod slow;
+mod warm;

@@ -273,6 +273,9 @@ pub struct InstanceInfo {
     pub not_contained: Vec<String>,
     /// What there is to say about its state.
     pub detail: Option<String>,
+    /// How it came to run: `cold`, `restored (copy)`, `restored (on-demand)`, or `cold: ` and why it was not restored.
+    #[serde(default)]
+    pub start: Option<String>,
 }
 
 /// A new capacity.

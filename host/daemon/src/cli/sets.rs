@@ -188,11 +188,13 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
         instances.iter().flat_map(|i| i.metrics.keys().map(String::as_str)).collect();
     let protected = instances.iter().any(|i| i.protected);
     let detail = instances.iter().any(|i| i.detail.is_some());
+    let start = instances.iter().any(|i| i.start.as_ref().is_some_and(|start| start != "cold"));
     let metric_headings: Vec<String> = metrics.iter().map(|name| name.to_uppercase()).collect();
     let mut headings = vec!["NAME", "STATE", "FOR", "AGE", "GEN", "ADDRESS", "PID", "CONNS"];
     headings.extend(metric_headings.iter().map(String::as_str));
     // Columns that would be empty for most sets come only when they say something.
     headings.extend(protected.then_some("PROTECTED"));
+    headings.extend(start.then_some("START"));
     headings.extend(detail.then_some("DETAIL"));
     let mut table = Columns::new(&headings, io);
     for instance in instances {
@@ -210,6 +212,7 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
             metrics.iter().map(|&name| right(or_dash(instance.metrics.get(name).copied().map(number)))),
         );
         row.extend(protected.then(|| text(if instance.protected { "yes" } else { "-" })));
+        row.extend(start.then(|| text(or_dash(instance.start.as_ref()))));
         row.extend(detail.then(|| text(or_dash(instance.detail.as_ref()))));
         table.row(row);
     }

@@ -27,6 +27,10 @@ impl Fleet {
         }
         self.sweep(&stored).await;
         self.sweep_network().await;
+        let sets: Vec<&str> = stored.iter().map(|(state, _)| state.set.name.as_str()).collect();
+        if let Err(why) = self.shared.snapshots.sweep(&sets) {
+            tracing::warn!(why = chain(&why), "leftovers of snapshots stay");
+        }
         // Side by side: compiling a policy takes its time, and no set waits for another's.
         let returns = stored.into_iter().map(|(state, instances)| {
             let found = found.remove(&state.set.name).unwrap_or_default();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use regatta_vmm::{InstanceDir, LaunchSpec, StopHow, Stopped, Vmm, VmmHost};
+use regatta_vmm::{InstanceDir, LaunchError, LaunchSpec, StartFrom, StopHow, Stopped, Vmm, VmmHost};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -153,11 +153,14 @@ async fn drive(job: Job, vmms: Arc<VmmHost>, mut desk: Desk) {
 
 async fn launch(spec: &LaunchSpec, vmms: &VmmHost, desk: &mut Desk) -> Option<Arc<Vmm>> {
     desk.tell(News::LaunchStarted).await;
-    let launched = tokio::select! {
-        biased;
-        _ = desk.stop_asked() => return None,
-        launched = vmms.launch(spec) => launched,
-    };
+    let mut launched = launch_unless_stopped(spec, vmms, desk).await?;
+    if let Err(error @ LaunchError::Restore { .. }) = &launched {
+        // At once, and once: the guest is wanted however it comes to run.
+        let why = chain(error);
+        tracing::warn!(instance = spec.id, why, "it boots instead");
+        let cold = LaunchSpec { start: StartFrom::BootInstead(why), ..spec.clone() };
+        launched = launch_unless_stopped(&cold, vmms, desk).await?;
+    }
     match launched {
         Ok(vmm) => {
             let vmm = Arc::new(vmm);
@@ -168,6 +171,18 @@ async fn launch(spec: &LaunchSpec, vmms: &VmmHost, desk: &mut Desk) -> Option<Ar
             desk.tell(News::LaunchFailed(chain(&error))).await;
             None
         }
+    }
+}
+
+async fn launch_unless_stopped(
+    spec: &LaunchSpec,
+    vmms: &VmmHost,
+    desk: &mut Desk,
+) -> Option<Result<Vmm, LaunchError>> {
+    tokio::select! {
+        biased;
+        _ = desk.stop_asked() => None,
+        launched = vmms.launch(spec) => Some(launched),
     }
 }
 

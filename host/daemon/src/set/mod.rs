@@ -14,6 +14,7 @@ mod policy;
 mod recover;
 mod tick;
 mod view;
+mod warm;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
 use regatta_core::observation::LastDecision;
 use regatta_core::record::{InstanceChange, TickRecord};
-use regatta_core::state::{InstanceRecord, SetState, VmmProcessId};
+use regatta_core::state::{Event, InstanceRecord, SetState, VmmProcessId};
 use regatta_metrics::{CounterRate, SetWindows};
 use regatta_traffic::{Endpoint, LbConfig, LbError, LoadBalancer, ProbeReport, ScrapeReport};
 use regatta_vmm::{EventTail, InstanceDir, Vmm, VmmIdentity};
@@ -36,6 +37,7 @@ pub(crate) use self::view::{SetView, Traffic, policy_info};
 
 use self::driver::News;
 use self::instance::Instance;
+use self::warm::Warm;
 use crate::clock::now_ms;
 use crate::images::SetImages;
 use crate::shared::Shared;
@@ -107,6 +109,10 @@ pub(crate) struct SetTask {
     operator: Vec<String>,
     last: Option<Arc<TickRecord>>,
     last_decision: Option<LastDecision>,
+    /// The snapshot that instances go on from.
+    warm: Warm,
+    /// Events that wait for a tick to write them down.
+    told: Vec<Event>,
     /// Why the last tick could not be written down.
     store_error: Option<String>,
     /// Why the load balancer does not listen, if it should.
@@ -163,6 +169,8 @@ pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationTok
         operator: Vec::new(),
         last_decision: start.last.as_deref().map(regatta_core::tick::last_decision),
         last: start.last,
+        warm: Warm::default(),
+        told: Vec::new(),
         store_error: None,
         listen_error: None,
         since_ms: now_ms(),
@@ -205,6 +213,7 @@ impl SetTask {
                     self.tick().await;
                     self.shared.exposition.tick_took(&self.state.set.name, begun.elapsed());
                     if self.is_gone() {
+                        self.forget_snapshots().await;
                         break;
                     }
                     // A policy's wish for an earlier tick.
@@ -225,7 +234,7 @@ impl SetTask {
 
     /// Deleted, and nothing is left.
     fn is_gone(&self) -> bool {
-        self.state.deleting && self.instances.is_empty() && self.store_error.is_none()
+        self.state.deleting && self.instances.is_empty() && self.store_error.is_none() && self.warm.is_idle()
     }
 
     /// Lets an event meet an instance and remembers what came of it.
@@ -274,6 +283,7 @@ impl SetTask {
         instance.record.vmm = u32::try_from(identity.pid)
             .ok()
             .map(|pid| VmmProcessId { pid, start_time_ticks: identity.start_time_ticks });
+        instance.record.start = vmm.started().map(ToString::to_string);
         instance.events = Some(EventTail::from(&vmm.dir().events(), instance.record.events_read_bytes));
         instance.record.not_contained =
             vmm.containment().missing().map(|(measure, _)| measure.as_str().to_owned()).collect();
@@ -334,6 +344,7 @@ impl SetTask {
         let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
         problems.extend(self.listen_error.iter().cloned());
         problems.extend(self.images.problem().map(ToOwned::to_owned));
+        problems.extend(self.warm.problem());
         if let Some(last) = &self.last {
             let failed =
                 last.runs.iter().filter_map(|run| run.result.as_ref().err().map(|failure| (run, failure)));

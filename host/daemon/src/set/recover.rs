@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
+use regatta_core::manifest::StartMode;
 use regatta_core::plan::RemovalCause;
 use regatta_vmm::{
     Adopted, AdoptedState, Adoption, Digest, GoldenImage, InstanceDir, VmState, Vmm, VmmHost, VmmIdentity,
@@ -36,6 +37,9 @@ enum Found {
 impl SetTask {
     /// Adopts all instances. Bounded in time: a VMM that does not answer is adopted by its process alone.
     pub(super) async fn recover(&mut self, found: BTreeMap<u32, VmmIdentity>) {
+        if self.state.set.instance.start == StartMode::Cold {
+            self.forget_snapshots().await;
+        }
         let ids: Vec<u32> = self.instances.keys().copied().collect();
         for &id in &ids {
             if let Some(instance) = self.instances.get(&id) {

@@ -14,6 +14,7 @@ use regatta_core::record::{InstanceChange, PlanFacts, TickRecord};
 use regatta_core::state::{Event, InstanceRecord, SetState};
 use regatta_core::tick::{TickInput, conclude, last_decision};
 use regatta_store::Batch;
+use regatta_vmm::LaunchSpec;
 
 use super::SetTask;
 use super::driver::{Driver, Job, StopOrder};
@@ -40,6 +41,7 @@ impl SetTask {
         let now = now_ms();
         self.listen_again();
         self.limit_logs();
+        self.look_after_snapshot().await;
         self.follow_events();
         self.give_up_slow_boots(now);
         self.sample(now);
@@ -114,6 +116,7 @@ impl SetTask {
             launches_resume_ms: self.state.launches_resume_ms,
             deleting: self.state.deleting,
             room: self.room(),
+            hold: self.warm.hold(self.state.set.instance.start),
         }
     }
 
@@ -222,7 +225,9 @@ impl SetTask {
 
         let mut events = events_of(&intent.record, self.last.as_deref());
         let nothing_left = self.instances.values().all(|i| i.record.state == InstanceState::Gone);
-        let removed = self.state.deleting && nothing_left && intent.instances.is_empty();
+        let removed =
+            self.state.deleting && nothing_left && intent.instances.is_empty() && self.warm.is_idle();
+        events.extend(self.told.iter().cloned());
         if removed {
             events.push(Event {
                 at_ms: intent.record.observation.now_ms,
@@ -255,6 +260,7 @@ impl SetTask {
         self.policy.set_state(&self.state.policy.state);
         self.changes.clear();
         self.operator.clear();
+        self.told.clear();
         self.instances.retain(|_, instance| {
             let kept = instance.record.state != InstanceState::Gone;
             if !kept {
@@ -348,7 +354,11 @@ impl SetTask {
             .map_err(|error| chain(&error))
             .and_then(|dir| self.images.launch_spec(&self.state.set, &instance.record, dir));
         match spec {
-            Ok(spec) => self.drive(id, Job::Launch(Box::new(spec))),
+            Ok(spec) => {
+                let start = self.warm.start(self.state.set.instance.start);
+                let spec = LaunchSpec { start, ..spec };
+                self.drive(id, Job::Launch(Box::new(spec)));
+            }
             Err(why) => self.meet(id, InstanceEvent::LaunchFailed, Some(why)),
         }
     }

@@ -120,6 +120,7 @@ impl SetView {
             metrics: self.last.as_deref().map(|record| metrics_of(record, instance)).unwrap_or_default(),
             not_contained: instance.not_contained.clone(),
             detail: instance.detail.clone(),
+            start: instance.start.clone(),
         }
     }
 }

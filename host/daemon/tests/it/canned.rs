@@ -140,6 +140,7 @@ fn instance(id: u32, state: &str, metrics: &[(&str, f64)]) -> InstanceInfo {
         metrics: metrics.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
         not_contained: Vec::new(),
         detail: None,
+        start: None,
     }
 }
 
