@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use regatta_tests::{Daemon, wait_for};
+use regatta_tests::{Daemon, enter_own_network, get, traces_in_own_network, wait_for};
 use serde_json::Value;
 
 const FAULTS: &str = "REGATTA_CHSIM_FAULTS";
@@ -193,4 +193,34 @@ fn auto_boots_until_there_is_a_snapshot() {
     let starts = starts(&daemon);
     assert!(starts[1].starts_with("restored ("), "{starts:?}");
     assert_only(&daemon, 2);
+}
+
+/// The same address inside for all of them, which is what lets them share a memory.
+#[test]
+fn restored_instances_answer_in_networks_of_their_own() {
+    if let Err(why) = enter_own_network() {
+        return println!("skipped: {why}");
+    }
+    let daemon = Daemon::start();
+    let probed = "health: { http: /healthz, interval: 200ms, timeout: 2s, healthy_threshold: 1 }";
+    let isolated = format!("network: {{ mode: isolated, pool: 10.97.0.0/24 }}\n{probed}");
+    let manifest = manifest("snapshot", "{ min: 3, max: 3 }", "64MiB");
+    daemon.apply_ok(&manifest.replace("network: { mode: none }", &isolated));
+    daemon.wait_in_service("warm", 3);
+    let starts = starts(&daemon);
+    assert!(starts.iter().all(|start| start.starts_with("restored (")), "{starts:?}");
+    let instances = daemon.json(&["instances", "warm"]);
+    for instance in instances.as_array().expect("instances") {
+        let address = instance["address"].as_str().expect("one").parse().expect("an address");
+        let answer = get(address, "/").expect("an answer");
+        assert_eq!(answer.status, 200);
+        // What a guest has in its memory is the template's: so much for its name.
+        assert!(answer.body.starts_with("warm-0 "), "{}", answer.body);
+    }
+    assert_only(&daemon, 3);
+    assert_eq!(daemon.run(&["delete", "warm", "--yes", "--wait"]).code, 0);
+    wait_for("nothing to be left in the network", || {
+        let traces = traces_in_own_network();
+        if traces.is_empty() { Ok(()) } else { Err(format!("{traces:?}")) }
+    });
 }
