@@ -128,6 +128,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                     launches_resume_ms: u64::from(granted) << 31,
                     deleting: granted % 2 == 0,
                     room: None,
+                    hold: None,
                 },
                 runs,
                 combined: Combined {

@@ -242,6 +242,7 @@ impl Generator {
                 launches_resume_ms: 0,
                 deleting: false,
                 room: None,
+                hold: None,
             },
             runs: vec![PolicyRun {
                 name: "target-tracking".to_owned(),

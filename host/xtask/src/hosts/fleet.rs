@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use regatta_vmm::{
     BinaryRequest, BootSource, CgroupRoot, FailedLogs, GoldenImage, HostNetwork, ImageStore, InstanceDir,
     IsolatedNetwork, Isolation, IsolationOptions, LaunchSpec, NetworkSpec, OverlayKind, RootDisk, Seed,
-    StartLimiter, Vmm, VmmBinary, VmmHost,
+    StartFrom, StartLimiter, Vmm, VmmBinary, VmmHost,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -139,6 +139,7 @@ impl Fleet {
                 network_config: Some("version: 2\n".to_owned()),
             }),
             smbios: None,
+            start: StartFrom::Boot,
             network: NetworkSpec::Isolated(IsolatedNetwork {
                 address,
                 guest: Ipv4Addr::new(10, 88, 0, 2),
