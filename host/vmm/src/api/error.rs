@@ -144,10 +144,16 @@ fn parse_chain(body: &[u8]) -> Vec<String> {
     });
     messages
         .into_iter()
+        .map(|message| without_backtrace(&message).to_owned())
         .filter(|message| !message.is_empty())
         .take(32)
         .map(|message| shorten(message, 2048))
         .collect()
+}
+
+/// Some messages of Cloud Hypervisor are made by `{:?}` of an `anyhow::Error`, which adds where in its own code they arose.
+fn without_backtrace(message: &str) -> &str {
+    message.split("\n\nStack backtrace:").next().unwrap_or(message)
 }
 
 fn shorten(mut message: String, limit_bytes: usize) -> String {

@@ -194,6 +194,13 @@ fn the_whole_chain_is_kept_and_shown_once() {
 }
 
 #[test]
+fn where_a_failure_arose_in_the_vmm_is_left_out() {
+    let body = r#"["Cannot snapshot VM", "Could not get vCPU state GetNestedState(Invalid argument (os error 22)\n\nStack backtrace:\n   0: <unknown>)"]"#;
+    let error = ApiError::refused("vm.snapshot", 500, body.as_bytes());
+    assert_eq!(error.chain[1], "Could not get vCPU state GetNestedState(Invalid argument (os error 22)");
+}
+
+#[test]
 fn failures_without_an_answer_have_classes_of_their_own() {
     assert_eq!(
         ApiError::timeout("vm.boot", Duration::from_millis(1500)).to_string(),
