@@ -50,7 +50,8 @@ pub fn smbios_serial(set: &ScaleSet, instance: &InstanceRecord) -> Option<String
     let (id, name) = (instance_id(&set.name, instance), instance_name(&set.name, instance.id));
     let mut serial = format!("ds=nocloud;i={id};h={name}");
     if let Some(url) = &cloud_init.seed_url {
-        serial.push_str(";s=");
+        // Without the mode, cloud-init before 23 fetches the files and then leaves them unused.
+        serial.push_str(";dsmode=net;s=");
         serial.push_str(&render(url, &variables(set, instance)));
     }
     Some(serial)
@@ -163,7 +164,7 @@ mod tests {
         let set = set(
             "instance: { cloud_init: { seed: smbios, seed_url: \"http://10.88.0.1/${regatta.index}/\" } }",
         );
-        let serial = "ds=nocloud;i=web-7-1700000000000;h=web-7;s=http://10.88.0.1/7/";
+        let serial = "ds=nocloud;i=web-7-1700000000000;h=web-7;dsmode=net;s=http://10.88.0.1/7/";
         assert_eq!(smbios_serial(&set, &instance()).as_deref(), Some(serial));
         assert_eq!(seed_files(&set, &instance()), None);
     }

@@ -1,7 +1,6 @@
 //! What all sets of a daemon share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use regatta_metrics::Exposition;
 use regatta_policy_host::Engine;
@@ -16,9 +15,6 @@ use crate::paths::DataDirs;
 
 /// No tick sooner after the last one than this, whatever a policy wishes.
 pub(crate) const TICK_MIN_MS: u64 = 100;
-
-/// How long a guest may take to shut down after its power button was pressed.
-pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// What all sets of a daemon share.
 pub(crate) struct Shared {

@@ -180,7 +180,7 @@ fn on_cloud_hypervisor_a_fleet_scales_survives_and_goes() {
     fleet.daemon.apply_ok(&format!(
         "version: regatta/v1\nname: web\ntick: 1s\ncapacity: {{ min: 1, max: 3, initial: 2 }}\n\
          image: {{ name: kernel-guest }}\n\
-         instance: {{ vcpus: 1, memory: 32MiB, boot_timeout: 5m, cloud_init: {{ user_data: \"#!/bin/true\" }} }}\n\
+         instance: {{ vcpus: 1, memory: 32MiB, boot_timeout: 5m, shutdown_timeout: 5s, cloud_init: {{ user_data: \"#!/bin/true\" }} }}\n\
          network: {{ mode: isolated }}\n\
          health: {{ http: /, interval: 2s, timeout: 5s, healthy_threshold: 1, unhealthy_threshold: 10 }}\n\
          load_balancer: {{ listen: \"{lb}\", drain_timeout: 5s }}\n\

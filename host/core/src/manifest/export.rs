@@ -106,6 +106,7 @@ fn instance(instance: &InstanceTemplate) -> Tree {
         ("vcpus", number(instance.vcpus)),
         ("memory", size(instance.memory_bytes)),
         ("boot_timeout", duration(instance.boot_timeout_ms)),
+        ("shutdown_timeout", duration(instance.shutdown_timeout_ms)),
     ];
     if !instance.data_disks.is_empty() {
         let disk = |disk: &super::types::DataDisk| {

@@ -213,6 +213,13 @@ static INSTANCE: Object = Object {
              longer has failed.",
         ),
         field(
+            "shutdown_timeout",
+            duration(0, HOUR),
+            Default("30s"),
+            "From the press of its power button to its end, when an instance that served is removed; one that \
+             takes longer is stopped hard. `0s` stops it at once.",
+        ),
+        field(
             "data_disks",
             Kind::List { of: &DATA_DISK, max: MAX_DISKS },
             Optional,
@@ -285,7 +292,8 @@ static CLOUD_INIT: Object = Object {
             Kind::Choice(&["disk", "smbios"]),
             Default("disk"),
             "How it reaches the guest: `disk`, a small disk with the label `CIDATA`; `smbios`, instance id and \
-             hostname in the serial number of the machine, the rest from `seed_url`.",
+             hostname in the serial number of the machine, the rest from `seed_url`; no network configuration, \
+             so the image must read `ip=` of the kernel command line.",
         )
         .for_new_instances(),
         field(

@@ -126,6 +126,9 @@ pub struct InstanceTemplate {
     pub memory_bytes: u64,
     /// From the start of the launch to healthy; default 2 min.
     pub boot_timeout_ms: u64,
+    /// From the press of its power button to its end; default 30 s.
+    #[serde(default = "shutdown_timeout_ms")]
+    pub shutdown_timeout_ms: u64,
     /// Disks of its own that start empty, after the root disk.
     #[serde(default)]
     pub data_disks: Vec<DataDisk>,
@@ -168,12 +171,18 @@ impl StartMode {
     }
 }
 
+/// The default, also for sets that were stored before there was a field for it.
+fn shutdown_timeout_ms() -> u64 {
+    30_000
+}
+
 impl Default for InstanceTemplate {
     fn default() -> Self {
         Self {
             vcpus: 1,
             memory_bytes: 512 << 20,
             boot_timeout_ms: 120_000,
+            shutdown_timeout_ms: shutdown_timeout_ms(),
             data_disks: Vec::new(),
             shared_disks: Vec::new(),
             cloud_init: None,

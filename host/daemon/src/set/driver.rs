@@ -243,6 +243,7 @@ async fn discard(dir: &InstanceDir, order: &mut StopOrder, vmms: &VmmHost) -> Re
 
 fn ignored_button(stopped: Stopped, grace: Duration) -> Option<String> {
     let forced = matches!(stopped.how, StopHow::Terminated | StopHow::Killed);
-    (forced && !grace.is_zero())
-        .then(|| format!("the guest did not react to its power button within {grace:?}, it was stopped"))
+    (forced && !grace.is_zero()).then(|| {
+        format!("the guest was not off {grace:?} after its power button was pressed, it was stopped hard")
+    })
 }

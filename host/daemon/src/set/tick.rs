@@ -378,7 +378,9 @@ impl SetTask {
         // Only a guest that has served and is well is asked to shut down: one
         // that still boots or is broken would not hear it.
         let grace = match cause {
-            RemovalCause::Drained | RemovalCause::DrainTimeout => crate::shared::SHUTDOWN_GRACE,
+            RemovalCause::Drained | RemovalCause::DrainTimeout => {
+                Duration::from_millis(self.state.set.instance.shutdown_timeout_ms)
+            }
             RemovalCause::ScaleIn | RemovalCause::Failed | RemovalCause::Unhealthy => Duration::ZERO,
         };
         let Some(instance) = self.instances.get(&id) else { return };

@@ -12,6 +12,7 @@ pub(super) fn instance(section: &Section<'_>, base_dir: &str) -> Result<Instance
     let vcpus = section.item("vcpus").and_then(Item::integer);
     let memory_bytes = section.item("memory").and_then(Item::size_bytes);
     let boot_timeout_ms = section.item("boot_timeout").and_then(Item::duration_ms);
+    let shutdown_timeout_ms = section.item("shutdown_timeout").and_then(Item::duration_ms);
     let mut names = BTreeSet::new();
     let data_disks = disks(section, "data_disks", &mut names, |section, name| {
         Ok(DataDisk { name, size_bytes: section.item("size").and_then(Item::size_bytes)? })
@@ -38,6 +39,7 @@ pub(super) fn instance(section: &Section<'_>, base_dir: &str) -> Result<Instance
         vcpus: vcpus?,
         memory_bytes: memory_bytes?,
         boot_timeout_ms: boot_timeout_ms?,
+        shutdown_timeout_ms: shutdown_timeout_ms?,
         data_disks: data_disks?,
         shared_disks: shared_disks?,
         cloud_init: cloud_init?,

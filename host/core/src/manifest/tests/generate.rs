@@ -203,6 +203,7 @@ fn instance() -> impl Strategy<Value = InstanceTemplate> {
                 vcpus,
                 memory_bytes: mib << 20,
                 boot_timeout_ms,
+                shutdown_timeout_ms: boot_timeout_ms % 3_600_000,
                 data_disks: data
                     .into_iter()
                     .map(|(name, mib)| DataDisk { name, size_bytes: mib << 20 })

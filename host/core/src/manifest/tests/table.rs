@@ -43,7 +43,7 @@ pub(super) fn full_manifest() -> Json {
             "kernel": file, "initramfs": file, "cmdline": "console=ttyS0",
         },
         "instance": {
-            "vcpus": 2, "memory": "1GiB", "boot_timeout": "9s", "require_isolation": true,
+            "vcpus": 2, "memory": "1GiB", "boot_timeout": "9s", "shutdown_timeout": "9s", "require_isolation": true,
             "start": "cold",
             "data_disks": [{ "name": "data", "size": "1GiB" }],
             "shared_disks": [{ "name": "models", "path": "m", "sha256": digest }],
