@@ -26,7 +26,12 @@ const fn size(min_bytes: u64, max_bytes: u64, multiple_bytes: u64) -> Kind {
     Kind::Size { min_bytes, max_bytes, multiple_bytes }
 }
 
+mod instance;
+mod network;
+
 use Presence::{Default, Empty, Optional, Required};
+use instance::INSTANCE;
+use network::NETWORK;
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -39,9 +44,6 @@ const TIB: u64 = 1 << 40;
 
 /// Most instances of one set.
 pub(crate) const MAX_CAPACITY: u64 = 10_000;
-
-/// Most data disks, and most shared ones, of an instance: the guest has one PCI bus of 32 slots.
-const MAX_DISKS: usize = 8;
 
 /// The word that every manifest begins with.
 pub(crate) const VERSION: &str = "regatta/v1";
@@ -195,223 +197,6 @@ static DISK: Object = Object {
             Optional,
             "Size of an instance's own disk, not less than the image's. Without it, the image's. The guest \
              grows its file system itself (cloud-init does).",
-        )
-        .for_new_instances(),
-    ],
-};
-
-static INSTANCE: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field("vcpus", integer(1, 255), Default("1"), "Virtual CPUs.").for_new_instances(),
-        field("memory", size(16 * MIB, 16 * TIB, MIB), Default("512MiB"), "Memory.").for_new_instances(),
-        field(
-            "boot_timeout",
-            duration(100, DAY),
-            Default("2m"),
-            "From the start of the launch to the first passed health check; an instance that takes \
-             longer has failed.",
-        ),
-        field(
-            "shutdown_timeout",
-            duration(0, HOUR),
-            Default("30s"),
-            "From the press of its power button to its end, when an instance that served is removed; one that \
-             takes longer is stopped hard. `0s` stops it at once.",
-        ),
-        field(
-            "data_disks",
-            Kind::List { of: &DATA_DISK, max: MAX_DISKS },
-            Optional,
-            "Disks of an instance's own that start empty, after the root disk. They go with the instance. \
-             Without it, none.",
-        )
-        .for_new_instances(),
-        field(
-            "shared_disks",
-            Kind::List { of: &SHARED_DISK, max: MAX_DISKS },
-            Optional,
-            "Disks that all instances read and none can write, after the data disks. Without it, none.",
-        )
-        .for_new_instances(),
-        field(
-            "cloud_init",
-            Kind::Object(&CLOUD_INIT),
-            Optional,
-            "What cloud-init (or anything that reads a NoCloud seed) tells the guest: hostname, instance id, \
-             network, keys, user data. Without it, nothing.",
-        )
-        .for_new_instances(),
-        field(
-            "require_isolation",
-            Kind::Boolean,
-            Default("false"),
-            "Launches nothing where the host does not allow every measure that contains a VMM: a user of its \
-             own, seccomp, Landlock, cgroup limits (`regatta doctor` tells). Otherwise instances go without, \
-             and say so.",
-        )
-        .for_new_instances(),
-        field(
-            "start",
-            Kind::Choice(&["cold", "snapshot", "auto"]),
-            Default("cold"),
-            "How an instance comes to run: `cold`, it boots; `snapshot`, it goes on from a snapshot of an instance \
-             that was booted for this and had become healthy, and launches wait for that; `auto`, the same, but \
-             instances boot until there is a snapshot. Where a snapshot cannot be made or used, they boot, and say \
-             so. All but `cold` need `network.mode` `isolated` or `none`, and no `data_disks`.",
-        )
-        .for_new_instances(),
-    ],
-};
-
-const DISK_NAME: Field = field(
-    "name",
-    Kind::Text(Format::DiskName),
-    Required,
-    "Name of the disk, also its serial number: the guest finds it as `/dev/disk/by-id/virtio-NAME`. At \
-     most 20 characters, unique among the instance's disks.",
-)
-.for_new_instances();
-
-static DATA_DISK: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        DISK_NAME,
-        field("size", size(MIB, 64 * TIB, MIB), Required, "Size; takes up only what is written.")
-            .for_new_instances(),
-    ],
-};
-
-static SHARED_DISK: Object = Object { exclusive: Exclusive::None, fields: &[DISK_NAME, PATH, SHA256] };
-
-static CLOUD_INIT: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "seed",
-            Kind::Choice(&["disk", "smbios"]),
-            Default("disk"),
-            "How it reaches the guest: `disk`, a small disk with the label `CIDATA`; `smbios`, instance id and \
-             hostname in the serial number of the machine, the rest from `seed_url`; no network configuration, \
-             so the image must read `ip=` of the kernel command line.",
-        )
-        .for_new_instances(),
-        field(
-            "user_data",
-            Kind::Text(Format::UserData),
-            Optional,
-            "User data, at most 256 KiB; begins with `#cloud-config` or `#!`. `${regatta.X}` is replaced; X \
-             is `name`, `set`, `index`, `generation`, `address` or `guest_address`. Without it, none.",
-        )
-        .for_new_instances(),
-        field(
-            "ssh_keys",
-            Kind::Texts { of: Format::SshKey, max: 64 },
-            Optional,
-            "Public keys of the default user, as in `authorized_keys`. Without it, none.",
-        )
-        .for_new_instances(),
-        field(
-            "seed_url",
-            Kind::Text(Format::Url),
-            Optional,
-            "With `seed: smbios`: where the guest fetches `meta-data` and `user-data`; ends with `/`. \
-             `${regatta.X}` is replaced. Without it, there are none.",
-        )
-        .for_new_instances(),
-    ],
-};
-
-static NETWORK: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "mode",
-            Kind::Choice(&["isolated", "bridge", "loopback", "none"]),
-            Default("isolated"),
-            "`isolated`: each instance has a network of its own, with the same address inside; the host reaches \
-             it at an address out of `pool`. `bridge`: each instance is a port of a bridge of the host. \
-             `loopback`: each instance answers on a loopback address of the host; for VMMs whose guests share \
-             it (the stand-in). `none`: no network.",
-        )
-        .for_new_instances(),
-        field(
-            "pool",
-            Kind::Text(Format::Ipv4Network),
-            Optional,
-            "Addresses of the instances, with room for `capacity.max` (the first and the last are not used). \
-             Double the room lets replacements start before the old instances are gone. `isolated`: any \
-             network that the host does not use, `10.213.0.0/16` without it. `bridge`: required. `loopback`: \
-             required, within 127.0.0.0/8, prefix 9 to 30, without 127.0.0.1.",
-        )
-        .for_new_instances(),
-        field("port", PORT, Default("8080"), "Port of the guests' service.").for_new_instances(),
-        field(
-            "guest_address",
-            Kind::Text(Format::HostAddress),
-            Optional,
-            "`isolated`: the guest's own address with the prefix length of its network, in every instance the \
-             same; `10.88.0.2/24` without it. Its gateway is the first other address.",
-        )
-        .for_new_instances(),
-        field(
-            "outbound",
-            Kind::Boolean,
-            Optional,
-            "`isolated`: guests may open connections beyond the host; the host must forward \
-             (`net.ipv4.ip_forward=1`). `false` without it.",
-        )
-        .for_new_instances(),
-        field(
-            "published",
-            Kind::Boolean,
-            Optional,
-            "`isolated`: others than the host may open connections to the instances' addresses, if their routes \
-             lead here. `false` without it.",
-        )
-        .for_new_instances(),
-        field(
-            "bridge",
-            Kind::Either(&[Kind::Text(Format::Interface), Kind::Object(&BRIDGE)]),
-            Optional,
-            "`bridge`, required: the name of a bridge that is there, or a mapping for one that Regatta makes and \
-             removes.",
-        )
-        .for_new_instances(),
-        field(
-            "subnet",
-            Kind::Text(Format::Ipv4Network),
-            Optional,
-            "`bridge`: the network that `pool` is a part of. Without it, the managed bridge's network, else `pool`.",
-        )
-        .for_new_instances(),
-        field(
-            "gateway",
-            Kind::Text(Format::Address),
-            Optional,
-            "`bridge`: the guests' gateway. Without it, the managed bridge's address, else none.",
-        )
-        .for_new_instances(),
-        field(
-            "dns",
-            Kind::Texts { of: Format::Address, max: 3 },
-            Optional,
-            "`isolated` and `bridge`: name servers that cloud-init tells the guests. Without it, none.",
-        )
-        .for_new_instances(),
-    ],
-};
-
-static BRIDGE: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field("name", Kind::Text(Format::Interface), Required, "Name of the bridge, at most 15 characters.")
-            .for_new_instances(),
-        field(
-            "address",
-            Kind::Text(Format::HostAddress),
-            Required,
-            "Its address with the prefix length of its network, for example `10.9.0.1/24`; the guests' gateway.",
         )
         .for_new_instances(),
     ],
