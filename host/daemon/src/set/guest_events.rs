@@ -21,13 +21,13 @@ impl SetTask {
 
     /// Why a VMM has ended, as far as its last events tell.
     pub(super) fn why_ended(&mut self, id: u32, how: String) -> String {
-        let last = self.new_events(id);
-        for event in &last {
-            self.on_vmm_event(id, event);
+        for event in self.new_events(id) {
+            self.on_vmm_event(id, &event);
         }
-        // It reports an end in order only when its guest has powered itself off, or when it was told to end; nobody told it.
-        let in_order = last.iter().any(|event| event.kind == VmmEventKind::Shutdown);
-        if in_order { format!("the guest powered itself off ({how})") } else { how }
+        // It reports that only when its guest has powered itself off, or when it was told to end; nobody told it. A tick may have read
+        // the report just before the end.
+        let shut_down = self.instances.get(&id).is_some_and(|instance| instance.shut_down);
+        if shut_down { format!("the guest powered itself off ({how})") } else { how }
     }
 
     fn new_events(&mut self, id: u32) -> Vec<VmmEvent> {
@@ -44,6 +44,12 @@ impl SetTask {
         let what = match event.kind {
             VmmEventKind::GuestPanic => InstanceEvent::GuestPanicked,
             VmmEventKind::Rebooted => InstanceEvent::GuestRebooted,
+            VmmEventKind::Shutdown => {
+                if let Some(instance) = self.instances.get_mut(&id) {
+                    instance.shut_down = true;
+                }
+                return;
+            }
             _ => return,
         };
         let detail = (what == InstanceEvent::GuestPanicked).then(|| "the guest panicked".to_owned());

@@ -26,6 +26,8 @@ pub(super) struct Instance {
     pub watch: Option<Watch>,
     /// What its VMM reports, once booted or adopted.
     pub events: Option<EventTail>,
+    /// Its VMM has reported that the VM was shut down.
+    pub shut_down: bool,
     /// Its counters that become rates.
     pub meters: Meters,
 }
@@ -34,7 +36,16 @@ impl Instance {
     /// An instance of which only the record is known.
     #[must_use]
     pub(super) fn new(record: InstanceRecord, dirty: bool) -> Self {
-        Self { record, dirty, driver: None, vmm: None, watch: None, events: None, meters: Meters::default() }
+        Self {
+            record,
+            dirty,
+            driver: None,
+            vmm: None,
+            watch: None,
+            events: None,
+            shut_down: false,
+            meters: Meters::default(),
+        }
     }
 
     /// Lets an event meet the state; what it means nothing to is logged and dropped.
