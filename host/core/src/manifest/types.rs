@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::network::Network;
+use crate::combine::CombineRule;
 
 /// A named group of identical instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,8 +29,10 @@ pub struct ScaleSet {
     pub load_balancer: Option<LoadBalancer>,
     /// Metrics taken from the guests' `/metrics`, beside the built-in ones.
     pub metrics: Vec<GuestMetric>,
-    /// Who decides the capacity.
-    pub policy: PolicySpec,
+    /// Who decides the capacity: at least one.
+    pub policies: Vec<PolicySpec>,
+    /// How the decisions of several policies become one.
+    pub combine: CombineRule,
     /// What the host does not leave to the policy.
     pub guards: Guards,
     /// What happens to broken instances.
@@ -300,12 +303,16 @@ pub struct GuestMetric {
 /// Who decides the capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicySpec {
+    /// What the set calls it; unique within the set. Default: as its module.
+    pub name: String,
     /// A name looked up in the policy directories, or an absolute path of a module.
     pub module: String,
     /// Parameters, handed over as JSON.
     pub params: serde_json::Value,
     /// What a decision may cost.
     pub limits: PolicyLimits,
+    /// Another file under that name in the policy directories takes over by itself.
+    pub follow: bool,
 }
 
 /// What a decision may cost.

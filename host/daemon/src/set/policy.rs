@@ -76,6 +76,7 @@ impl ActivePolicy {
     fn failed(&self, message: String) -> PolicyRun {
         let activation = &self.activation;
         PolicyRun {
+            slot: String::new(),
             name: activation.name.clone(),
             version: activation.version.clone(),
             digest: activation.digest.clone(),

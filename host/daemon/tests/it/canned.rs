@@ -164,6 +164,8 @@ pub(crate) fn record(tick: u64) -> TickRecord {
     let above =
         reason("above-target", "utilization is above its target", &[("mean", "0.85"), ("target", "0.6")]);
     TickRecord {
+        canaries: Vec::new(),
+        shadows: Vec::new(),
         v: regatta_core::record::RECORD_VERSION,
         observation: Observation {
             set: "web".into(),
@@ -193,6 +195,7 @@ pub(crate) fn record(tick: u64) -> TickRecord {
         }],
         facts: PlanFacts { next_id: 4, ..PlanFacts::default() },
         runs: vec![PolicyRun {
+            slot: String::new(),
             name: "target-tracking".into(),
             version: "0.1.0".into(),
             digest: "0123456789abcdef".into(),
@@ -210,6 +213,8 @@ pub(crate) fn record(tick: u64) -> TickRecord {
             log: Vec::new(),
         }],
         combined: Combined {
+            decided_by_digest: None,
+            votes: Vec::new(),
             capacity: Some(6),
             standby: None,
             victims: Vec::new(),
