@@ -11,7 +11,9 @@ mod guest_events;
 mod instance;
 mod observe;
 mod policy;
+mod policy_commands;
 mod recover;
+mod shadows;
 mod tick;
 mod view;
 mod warm;
@@ -31,12 +33,14 @@ use regatta_vmm::{EventTail, InstanceDir, Vmm, VmmIdentity};
 use tokio::sync::{mpsc, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::commands::{Command, CommandError, Manifest, Switched};
-pub(crate) use self::policy::ActivePolicy;
-pub(crate) use self::view::{SetView, Traffic, policy_info};
+pub(crate) use self::commands::{Command, CommandError, Manifest};
+pub(crate) use self::policy::{NewPolicy, ReadyPolicies};
+pub(crate) use self::policy_commands::{Placed, PolicyCommand, Switched};
+pub(crate) use self::view::{SetView, Traffic, policy_entries, policy_info};
 
 use self::driver::News;
 use self::instance::Instance;
+use self::shadows::Shadows;
 use self::warm::Warm;
 use crate::clock::now_ms;
 use crate::images::SetImages;
@@ -54,10 +58,8 @@ pub(crate) struct Start {
     pub state: SetState,
     /// What its instances start from.
     pub images: SetImages,
-    /// The policy in charge.
-    pub policy: ActivePolicy,
-    /// The one before it.
-    pub previous: Option<ActivePolicy>,
+    /// Its policies, ready to run.
+    pub ready: ReadyPolicies,
     /// Its load balancer, already listening.
     pub load_balancer: Option<LoadBalancer>,
     /// Instances that are stored.
@@ -98,8 +100,8 @@ pub(crate) struct SetTask {
     shared: Arc<Shared>,
     state: SetState,
     images: SetImages,
-    policy: ActivePolicy,
-    previous: Option<ActivePolicy>,
+    ready: ReadyPolicies,
+    shadows: Shadows,
     load_balancer: Option<LoadBalancer>,
     instances: BTreeMap<u32, Instance>,
     windows: SetWindows,
@@ -132,6 +134,7 @@ struct Inbox {
     news: mpsc::Receiver<(u32, News)>,
     probes: mpsc::Receiver<ProbeReport>,
     scrapes: mpsc::Receiver<ScrapeReport>,
+    shadows: mpsc::Receiver<(u64, policy::Answer)>,
 }
 
 /// Starts the loop of a set. It ends when the set is deleted and gone, or on `shutdown`.
@@ -140,7 +143,8 @@ pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationTok
     let (news_sender, news) = mpsc::channel(QUEUE);
     let (probe_sender, probes) = mpsc::channel(QUEUE);
     let (scrape_sender, scrapes) = mpsc::channel(QUEUE);
-    let inbox = Inbox { commands, news, probes, scrapes };
+    let (shadow_sender, shadows) = mpsc::channel(64);
+    let inbox = Inbox { commands, news, probes, scrapes, shadows };
 
     let records = start.instances.clone();
     let instances =
@@ -161,8 +165,8 @@ pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationTok
         connection_rate: CounterRate::default(),
         state: start.state,
         images: start.images,
-        policy: start.policy,
-        previous: start.previous,
+        ready: start.ready,
+        shadows: Shadows::new(shadow_sender),
         load_balancer: start.load_balancer,
         instances,
         changes: Vec::new(),
@@ -195,6 +199,11 @@ impl SetTask {
                 () = shutdown.cancelled() => break,
                 Some((id, news)) = inbox.news.recv() => self.on_news(id, news),
                 Some(report) = inbox.probes.recv() => self.on_probe(report),
+                Some((tick, answer)) = inbox.shadows.recv() => {
+                    self.on_shadow(tick, answer);
+                    // Nothing that others see has changed.
+                    continue;
+                }
                 command = inbox.commands.recv() => {
                     let Some(command) = command else { break };
                     let tick_ms = self.state.set.tick_ms;
