@@ -236,3 +236,52 @@ fn a_policy_that_follows_its_file_is_swapped_when_the_file_is_whole() {
     let (kind, outcome) = history(&daemon, "web").pop().expect("an entry");
     assert_eq!(kind, "policy-swapped", "{outcome}");
 }
+
+/// The figures (how late ticks are) are `cargo xtask bench`'s; this is that nothing is lost or mistaken.
+#[test]
+fn a_thousand_swaps_while_ticks_run_lose_no_tick_and_each_record_names_who_decided() {
+    let daemon = Daemon::start();
+    let modules = [
+        write(&daemon, "one.wasm", &constant(1, u64::MAX)),
+        write(&daemon, "two.wasm", &constant(2, u64::MAX)),
+    ];
+    let manifest =
+        daemon.manifest("web", "{ min: 1, max: 2 }", "", &format!("policy: {{ module: {} }}", modules[0]));
+    let manifest = manifest.replace("tick: 200ms", "tick: 20ms");
+    assert!(manifest.contains("tick: 20ms"), "{manifest}");
+    daemon.apply_ok(&manifest);
+    let begun = ticks_pass(&daemon, "web", 5);
+    // (the last tick of the one before, digest that decides from the next tick on)
+    let mut switches = Vec::new();
+    let _ = daemon.json(&["policy", "swap", "web", &modules[1]]);
+    for turn in 0..1_000 {
+        let swapped = match turn % 2 {
+            0 => daemon.json(&["policy", "rollback", "web"]),
+            _ => daemon.json(&["policy", "swap", "web", &modules[1]]),
+        };
+        let digest = swapped["to"]["digest"].as_str().expect("a digest").to_owned();
+        switches.push((swapped["after_tick"].as_u64().expect("a tick"), digest));
+    }
+    let ended = ticks_pass(&daemon, "web", 1);
+    let first = switches[0].0 + 1;
+    assert!(ended - first > 500, "ticks went on: {first} to {ended}, begun at {begun}");
+    let mut next = first;
+    while next <= ended {
+        let page = daemon.run(&["records", "web", "--after", &(next - 1).to_string(), "--limit", "1000"]);
+        assert_eq!(page.code, 0, "{}", page.err);
+        let mut any = false;
+        for line in page.out.lines() {
+            let record: Value = serde_json::from_str(line).expect("a record");
+            let tick = record["observation"]["tick"].as_u64().expect("a tick");
+            assert_eq!(tick, next, "no tick is missing");
+            let in_charge = switches.iter().rev().find(|(after, _)| *after < tick).map(|(_, digest)| digest);
+            assert_eq!(
+                record["combined"]["decided_by_digest"].as_str(),
+                in_charge.map(String::as_str),
+                "tick {tick}"
+            );
+            (next, any) = (next + 1, true);
+        }
+        assert!(any, "records end at {next}, not at {ended}");
+    }
+}

@@ -13,7 +13,7 @@ use crate::combine::CombineRule;
 pub struct ScaleSet {
     /// Lower-case letters, digits and `-`, at most 32 bytes, starts with a letter.
     pub name: String,
-    /// Length of a tick, 100 ms to 1 h; default 5 s.
+    /// Length of a tick, 20 ms to 1 h; default 5 s.
     pub tick_ms: u64,
     /// How many instances.
     pub capacity: Capacity,
@@ -320,7 +320,7 @@ pub struct PolicySpec {
 pub struct PolicyLimits {
     /// Fuel of one call; default 50,000,000.
     pub fuel: u64,
-    /// Wall clock of one call; default 100 ms.
+    /// Wall clock of one call; default 100 ms, at most a tick.
     pub deadline_ms: u64,
     /// Linear memory; default 64 MiB.
     pub memory_bytes: u64,

@@ -121,6 +121,8 @@ pub(crate) struct SetTask {
     listen_error: Option<String>,
     /// When this loop began, Unix milliseconds.
     since_ms: u64,
+    /// How long a command holds the loop, at most, as far as is known.
+    command_takes: Duration,
     logs_limited: Instant,
     news: mpsc::Sender<(u32, News)>,
     probes: mpsc::Sender<ProbeReport>,
@@ -178,6 +180,7 @@ pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationTok
         store_error: None,
         listen_error: None,
         since_ms: now_ms(),
+        command_takes: Duration::ZERO,
         logs_limited: Instant::now(),
         news: news_sender,
         probes: probe_sender,
@@ -193,6 +196,8 @@ impl SetTask {
         self.recover(found).await;
         self.publish();
         let mut ticks = interval(self.state.set.tick_ms);
+        let mut next_due = tokio::time::Instant::now();
+        let mut waiting: Option<Command> = None;
         loop {
             tokio::select! {
                 biased;
@@ -204,15 +209,18 @@ impl SetTask {
                     // Nothing that others see has changed.
                     continue;
                 }
-                command = inbox.commands.recv() => {
+                command = inbox.commands.recv(), if waiting.is_none() => {
                     let Some(command) = command else { break };
-                    let tick_ms = self.state.set.tick_ms;
-                    self.on_command(command).await;
-                    if self.state.set.tick_ms != tick_ms {
+                    if tokio::time::Instant::now() + self.command_takes > next_due {
+                        waiting = Some(command);
+                        continue;
+                    }
+                    if self.carry_out(command).await {
                         ticks = interval(self.state.set.tick_ms);
                     }
                 }
                 due = ticks.tick() => {
+                    next_due = due + ticks.period();
                     self.shared.exposition.tick_started(&self.state.set.name, due.elapsed());
                     let begun = Instant::now();
                     // Fetched in one go: waking up for each report costs more than the report.
@@ -230,7 +238,11 @@ impl SetTask {
                         let earliest = Duration::from_millis(wake_after_ms.max(crate::shared::TICK_MIN_MS));
                         if earliest < ticks.period() {
                             ticks.reset_after(earliest);
+                            next_due = tokio::time::Instant::now() + earliest;
                         }
+                    }
+                    if let Some(command) = waiting.take() && self.carry_out(command).await {
+                        ticks = interval(self.state.set.tick_ms);
                     }
                 }
             }
@@ -239,6 +251,18 @@ impl SetTask {
         if let Some(load_balancer) = &self.load_balancer {
             load_balancer.shutdown(Duration::ZERO).await;
         }
+    }
+
+    /// Carries out a command. One waits for the disk, so none is begun when a tick
+    /// would have to wait for it. True when the ticks have another length now.
+    async fn carry_out(&mut self, command: Command) -> bool {
+        let (begun, tick_ms) = (Instant::now(), self.state.set.tick_ms);
+        self.on_command(command).await;
+        // The longest of late, forgotten by and by; half a tick is left to commands in any case.
+        self.command_takes = (self.command_takes * 9 / 10)
+            .max(begun.elapsed())
+            .min(Duration::from_millis(self.state.set.tick_ms) / 2);
+        self.state.set.tick_ms != tick_ms
     }
 
     /// Deleted, and nothing is left.
