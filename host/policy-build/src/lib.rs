@@ -1,0 +1,1 @@
+//! Builds policies in every language with the language's own tools.
