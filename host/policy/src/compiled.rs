@@ -128,6 +128,13 @@ impl CompiledPolicy {
         self.size_bytes
     }
 
+    /// Size of its machine code with the data that belongs to it, bytes.
+    #[must_use]
+    pub fn compiled_bytes(&self) -> usize {
+        let range = self.pre.instance_pre().component().image_range();
+        range.end.addr() - range.start.addr()
+    }
+
     /// How long checking and compiling took.
     #[must_use]
     pub fn compile_time(&self) -> Duration {
