@@ -21,6 +21,7 @@ mod guest;
 mod observe;
 mod outcome;
 mod text;
+pub mod vectors;
 
 pub use call::{Call, CallTimes};
 pub use compiled::{CompiledPolicy, MAX_MODULE_BYTES, PolicyManifest};
