@@ -22,6 +22,7 @@ mod load;
 mod observe;
 mod outcome;
 mod text;
+pub mod vectors;
 
 pub use call::{Call, CallTimes};
 pub use compiled::{CompiledPolicy, MAX_MODULE_BYTES, PolicyManifest};
