@@ -2,11 +2,31 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueHint};
+use regatta_policy_tools::Language;
 
 /// What an author of policies does.
 #[derive(Debug, Subcommand)]
 pub enum PolicyToolCommand {
+    /// Make a project for a policy of your own
+    ///
+    /// Needs no daemon. The project builds as it is: it keeps a metric at its target, within a tolerance, and comes
+    /// with ticks to check it on.
+    #[command(after_long_help = "\
+Examples:
+  regatta policy new --language rust my-policy
+  regatta policy new --language python my-policy --dir policies/mine")]
+    New(NewArgs),
+    /// Build a project's module with the language's own tools
+    ///
+    /// Needs no daemon. The tools are looked for in the project (node_modules/.bin, .venv/bin), in the directory that
+    /// REGATTA_TOOLS names, and on PATH; one that is missing is named with the way to it.
+    #[command(after_long_help = "\
+Examples:
+  regatta policy build
+  regatta policy build my-policy --install -o web.wasm")]
+    Build(BuildArgs),
     /// Show what a module is: contract, imports, parameters, metrics, size
     ///
     /// Needs no daemon. A module that cannot be loaded is told as far as it can be read, with the reason.
@@ -24,6 +44,42 @@ Examples:
   regatta policy bench my-policy.wasm
   regatta policy bench my-policy.wasm --params '{\"target\": 0.6}' --instances 100,1000 -o json")]
     Bench(BenchArgs),
+}
+
+/// Arguments of `policy new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// Language to write it in
+    #[arg(long, short, value_name = "LANGUAGE", value_parser = language())]
+    pub language: Language,
+    /// Name of the policy: lower-case letters, digits and -, at most 64
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Directory to make; it may be there when it is empty [default: the name]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+}
+
+/// The languages as clap checks and completes them.
+fn language() -> impl TypedValueParser<Value = Language> {
+    PossibleValuesParser::new(Language::ALL.map(Language::as_str)).try_map(|name| name.parse::<Language>())
+}
+
+/// Arguments of `policy build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// The project: the directory with its policy.yaml
+    #[arg(value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// File to make [default: as policy.yaml says]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+    /// When a tool is missing, install it into the project with npm or pip
+    #[arg(long)]
+    pub install: bool,
+    /// Directory with tools of languages, beside the project's own and PATH
+    #[arg(long, env = "REGATTA_TOOLS", hide_env_values = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub tools: Option<PathBuf>,
 }
 
 /// Arguments of `policy inspect`.

@@ -56,7 +56,7 @@ fn list(label: &str, names: &[String], io: &mut Io<'_>) -> Outcome {
     Ok(())
 }
 
-fn table(found: &Inspection, io: &mut Io<'_>) -> Outcome {
+pub(super) fn table(found: &Inspection, io: &mut Io<'_>) -> Outcome {
     pair("Name", &found.name, io)?;
     pair("Version", &found.version, io)?;
     if !found.description.is_empty() {

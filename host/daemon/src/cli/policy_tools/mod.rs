@@ -2,7 +2,9 @@
 
 pub(super) mod args;
 mod bench;
+mod build;
 mod inspect;
+mod new;
 
 use regatta_policy_tools::ModuleError;
 
@@ -14,6 +16,8 @@ use crate::chain::chain;
 
 pub(super) fn run(command: &PolicyToolCommand, output: Output, io: &mut Io<'_>) -> Outcome<Exit> {
     match command {
+        PolicyToolCommand::New(args) => new::new(args, output, io)?,
+        PolicyToolCommand::Build(args) => build::build(args, output, io)?,
         PolicyToolCommand::Inspect(args) => inspect::inspect(&args.module, output, io)?,
         PolicyToolCommand::Bench(args) => bench::bench(args, output, io)?,
     }
