@@ -13,6 +13,7 @@ mod modules;
 mod neighbours;
 mod networks;
 mod policies;
+mod policy_tools;
 mod real_guests;
 mod scaling;
 mod slow;
