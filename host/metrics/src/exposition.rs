@@ -373,6 +373,7 @@ mod tests {
         };
         let failed = |kind| PolicyFailure { kind, message: String::new() };
         PolicyRun {
+            slot: String::new(),
             name: "target-tracking".to_owned(),
             version: "0.1.0".to_owned(),
             digest: String::new(),
@@ -387,6 +388,8 @@ mod tests {
 
     fn record(set: &str) -> TickRecord {
         TickRecord {
+            canaries: Vec::new(),
+            shadows: Vec::new(),
             v: RECORD_VERSION,
             observation: Observation {
                 set: set.to_owned(),
@@ -405,6 +408,8 @@ mod tests {
             facts: PlanFacts::default(),
             runs: Vec::new(),
             combined: Combined {
+                decided_by_digest: None,
+                votes: Vec::new(),
                 capacity: Some(1),
                 standby: None,
                 victims: Vec::new(),

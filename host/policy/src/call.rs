@@ -83,6 +83,7 @@ impl CompiledPolicy {
         };
         let manifest = self.manifest();
         let run = PolicyRun {
+            slot: String::new(),
             name: manifest.name.clone(),
             version: manifest.version.clone(),
             digest: self.digest().to_owned(),

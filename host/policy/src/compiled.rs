@@ -159,6 +159,11 @@ impl CompiledPolicy {
         &self.manifest
     }
 
+    #[allow(missing_docs, clippy::missing_errors_doc, reason = "temporary")]
+    pub fn migrate(&self, _: u32, _: &[u8], _: &PolicyLimits) -> Result<Vec<u8>, crate::error::MigrateError> {
+        Err(crate::error::MigrateError::NoMigration)
+    }
+
     /// Lets it check parameters, given as JSON text.
     ///
     /// # Errors

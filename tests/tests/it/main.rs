@@ -8,6 +8,7 @@ mod disk;
 mod guest_events;
 mod host_full;
 mod images;
+mod live_policies;
 #[path = "../../../host/policy/tests/it/modules.rs"]
 mod modules;
 mod neighbours;

@@ -10,6 +10,7 @@ mod exit;
 mod image;
 mod image_args;
 mod policy;
+mod policy_compare;
 mod policy_tools;
 mod records;
 mod render;
@@ -27,7 +28,7 @@ use clap::{CommandFactory, Parser};
 pub use args::Cli;
 pub use exit::Exit;
 
-use self::args::{Command, Global, Output, PolicyCommand};
+use self::args::{Command, Global, Output};
 use self::exit::{Failure, Outcome, Stop};
 use self::serve_args::ServeArgs;
 use crate::api::Client;
@@ -157,13 +158,7 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Protect { set, instance, off } => {
             sets::protect(client, &set, &instance, !off, output, io).await?;
         }
-        Command::Policy(PolicyCommand::Swap { set, module, params }) => {
-            policy::swap(client, &set, &module, params.as_deref(), output, io).await?;
-        }
-        Command::Policy(PolicyCommand::Rollback(args)) => {
-            policy::rollback(client, &args.set, output, io).await?;
-        }
-        Command::Policy(PolicyCommand::List(args)) => policy::list(client, &args.set, output, io).await?,
+        Command::Policy(command) => policy::run(client, command, output, io).await?,
         Command::Image(command) => image::run(client, &command, output, io).await?,
         Command::Why(args) => records::why(client, &args, output, io).await?,
         Command::Records(args) => records::records(client, &args, io).await?,
