@@ -28,7 +28,7 @@ use clap::{CommandFactory, Parser};
 pub use args::Cli;
 pub use exit::Exit;
 
-use self::args::{Command, Global, Output};
+use self::args::{Command, Global, Output, PolicyCommand};
 use self::exit::{Failure, Outcome, Stop};
 use self::serve_args::ServeArgs;
 use crate::api::Client;
@@ -165,10 +165,7 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Events(args) => events::events(client, args, output, io).await?,
         Command::Status => status::status(client, output, io).await?,
         // These are handled before a client is needed.
-        Command::Serve(_)
-        | Command::Doctor(_)
-        | Command::Completions { .. }
-        | Command::Policy(PolicyCommand::Tool(_)) => {}
+        Command::Serve(_) | Command::Doctor(_) | Command::Completions { .. } => {}
     }
     Ok(Exit::Ok)
 }

@@ -67,6 +67,8 @@ pub(super) async fn run(client: &Client, command: PolicyCommand, output: Output,
         PolicyCommand::Compare(args) => policy_compare::compare(client, args, output, io).await,
         PolicyCommand::History(args) => history(client, &args.set, output, io).await,
         PolicyCommand::List(args) => list(client, &args.set, output, io).await,
+        // Handled before a client is needed.
+        PolicyCommand::Tool(_) => Ok(()),
     }
 }
 
