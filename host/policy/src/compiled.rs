@@ -5,15 +5,13 @@ use std::time::{Duration, Instant};
 
 use regatta_core::manifest::PolicyLimits;
 use sha2::{Digest, Sha256};
-use wasmtime::component::Component;
 
-use crate::bindings::PolicyPre;
 use crate::bindings::regatta::policy::types;
-use crate::call::Session;
-use crate::contract::{self, CONTRACT_VERSION};
+use crate::door::{Door, Session};
 use crate::engine::Engine;
-use crate::error::{LoadError, ParamsError, ParamsProblem};
-use crate::guest::{Guest, MetricWish};
+use crate::error::{LoadError, MigrateError, ParamsError, ParamsProblem};
+use crate::guest::MetricWish;
+use crate::load::{self, Abi};
 use crate::text::capped;
 
 /// No module may be larger.
@@ -50,11 +48,13 @@ pub struct PolicyManifest {
 /// A policy, ready to run.
 pub struct CompiledPolicy {
     pub(crate) engine: Engine,
-    pub(crate) pre: PolicyPre<Guest>,
+    pub(crate) door: Door,
     digest: String,
     size_bytes: usize,
     manifest: PolicyManifest,
     compile_time: Duration,
+    abi: Abi,
+    imports: Vec<String>,
 }
 
 impl std::fmt::Debug for CompiledPolicy {
@@ -83,25 +83,23 @@ impl Engine {
             return Ok(policy);
         }
         let start = Instant::now();
-        let component = contract::component(bytes)?;
-        let component = Component::new(&self.inner.engine, &component)
-            .map_err(|error| LoadError::Compile(error.into()))?;
-        let mismatch =
-            |error: wasmtime::Error| LoadError::Contract { contract: CONTRACT_VERSION, source: error.into() };
-        let pre = self.inner.linker.instantiate_pre(&component).map_err(mismatch)?;
-        let pre = PolicyPre::new(pre).map_err(mismatch)?;
+        let prepared = load::prepare(bytes)?;
+        let door = Door::new(self, &load::compile(&self.inner.engine, &prepared)?)?;
         let compile_time = start.elapsed();
 
-        let described = Session::start(self, &pre, None, Vec::new(), &setup_limits(&PolicyLimits::default()))
-            .and_then(|mut session| session.describe());
+        let described =
+            Session::start(self, &door, None, Vec::new(), &setup_limits(&PolicyLimits::default()))
+                .and_then(|mut session| session.describe());
         let manifest = described.map_err(LoadError::Describe).and_then(manifest)?;
         let policy = CompiledPolicy {
             engine: self.clone(),
-            pre,
+            door,
             digest,
             size_bytes: bytes.len(),
             manifest,
             compile_time,
+            abi: prepared.abi,
+            imports: prepared.imports,
         };
         let policy = Arc::new(policy);
         self.cache_insert(&policy);
@@ -122,10 +120,29 @@ impl CompiledPolicy {
         self.size_bytes
     }
 
+    /// Size of its machine code with the data that belongs to it, bytes.
+    #[must_use]
+    pub fn compiled_bytes(&self) -> usize {
+        let range = self.pre.instance_pre().component().image_range();
+        range.end.addr() - range.start.addr()
+    }
+
     /// How long checking and compiling took.
     #[must_use]
     pub fn compile_time(&self) -> Duration {
         self.compile_time
+    }
+
+    /// How it talks with the host.
+    #[must_use]
+    pub fn abi(&self) -> Abi {
+        self.abi
+    }
+
+    /// What the module imports as it was given: interfaces of a component, `module name` of a core module.
+    #[must_use]
+    pub fn imports(&self) -> &[String] {
+        &self.imports
     }
 
     /// What it says of itself.
@@ -144,7 +161,7 @@ impl CompiledPolicy {
     /// # Errors
     /// All problems that it finds, or how it failed to look.
     pub fn validate(&self, params: &str, limits: &PolicyLimits) -> Result<(), ParamsError> {
-        let checked = Session::start(&self.engine, &self.pre, None, Vec::new(), &setup_limits(limits))
+        let checked = Session::start(&self.engine, &self.door, None, Vec::new(), &setup_limits(limits))
             .and_then(|mut session| session.validate(params));
         let problems = match checked {
             Ok(Ok(())) => return Ok(()),
@@ -161,6 +178,35 @@ impl CompiledPolicy {
             problems.push(ParamsProblem { path: String::new(), message });
         }
         Err(ParamsError::Problems(problems))
+    }
+
+    /// Whether it exports a migration of its state.
+    #[must_use]
+    pub fn migrates(&self) -> bool {
+        self.door.migrates()
+    }
+
+    /// Lets it make its state of one that version `from_version` of the state left.
+    ///
+    /// # Errors
+    /// When it has no migration, refuses that state, or fails.
+    pub fn migrate(
+        &self,
+        from_version: u32,
+        state: &[u8],
+        limits: &PolicyLimits,
+    ) -> Result<Vec<u8>, MigrateError> {
+        if !self.migrates() {
+            return Err(MigrateError::NoMigration);
+        }
+        let limits = PolicyLimits { output_bytes: limits.output_bytes, ..setup_limits(limits) };
+        let migrated = Session::start(&self.engine, &self.door, None, Vec::new(), &limits)
+            .and_then(|mut session| session.migrate(from_version, state));
+        match migrated {
+            Ok(Ok(state)) => Ok(state),
+            Ok(Err(message)) => Err(MigrateError::Refused(capped(message, MAX_TEXT_BYTES))),
+            Err(failure) => Err(MigrateError::Failed(failure)),
+        }
     }
 
     /// The metrics that it wants with these parameters: JSON pointers are looked up

@@ -14,6 +14,7 @@ mod modules;
 mod neighbours;
 mod networks;
 mod policies;
+mod policy_tools;
 mod real_guests;
 mod scaling;
 mod slow;

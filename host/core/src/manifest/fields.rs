@@ -381,6 +381,12 @@ static LIMITS: Object = Object {
             "State, reasons and victims of one outcome together.",
         ),
         field("log_lines", integer(0, 10_000), Default("100"), "Lines that it may log."),
+        field(
+            "table",
+            integer(1, 1_000_000),
+            Default("100000"),
+            "Elements of all its tables (of functions) together.",
+        ),
     ],
 };
 

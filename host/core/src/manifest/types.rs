@@ -328,6 +328,14 @@ pub struct PolicyLimits {
     pub output_bytes: u64,
     /// Lines that one call may log; default 100.
     pub log_lines: u32,
+    /// Elements of all tables together; default 100,000.
+    #[serde(default = "default_table_elements")]
+    pub table_elements: u32,
+}
+
+/// Sets stored by a version without that limit have none of it.
+fn default_table_elements() -> u32 {
+    PolicyLimits::default().table_elements
 }
 
 impl Default for PolicyLimits {
@@ -338,6 +346,7 @@ impl Default for PolicyLimits {
             memory_bytes: 64 << 20,
             output_bytes: 256 << 10,
             log_lines: 100,
+            table_elements: 100_000,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line. It reaches the daemon only through the HTTP API, except
-//! `serve`, which is the daemon, and `doctor`, which looks at the host instead.
+//! `serve`, which is the daemon, `doctor`, which looks at the host instead, and the
+//! tools of `policy` that work on an author's files.
 
 mod apply;
 mod args;
@@ -10,6 +11,7 @@ mod image;
 mod image_args;
 mod policy;
 mod policy_compare;
+mod policy_tools;
 mod records;
 mod render;
 pub mod serve_args;
@@ -26,7 +28,7 @@ use clap::{CommandFactory, Parser};
 pub use args::Cli;
 pub use exit::Exit;
 
-use self::args::{Command, Global, Output};
+use self::args::{Command, Global, Output, PolicyCommand};
 use self::exit::{Failure, Outcome, Stop};
 use self::serve_args::ServeArgs;
 use crate::api::Client;
@@ -125,6 +127,7 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
             Ok(Exit::Ok)
         }
         Command::Doctor(args) => doctor::doctor(&args, global.data, global.output, io),
+        Command::Policy(PolicyCommand::Tool(command)) => policy_tools::run(&command, global.output, io),
         command => {
             let client = client(&global)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -67,6 +67,8 @@ pub(super) async fn run(client: &Client, command: PolicyCommand, output: Output,
         PolicyCommand::Compare(args) => policy_compare::compare(client, args, output, io).await,
         PolicyCommand::History(args) => history(client, &args.set, output, io).await,
         PolicyCommand::List(args) => list(client, &args.set, output, io).await,
+        // Handled before a client is needed.
+        PolicyCommand::Tool(_) => Ok(()),
     }
 }
 
@@ -153,7 +155,7 @@ fn read_module(module: &OsStr) -> Outcome<Option<String>> {
 }
 
 /// Parameters from the command line, or from a file with `@`.
-fn read_params(text: &str) -> Outcome<Value> {
+pub(super) fn read_params(text: &str) -> Outcome<Value> {
     let (what, text) = match text.strip_prefix('@') {
         Some(path) => {
             let bytes = read_at_most(Path::new(path), PARAMS_LIMIT_BYTES)?;

@@ -125,6 +125,7 @@ fn limits(section: &Section<'_>, tick_ms: Option<u64>) -> Result<PolicyLimits, I
     let memory_bytes = section.item("memory").and_then(Item::size_bytes);
     let output_bytes = section.item("output").and_then(Item::size_bytes);
     let log_lines = section.item("log_lines").and_then(Item::integer);
+    let table_elements = section.item("table").and_then(Item::integer);
     if let (Ok(deadline), Some(tick)) = (deadline_ms, tick_ms)
         && deadline > tick
     {
@@ -138,5 +139,6 @@ fn limits(section: &Section<'_>, tick_ms: Option<u64>) -> Result<PolicyLimits, I
         memory_bytes: memory_bytes?,
         output_bytes: output_bytes?,
         log_lines: log_lines?,
+        table_elements: table_elements?,
     })
 }

@@ -1,0 +1,35 @@
+//! The ways into a policy: a component of the contract, or a core module that exchanges JSON.
+
+pub(crate) mod component;
+pub(crate) mod json;
+mod session;
+
+pub(crate) use session::Session;
+
+use crate::engine::Engine;
+use crate::error::LoadError;
+use crate::load::Code;
+
+/// Compiled code, linked and ready for instances.
+pub(crate) enum Door {
+    Component(component::Door),
+    Json(json::Door),
+}
+
+impl Door {
+    /// Links `code` and checks the types of what it imports and exports.
+    pub(crate) fn new(engine: &Engine, code: &Code) -> Result<Self, LoadError> {
+        match code {
+            Code::Component(component) => component::Door::new(engine, component).map(Self::Component),
+            Code::Module(module) => json::Door::new(engine, module).map(Self::Json),
+        }
+    }
+
+    /// Whether it has a migration.
+    pub(crate) fn migrates(&self) -> bool {
+        match self {
+            Self::Component(door) => door.migrates(),
+            Self::Json(door) => door.migrates(),
+        }
+    }
+}
