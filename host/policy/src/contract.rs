@@ -6,12 +6,15 @@ use wit_component::ComponentEncoder;
 
 use crate::error::LoadError;
 use crate::load::{Abi, Prepared};
+use crate::text::capped;
 
 /// The version of the contract that this host speaks.
 pub const CONTRACT_VERSION: &str = "0.1.0";
 
 const PACKAGE: &str = "regatta:policy/";
 const VERSION_SECTION: &str = "regatta-contract";
+/// What is shown of a version that is none.
+const VERSION_BYTES: usize = 64;
 const EXPORTS: [&str; 3] = ["describe", "validate", "decide"];
 
 /// What a policy may import from an interface of the contract.
@@ -70,7 +73,8 @@ fn outline(bytes: &[u8]) -> Result<Outline, LoadError> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             // A component keeps the sections of the core module inside it.
             Payload::CustomSection(section) if section.name() == VERSION_SECTION => {
-                outline.versions.push(String::from_utf8_lossy(section.data()).trim().to_owned());
+                let version = String::from_utf8_lossy(section.data()).trim().to_owned();
+                outline.versions.push(capped(version, VERSION_BYTES));
             }
             Payload::CustomSection(section) if section.name().starts_with("component-type") => {
                 outline.component_type = true;

@@ -5,6 +5,11 @@ use std::fmt;
 use regatta_core::decision::PolicyFailure;
 use thiserror::Error;
 
+use crate::text::capped;
+
+const LISTED: usize = 10;
+const LISTED_BYTES: usize = 200;
+
 /// A cause that a library gave as it pleased.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -151,8 +156,14 @@ pub enum MigrateError {
     Failed(PolicyFailure),
 }
 
+/// The first of `items`, as far as a person reads: a module may name a million things of 100,000 bytes each.
 fn list(items: &[String]) -> String {
-    items.join(", ")
+    let shown = items.iter().take(LISTED).map(|item| capped(item.clone(), LISTED_BYTES));
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if items.len() > LISTED {
+        text.push_str(&format!(" and {} more", items.len() - LISTED));
+    }
+    text
 }
 
 fn problems(problems: &[ParamsProblem]) -> String {
