@@ -9,11 +9,12 @@ use sha2::{Digest, Sha256};
 use crate::bindings::PolicyPre;
 use crate::bindings::regatta::policy::types;
 use crate::call::Session;
+use crate::compile::{Built, Origin};
 use crate::contract::CONTRACT_VERSION;
 use crate::engine::Engine;
 use crate::error::{LoadError, ParamsError, ParamsProblem};
 use crate::guest::{Guest, MetricWish};
-use crate::load::{self, Abi, Code};
+use crate::load::{Abi, Code};
 use crate::text::capped;
 
 /// No module may be larger.
@@ -55,6 +56,7 @@ pub struct CompiledPolicy {
     size_bytes: usize,
     manifest: PolicyManifest,
     compile_time: Duration,
+    compiled_from: Origin,
     abi: Abi,
     imports: Vec<String>,
 }
@@ -85,8 +87,8 @@ impl Engine {
             return Ok(policy);
         }
         let start = Instant::now();
-        let prepared = load::prepare(bytes)?;
-        let component = match load::compile(&self.inner.engine, &prepared)? {
+        let Built { meta, code, from } = self.build(bytes, &digest)?;
+        let component = match code {
             Code::Component(component) => component,
             Code::Module(_) => return Err(LoadError::NoComponentType),
         };
@@ -106,8 +108,9 @@ impl Engine {
             size_bytes: bytes.len(),
             manifest,
             compile_time,
-            abi: prepared.abi,
-            imports: prepared.imports,
+            compiled_from: from,
+            abi: meta.abi,
+            imports: meta.imports,
         };
         let policy = Arc::new(policy);
         self.cache_insert(&policy);
@@ -128,7 +131,13 @@ impl CompiledPolicy {
         self.size_bytes
     }
 
-    /// How long checking and compiling took.
+    /// Whether it was compiled for this load, or was found on disk.
+    #[must_use]
+    pub fn compiled_from(&self) -> Origin {
+        self.compiled_from
+    }
+
+    /// How long checking and compiling took, or finding it on disk.
     #[must_use]
     pub fn compile_time(&self) -> Duration {
         self.compile_time

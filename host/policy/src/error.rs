@@ -1,10 +1,12 @@
 //! What can go wrong before a policy runs.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use regatta_core::decision::PolicyFailure;
 use thiserror::Error;
 
+use crate::compile::CompileLimit;
 use crate::text::capped;
 
 const LISTED: usize = 10;
@@ -80,6 +82,20 @@ pub enum LoadError {
     /// Cranelift refuses it.
     #[error("cannot compile the module")]
     Compile(#[source] Cause),
+    /// It takes more to compile than any policy should.
+    #[error(
+        "the module cannot be compiled: {0}; make it smaller: optimise it for size, leave out what it does not use, \
+         split its largest functions"
+    )]
+    Limit(#[from] CompileLimit),
+    /// The compiler is a process of its own, and cannot be run. That is the host's fault, not the module's.
+    #[error("cannot run the compiler {}", .program.display())]
+    Compiler {
+        /// Its program.
+        program: PathBuf,
+        /// Why it cannot.
+        source: std::io::Error,
+    },
     /// An import or export has another type than the contract's.
     #[error("the module does not fit the policy contract {contract}")]
     Contract {

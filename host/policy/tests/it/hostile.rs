@@ -60,6 +60,8 @@ fn refused_for(error: &LoadError) -> &'static str {
         LoadError::NoComponentType => "no-component-type",
         LoadError::Componentize(_) => "componentize",
         LoadError::Compile(_) => "compile",
+        LoadError::Limit(_) => "compile-limit",
+        LoadError::Compiler { .. } => "compiler",
         LoadError::Contract { .. } => "contract",
         LoadError::Describe(_) => "describe",
         LoadError::BadManifest(_) => "manifest",
