@@ -25,7 +25,7 @@ fn the_same_bytes_in_give_the_same_bytes_out() {
         assert_eq!(first, again);
     }
     // Neither the pool nor another compilation makes a difference.
-    let on_demand = Engine::new(EngineOptions { pooling: false }).unwrap();
+    let on_demand = Engine::new(EngineOptions { pooling: false, ..EngineOptions::default() }).unwrap();
     assert!(!on_demand.pooling());
     let policy = on_demand.load(&built_in("target-tracking")).unwrap();
     let again = policy.decide(&observation, TARGET_TRACKING, b"", &limits());
