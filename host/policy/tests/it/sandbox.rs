@@ -126,7 +126,7 @@ fn section(name: &str, data: &str) -> Vec<u8> {
 #[test]
 fn the_contract_version_of_a_module_is_checked() {
     let module = built_in("target-tracking");
-    let named = b"regatta-contract0.1.0";
+    let named = b"regatta-contract0.1.1";
     assert!(module.windows(named.len()).any(|window| window == named), "the SDK writes the section");
     let newer = [module.as_slice(), &section("regatta-contract", "0.2.0")].concat();
     match engine().load(&newer) {
