@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use regatta_core::manifest::PolicyLimits;
 use sha2::{Digest, Sha256};
-use wasmtime::component::Component;
 
 use crate::bindings::PolicyPre;
 use crate::bindings::regatta::policy::types;
 use crate::call::Session;
-use crate::contract::{self, CONTRACT_VERSION};
+use crate::contract::CONTRACT_VERSION;
 use crate::engine::Engine;
 use crate::error::{LoadError, ParamsError, ParamsProblem};
 use crate::guest::{Guest, MetricWish};
+use crate::load::{self, Abi, Code};
 use crate::text::capped;
 
 /// No module may be larger.
@@ -55,6 +55,8 @@ pub struct CompiledPolicy {
     size_bytes: usize,
     manifest: PolicyManifest,
     compile_time: Duration,
+    abi: Abi,
+    imports: Vec<String>,
 }
 
 impl std::fmt::Debug for CompiledPolicy {
@@ -83,9 +85,11 @@ impl Engine {
             return Ok(policy);
         }
         let start = Instant::now();
-        let component = contract::component(bytes)?;
-        let component = Component::new(&self.inner.engine, &component)
-            .map_err(|error| LoadError::Compile(error.into()))?;
+        let prepared = load::prepare(bytes)?;
+        let component = match load::compile(&self.inner.engine, &prepared)? {
+            Code::Component(component) => component,
+            Code::Module(_) => return Err(LoadError::NoComponentType),
+        };
         let mismatch =
             |error: wasmtime::Error| LoadError::Contract { contract: CONTRACT_VERSION, source: error.into() };
         let pre = self.inner.linker.instantiate_pre(&component).map_err(mismatch)?;
@@ -102,6 +106,8 @@ impl Engine {
             size_bytes: bytes.len(),
             manifest,
             compile_time,
+            abi: prepared.abi,
+            imports: prepared.imports,
         };
         let policy = Arc::new(policy);
         self.cache_insert(&policy);
@@ -122,10 +128,29 @@ impl CompiledPolicy {
         self.size_bytes
     }
 
+    /// Size of its machine code with the data that belongs to it, bytes.
+    #[must_use]
+    pub fn compiled_bytes(&self) -> usize {
+        let range = self.pre.instance_pre().component().image_range();
+        range.end.addr() - range.start.addr()
+    }
+
     /// How long checking and compiling took.
     #[must_use]
     pub fn compile_time(&self) -> Duration {
         self.compile_time
+    }
+
+    /// How it talks with the host.
+    #[must_use]
+    pub fn abi(&self) -> Abi {
+        self.abi
+    }
+
+    /// What the module imports as it was given: interfaces of a component, `module name` of a core module.
+    #[must_use]
+    pub fn imports(&self) -> &[String] {
+        &self.imports
     }
 
     /// What it says of itself.

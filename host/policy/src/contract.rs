@@ -5,6 +5,7 @@ use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 use wit_component::ComponentEncoder;
 
 use crate::error::LoadError;
+use crate::load::{Abi, Prepared};
 
 /// The version of the contract that this host speaks.
 pub const CONTRACT_VERSION: &str = "0.1.0";
@@ -34,8 +35,8 @@ struct Outline {
     exports: Vec<String>,
 }
 
-/// Checks `bytes` and returns them as a component.
-pub(crate) fn component(bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+/// Checks `bytes` and makes a component of them.
+pub(crate) fn prepare(bytes: &[u8]) -> Result<Prepared, LoadError> {
     let outline = outline(bytes)?;
     for found in &outline.versions {
         if !compatible(found) {
@@ -43,14 +44,15 @@ pub(crate) fn component(bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
         }
     }
     if outline.component {
-        check_component(bytes)?;
-        return Ok(bytes.to_vec());
+        let imports = check_component(bytes)?;
+        return Ok(Prepared { abi: Abi::Component, bytes: bytes.to_vec(), imports });
     }
     check_core(&outline)?;
     let encode = || ComponentEncoder::default().validate(true).module(bytes)?.encode();
     let component = encode().map_err(|error| LoadError::Componentize(error.into()))?;
     check_component(&component)?;
-    Ok(component)
+    let imports = outline.imports.iter().map(|(module, name)| format!("{module} {name}")).collect();
+    Ok(Prepared { abi: Abi::CoreCanonical, bytes: component, imports })
 }
 
 fn outline(bytes: &[u8]) -> Result<Outline, LoadError> {
@@ -141,7 +143,8 @@ fn missing(exported: impl Fn(&str) -> bool) -> Result<(), LoadError> {
     if missing.is_empty() { Ok(()) } else { Err(LoadError::Exports { missing }) }
 }
 
-fn check_component(bytes: &[u8]) -> Result<(), LoadError> {
+/// Returns the names of its imports.
+fn check_component(bytes: &[u8]) -> Result<Vec<String>, LoadError> {
     let malformed = |error: wasmparser::BinaryReaderError| LoadError::Malformed(error.into());
     let types =
         Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(malformed)?;
@@ -173,7 +176,7 @@ fn check_component(bytes: &[u8]) -> Result<(), LoadError> {
     }
 
     let mut outside = Vec::new();
-    for name in imports {
+    for &name in &imports {
         let known = interface(name).filter(|(_, version)| compatible(version));
         let Some(allowed) = known.and_then(|(name, _)| functions(name)) else {
             outside.push(format!("`{name}`"));
@@ -198,7 +201,8 @@ fn check_component(bytes: &[u8]) -> Result<(), LoadError> {
     missing(|function| match scaling {
         Some(ComponentEntityType::Instance(id)) => exports_of(id).any(|(name, _)| name == function),
         _ => false,
-    })
+    })?;
+    Ok(imports.into_iter().map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -222,7 +226,7 @@ mod tests {
     #[test]
     fn garbage_is_malformed() {
         for bytes in [&b""[..], b"\0asm", b"hello world", b"\0asm\x01\0\0\0\xff\xff\xff"] {
-            assert!(matches!(component(bytes), Err(LoadError::Malformed(_))), "{bytes:?}");
+            assert!(matches!(prepare(bytes), Err(LoadError::Malformed(_))), "{bytes:?}");
         }
     }
 
@@ -233,7 +237,7 @@ mod tests {
                 (import "regatta:policy/observe@0.1.0" "steal" (func)) (import "regatta:policy/log@0.1.0" "log" (func)))"#,
         )
         .unwrap();
-        let Err(LoadError::Imports { imports }) = component(&bytes) else {
+        let Err(LoadError::Imports { imports }) = prepare(&bytes) else {
             panic!("not refused for its imports")
         };
         assert_eq!(
@@ -246,7 +250,7 @@ mod tests {
                 (import "regatta:policy/log@0.1.3" (instance (export "steal" (func)))))"#,
         )
         .unwrap();
-        let Err(LoadError::Imports { imports }) = component(&bytes) else {
+        let Err(LoadError::Imports { imports }) = prepare(&bytes) else {
             panic!("not refused for its imports")
         };
         assert_eq!(
@@ -262,19 +266,17 @@ mod tests {
     #[test]
     fn another_contract_version_is_refused_by_its_section() {
         let bytes = wat::parse_str(r#"(module (@custom "regatta-contract" "0.2.0"))"#).unwrap();
-        assert!(
-            matches!(component(&bytes), Err(LoadError::ContractVersion { found, .. }) if found == "0.2.0")
-        );
+        assert!(matches!(prepare(&bytes), Err(LoadError::ContractVersion { found, .. }) if found == "0.2.0"));
     }
 
     #[test]
     fn missing_exports_are_named_at_once() {
         let bytes = wat::parse_str("(component)").unwrap();
-        let Err(LoadError::Exports { missing }) = component(&bytes) else {
+        let Err(LoadError::Exports { missing }) = prepare(&bytes) else {
             panic!("not refused for its exports")
         };
         assert_eq!(missing.len(), 3, "{missing:?}");
         let bytes = wat::parse_str("(module)").unwrap();
-        assert!(matches!(component(&bytes), Err(LoadError::NoComponentType)));
+        assert!(matches!(prepare(&bytes), Err(LoadError::NoComponentType)));
     }
 }

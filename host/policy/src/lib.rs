@@ -18,9 +18,11 @@ mod dry_run;
 mod engine;
 mod error;
 mod guest;
+mod load;
 mod observe;
 mod outcome;
 mod text;
+pub mod vectors;
 
 pub use call::{Call, CallTimes};
 pub use compiled::{CompiledPolicy, MAX_MODULE_BYTES, PolicyManifest};
@@ -29,4 +31,5 @@ pub use dry_run::{DryRun, dry_run};
 pub use engine::{Engine, EngineOptions};
 pub use error::{Cause, EngineError, LoadError, ParamsError, ParamsProblem, PrepareError};
 pub use guest::MetricWish;
+pub use load::Abi;
 pub use outcome::MAX_CAPACITY;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::image_args::ImageCommand;
+use super::policy_tools::args::PolicyToolCommand;
 use super::serve_args::ServeArgs;
 use crate::api::types::WhyLast;
 
@@ -122,7 +123,7 @@ Examples:
         #[arg(long)]
         off: bool,
     },
-    /// Swap, roll back or list policies
+    /// Swap, roll back or list policies; write, build and check your own
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Import, list and remove golden images
@@ -272,6 +273,9 @@ Examples:
     Rollback(SetArg),
     /// Show the policies of a set, and those that can be named
     List(SetArg),
+    /// What an author needs; none of it asks the daemon.
+    #[command(flatten)]
+    Tool(PolicyToolCommand),
 }
 
 /// Arguments of `why`.

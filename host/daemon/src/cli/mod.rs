@@ -1,5 +1,6 @@
 //! The command line. It reaches the daemon only through the HTTP API, except
-//! `serve`, which is the daemon, and `doctor`, which looks at the host instead.
+//! `serve`, which is the daemon, `doctor`, which looks at the host instead, and the
+//! tools of `policy` that work on an author's files.
 
 mod apply;
 mod args;
@@ -9,6 +10,7 @@ mod exit;
 mod image;
 mod image_args;
 mod policy;
+mod policy_tools;
 mod records;
 mod render;
 pub mod serve_args;
@@ -124,6 +126,7 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
             Ok(Exit::Ok)
         }
         Command::Doctor(args) => doctor::doctor(&args, global.data, global.output, io),
+        Command::Policy(PolicyCommand::Tool(command)) => policy_tools::run(&command, global.output, io),
         command => {
             let client = client(&global)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -167,7 +170,10 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Events(args) => events::events(client, args, output, io).await?,
         Command::Status => status::status(client, output, io).await?,
         // These are handled before a client is needed.
-        Command::Serve(_) | Command::Doctor(_) | Command::Completions { .. } => {}
+        Command::Serve(_)
+        | Command::Doctor(_)
+        | Command::Completions { .. }
+        | Command::Policy(PolicyCommand::Tool(_)) => {}
     }
     Ok(Exit::Ok)
 }

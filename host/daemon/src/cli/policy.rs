@@ -89,7 +89,7 @@ fn read_module(module: &OsStr) -> Outcome<Option<String>> {
 }
 
 /// Parameters from the command line, or from a file with `@`.
-fn read_params(text: &str) -> Outcome<Value> {
+pub(super) fn read_params(text: &str) -> Outcome<Value> {
     let (what, text) = match text.strip_prefix('@') {
         Some(path) => {
             let bytes = read_at_most(Path::new(path), PARAMS_LIMIT_BYTES)?;

@@ -1,0 +1,96 @@
+//! `regatta policy bench`.
+
+use regatta_policy_tools::{Bench, BenchError, BenchOptions, read_module};
+
+use super::super::Io;
+use super::super::args::Output;
+use super::super::exit::{Exit, Failure, Outcome, Stop};
+use super::super::policy::read_params;
+use super::super::render::{Columns, RED, json, pair, right, short};
+use super::super::time::size;
+use super::super::wait::Line;
+use super::args::BenchArgs;
+use super::{duration, thousands};
+use crate::chain::chain;
+
+pub(super) fn bench(args: &BenchArgs, output: Output, io: &mut Io<'_>) -> Outcome {
+    let bytes = read_module(&args.module)?;
+    let params = args.params.as_deref().map(read_params).transpose()?;
+    let options = BenchOptions { params, instances: args.instances.clone() };
+    let mut line = Line::default();
+    let measured = regatta_policy_tools::bench(&bytes, &options, &mut |step| {
+        if io.err_terminal {
+            // Progress that cannot be shown changes nothing.
+            let _ = line.show(&format!("{step} …"), io);
+        }
+    });
+    line.clear(io)?;
+    let bench = measured.map_err(stop)?;
+    match output {
+        Output::Json => json(&bench, io),
+        Output::Table => table(&bench, io),
+    }
+}
+
+fn stop(error: BenchError) -> Stop {
+    match error {
+        BenchError::Module(error) => error.into(),
+        error => Stop::Failure(Failure::new(Exit::Invalid, "invalid", chain(&error))),
+    }
+}
+
+fn table(bench: &Bench, io: &mut Io<'_>) -> Outcome {
+    if !bench.optimised {
+        let warning = io.paint_err(RED, "warning:");
+        writeln!(io.err, "{warning} this is a debug build: figures are not those of a release")?;
+    }
+    pair("Policy", &format!("{} {} ({})", bench.name, bench.version, short(&bench.digest)), io)?;
+    pair("Parameters", &bench.params.to_string(), io)?;
+    pair("ABI", &bench.abi, io)?;
+    pair(
+        "Size",
+        &format!("{}, compiled to {}", size_of(bench.size_bytes), size_of(bench.compiled_bytes)),
+        io,
+    )?;
+    let times = if bench.compiles == 1 { "once".to_owned() } else { format!("median of {}", bench.compiles) };
+    pair("Compile", &format!("{} ({times})", duration(bench.compile_us)), io)?;
+    writeln!(io.out)?;
+    let headings = ["INSTANCES", "DECIDE", "P99", "INSTANTIATE", "GUEST", "FUEL", "OF LIMIT", "RUNS"];
+    let mut columns = Columns::new(&headings, io);
+    for row in &bench.decisions {
+        columns.row(vec![
+            right(thousands(row.instances.into())),
+            right(duration(row.median_us)),
+            right(duration(row.p99_us)),
+            right(duration(row.instantiate_us)),
+            right(duration(row.guest_us)),
+            right(thousands(row.fuel)),
+            right(format!("{:.1} %", row.fuel_share * 100.0)),
+            right(row.runs),
+        ]);
+    }
+    columns.print(0, io)?;
+    for row in &bench.decisions {
+        if let Some(failed) = &row.failed {
+            let first = super::super::render::plain_line(&failed.first);
+            let (failures, runs) = (failed.runs, row.runs);
+            writeln!(
+                io.out,
+                "\nWith {} instances {failures} of {runs} decisions failed: {first}",
+                row.instances
+            )?;
+        }
+    }
+    if let Some(row) = bench.decisions.iter().find(|row| row.fuel_share > 1.0) {
+        writeln!(
+            io.out,
+            "\nFrom {} instances on it takes more than the default limit of fuel: such a set needs `policy.limits.fuel`.",
+            thousands(row.instances.into())
+        )?;
+    }
+    Ok(())
+}
+
+fn size_of(bytes: usize) -> String {
+    size(bytes as u64)
+}

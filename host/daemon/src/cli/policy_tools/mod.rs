@@ -1,0 +1,86 @@
+//! `regatta policy new | build | inspect | check | bench`: what an author of policies does, without a daemon.
+
+pub(super) mod args;
+mod bench;
+mod build;
+mod inspect;
+mod new;
+
+use regatta_policy_tools::ModuleError;
+
+use self::args::PolicyToolCommand;
+use super::Io;
+use super::args::Output;
+use super::exit::{Exit, Failure, Outcome, Stop};
+use crate::chain::chain;
+
+pub(super) fn run(command: &PolicyToolCommand, output: Output, io: &mut Io<'_>) -> Outcome<Exit> {
+    match command {
+        PolicyToolCommand::New(args) => new::new(args, output, io)?,
+        PolicyToolCommand::Build(args) => build::build(args, output, io)?,
+        PolicyToolCommand::Inspect(args) => inspect::inspect(&args.module, output, io)?,
+        PolicyToolCommand::Bench(args) => bench::bench(args, output, io)?,
+    }
+    Ok(Exit::Ok)
+}
+
+impl From<ModuleError> for Stop {
+    fn from(error: ModuleError) -> Self {
+        let (exit, code) = match &error {
+            ModuleError::Load(_) => (Exit::Invalid, "invalid"),
+            _ => (Exit::Failed, "failed"),
+        };
+        Self::Failure(Failure::new(exit, code, chain(&error)))
+    }
+}
+
+/// A time in the unit that leaves few digits: `850 ns`, `66.1 µs`, `61 ms`, `1.5 s`.
+fn duration(us: f64) -> String {
+    let three = |value: f64| match value {
+        ..10.0 => format!("{value:.2}"),
+        ..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    };
+    match us {
+        ..1.0 => format!("{:.0} ns", us * 1e3),
+        ..1e3 => format!("{} µs", three(us)),
+        ..1e6 => format!("{} ms", three(us / 1e3)),
+        _ => format!("{} s", three(us / 1e6)),
+    }
+}
+
+/// A count with its thousands apart: `1,234,567`.
+fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_counts_are_short() {
+        for (us, text) in [
+            (0.0, "0 ns"),
+            (0.85, "850 ns"),
+            (1.234, "1.23 µs"),
+            (66.12, "66.1 µs"),
+            (312.0, "312 µs"),
+            (61_234.0, "61.2 ms"),
+            (1_500_000.0, "1.50 s"),
+        ] {
+            assert_eq!(duration(us), text);
+        }
+        for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (50_000_000, "50,000,000")] {
+            assert_eq!(thousands(count), text);
+        }
+    }
+}

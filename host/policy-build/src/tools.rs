@@ -1,0 +1,113 @@
+//! Where the programs of languages are.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use crate::error::BuildError;
+use crate::language::Language;
+
+/// Folders in which programs are looked for, best first.
+#[derive(Debug, Clone, Default)]
+pub struct Tools {
+    folders: Vec<PathBuf>,
+    cargo_target: Option<PathBuf>,
+}
+
+impl Tools {
+    /// Those of a project (`node_modules/.bin`, `.venv/bin`), then those below `tools`, then those on `PATH`.
+    ///
+    /// Below `tools` a program may lie in `bin`, `venv/bin` or `node_modules/.bin`, of the folder itself or of one
+    /// in it.
+    #[must_use]
+    pub fn new(project: &Path, tools: Option<&Path>) -> Self {
+        let mut folders = vec![project.join("node_modules/.bin"), project.join(".venv/bin")];
+        if let Some(tools) = tools {
+            let mut homes: Vec<PathBuf> =
+                fs::read_dir(tools).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            homes.sort();
+            homes.insert(0, tools.to_owned());
+            for home in homes {
+                folders
+                    .extend(["bin", "venv/bin", ".venv/bin", "node_modules/.bin"].map(|end| home.join(end)));
+                folders.push(home);
+            }
+        }
+        folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+        Self { folders, cargo_target: None }
+    }
+
+    /// Lets cargo build in this target directory instead of the project's own.
+    #[must_use]
+    pub fn with_cargo_target(mut self, folder: PathBuf) -> Self {
+        self.cargo_target = Some(folder);
+        self
+    }
+
+    pub(crate) fn cargo_target(&self) -> Option<&Path> {
+        self.cargo_target.as_deref()
+    }
+
+    /// The first of these programs that is there.
+    ///
+    /// # Errors
+    /// When none is, with what to do.
+    pub fn find(&self, language: Language, programs: &[&str]) -> Result<PathBuf, BuildError> {
+        let found = programs
+            .iter()
+            .flat_map(|program| self.folders.iter().map(move |folder| folder.join(program)))
+            .find(|path| is_program(path));
+        found.ok_or_else(|| {
+            let program = programs.first().copied().unwrap_or_default();
+            let hint = language.hint(program).to_owned();
+            BuildError::Missing { language, program: program.to_owned(), hint }
+        })
+    }
+
+    /// `PATH` for the programs, as they call one another by name.
+    pub(crate) fn path(&self) -> OsString {
+        // Folders with a `:` cannot be on it; they come from this machine's own `PATH` and never are.
+        env::join_paths(&self.folders).unwrap_or_else(|_| env::var_os("PATH").unwrap_or_default())
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn program(path: &Path, mode: u32) {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, "").expect("written");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+    }
+
+    #[test]
+    fn the_projects_own_come_first_and_what_cannot_run_is_no_program() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (project, tools) = (dir.path().join("project"), dir.path().join("tools"));
+        program(&project.join("node_modules/.bin/odd-tool"), 0o644);
+        program(&tools.join("javascript/node_modules/.bin/odd-tool"), 0o755);
+        let find = || Tools::new(&project, Some(&tools)).find(Language::JavaScript, &["odd-tool"]);
+        assert_eq!(find().expect("found"), tools.join("javascript/node_modules/.bin/odd-tool"));
+        program(&project.join(".venv/bin/odd-tool"), 0o755);
+        assert_eq!(find().expect("found"), project.join(".venv/bin/odd-tool"));
+    }
+
+    #[test]
+    fn a_missing_program_comes_with_the_way_to_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let error = Tools::new(dir.path(), None).find(Language::Python, &["no-such-program", "nor-this"]);
+        assert_eq!(
+            error.expect_err("not there").to_string(),
+            "`no-such-program`, which builds python, is not installed; to get it: \
+             python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! What a policy costs, measured on ticks like a daemon's.
+
+mod observations;
+mod params;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use regatta_core::decision::PolicyFailure;
+use regatta_core::manifest::PolicyLimits;
+use regatta_policy_host::{CallTimes, CompiledPolicy, Engine, EngineOptions, ParamsError};
+use serde::Serialize;
+use thiserror::Error;
+
+use self::observations::observations;
+pub(crate) use self::params::defaults;
+use crate::inspect::micros;
+use crate::module::ModuleError;
+
+/// Different ticks that are decided in turn.
+const TICKS: u64 = 16;
+/// Decisions that are measured for each size: at least so many, then until the time is over.
+const DECISIONS: std::ops::RangeInclusive<usize> = 16..=2_000;
+const TIME_OF_A_SIZE: Duration = Duration::from_millis(1_500);
+/// How often it is compiled: at most so often, or until the time is over.
+const COMPILES: usize = 5;
+const TIME_OF_COMPILES: Duration = Duration::from_secs(3);
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// Parameters as JSON; none for the defaults of the policy's schema.
+    pub params: Option<serde_json::Value>,
+    /// Numbers of instances to measure with.
+    pub instances: Vec<u32>,
+}
+
+/// A policy that cannot be measured.
+#[derive(Debug, Error)]
+pub enum BenchError {
+    /// It cannot be loaded.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// It has parameters that must be given.
+    #[error("the policy has no default for {}: give --params", .0.join(", "))]
+    NeedsParams(Vec<String>),
+    /// It does not accept the parameters.
+    #[error("the policy does not accept its parameters")]
+    Params(#[source] ParamsError),
+}
+
+/// What a policy costs. Times are microseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Bench {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256, lower-case hex.
+    pub digest: String,
+    /// How it talks with the host.
+    pub abi: String,
+    /// Whether this program was built with optimisations; without, the figures are not those of a release.
+    pub optimised: bool,
+    /// The parameters that it was measured with.
+    pub params: serde_json::Value,
+    /// Size of the module, bytes.
+    pub size_bytes: usize,
+    /// Size of its machine code and data, bytes.
+    pub compiled_bytes: usize,
+    /// Median time of checking and compiling.
+    pub compile_us: f64,
+    /// How often it was compiled.
+    pub compiles: usize,
+    /// Per number of instances.
+    pub decisions: Vec<Decisions>,
+}
+
+/// What decisions at one size cost. Times are microseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decisions {
+    /// Instances in the set.
+    pub instances: u32,
+    /// How many decisions were measured.
+    pub runs: usize,
+    /// Median of the whole call, a fresh instance and its end included.
+    pub median_us: f64,
+    /// 99th percentile of the whole call.
+    pub p99_us: f64,
+    /// Median of making the fresh instance.
+    pub instantiate_us: f64,
+    /// Median of the time inside the guest, with handing over arguments and result.
+    pub guest_us: f64,
+    /// Most fuel that a decision took.
+    pub fuel: u64,
+    /// That, as a share of the default limit.
+    pub fuel_share: f64,
+    /// Decisions that failed, and how the first of them did.
+    pub failed: Option<Failed>,
+}
+
+/// Decisions that failed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failed {
+    /// How many of the runs.
+    pub runs: usize,
+    /// Kind and message of the first.
+    pub first: String,
+}
+
+/// Measures a policy. Takes about two seconds for each size, and what compiling takes.
+///
+/// Limits are far above the defaults, so that the figure of an expensive policy is a figure and not a failure.
+/// `step` is told what is measured next.
+///
+/// # Errors
+/// When it cannot be loaded, or not with these parameters.
+pub fn bench(bytes: &[u8], options: &BenchOptions, step: &mut dyn FnMut(&str)) -> Result<Bench, BenchError> {
+    step("compiling");
+    let engine = Engine::new(EngineOptions::default()).map_err(ModuleError::from)?;
+    let (policy, compiles) = compiled(&engine, bytes)?;
+    let params = match &options.params {
+        Some(params) => params.clone(),
+        None => defaults(&policy.manifest().params_schema).map_err(BenchError::NeedsParams)?,
+    };
+    let text = params.to_string();
+    policy.validate(&text, &roomy()).map_err(BenchError::Params)?;
+    let mut measure = |&count: &u32| {
+        step(&format!("deciding with {count} instances"));
+        decisions(&policy, count, &text)
+    };
+    let decisions = options.instances.iter().map(&mut measure).collect();
+    let manifest = policy.manifest();
+    Ok(Bench {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        digest: policy.digest().to_owned(),
+        abi: policy.abi().as_str().to_owned(),
+        optimised: !cfg!(debug_assertions),
+        params,
+        size_bytes: policy.size_bytes(),
+        compiled_bytes: policy.compiled_bytes(),
+        compiles: compiles.len(),
+        compile_us: median_us(compiles),
+        decisions,
+    })
+}
+
+/// Compiles it some times; an engine forgets a policy that nobody holds.
+fn compiled(engine: &Engine, bytes: &[u8]) -> Result<(Arc<CompiledPolicy>, Vec<Duration>), ModuleError> {
+    let start = Instant::now();
+    let mut policy = engine.load(bytes)?;
+    let mut times = vec![policy.compile_time()];
+    while times.len() < COMPILES && start.elapsed() < TIME_OF_COMPILES {
+        drop(policy);
+        policy = engine.load(bytes)?;
+        times.push(policy.compile_time());
+    }
+    Ok((policy, times))
+}
+
+/// Limits under which only what never ends fails.
+fn roomy() -> PolicyLimits {
+    PolicyLimits {
+        fuel: 100_000_000_000,
+        deadline_ms: 60_000,
+        memory_bytes: 1 << 30,
+        output_bytes: 64 << 20,
+        ..PolicyLimits::default()
+    }
+}
+
+fn decisions(policy: &CompiledPolicy, instances: u32, params: &str) -> Decisions {
+    let limits = roomy();
+    let ticks = observations(instances, TICKS, &policy.wishes(params));
+    let (mut times, mut fuel, mut state) = (Vec::new(), 0, Vec::new());
+    let mut failures: Vec<PolicyFailure> = Vec::new();
+    // The first call pays for pages that no later one pays for again.
+    let start = Instant::now();
+    let _ = policy.decide(&ticks[0], params, &state, &limits);
+    for tick in ticks.iter().cycle().take(*DECISIONS.end()) {
+        if times.len() >= *DECISIONS.start() && start.elapsed() > TIME_OF_A_SIZE {
+            break;
+        }
+        let call = policy.decide(tick, params, &state, &limits);
+        fuel = fuel.max(call.run.fuel);
+        times.push(call.times);
+        state = call.state.unwrap_or(state);
+        failures.extend(call.run.result.err());
+    }
+    let part = |of: fn(&CallTimes) -> Duration| -> Vec<Duration> { times.iter().map(of).collect() };
+    let failed = failures.first().map(|first| Failed {
+        runs: failures.len(),
+        first: format!("{}: {}", first.kind.as_str(), first.message),
+    });
+    Decisions {
+        instances,
+        runs: times.len(),
+        median_us: median_us(part(|times| times.total)),
+        p99_us: percentile_us(part(|times| times.total), 0.99),
+        instantiate_us: median_us(part(|times| times.instantiate)),
+        guest_us: median_us(part(|times| times.guest)),
+        fuel,
+        fuel_share: fuel as f64 / PolicyLimits::default().fuel as f64,
+        failed,
+    }
+}
+
+fn median_us(times: Vec<Duration>) -> f64 {
+    percentile_us(times, 0.5)
+}
+
+/// By nearest rank.
+fn percentile_us(mut times: Vec<Duration>, share: f64) -> f64 {
+    times.sort();
+    let rank = (times.len() as f64 * share).ceil() as usize;
+    let time = times.get(rank.saturating_sub(1)).copied().unwrap_or_default();
+    micros(time * 10) as f64 / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let times = || (1..=100).rev().map(Duration::from_micros).collect();
+        assert_eq!(median_us(times()), 50.0);
+        assert_eq!(percentile_us(times(), 0.99), 99.0);
+        assert_eq!(percentile_us(vec![Duration::from_nanos(1_250)], 0.99), 1.2);
+        assert_eq!(median_us(Vec::new()), 0.0);
+    }
+}

@@ -1,0 +1,20 @@
+//! What a policy's author needs, none of it with a daemon: new projects, builds, inspection, checks
+//! and benchmarks of policy modules.
+//!
+//! [`create`] makes a project in one of the [`Language`]s, [`build()`] builds it, [`inspect()`] tells what a module is, [`bench()`] what it costs. They print nothing: the command line
+//! does, and programs read the same values as JSON.
+
+mod bench;
+mod inspect;
+mod module;
+mod outline;
+mod parameters;
+mod project;
+
+pub use bench::{Bench, BenchError, BenchOptions, Decisions, bench};
+pub use inspect::{Inspection, MetricRequest, inspect};
+pub use module::{ModuleError, digest, read_module};
+pub use outline::{ModuleKind, Outline, outline};
+pub use parameters::{Parameter, parameters};
+pub use project::{NewError, ProjectError, ProjectFile, create};
+pub use regatta_policy_build::{BuildError, Language, Project, Tools, build, install};

@@ -1,0 +1,59 @@
+//! A module as it lies in a file.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use regatta_policy_host::{CompiledPolicy, Engine, EngineError, EngineOptions, LoadError, MAX_MODULE_BYTES};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+/// A module that cannot be looked at.
+#[derive(Debug, Error)]
+pub enum ModuleError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No WebAssembly on this machine.
+    #[error("cannot run policies here")]
+    Engine(#[from] EngineError),
+    /// It is no policy.
+    #[error("the module cannot be loaded")]
+    Load(#[from] LoadError),
+}
+
+/// A file's content; of one that is larger than a policy may be, only as much as shows it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read_module(path: &Path) -> Result<Vec<u8>, ModuleError> {
+    let limit = u64::try_from(MAX_MODULE_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    read.map_err(|source| ModuleError::Read { path: path.to_owned(), source })?;
+    Ok(bytes)
+}
+
+/// SHA-256 of a module, lower-case hex: the name by which the daemon's records call it.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A policy of these bytes in an engine of its own, set up as the daemon's.
+pub(crate) fn load(bytes: &[u8], pooling: bool) -> Result<(Engine, Arc<CompiledPolicy>), ModuleError> {
+    let engine = Engine::new(EngineOptions { pooling })?;
+    let policy = engine.load(bytes)?;
+    Ok((engine, policy))
+}
