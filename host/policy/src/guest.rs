@@ -47,7 +47,11 @@ impl Guest {
         Self {
             observation,
             wishes,
-            limiter: Limiter { left: usize::try_from(memory_bytes).unwrap_or(usize::MAX), refused: false },
+            limiter: Limiter {
+                left: usize::try_from(memory_bytes).unwrap_or(usize::MAX),
+                memory: 0,
+                refused: false,
+            },
             log: Vec::new(),
             log_lines: usize::try_from(limits.log_lines).unwrap_or(usize::MAX),
             log_dropped: 0,
@@ -74,6 +78,8 @@ impl Guest {
 pub(crate) struct Limiter {
     /// Bytes that may still be taken.
     left: usize,
+    /// Bytes of linear memory that were taken. No memory ever shrinks.
+    pub(crate) memory: usize,
     /// Whether something was refused.
     pub(crate) refused: bool,
 }
@@ -99,7 +105,10 @@ impl ResourceLimiter for Limiter {
             self.refused = true;
             return Ok(false);
         }
-        Ok(self.take(desired.saturating_sub(current)))
+        let more = desired.saturating_sub(current);
+        let taken = self.take(more);
+        self.memory += if taken { more } else { 0 };
+        Ok(taken)
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
