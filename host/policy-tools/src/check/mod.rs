@@ -7,6 +7,8 @@ mod report;
 mod schema;
 mod subject;
 
+use std::collections::BTreeMap;
+
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::CompiledPolicy;
 use regatta_policy_host::vectors::{self, Vector};
@@ -110,11 +112,23 @@ pub fn check(policy: &CompiledPolicy, options: &CheckOptions, step: &mut dyn FnM
 
 /// A module with another import would not have been loaded.
 fn imports(policy: &CompiledPolicy) -> Finding {
-    let imports = policy.imports();
-    let text = match imports {
-        [] => "none at all".to_owned(),
-        some => some.join(", "),
-    };
+    let mut interfaces: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for import in policy.imports() {
+        // `interface function` of a core module, the interface alone of a component.
+        let (interface, function) = import.split_once(' ').unwrap_or((import, ""));
+        interfaces.entry(interface).or_default().push(function);
+    }
+    let told = interfaces.into_iter().map(|(interface, mut functions)| {
+        functions.retain(|function| !function.is_empty());
+        functions.sort_unstable();
+        if functions.is_empty() {
+            interface.to_owned()
+        } else {
+            format!("{interface} ({})", functions.join(", "))
+        }
+    });
+    let told: Vec<String> = told.collect();
+    let text = if told.is_empty() { "none at all".to_owned() } else { told.join(", ") };
     Finding::new("imports", Status::Ok, vec![text])
 }
 

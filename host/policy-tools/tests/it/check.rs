@@ -106,9 +106,9 @@ fn limits_are_limits() {
     assert!(found(&report, "sandbox").lines[0].contains("out-of-fuel"), "{report}");
     let full = checked("target-tracking", &options(params.clone()));
     let most = full.costs.iter().map(|cost| cost.memory_bytes).max().unwrap();
-    let memory = PolicyLimits { memory_bytes: most, ..PolicyLimits::default() };
+    let memory = PolicyLimits { memory_bytes: most + (32 << 10), ..PolicyLimits::default() };
     let report = checked("target-tracking", &CheckOptions { limits: memory, ..options(params) });
-    assert_eq!(status(&report, "worst-case"), Status::Warning, "all of it, and no more");
+    assert_eq!(status(&report, "worst-case"), Status::Warning, "nearly all of it");
     assert!(report.passed() && report.verdict().starts_with("passed, with a warning: "), "{report}");
 }
 
