@@ -11,7 +11,7 @@ use crate::language::Language;
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// A program of the language is not there.
-    #[error("`{program}`, which builds {language}, is not installed; to get it: {hint}")]
+    #[error("`{program}`, which builds {}, is not installed; to get it: {hint}", language.title())]
     Missing {
         /// The language.
         language: Language,

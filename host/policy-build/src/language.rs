@@ -59,6 +59,21 @@ impl Language {
         }
     }
 
+    /// Its name in a sentence.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Rust => "Rust",
+            Self::JavaScript => "JavaScript",
+            Self::Python => "Python",
+            Self::Go => "Go",
+            Self::C => "C",
+            Self::Zig => "Zig",
+            Self::AssemblyScript => "AssemblyScript",
+            Self::Wat => "WebAssembly text",
+        }
+    }
+
     /// What a person must do once in the project's folder so that it builds there, for each program that it needs
     /// beside those of [`installs`](Self::installs).
     #[must_use]

@@ -1,5 +1,6 @@
 //! What is run for each language: the one table to look at when a language's tools change.
 
+use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +49,9 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
     let mut made = to.to_owned();
     let step = match language {
         Language::Rust => {
-            let target = tools.cargo_target().map_or_else(|| project.dir.join("target"), Path::to_owned);
+            let given = tools.cargo_target().map(Path::to_owned);
+            let given = given.or_else(|| env::var_os("CARGO_TARGET_DIR").map(|dir| project.dir.join(dir)));
+            let target = given.unwrap_or_else(|| project.dir.join("target"));
             made = target.join(format!("{RUST_TARGET}/release/{}.wasm", project.name.replace('-', "_")));
             Step::new(find(&["cargo"])?)
                 .args(["build", "--lib", "--release", "--target", RUST_TARGET, "--target-dir"])
@@ -65,7 +68,9 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
             .args(["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
             .args([to.as_os_str(), ".".as_ref()])
             .env("GOOS", "wasip1")
-            .env("GOARCH", "wasm"),
+            .env("GOARCH", "wasm")
+            // One that is too old says so, instead of fetching another.
+            .env("GOTOOLCHAIN", "local"),
         Language::C => Step::new(find(&["zig", "python-zig"])?)
             .args(["cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-Os", "-s", "-o"])
             .args([to.as_os_str(), "policy.c".as_ref()]),
@@ -74,7 +79,8 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
             .args(["-O", "ReleaseSmall"])
             .args([format!("-femit-bin={}", to.display())]),
         Language::AssemblyScript => Step::new(find(&["asc"])?)
-            .args(["policy.ts", "--runtime", "stub", "--use", "abort=", "--optimize", "-o"])
+            .args(["policy.ts", "--runtime", "stub", "--use", "abort=", "--transform", "./exports.js"])
+            .args(["--optimize", "-o"])
             .args([to]),
         Language::Wat => return Ok(None),
     };

@@ -17,8 +17,8 @@ pub struct Tools {
 impl Tools {
     /// Those of a project (`node_modules/.bin`, `.venv/bin`), then those below `tools`, then those on `PATH`.
     ///
-    /// Below `tools` a program may lie in `bin`, `venv/bin` or `node_modules/.bin`, of the folder itself or of one
-    /// in it.
+    /// Below `tools` a program may lie in `bin`, `venv/bin`, `node_modules/.bin` or `usr/lib/go-*/bin`, of the folder
+    /// itself or of one in it.
     #[must_use]
     pub fn new(project: &Path, tools: Option<&Path>) -> Self {
         let mut folders = vec![project.join("node_modules/.bin"), project.join(".venv/bin")];
@@ -28,12 +28,14 @@ impl Tools {
             homes.sort();
             homes.insert(0, tools.to_owned());
             for home in homes {
+                folders.extend(go_of_debian(&home.join("usr/lib")));
                 folders
                     .extend(["bin", "venv/bin", ".venv/bin", "node_modules/.bin"].map(|end| home.join(end)));
                 folders.push(home);
             }
         }
         folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+        folders.extend(go_of_debian(Path::new("/usr/lib")));
         Self { folders, cargo_target: None }
     }
 
@@ -71,6 +73,18 @@ impl Tools {
     }
 }
 
+/// Debian's packages of a certain Go keep it off `PATH`: `/usr/lib/go-1.24/bin`; the newest first.
+fn go_of_debian(lib: &Path) -> Vec<PathBuf> {
+    let version = |path: &Path| {
+        let minor = path.file_name()?.to_str()?.strip_prefix("go-1.")?;
+        minor.parse::<u32>().ok()
+    };
+    let entries = fs::read_dir(lib).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<_> = entries.filter_map(|path| Some((version(&path)?, path.join("bin")))).collect();
+    found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+    found.into_iter().map(|(_, bin)| bin).collect()
+}
+
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
@@ -101,12 +115,23 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_go_of_debian_is_found_where_the_package_puts_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for version in ["go-1.9", "go-1.27", "go-1.24", "go", "gcc"] {
+            program(&dir.path().join("go/usr/lib").join(version).join("bin/go-of-this-test"), 0o755);
+        }
+        let tools = Tools::new(Path::new("nowhere"), Some(dir.path()));
+        let found = tools.find(Language::Go, &["go-of-this-test"]).expect("found");
+        assert_eq!(found, dir.path().join("go/usr/lib/go-1.27/bin/go-of-this-test"));
+    }
+
+    #[test]
     fn a_missing_program_comes_with_the_way_to_it() {
         let dir = tempfile::tempdir().expect("a folder");
         let error = Tools::new(dir.path(), None).find(Language::Python, &["no-such-program", "nor-this"]);
         assert_eq!(
             error.expect_err("not there").to_string(),
-            "`no-such-program`, which builds python, is not installed; to get it: \
+            "`no-such-program`, which builds Python, is not installed; to get it: \
              python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
         );
     }

@@ -241,6 +241,7 @@ fn policy(policy: &PolicySpec) -> Tree {
         ("memory", size(policy.limits.memory_bytes)),
         ("output", size(policy.limits.output_bytes)),
         ("log_lines", number(policy.limits.log_lines)),
+        ("table", number(policy.limits.table_elements)),
     ]);
     map([
         ("name", text(&policy.name)),

@@ -60,7 +60,7 @@ pub(crate) static MANIFEST: Object = Object {
             "Name of the scale set: lower-case letters, digits and `-`, at most 32 characters, \
              starting with a letter and not ending with `-`.",
         ),
-        field("tick", duration(100, HOUR), Default("5s"), "Time between two decisions."),
+        field("tick", duration(20, HOUR), Default("5s"), "Time between two decisions."),
         field("capacity", Kind::Object(&CAPACITY), Required, "How many instances."),
         field("image", Kind::Object(&IMAGE), Required, "What every instance starts from."),
         field("instance", Kind::Object(&INSTANCE), Empty, "What every instance is made of."),
@@ -367,7 +367,12 @@ static LIMITS: Object = Object {
             Default("50000000"),
             "Fuel: roughly, Wasm instructions.",
         ),
-        field("deadline", duration(1, 10 * SECOND), Default("100ms"), "Wall clock; at most `tick`."),
+        field(
+            "deadline",
+            duration(1, 10 * SECOND),
+            Optional,
+            "Wall clock; at most `tick`. Without it, 100ms, or `tick` when that is shorter.",
+        ),
         field("memory", size(64 * KIB, 4 * GIB, 64 * KIB), Default("64MiB"), "Linear memory."),
         field(
             "output",
@@ -376,6 +381,12 @@ static LIMITS: Object = Object {
             "State, reasons and victims of one outcome together.",
         ),
         field("log_lines", integer(0, 10_000), Default("100"), "Lines that it may log."),
+        field(
+            "table",
+            integer(1, 1_000_000),
+            Default("100000"),
+            "Elements of all its tables (of functions) together.",
+        ),
     ],
 };
 

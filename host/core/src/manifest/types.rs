@@ -13,7 +13,7 @@ use crate::combine::CombineRule;
 pub struct ScaleSet {
     /// Lower-case letters, digits and `-`, at most 32 bytes, starts with a letter.
     pub name: String,
-    /// Length of a tick, 100 ms to 1 h; default 5 s.
+    /// Length of a tick, 20 ms to 1 h; default 5 s.
     pub tick_ms: u64,
     /// How many instances.
     pub capacity: Capacity,
@@ -320,7 +320,7 @@ pub struct PolicySpec {
 pub struct PolicyLimits {
     /// Fuel of one call; default 50,000,000.
     pub fuel: u64,
-    /// Wall clock of one call; default 100 ms.
+    /// Wall clock of one call; default 100 ms, at most a tick.
     pub deadline_ms: u64,
     /// Linear memory; default 64 MiB.
     pub memory_bytes: u64,
@@ -328,6 +328,14 @@ pub struct PolicyLimits {
     pub output_bytes: u64,
     /// Lines that one call may log; default 100.
     pub log_lines: u32,
+    /// Elements of all tables together; default 100,000.
+    #[serde(default = "default_table_elements")]
+    pub table_elements: u32,
+}
+
+/// Sets stored by a version without that limit have none of it.
+fn default_table_elements() -> u32 {
+    PolicyLimits::default().table_elements
 }
 
 impl Default for PolicyLimits {
@@ -338,6 +346,7 @@ impl Default for PolicyLimits {
             memory_bytes: 64 << 20,
             output_bytes: 256 << 10,
             log_lines: 100,
+            table_elements: 100_000,
         }
     }
 }

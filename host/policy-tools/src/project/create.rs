@@ -25,7 +25,19 @@ const RUST_NAMES: [&str; 10] = [
     "schemars",
     "wit-bindgen",
 ];
+const README: &str = include_str!("README.template.md");
 const IGNORED: &str = "*.wasm\ntarget/\nnode_modules/\n.venv/\n__pycache__/\n.zig-cache/\n";
+
+/// A member of this workspace cannot have a profile of its own; a project needs one.
+const RUST_PROFILE: &str = "
+# Policies are shipped to hosts: small beats fast to build. The custom sections that the host reads stay.
+[profile.release]
+opt-level = \"s\"
+lto = true
+codegen-units = 1
+strip = \"symbols\"
+panic = \"abort\"
+";
 
 /// A project that was not made; nothing of it is left.
 #[derive(Debug, Error)]
@@ -115,36 +127,28 @@ fn files(language: Language, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
 /// in another one.
 fn rust_manifest(text: &str) -> String {
     let text = text.replace("path = \"../../../sdk\"", &format!("path = \"{SDK_FOLDER}\""));
-    format!(
-        "{text}\n# A workspace of its own, wherever this folder lies.\n[workspace]\nexclude = [\"{SDK_FOLDER}\"]\n"
-    )
+    let workspace = format!(
+        "# A workspace of its own, wherever this folder lies.\n[workspace]\nexclude = [\"{SDK_FOLDER}\"]\n"
+    );
+    format!("{text}{RUST_PROFILE}\n{workspace}")
 }
 
 fn readme(language: Language, name: &str) -> String {
     let install = match language.installs() {
         [] => "",
-        _ => " (`--install` gets the language's tools into this folder first)",
+        _ => " --install",
     };
     let sdk = match language {
         Language::Rust => {
-            "\n`regatta-sdk/` is the SDK, as `regatta policy new` had it; `cargo test` runs the tests in `src/lib.rs`.\n"
+            "* `regatta-sdk/`: the SDK, as `regatta policy new` had it. `cargo test` runs the tests in `src/lib.rs`.\n"
         }
         _ => "",
     };
-    format!(
-        "# {name}\n\n\
-         A scaling policy for Regatta, written in {language}. It begins as the example that keeps a metric at its \
-         target, within a tolerance: change it as you like.\n\n\
-         ```sh\n\
-         regatta policy build --install          # makes {name}.wasm\n\
-         regatta policy check {name}.wasm --vectors vectors.json --params '{{\"metric\": \"load\", \"target\": 0.6}}'\n\
-         regatta policy swap SET ./{name}.wasm --params '{{\"metric\": \"load\", \"target\": 0.6}}'\n\
-         ```\n\n\
-         `policy.yaml` tells `regatta policy build` the language and the file to make{install}. `vectors.json` has \
-         ticks with the decisions that the example makes of them: once your policy decides otherwise, write your own \
-         or drop `--vectors`. `regatta policy inspect {name}.wasm` shows the parameters, `regatta policy bench` what \
-         it costs.\n{sdk}"
-    )
+    README
+        .replace("{name}", name)
+        .replace("{language}", language.title())
+        .replace("{install}", install)
+        .replace("{sdk}", sdk)
 }
 
 /// A folder that goes when it is dropped, unless it has been renamed.

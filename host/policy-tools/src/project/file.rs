@@ -5,6 +5,7 @@ use std::{fs, io};
 
 use regatta_policy_build::Language;
 use serde::Deserialize;
+use serde_saphyr::{Location, Spanned};
 use thiserror::Error;
 
 use super::rename::check_name;
@@ -35,20 +36,32 @@ pub enum ProjectError {
         source: io::Error,
     },
     /// It says something else than it should; with line and column.
-    #[error("{}: {message}", path.display())]
+    #[error("{}{place}: {message}", path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// What, and where.
+        /// `:line:column`; empty when it is about the whole.
+        place: String,
+        /// What.
         message: String,
     },
+}
+
+/// The parser's words with their place in front instead of behind.
+fn mistake(error: &serde_saphyr::Error) -> (String, String) {
+    let mut text = error.without_snippet().to_string();
+    let place = error.location().map(|place| format!(":{}:{}", place.line(), place.column()));
+    if let Some(at) = text.rfind(" at line ") {
+        text.truncate(at);
+    }
+    (place.unwrap_or_default(), text)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
-    language: String,
-    name: String,
+    language: Spanned<String>,
+    name: Spanned<String>,
     output: Option<PathBuf>,
 }
 
@@ -63,17 +76,23 @@ impl ProjectFile {
             Ok(text) => text,
             Err(source) => return Err(ProjectError::Read { path, source }),
         };
-        Self::parse(&text).map_err(|message| ProjectError::Invalid { path, message })
+        Self::parse(&text).map_err(|(place, message)| ProjectError::Invalid { path, place, message })
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let options = serde_saphyr::options! { with_snippet: false };
-        let fields: Fields =
-            serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())?;
-        let language = fields.language.parse().map_err(|error| format!("`language`: {error}"))?;
-        check_name(&fields.name).map_err(|error| format!("`name`: {error}"))?;
-        let output = fields.output.unwrap_or_else(|| PathBuf::from(format!("{}.wasm", fields.name)));
-        Ok(Self { language, name: fields.name, output })
+    /// The error is a place and what is wrong there.
+    fn parse(text: &str) -> Result<Self, (String, String)> {
+        let fields: Fields = serde_saphyr::from_str(text).map_err(|error| mistake(&error))?;
+        let language = fields.language;
+        let at = |place: &Location| format!(":{}:{}", place.line(), place.column());
+        let language = language
+            .value
+            .parse()
+            .map_err(|error| (at(&language.referenced), format!("`language`: {error}")))?;
+        let name = fields.name;
+        check_name(&name.value).map_err(|error| (at(&name.referenced), format!("`name`: {error}")))?;
+        let name = name.value;
+        let output = fields.output.unwrap_or_else(|| PathBuf::from(format!("{name}.wasm")));
+        Ok(Self { language, name, output })
     }
 
     /// The text of the file.
@@ -97,16 +116,17 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_with_their_place() {
-        for (text, told) in [
-            ("language: go\nname: x\nouput: y.wasm\n", "line 3"),
-            ("language: go\n", "`name`"),
-            ("language: go\nname: [x]\n", "line 2"),
-            ("language: cobol\nname: x\n", "unknown language `cobol`; known are rust"),
-            ("language: go\nname: X\n", "`name`: \"X\" is not"),
-            ("language: [", "line 1"),
+        for (text, at, told) in [
+            ("language: go\nname: x\nouput: y.wasm\n", ":3:1", "unknown field `ouput`"),
+            ("language: go\n", ":1:1", "missing field `name`"),
+            ("language: go\nname: [x]\n", ":2:7", ""),
+            ("language: cobol\nname: x\n", ":1:11", "unknown language `cobol`; known are rust"),
+            ("language: go\nname: X\n", ":2:7", "`name`: \"X\" is not"),
+            ("language: [", ":1:", ""),
         ] {
-            let error = ProjectFile::parse(text).expect_err(text);
-            assert!(error.contains(told), "{text:?}: {error}");
+            let (place, message) = ProjectFile::parse(text).expect_err(text);
+            assert!(place.starts_with(at) && message.contains(told), "{text:?}: {place} {message}");
+            assert!(!message.contains(" at line "), "{message}");
         }
     }
 }

@@ -211,3 +211,18 @@ fn bulk_data_arrives_in_columns() {
     assert_eq!(get(window, 0, 8), u64s(&[995_000, 999_000]), "no further back than was asked for");
     assert_eq!(get(window, 8, 8), bits(&[2.0, 3.0]));
 }
+
+#[test]
+fn a_call_tells_its_memory() {
+    let policy = compiled("target-tracking");
+    let call = policy.decide(&observation(10, 0.8), TARGET_TRACKING, b"", &limits());
+    assert!(call.memory_bytes >= 17 << 16 && call.memory_bytes % (1 << 16) == 0, "{}", call.memory_bytes);
+    // As much as it has is enough, a page less is not.
+    let with = |memory_bytes| {
+        let limits = PolicyLimits { memory_bytes, ..limits() };
+        policy.decide(&observation(10, 0.8), TARGET_TRACKING, b"", &limits)
+    };
+    let enough = with(call.memory_bytes);
+    assert!(enough.run.result.is_ok() && enough.memory_bytes == call.memory_bytes);
+    assert!(with(call.memory_bytes - 1).run.result.is_err());
+}

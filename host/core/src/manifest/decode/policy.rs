@@ -117,10 +117,15 @@ fn policy(section: &Section<'_>, tick_ms: Option<u64>, base_dir: &str) -> Result
 
 fn limits(section: &Section<'_>, tick_ms: Option<u64>) -> Result<PolicyLimits, Invalid> {
     let fuel = section.item("fuel").and_then(Item::integer);
-    let mut deadline_ms = section.item("deadline").and_then(Item::duration_ms);
+    let mut deadline_ms =
+        section.optional("deadline").and_then(|item| item.map(Item::duration_ms).transpose()).map(|given| {
+            let default_ms = PolicyLimits::default().deadline_ms;
+            given.unwrap_or_else(|| tick_ms.map_or(default_ms, |tick_ms| default_ms.min(tick_ms)))
+        });
     let memory_bytes = section.item("memory").and_then(Item::size_bytes);
     let output_bytes = section.item("output").and_then(Item::size_bytes);
     let log_lines = section.item("log_lines").and_then(Item::integer);
+    let table_elements = section.item("table").and_then(Item::integer);
     if let (Ok(deadline), Some(tick)) = (deadline_ms, tick_ms)
         && deadline > tick
     {
@@ -134,5 +139,6 @@ fn limits(section: &Section<'_>, tick_ms: Option<u64>) -> Result<PolicyLimits, I
         memory_bytes: memory_bytes?,
         output_bytes: output_bytes?,
         log_lines: log_lines?,
+        table_elements: table_elements?,
     })
 }

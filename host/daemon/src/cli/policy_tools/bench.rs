@@ -6,7 +6,7 @@ use super::super::Io;
 use super::super::args::Output;
 use super::super::exit::{Exit, Failure, Outcome, Stop};
 use super::super::policy::read_params;
-use super::super::render::{Columns, RED, json, pair, right, short};
+use super::super::render::{Columns, RED, json, paint, pair, plain_line, right, short};
 use super::super::time::size;
 use super::super::wait::Line;
 use super::args::BenchArgs;
@@ -40,10 +40,6 @@ fn stop(error: BenchError) -> Stop {
 }
 
 fn table(bench: &Bench, io: &mut Io<'_>) -> Outcome {
-    if !bench.optimised {
-        let warning = io.paint_err(RED, "warning:");
-        writeln!(io.err, "{warning} this is a debug build: figures are not those of a release")?;
-    }
     pair("Policy", &format!("{} {} ({})", bench.name, bench.version, short(&bench.digest)), io)?;
     pair("Parameters", &bench.params.to_string(), io)?;
     pair("ABI", &bench.abi, io)?;
@@ -72,7 +68,7 @@ fn table(bench: &Bench, io: &mut Io<'_>) -> Outcome {
     columns.print(0, io)?;
     for row in &bench.decisions {
         if let Some(failed) = &row.failed {
-            let first = super::super::render::plain_line(&failed.first);
+            let first = plain_line(&failed.first);
             let (failures, runs) = (failed.runs, row.runs);
             writeln!(
                 io.out,
@@ -87,6 +83,10 @@ fn table(bench: &Bench, io: &mut Io<'_>) -> Outcome {
             "\nFrom {} instances on it takes more than the default limit of fuel: such a set needs `policy.limits.fuel`.",
             thousands(row.instances.into())
         )?;
+    }
+    if !bench.optimised {
+        let note = "This is a debug build: its figures are not those of a release.";
+        writeln!(io.out, "\n{}", paint(io.out_colour(), RED, note))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `regatta policy build`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
@@ -28,6 +28,7 @@ struct Built<'a> {
 pub(super) fn build(args: &BuildArgs, output: Output, io: &mut Io<'_>) -> Outcome {
     let file = ProjectFile::read(&args.dir).map_err(unreadable)?;
     let out = args.out.clone().unwrap_or_else(|| args.dir.join(&file.output));
+    let out = out.strip_prefix(".").map_or_else(|_| out.clone(), Path::to_owned);
     let project = Project { dir: &args.dir, language: file.language, name: &file.name };
     let tools = Tools::new(&args.dir, args.tools.as_deref());
 

@@ -1,5 +1,6 @@
 //! `regatta policy inspect`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use regatta_policy_tools::{Inspection, ModuleKind, Outline, digest, outline, read_module};
@@ -7,7 +8,7 @@ use regatta_policy_tools::{Inspection, ModuleKind, Outline, digest, outline, rea
 use super::super::Io;
 use super::super::args::Output;
 use super::super::exit::Outcome;
-use super::super::render::{Columns, json, pair, right, text};
+use super::super::render::{Columns, json, pair, plain_line, right, text};
 use super::super::time::{size, span};
 use super::duration;
 
@@ -47,13 +48,40 @@ fn headers(outline: &Outline, io: &mut Io<'_>) -> Outcome {
     list("Exports", &outline.exports, io)
 }
 
-/// One a line: names of interfaces are long.
+/// An interface a line with its functions; then what belongs to none.
 fn list(label: &str, names: &[String], io: &mut Io<'_>) -> Outcome {
-    pair(label, names.first().map_or("none", String::as_str), io)?;
-    for name in names.iter().skip(1) {
-        writeln!(io.out, "{:16}{}", "", super::super::render::plain_line(name))?;
+    let lines = grouped(names);
+    pair(label, lines.first().map_or("none", String::as_str), io)?;
+    for line in lines.iter().skip(1) {
+        writeln!(io.out, "{:16}{}", "", plain_line(line))?;
     }
     Ok(())
+}
+
+/// `interface: function, function` for names like `interface#function` and `module function`. What toolchains add
+/// for themselves is left out; `-o json` has it.
+fn grouped(names: &[String]) -> Vec<String> {
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut others = Vec::new();
+    for name in names {
+        match name.split_once(['#', ' ']) {
+            _ if name.starts_with("cabi_") || name.starts_with("__") => {}
+            Some((interface, function)) => groups.entry(interface).or_default().push(function),
+            None => others.push(name.as_str()),
+        }
+    }
+    let line = |(interface, mut functions): (&str, Vec<&str>)| {
+        functions.sort_unstable();
+        format!("{interface}: {}", functions.join(", "))
+    };
+    let (interfaces, mut words): (Vec<&str>, Vec<&str>) =
+        others.into_iter().partition(|name| name.contains('/'));
+    words.sort_unstable();
+    let mut lines: Vec<String> = groups.into_iter().map(line).collect();
+    lines.extend(interfaces.into_iter().map(str::to_owned));
+    lines.sort();
+    lines.extend((!words.is_empty()).then(|| words.join(", ")));
+    lines
 }
 
 pub(super) fn table(found: &Inspection, io: &mut Io<'_>) -> Outcome {
@@ -107,4 +135,28 @@ pub(super) fn table(found: &Inspection, io: &mut Io<'_>) -> Outcome {
         ]);
     }
     columns.print(0, io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_stand_with_their_interface_and_plumbing_is_left_out() {
+        let names = [
+            "memory",
+            "cabi_realloc",
+            "a:b/c@0.1.0#y",
+            "a:b/c@0.1.0#x",
+            "__heap_base",
+            "a:b/d@0.1.0",
+            "_start",
+        ];
+        assert_eq!(
+            grouped(&names.map(str::to_owned)),
+            ["a:b/c@0.1.0: x, y", "a:b/d@0.1.0", "_start, memory"]
+        );
+        assert_eq!(grouped(&["env now".to_owned()]), ["env: now"]);
+        assert!(grouped(&[]).is_empty());
+    }
 }

@@ -29,7 +29,7 @@ pub(super) fn new(args: &NewArgs, output: Output, io: &mut Io<'_>) -> Outcome {
         return json(&Made { name: &args.name, language, dir: &dir, files: &files }, io);
     }
     let shown = dir.display();
-    writeln!(io.out, "{shown}: a policy in {language}, {} files", files.len())?;
+    writeln!(io.out, "{shown}: a policy in {}, {} files", args.language.title(), files.len())?;
     for file in files.iter().filter(|file| file.components().count() == 1) {
         writeln!(io.out, "  {}", file.display())?;
     }

@@ -1,0 +1,3 @@
+module tolerant-target
+
+go 1.24
