@@ -21,6 +21,19 @@ pub enum CombineRule {
     First,
 }
 
+impl CombineRule {
+    /// The name that users read and write.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AnyOutAllIn => "any-out-all-in",
+            Self::Max => "max",
+            Self::Min => "min",
+            Self::First => "first",
+        }
+    }
+}
+
 /// What the active policies want together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Combined {
@@ -36,11 +49,34 @@ pub struct Combined {
     pub reasons: Vec<Reason>,
     /// Name of the policy whose capacity won.
     pub decided_by: Option<String>,
+    /// SHA-256 of its module.
+    #[serde(default)]
+    pub decided_by_digest: Option<String>,
+    /// What each place among the policies counted for, in the order of the manifest.
+    #[serde(default)]
+    pub votes: Vec<Vote>,
+}
+
+/// What one place among the policies counted for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The place.
+    pub slot: String,
+    /// SHA-256 of the module that spoke for it.
+    pub digest: String,
+    /// Capacity; none when it abstained.
+    pub capacity: Option<u32>,
 }
 
 /// Folds the runs of the active policies, in the order of the manifest.
 #[must_use]
 pub fn combine(rule: CombineRule, desired: u32, runs: &[PolicyRun]) -> Combined {
+    let vote = |run: &PolicyRun| Vote {
+        slot: run.slot.clone(),
+        digest: run.digest.clone(),
+        capacity: run.result.as_ref().ok().map(|decision| decision.capacity),
+    };
+    let votes = runs.iter().map(vote).collect();
     let decisions: Vec<_> =
         runs.iter().filter_map(|run| run.result.as_ref().ok().map(|decision| (run, decision))).collect();
     let largest = decisions.iter().copied().rev().max_by_key(|(_, decision)| decision.capacity);
@@ -57,6 +93,8 @@ pub fn combine(rule: CombineRule, desired: u32, runs: &[PolicyRun]) -> Combined 
             wake_after_ms: None,
             reasons: Vec::new(),
             decided_by: None,
+            decided_by_digest: None,
+            votes,
         };
     };
     let someone_abstains = decisions.len() < runs.len();
@@ -86,6 +124,8 @@ pub fn combine(rule: CombineRule, desired: u32, runs: &[PolicyRun]) -> Combined 
         wake_after_ms: decisions.iter().filter_map(|(_, decision)| decision.wake_after_ms).min(),
         reasons,
         decided_by: Some(winning_run.name.clone()),
+        decided_by_digest: Some(winning_run.digest.clone()),
+        votes,
     }
 }
 
@@ -96,6 +136,7 @@ mod tests {
 
     fn run(capacity: Option<u32>) -> PolicyRun {
         PolicyRun {
+            slot: "load".into(),
             name: format!("wants-{capacity:?}"),
             version: "1".into(),
             digest: "d".into(),

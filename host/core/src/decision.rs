@@ -80,6 +80,9 @@ pub struct PolicyFailure {
 /// observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicyRun {
+    /// Its place in the set; empty for a run outside of a set.
+    #[serde(default)]
+    pub slot: String,
     /// Name of the policy, as its manifest gives it.
     pub name: String,
     /// Its version.

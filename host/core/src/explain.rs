@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::decision::PolicyRun;
 use crate::instance_state::INSTANCE_STATES;
 use crate::metric::MetricValue;
 use crate::plan::Action;
@@ -80,24 +81,58 @@ fn number(value: f64) -> String {
 
 fn policies(record: &TickRecord, out: &mut String) {
     for run in &record.runs {
-        let digest = run.digest.get(..12).unwrap_or(&run.digest);
+        policy("policy", run, "", out);
+        if let Some(canary) = record.canaries.iter().find(|canary| canary.run.slot == run.slot) {
+            policy("on trial", &canary.run, &format!(", within {} of it", canary.within), out);
+        }
+    }
+    let combined = &record.combined;
+    if combined.votes.len() > 1 {
+        let votes: Vec<String> = combined
+            .votes
+            .iter()
+            .map(|vote| match vote.capacity {
+                Some(capacity) => format!("{} {capacity}", vote.slot),
+                None => format!("{} abstains", vote.slot),
+            })
+            .collect();
+        let together = combined.capacity.map_or_else(|| "no decision".to_owned(), |it| it.to_string());
+        row(out, "votes", &format!("{} → {together}", votes.join(" · ")));
+    }
+    for shadow in &record.shadows {
+        let (run, digest) = (&shadow.run, short(&shadow.run.digest));
+        let wanted = match &run.result {
+            Ok(decision) => format!("wanted {}", decision.capacity),
+            Err(failure) => format!("failed ({})", failure.kind.as_str()),
+        };
         let who = format!("{} {} ({digest})", run.name, run.version);
-        match &run.result {
-            Ok(decision) => {
-                row(out, "policy", &format!("{who} wants {}", decision.capacity));
-                for reason in &decision.reasons {
-                    row(out, "", &format!("{}: {}", reason.code, reason.text));
-                    if !reason.evidence.is_empty() {
-                        let evidence: Vec<String> =
-                            reason.evidence.iter().map(|(name, value)| format!("{name} {value}")).collect();
-                        row(out, "", &format!("  {}", evidence.join(" · ")));
-                    }
+        row(out, "shadow", &format!("#{} {who} {wanted} in tick {}", shadow.number, shadow.tick));
+    }
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+fn policy(label: &str, run: &PolicyRun, bounds: &str, out: &mut String) {
+    let place = if run.slot.is_empty() || run.slot == run.name { "" } else { run.slot.as_str() };
+    let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
+    let who = format!("{place}{} {} ({})", run.name, run.version, short(&run.digest));
+    match &run.result {
+        Ok(decision) => {
+            row(out, label, &format!("{who} wants {}{bounds}", decision.capacity));
+            for reason in &decision.reasons {
+                row(out, "", &format!("{}: {}", reason.code, reason.text));
+                if !reason.evidence.is_empty() {
+                    let evidence: Vec<String> =
+                        reason.evidence.iter().map(|(name, value)| format!("{name} {value}")).collect();
+                    row(out, "", &format!("  {}", evidence.join(" · ")));
                 }
             }
-            Err(failure) => {
-                row(out, "policy", &format!("{who} failed ({})", failure.kind.as_str()));
-                row(out, "", &failure.message);
-            }
+        }
+        Err(failure) => {
+            row(out, label, &format!("{who} failed ({})", failure.kind.as_str()));
+            row(out, "", &failure.message);
         }
     }
 }

@@ -5,9 +5,11 @@
 //! daemon, the replayer and the tests run these same functions.
 
 pub mod admission;
+pub mod canary;
 pub mod catalogue;
 pub mod cloud_init;
 pub mod combine;
+pub mod compare;
 pub mod decision;
 pub mod explain;
 pub mod guard;

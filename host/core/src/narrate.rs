@@ -1,9 +1,11 @@
 //! What operators read in the event log, told from a record.
 
+use crate::canary;
+use crate::decision::PolicyRun;
 use crate::instance_state::{InstanceEvent, InstanceState};
 use crate::plan::{Action, RemovalCause};
 use crate::record::{Direction, InstanceChange, TickRecord};
-use crate::state::Event;
+use crate::state::{Event, PolicyRef};
 
 /// The events of a tick. What lasts since the tick before, `last`, is told once.
 #[must_use]
@@ -17,6 +19,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         instance,
         text,
         actor: "daemon".to_owned(),
+        policy: None,
     };
     let mut events: Vec<Event> = record
         .changes
@@ -35,9 +38,21 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
             if let Err(failure) = &run.result {
                 let text =
                     format!("{} gave no decision ({}): {}", run.name, failure.kind.as_str(), failure.message);
-                events.push(event(now, "policy-failed", None, text));
+                let policy = Some(policy_ref(run));
+                events.push(Event { policy, ..event(now, "policy-failed", None, text) });
             }
         }
+    }
+    for (run, failure) in canary::failed(&record.canaries) {
+        let text = format!(
+            "the trial of {} {} is over, it gave no decision ({}): {}",
+            run.name,
+            run.version,
+            failure.kind.as_str(),
+            failure.message
+        );
+        let policy = Some(policy_ref(run));
+        events.push(Event { policy, ..event(now, "policy-demoted", None, text) });
     }
     let kind = match record.direction() {
         Direction::ScaleOut => Some("scale-out"),
@@ -73,6 +88,16 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         }
     }
     events
+}
+
+fn policy_ref(run: &PolicyRun) -> PolicyRef {
+    PolicyRef {
+        slot: run.slot.clone(),
+        name: run.name.clone(),
+        version: run.version.clone(),
+        digest: run.digest.clone(),
+        source: String::new(),
+    }
 }
 
 fn told(change: &InstanceChange) -> Option<(&'static str, &'static str)> {

@@ -26,6 +26,12 @@ pub struct TickRecord {
     pub facts: PlanFacts,
     /// The active policies, in the order of the manifest.
     pub runs: Vec<PolicyRun>,
+    /// Policies on trial, each in the place of an active one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<CanaryRun>,
+    /// What policies that are never applied said of earlier ticks, since the last record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<ShadowRun>,
     /// What they want together.
     pub combined: Combined,
     /// What the guards made of it.
@@ -34,6 +40,26 @@ pub struct TickRecord {
     pub plan: Plan,
     /// What an operator did to the set since the last tick, one line each.
     pub operator: Vec<String>,
+}
+
+/// The run of a policy that acts within bounds, on trial; its place is that of its run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CanaryRun {
+    /// How many instances it may be away from the active policy.
+    pub within: u32,
+    /// The run.
+    pub run: PolicyRun,
+}
+
+/// The run of a policy that is judged and never applied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShadowRun {
+    /// The tick that it was given.
+    pub tick: u64,
+    /// Number of its activation.
+    pub number: u64,
+    /// The run.
+    pub run: PolicyRun,
 }
 
 /// What a plan rests on beside the observation.
@@ -85,6 +111,12 @@ pub enum Direction {
 }
 
 impl TickRecord {
+    /// Every run that it holds: of active policies, of those on trial, of shadows.
+    pub fn every_run(&self) -> impl Iterator<Item = &PolicyRun> {
+        let canaries = self.canaries.iter().map(|canary| &canary.run);
+        self.runs.iter().chain(canaries).chain(self.shadows.iter().map(|shadow| &shadow.run))
+    }
+
     /// Which way the tick moved the capacity.
     #[must_use]
     pub fn direction(&self) -> Direction {

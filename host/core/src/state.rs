@@ -23,16 +23,68 @@ pub struct SetState {
     pub last_tick: u64,
     /// Being deleted: everything goes, then the set itself.
     pub deleting: bool,
-    /// The policy that decides.
-    pub policy: PolicyActivation,
-    /// The one before it, for a rollback.
-    pub previous_policy: Option<PolicyActivation>,
+    /// The policies that decide, in the order of the manifest.
+    pub policies: Vec<PolicySlot>,
+    /// Policies that are judged beside them and never applied.
+    #[serde(default)]
+    pub shadows: Vec<ShadowPolicy>,
+    /// Activations so far; the next one has this number plus one.
+    pub activations: u64,
     /// Launches that failed since the last instance came into service.
     pub launch_failures_in_a_row: u32,
     /// No launch before this time, Unix milliseconds.
     pub launches_resume_ms: u64,
     /// Digests of the golden image, as imported.
     pub image: ImageDigests,
+}
+
+/// A place among the policies of a set, and who holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySlot {
+    /// Name of the place, as the manifest gives it.
+    pub name: String,
+    /// The policy that decides.
+    pub active: PolicyActivation,
+    /// The one before it, for a rollback.
+    pub previous: Option<PolicyActivation>,
+    /// The one that acts in its stead within bounds, on trial.
+    pub canary: Option<CanaryPolicy>,
+}
+
+/// A policy on trial: it acts, but never far from what the active one wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryPolicy {
+    /// The policy.
+    pub activation: PolicyActivation,
+    /// How many instances it may be away from the active one.
+    pub within: u32,
+}
+
+/// A policy that is judged and never applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowPolicy {
+    /// The place that it would take.
+    pub slot: String,
+    /// The policy.
+    pub activation: PolicyActivation,
+}
+
+impl SetState {
+    /// The place of that name among the policies.
+    #[must_use]
+    pub fn slot(&self, name: &str) -> Option<&PolicySlot> {
+        self.policies.iter().find(|slot| slot.name == name)
+    }
+
+    /// Every policy that the set may still need: active, previous, on trial, judged.
+    pub fn activations_kept(&self) -> impl Iterator<Item = &PolicyActivation> {
+        let slots = self.policies.iter().flat_map(|slot| {
+            std::iter::once(&slot.active)
+                .chain(&slot.previous)
+                .chain(slot.canary.as_ref().map(|canary| &canary.activation))
+        });
+        slots.chain(self.shadows.iter().map(|shadow| &shadow.activation))
+    }
 }
 
 /// A policy that is or was in charge.
@@ -196,4 +248,36 @@ pub struct Event {
     pub text: String,
     /// Who caused it: `daemon`, or the user name of the caller.
     pub actor: String,
+    /// The policy that it is about, if one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyRef>,
+}
+
+/// Which policy an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRef {
+    /// Its place in the set.
+    pub slot: String,
+    /// Name, as the module describes itself.
+    pub name: String,
+    /// Version, likewise.
+    pub version: String,
+    /// SHA-256 of the module; empty when it was refused before it was known.
+    pub digest: String,
+    /// Where it came from.
+    pub source: String,
+}
+
+impl PolicyActivation {
+    /// What events say of it.
+    #[must_use]
+    pub fn as_ref_in(&self, slot: &str) -> PolicyRef {
+        PolicyRef {
+            slot: slot.to_owned(),
+            name: self.name.clone(),
+            version: self.version.clone(),
+            digest: self.digest.clone(),
+            source: self.source.clone(),
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! One turn of a scale set's loop, after the policies have run: combine, guard,
 //! plan. Pure, so that a replay of a record gives the record again.
 
-use crate::combine::{CombineRule, Combined, combine};
+use crate::canary;
+use crate::combine::{Combined, combine};
 use crate::decision::{PolicyRun, Reason};
 use crate::guard::{GuardContext, GuardStep, GuardTrail, guards_of, judge, metrics_without_data};
 use crate::manifest::ScaleSet;
 use crate::observation::{LastDecision, Observation};
 use crate::plan::{PlanInput, PlannedInstance, plan};
-use crate::record::{InstanceChange, PlanFacts, RECORD_VERSION, TickRecord};
+use crate::record::{CanaryRun, InstanceChange, PlanFacts, RECORD_VERSION, ShadowRun, TickRecord};
 
 /// What a tick knows once its policies have run.
 #[derive(Debug, Clone)]
@@ -22,15 +23,24 @@ pub struct TickInput {
     pub facts: PlanFacts,
     /// The runs of the active policies.
     pub runs: Vec<PolicyRun>,
+    /// The runs of policies on trial.
+    pub canaries: Vec<CanaryRun>,
+    /// What shadows said of earlier ticks, since the last record.
+    pub shadows: Vec<ShadowRun>,
     /// Names of the metrics that the active policies want.
     pub wanted_metrics: Vec<String>,
 }
 
 /// Combines, guards and plans.
 #[must_use]
-pub fn conclude(set: &ScaleSet, rule: CombineRule, input: TickInput) -> TickRecord {
-    let TickInput { observation, changes, operator, facts, runs, wanted_metrics } = input;
-    let combined = combine(rule, observation.desired, &runs);
+pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
+    let TickInput { observation, changes, operator, facts, runs, canaries, shadows, wanted_metrics } = input;
+    let combined = match canaries.is_empty() {
+        true => combine(set.combine, observation.desired, &runs),
+        false => {
+            combine(set.combine, observation.desired, &canary::acting(&runs, &canaries, observation.desired))
+        }
+    };
     let guards = if facts.deleting {
         deletion(&combined)
     } else {
@@ -63,7 +73,19 @@ pub fn conclude(set: &ScaleSet, rule: CombineRule, input: TickInput) -> TickReco
         room: facts.room.as_ref(),
         hold: facts.hold.as_deref(),
     });
-    TickRecord { v: RECORD_VERSION, observation, changes, operator, facts, runs, combined, guards, plan }
+    TickRecord {
+        v: RECORD_VERSION,
+        observation,
+        changes,
+        operator,
+        facts,
+        runs,
+        canaries,
+        shadows,
+        combined,
+        guards,
+        plan,
+    }
 }
 
 fn deletion(combined: &Combined) -> GuardTrail {

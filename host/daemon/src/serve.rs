@@ -123,6 +123,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let fleet = Arc::new(Fleet::new(shared, policy_dirs, vmm, shutdown.clone()));
     fleet.restart().await?;
+    tokio::spawn(Arc::clone(&fleet).watch_policy_dirs(shutdown.clone()));
     let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     tracing::info!(socket = %socket.display(), data = %data.display(), "ready");
     let stop = shutdown.clone();

@@ -14,7 +14,7 @@ use crate::host_ledger::HostLedger;
 use crate::paths::DataDirs;
 
 /// No tick sooner after the last one than this, whatever a policy wishes.
-pub(crate) const TICK_MIN_MS: u64 = 100;
+pub(crate) const TICK_MIN_MS: u64 = 20;
 
 /// What all sets of a daemon share.
 pub(crate) struct Shared {

@@ -3,6 +3,6 @@
 #![allow(clippy::all, missing_docs, unreachable_pub, reason = "the code is generated")]
 
 wasmtime::component::bindgen!({
-    path: "../../sdk/wit/v0.1.0",
+    path: "../../sdk/wit/v0.1.1",
     world: "policy",
 });

@@ -5,21 +5,13 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use regatta_core::decision::{FailureKind, LogLine, PolicyFailure, PolicyRun};
+use regatta_core::decision::PolicyRun;
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::observation::Observation;
-use wasmtime::{Store, Trap};
 
-use crate::bindings::regatta::policy::types;
-use crate::bindings::{Policy, PolicyPre};
 use crate::compiled::CompiledPolicy;
-use crate::engine::{EPOCH_MS, Engine, Permit};
-use crate::guest::{Guest, MetricWish};
-use crate::text::capped;
+use crate::door::Session;
 use crate::{observe, outcome};
-
-/// Bytes of a failure's message.
-const MESSAGE_BYTES: usize = 1024;
 
 /// One decision, and what it left behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +55,7 @@ impl CompiledPolicy {
         let mut times = CallTimes { observe: start.elapsed(), ..CallTimes::default() };
 
         let started = Instant::now();
-        let session = Session::start(&self.engine, &self.pre, Some(Arc::clone(observation)), wishes, limits);
+        let session = Session::start(&self.engine, &self.door, Some(Arc::clone(observation)), wishes, limits);
         times.instantiate = started.elapsed();
         let (result, fuel, log) = match session {
             Err(failure) => (Err(failure), 0, Vec::new()),
@@ -83,6 +75,7 @@ impl CompiledPolicy {
         };
         let manifest = self.manifest();
         let run = PolicyRun {
+            slot: String::new(),
             name: manifest.name.clone(),
             version: manifest.version.clone(),
             digest: self.digest().to_owned(),
@@ -95,122 +88,4 @@ impl CompiledPolicy {
         };
         Call { run, state: state_out, times }
     }
-}
-
-/// A fresh instance with its limits.
-pub(crate) struct Session<'a> {
-    store: Store<Guest>,
-    policy: Policy,
-    fuel: u64,
-    // Last, so that the store has given its slots back when the next call enters.
-    _permit: Permit<'a>,
-}
-
-impl<'a> Session<'a> {
-    pub(crate) fn start(
-        engine: &'a Engine,
-        pre: &PolicyPre<Guest>,
-        observation: Option<Arc<Observation>>,
-        wishes: Vec<MetricWish>,
-        limits: &PolicyLimits,
-    ) -> Result<Self, PolicyFailure> {
-        let permit = engine.enter();
-        let mut store = Store::new(&engine.inner.engine, Guest::new(observation, wishes, limits));
-        store.limiter(|guest| &mut guest.limiter);
-        store.set_fuel(limits.fuel).map_err(|error| failed(FailureKind::Host, format!("{error:#}")))?;
-        // One more, as the present epoch is already under way.
-        store.set_epoch_deadline(limits.deadline_ms.div_ceil(EPOCH_MS).saturating_add(1).min(1 << 32));
-        // What one import or the result may bring over at most, so that a list of
-        // 4 billion strings is refused before memory is taken for it. Lifted values
-        // are larger than their text; the exact check comes after.
-        store.set_hostcall_fuel(usize::try_from(limits.output_bytes.saturating_mul(4)).unwrap_or(usize::MAX));
-        match pre.instantiate(&mut store) {
-            Ok(policy) => Ok(Self { store, policy, fuel: limits.fuel, _permit: permit }),
-            Err(error) => Err(failure(&error, store.data(), Phase::Start)),
-        }
-    }
-
-    pub(crate) fn describe(&mut self) -> Result<types::Manifest, PolicyFailure> {
-        let answer = self.policy.regatta_policy_scaling().call_describe(&mut self.store);
-        answer.map_err(|error| failure(&error, self.store.data(), Phase::Call))
-    }
-
-    pub(crate) fn validate(
-        &mut self,
-        params: &str,
-    ) -> Result<Result<(), Vec<types::Problem>>, PolicyFailure> {
-        let answer = self.policy.regatta_policy_scaling().call_validate(&mut self.store, params);
-        answer.map_err(|error| failure(&error, self.store.data(), Phase::Call))
-    }
-
-    fn decide(
-        &mut self,
-        tick: &types::Tick,
-        params: &str,
-        state: &[u8],
-    ) -> Result<types::Outcome, PolicyFailure> {
-        let answer = self.policy.regatta_policy_scaling().call_decide(&mut self.store, tick, params, state);
-        match answer {
-            Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(message)) => Err(failed(FailureKind::Refused, message)),
-            Err(error) => Err(failure(&error, self.store.data(), Phase::Call)),
-        }
-    }
-
-    fn finish(mut self) -> (u64, Vec<LogLine>) {
-        let left = self.store.get_fuel().unwrap_or(0);
-        (self.fuel.saturating_sub(left), self.store.data_mut().take_log())
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Start,
-    Call,
-}
-
-fn failed(kind: FailureKind, message: String) -> PolicyFailure {
-    PolicyFailure { kind, message: capped(message, MESSAGE_BYTES) }
-}
-
-/// What a trap says, without the words that the kind of failure says already.
-fn told(trap: Trap) -> String {
-    let text = trap.to_string();
-    text.strip_prefix("wasm trap: ").map_or_else(|| text.clone(), str::to_owned)
-}
-
-/// What an error of wasmtime means.
-fn failure(error: &wasmtime::Error, guest: &Guest, phase: Phase) -> PolicyFailure {
-    let Some(&trap) = error.downcast_ref::<Trap>() else {
-        if guest.limiter.refused {
-            return failed(FailureKind::Memory, "it asked for more memory than it may have".to_owned());
-        }
-        let kind = match phase {
-            // The pool is full, or memory cannot be had.
-            Phase::Start => FailureKind::Host,
-            // What came back cannot be read: text that is not UTF-8, lists without end.
-            Phase::Call => FailureKind::Output,
-        };
-        return failed(kind, error.root_cause().to_string());
-    };
-    let (kind, what) = match trap {
-        Trap::OutOfFuel => (FailureKind::OutOfFuel, "it used up its fuel".to_owned()),
-        Trap::Interrupt => (FailureKind::Deadline, "it ran past its deadline".to_owned()),
-        Trap::StackOverflow => (FailureKind::StackOverflow, "its stack overflowed".to_owned()),
-        Trap::AllocationTooLarge => (FailureKind::Memory, told(trap)),
-        Trap::ListOutOfBounds
-        | Trap::StringOutOfBounds
-        | Trap::InvalidChar
-        | Trap::InvalidDiscriminant
-        | Trap::UnalignedPointer => (FailureKind::Output, told(trap)),
-        // Most languages answer a refused allocation with a trap of their own.
-        _ if guest.limiter.refused => {
-            (FailureKind::Memory, "it asked for more memory than it may have".to_owned())
-        }
-        Trap::UnreachableCodeReached => {
-            (FailureKind::Trap, guest.last_error().map_or_else(|| told(trap), str::to_owned))
-        }
-        _ => (FailureKind::Trap, told(trap)),
-    };
-    failed(kind, what)
 }

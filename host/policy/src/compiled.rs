@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use regatta_core::manifest::PolicyLimits;
 use sha2::{Digest, Sha256};
 
-use crate::bindings::PolicyPre;
 use crate::bindings::regatta::policy::types;
-use crate::call::Session;
-use crate::contract::CONTRACT_VERSION;
+use crate::door::{Door, Session};
 use crate::engine::Engine;
-use crate::error::{LoadError, ParamsError, ParamsProblem};
-use crate::guest::{Guest, MetricWish};
-use crate::load::{self, Abi, Code};
+use crate::error::{LoadError, MigrateError, ParamsError, ParamsProblem};
+use crate::guest::MetricWish;
+use crate::load::{self, Abi};
 use crate::text::capped;
 
 /// No module may be larger.
@@ -50,7 +48,7 @@ pub struct PolicyManifest {
 /// A policy, ready to run.
 pub struct CompiledPolicy {
     pub(crate) engine: Engine,
-    pub(crate) pre: PolicyPre<Guest>,
+    pub(crate) door: Door,
     digest: String,
     size_bytes: usize,
     manifest: PolicyManifest,
@@ -86,22 +84,16 @@ impl Engine {
         }
         let start = Instant::now();
         let prepared = load::prepare(bytes)?;
-        let component = match load::compile(&self.inner.engine, &prepared)? {
-            Code::Component(component) => component,
-            Code::Module(_) => return Err(LoadError::NoComponentType),
-        };
-        let mismatch =
-            |error: wasmtime::Error| LoadError::Contract { contract: CONTRACT_VERSION, source: error.into() };
-        let pre = self.inner.linker.instantiate_pre(&component).map_err(mismatch)?;
-        let pre = PolicyPre::new(pre).map_err(mismatch)?;
+        let door = Door::new(self, &load::compile(&self.inner.engine, &prepared)?)?;
         let compile_time = start.elapsed();
 
-        let described = Session::start(self, &pre, None, Vec::new(), &setup_limits(&PolicyLimits::default()))
-            .and_then(|mut session| session.describe());
+        let described =
+            Session::start(self, &door, None, Vec::new(), &setup_limits(&PolicyLimits::default()))
+                .and_then(|mut session| session.describe());
         let manifest = described.map_err(LoadError::Describe).and_then(manifest)?;
         let policy = CompiledPolicy {
             engine: self.clone(),
-            pre,
+            door,
             digest,
             size_bytes: bytes.len(),
             manifest,
@@ -131,7 +123,7 @@ impl CompiledPolicy {
     /// Size of its machine code with the data that belongs to it, bytes.
     #[must_use]
     pub fn compiled_bytes(&self) -> usize {
-        let range = self.pre.instance_pre().component().image_range();
+        let range = self.door.image_range();
         range.end.addr() - range.start.addr()
     }
 
@@ -164,7 +156,7 @@ impl CompiledPolicy {
     /// # Errors
     /// All problems that it finds, or how it failed to look.
     pub fn validate(&self, params: &str, limits: &PolicyLimits) -> Result<(), ParamsError> {
-        let checked = Session::start(&self.engine, &self.pre, None, Vec::new(), &setup_limits(limits))
+        let checked = Session::start(&self.engine, &self.door, None, Vec::new(), &setup_limits(limits))
             .and_then(|mut session| session.validate(params));
         let problems = match checked {
             Ok(Ok(())) => return Ok(()),
@@ -181,6 +173,35 @@ impl CompiledPolicy {
             problems.push(ParamsProblem { path: String::new(), message });
         }
         Err(ParamsError::Problems(problems))
+    }
+
+    /// Whether it exports a migration of its state.
+    #[must_use]
+    pub fn migrates(&self) -> bool {
+        self.door.migrates()
+    }
+
+    /// Lets it make its state of one that version `from_version` of the state left.
+    ///
+    /// # Errors
+    /// When it has no migration, refuses that state, or fails.
+    pub fn migrate(
+        &self,
+        from_version: u32,
+        state: &[u8],
+        limits: &PolicyLimits,
+    ) -> Result<Vec<u8>, MigrateError> {
+        if !self.migrates() {
+            return Err(MigrateError::NoMigration);
+        }
+        let limits = PolicyLimits { output_bytes: limits.output_bytes, ..setup_limits(limits) };
+        let migrated = Session::start(&self.engine, &self.door, None, Vec::new(), &limits)
+            .and_then(|mut session| session.migrate(from_version, state));
+        match migrated {
+            Ok(Ok(state)) => Ok(state),
+            Ok(Err(message)) => Err(MigrateError::Refused(capped(message, MAX_TEXT_BYTES))),
+            Err(failure) => Err(MigrateError::Failed(failure)),
+        }
     }
 
     /// The metrics that it wants with these parameters: JSON pointers are looked up

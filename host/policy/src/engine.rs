@@ -5,13 +5,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::bindings::Policy;
 use crate::compiled::CompiledPolicy;
+use crate::door;
 use crate::error::EngineError;
 use crate::guest::Guest;
+use crate::wasi;
 
 /// Length of an epoch: how exactly a wall-clock deadline is kept.
 pub(crate) const EPOCH_MS: u64 = 10;
@@ -24,6 +25,8 @@ const CORE_INSTANCES_PER_CALL: u32 = 40;
 const MEMORIES_PER_CALL: u32 = 4;
 /// No memory limit of a policy goes past this.
 pub(crate) const MAX_MEMORY_BYTES: u64 = 1 << 30;
+/// No table limit of a policy goes past this.
+pub(crate) const MAX_TABLE_ELEMENTS: u32 = 1_000_000;
 /// Stack of a guest; it runs on the stack of the calling thread.
 const STACK_BYTES: usize = 512 << 10;
 
@@ -50,7 +53,9 @@ pub struct Engine {
 
 pub(crate) struct Inner {
     pub(crate) engine: wasmtime::Engine,
-    pub(crate) linker: Linker<Guest>,
+    pub(crate) linker: component::Linker<Guest>,
+    /// For core modules of the JSON door.
+    pub(crate) core_linker: wasmtime::Linker<Guest>,
     pooling: bool,
     compiled: Mutex<HashMap<String, Weak<CompiledPolicy>>>,
     gate: Gate,
@@ -83,8 +88,11 @@ impl Engine {
             },
             false => (wasmtime::Engine::new(&config(false)).map_err(EngineError::wasmtime)?, false),
         };
-        let mut linker = Linker::new(&engine);
-        Policy::add_to_linker::<_, HasSelf<_>>(&mut linker, |guest| guest).map_err(EngineError::wasmtime)?;
+        let mut linker = component::Linker::new(&engine);
+        door::component::link(&mut linker).map_err(EngineError::wasmtime)?;
+        let mut core_linker = wasmtime::Linker::new(&engine);
+        door::json::link(&mut core_linker).map_err(EngineError::wasmtime)?;
+        wasi::preview1::link(&mut core_linker).map_err(EngineError::wasmtime)?;
         let weak = engine.weak();
         thread::Builder::new()
             .name("policy-epoch".to_owned())
@@ -98,7 +106,14 @@ impl Engine {
             .map_err(EngineError::Thread)?;
         let compiled = Mutex::new(HashMap::new());
         Ok(Self {
-            inner: Arc::new(Inner { engine, linker, pooling, compiled, gate: Gate::new(CALLS_AT_ONCE) }),
+            inner: Arc::new(Inner {
+                engine,
+                linker,
+                core_linker,
+                pooling,
+                compiled,
+                gate: Gate::new(CALLS_AT_ONCE),
+            }),
         })
     }
 
@@ -152,6 +167,7 @@ fn config(pooling: bool) -> Config {
             .max_memories_per_component(MEMORIES_PER_CALL)
             .total_tables(CALLS_AT_ONCE * CORE_INSTANCES_PER_CALL)
             .max_memory_size(usize::try_from(MAX_MEMORY_BYTES).unwrap_or(usize::MAX))
+            .table_elements(usize::try_from(MAX_TABLE_ELEMENTS).unwrap_or(usize::MAX))
             // What a small guest touches is zeroed by hand instead of by the kernel.
             .linear_memory_keep_resident(256 << 10)
             .table_keep_resident(16 << 10);

@@ -49,8 +49,10 @@ pub enum LoadError {
     },
     /// It wants from outside what no policy gets.
     #[error(
-        "the module imports what a policy may not have: {}; a policy may import only regatta:policy/observe and \
-         regatta:policy/log (build for wasm32-unknown-unknown, or stub WASI out)",
+        "the module imports what a policy may not have: {}; a policy may import regatta:policy/observe and \
+         regatta:policy/log, a core module with the JSON exports the functions of `regatta`, and any of them WASI \
+         (preview 1 in a core module; cli, clocks, filesystem, io, random and sockets of 0.2 in a component), \
+         which is virtual",
         list(.imports)
     )]
     Imports {
@@ -58,15 +60,16 @@ pub enum LoadError {
         imports: Vec<String>,
     },
     /// It lacks what every policy has.
-    #[error("the module does not export what a policy must: {} (see sdk/wit)", list(.missing))]
+    #[error("the module does not export what a policy must: {} (see docs/policy-contract.md)", list(.missing))]
     Exports {
         /// Each missing export.
         missing: Vec<String>,
     },
-    /// A core module that does not say what its functions mean.
+    /// A core module that knocks at none of the doors.
     #[error(
-        "the module is a core module without a component-type section; build it with the SDK or wit-bindgen, or \
-         turn it into a component"
+        "the module is a core module that has neither a component-type section nor exports of the contract \
+         (`regatta:policy/scaling@0.1.x#decide` and the others, or `regatta_decide` and the others for JSON); build \
+         it with the SDK or wit-bindgen, or export them (see docs/policy-contract.md)"
     )]
     NoComponentType,
     /// A core module that does not fit what it says of itself.
@@ -143,4 +146,18 @@ fn list(items: &[String]) -> String {
 
 fn problems(problems: &[ParamsProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A state that is not handed on to another version of a policy.
+#[derive(Debug, Error)]
+pub enum MigrateError {
+    /// The policy exports no migration.
+    #[error("the policy has no migration")]
+    NoMigration,
+    /// The policy says why it cannot read that state.
+    #[error("the policy cannot take over the state: {0}")]
+    Refused(String),
+    /// `migrate` gave no answer.
+    #[error("the policy's migration failed: {}: {}", .0.kind.as_str(), .0.message)]
+    Failed(PolicyFailure),
 }

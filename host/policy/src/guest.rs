@@ -7,15 +7,15 @@ use regatta_core::decision::{LogLevel, LogLine};
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::metric::MetricValue;
 use regatta_core::observation::{MetricScope, Observation};
-use wasmtime::{ResourceLimiter, Result};
 
-use crate::bindings::regatta::policy::{log, observe, types};
-use crate::engine::MAX_MEMORY_BYTES;
+use crate::bindings::regatta::policy::observe;
+pub(crate) use crate::limiter::{Limiter, Refused};
 use crate::observe::state_of;
 use crate::text;
+use crate::wasi::{Stream, Wasi};
 
 /// Bytes of one logged line.
-const LOG_LINE_BYTES: usize = 1024;
+pub(crate) const LOG_LINE_BYTES: usize = 1024;
 
 /// A metric that the policy asked for, with the parameter's value put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +32,29 @@ pub(crate) struct Guest {
     observation: Option<Arc<Observation>>,
     wishes: Vec<MetricWish>,
     pub(crate) limiter: Limiter,
-    log: Vec<LogLine>,
-    log_lines: usize,
-    log_dropped: u64,
+    pub(crate) wasi: Wasi,
+    /// Deadlines of the pollables that the guest has made, monotonic ns.
+    pub(crate) pollables: Vec<u64>,
+    /// What the JSON door's imports have made ready to be read.
+    pub(crate) answer: Vec<u8>,
+    log: Log,
+}
+
+/// Lines, up to a number.
+struct Log {
+    lines: Vec<LogLine>,
+    limit: usize,
+    dropped: u64,
+}
+
+impl Log {
+    fn push(&mut self, level: LogLevel, message: String) {
+        if self.lines.len() >= self.limit {
+            self.dropped += 1;
+            return;
+        }
+        self.lines.push(LogLine { level, message: text::capped(message, LOG_LINE_BYTES) });
+    }
 }
 
 impl Guest {
@@ -43,106 +63,47 @@ impl Guest {
         wishes: Vec<MetricWish>,
         limits: &PolicyLimits,
     ) -> Self {
-        let memory_bytes = limits.memory_bytes.min(MAX_MEMORY_BYTES);
+        let limit = usize::try_from(limits.log_lines).unwrap_or(usize::MAX);
         Self {
+            wasi: Wasi::new(observation.as_deref()),
             observation,
             wishes,
-            limiter: Limiter { left: usize::try_from(memory_bytes).unwrap_or(usize::MAX), refused: false },
-            log: Vec::new(),
-            log_lines: usize::try_from(limits.log_lines).unwrap_or(usize::MAX),
-            log_dropped: 0,
+            limiter: Limiter::new(limits),
+            pollables: Vec::new(),
+            answer: Vec::new(),
+            log: Log { lines: Vec::new(), limit, dropped: 0 },
         }
+    }
+
+    pub(crate) fn log(&mut self, level: LogLevel, message: String) {
+        self.log.push(level, message);
+    }
+
+    /// Output of WASI, as lines of the log.
+    pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        let log = &mut self.log;
+        self.wasi.write(stream, bytes, |level, line| log.push(level, line));
     }
 
     /// Takes what was logged; the last line tells of those that were dropped.
     pub(crate) fn take_log(&mut self) -> Vec<LogLine> {
-        let mut log = std::mem::take(&mut self.log);
-        if self.log_dropped > 0 {
-            let message = format!("{} more lines dropped", self.log_dropped);
-            log.push(LogLine { level: LogLevel::Warn, message });
+        let log = &mut self.log;
+        self.wasi.flush(|level, line| log.push(level, line));
+        let mut lines = std::mem::take(&mut log.lines);
+        if log.dropped > 0 {
+            let message = format!("{} more lines dropped", log.dropped);
+            lines.push(LogLine { level: LogLevel::Warn, message });
         }
-        log
+        lines
     }
 
     /// The last line logged as an error: what the SDK's panic hook says.
     pub(crate) fn last_error(&self) -> Option<&str> {
-        self.log.last().filter(|line| line.level == LogLevel::Error).map(|line| line.message.as_str())
-    }
-}
-
-/// Counts memory over all linear memories and tables of a call.
-pub(crate) struct Limiter {
-    /// Bytes that may still be taken.
-    left: usize,
-    /// Whether something was refused.
-    pub(crate) refused: bool,
-}
-
-impl Limiter {
-    fn take(&mut self, bytes: usize) -> bool {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => {
-                self.refused = true;
-                false
-            }
-        }
-    }
-}
-
-impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            self.refused = true;
-            return Ok(false);
-        }
-        Ok(self.take(desired.saturating_sub(current)))
+        let last = self.log.lines.last().filter(|line| line.level == LogLevel::Error);
+        last.map(|line| line.message.as_str())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        Ok(self.take(desired.saturating_sub(current).saturating_mul(size_of::<usize>())))
-    }
-
-    fn instances(&self) -> usize {
-        64
-    }
-
-    fn tables(&self) -> usize {
-        64
-    }
-
-    fn memories(&self) -> usize {
-        16
-    }
-}
-
-impl types::Host for Guest {}
-
-impl log::Host for Guest {
-    fn log(&mut self, level: log::Level, message: String) {
-        if self.log.len() >= self.log_lines {
-            self.log_dropped += 1;
-            return;
-        }
-        let level = match level {
-            log::Level::Trace => LogLevel::Trace,
-            log::Level::Debug => LogLevel::Debug,
-            log::Level::Info => LogLevel::Info,
-            log::Level::Warn => LogLevel::Warn,
-            log::Level::Error => LogLevel::Error,
-        };
-        self.log.push(LogLine { level, message: text::capped(message, LOG_LINE_BYTES) });
-    }
-}
-
-impl observe::Host for Guest {
-    fn instances(&mut self) -> observe::InstanceTable {
+    pub(crate) fn instances(&self) -> observe::InstanceTable {
         let Some(observation) = &self.observation else {
             return observe::InstanceTable {
                 id: Vec::new(),
@@ -164,8 +125,8 @@ impl observe::Host for Guest {
         }
     }
 
-    fn metric(&mut self, name: String) -> observe::MetricColumn {
-        let metric = self.observation.as_ref().and_then(|observation| observation.metric(&name));
+    pub(crate) fn metric(&self, name: &str) -> observe::MetricColumn {
+        let metric = self.observation.as_ref().and_then(|observation| observation.metric(name));
         let values =
             metric.filter(|metric| metric.scope == MetricScope::Instance).map(|metric| &metric.values);
         let (value, status) = values
@@ -180,9 +141,9 @@ impl observe::Host for Guest {
         observe::MetricColumn { value, status }
     }
 
-    fn window(&mut self, name: String) -> observe::MetricWindow {
+    pub(crate) fn window(&self, name: &str) -> observe::MetricWindow {
         let reach_ms = self.wishes.iter().filter(|wish| wish.name == name).map(|wish| wish.window_ms).max();
-        let metric = self.observation.as_ref().and_then(|o| Some((o.now_ms, o.metric(&name)?)));
+        let metric = self.observation.as_ref().and_then(|o| Some((o.now_ms, o.metric(name)?)));
         let (Some((now_ms, metric)), Some(reach_ms @ 1..)) = (metric, reach_ms) else {
             return observe::MetricWindow { at_ms: Vec::new(), value: Vec::new() };
         };

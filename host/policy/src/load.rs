@@ -46,7 +46,6 @@ pub(crate) struct Prepared {
 /// Compiled code of one of two kinds.
 pub(crate) enum Code {
     Component(Component),
-    #[allow(dead_code, reason = "the JSON door makes them")]
     Module(Module),
 }
 

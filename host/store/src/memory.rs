@@ -223,9 +223,8 @@ impl Tables {
     fn used_modules(&self) -> BTreeSet<String> {
         let mut used = BTreeSet::new();
         for set in self.sets.values() {
-            used.insert(set.state.policy.digest.clone());
-            used.extend(set.state.previous_policy.iter().map(|policy| policy.digest.clone()));
-            let runs = set.records.values().flat_map(|(record, _)| &record.runs);
+            used.extend(set.state.activations_kept().map(|policy| policy.digest.clone()));
+            let runs = set.records.values().flat_map(|(record, _)| record.every_run());
             used.extend(runs.map(|run| run.digest.clone()));
         }
         used

@@ -8,11 +8,13 @@ mod disk;
 mod guest_events;
 mod host_full;
 mod images;
+mod live_policies;
 #[path = "../../../host/policy/tests/it/modules.rs"]
 mod modules;
 mod neighbours;
 mod networks;
 mod policies;
+mod policy_tools;
 mod real_guests;
 mod scaling;
 mod slow;

@@ -2,9 +2,12 @@
 
 mod instance;
 mod network;
+mod policy;
 
 use self::instance::{instance, start_fits};
 use self::network::network;
+pub use self::policy::default_policy_name;
+use self::policy::{combine_rule, policies};
 use super::formats;
 use super::network::Network;
 use super::node::Node;
@@ -12,12 +15,8 @@ use super::report::{Invalid, Report};
 use super::section::{Item, Section};
 use super::types::{
     Capacity, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, LoadBalancer, MissingData,
-    OnFailure, Overlay, PolicyLimits, PolicySpec, Probe, Repair, ScaleSet,
+    OnFailure, Overlay, Probe, Repair, ScaleSet,
 };
-use super::units;
-
-/// Longest `policy.params`, as JSON text.
-const MAX_PARAMS_BYTES: usize = 64 << 10;
 
 /// Reads the whole manifest. Everything that can be checked is checked, whatever
 /// else is wrong.
@@ -55,7 +54,8 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
             }
         }
     }
-    let policy = root.item("policy").and_then(Item::section).and_then(|s| policy(&s, tick_ms.ok(), base_dir));
+    let policies = policies(&root, tick_ms.ok(), base_dir);
+    let combine = root.item("combine").and_then(Item::word).map(combine_rule);
     let guards = root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds));
     let repair = root.item("repair").and_then(Item::section).and_then(|s| repair(&s));
     version?;
@@ -71,7 +71,8 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
         health: health?,
         load_balancer: load_balancer?,
         metrics: metrics?,
-        policy: policy?,
+        policies: policies?,
+        combine: combine?,
         guards: guards?,
         repair: repair?,
     })
@@ -341,49 +342,6 @@ fn metrics(item: Item<'_>) -> Result<Vec<GuestMetric>, Invalid> {
         }));
     }
     read.into_iter().collect()
-}
-
-fn policy(section: &Section<'_>, tick_ms: Option<u64>, base_dir: &str) -> Result<PolicySpec, Invalid> {
-    let module = section
-        .item("module")
-        .and_then(Item::text)
-        .map(|module| if formats::module_is_path(&module) { absolute(base_dir, &module) } else { module });
-    let params = match section.optional("params") {
-        Ok(None) => Ok(serde_json::Value::Object(serde_json::Map::new())),
-        Ok(Some(item)) => item.json().and_then(|params| {
-            let bytes = params.to_string().len();
-            if bytes <= MAX_PARAMS_BYTES {
-                return Ok(params);
-            }
-            let message = format!("must not be longer than {MAX_PARAMS_BYTES} bytes as JSON, has {bytes}");
-            Err(section.complain("params", message, None))
-        }),
-        Err(invalid) => Err(invalid),
-    };
-    let limits = section.item("limits").and_then(Item::section).and_then(|s| limits(&s, tick_ms));
-    Ok(PolicySpec { module: module?, params: params?, limits: limits? })
-}
-
-fn limits(section: &Section<'_>, tick_ms: Option<u64>) -> Result<PolicyLimits, Invalid> {
-    let fuel = section.item("fuel").and_then(Item::integer);
-    let mut deadline_ms = section.item("deadline").and_then(Item::duration_ms);
-    let memory_bytes = section.item("memory").and_then(Item::size_bytes);
-    let output_bytes = section.item("output").and_then(Item::size_bytes);
-    let log_lines = section.item("log_lines").and_then(Item::integer);
-    if let (Ok(deadline), Some(tick)) = (deadline_ms, tick_ms)
-        && deadline > tick
-    {
-        let (deadline, tick) = (units::format_duration_ms(deadline), units::format_duration_ms(tick));
-        let message = format!("must not be longer than `tick`: {deadline} > {tick}");
-        deadline_ms = Err(section.complain("deadline", message, None));
-    }
-    Ok(PolicyLimits {
-        fuel: fuel?,
-        deadline_ms: deadline_ms?,
-        memory_bytes: memory_bytes?,
-        output_bytes: output_bytes?,
-        log_lines: log_lines?,
-    })
 }
 
 fn guards(section: &Section<'_>, bounds: Bounds) -> Result<Guards, Invalid> {

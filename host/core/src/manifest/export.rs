@@ -56,7 +56,11 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
     if !set.metrics.is_empty() {
         fields.push(("metrics", Tree::List(set.metrics.iter().map(metric).collect())));
     }
-    fields.push(("policy", policy(&set.policy)));
+    match set.policies.as_slice() {
+        [one] => fields.push(("policy", policy(one))),
+        several => fields.push(("policies", Tree::List(several.iter().map(policy).collect()))),
+    }
+    fields.push(("combine", text(set.combine.as_str())));
     fields.push(("guards", map([("on_failure", on_failure(set)), ("missing_data", missing_data(set))])));
     fields.push((
         "repair",
@@ -237,8 +241,15 @@ fn policy(policy: &PolicySpec) -> Tree {
         ("memory", size(policy.limits.memory_bytes)),
         ("output", size(policy.limits.output_bytes)),
         ("log_lines", number(policy.limits.log_lines)),
+        ("table", number(policy.limits.table_elements)),
     ]);
-    map([("module", text(&policy.module)), ("params", Tree::from_json(&policy.params)), ("limits", limits)])
+    map([
+        ("name", text(&policy.name)),
+        ("module", text(&policy.module)),
+        ("params", Tree::from_json(&policy.params)),
+        ("limits", limits),
+        ("follow", Tree::Scalar(policy.follow.into())),
+    ])
 }
 
 fn on_failure(set: &ScaleSet) -> Tree {

@@ -50,7 +50,7 @@ pub(crate) const VERSION: &str = "regatta/v1";
 
 /// The whole manifest.
 pub(crate) static MANIFEST: Object = Object {
-    exclusive: Exclusive::None,
+    exclusive: Exclusive::ExactlyOne(&["policy", "policies"]),
     fields: &[
         field("version", Kind::Choice(&[VERSION]), Required, "Version of the manifest's format."),
         field(
@@ -60,7 +60,7 @@ pub(crate) static MANIFEST: Object = Object {
             "Name of the scale set: lower-case letters, digits and `-`, at most 32 characters, \
              starting with a letter and not ending with `-`.",
         ),
-        field("tick", duration(100, HOUR), Default("5s"), "Time between two decisions."),
+        field("tick", duration(20, HOUR), Default("5s"), "Time between two decisions."),
         field("capacity", Kind::Object(&CAPACITY), Required, "How many instances."),
         field("image", Kind::Object(&IMAGE), Required, "What every instance starts from."),
         field("instance", Kind::Object(&INSTANCE), Empty, "What every instance is made of."),
@@ -78,7 +78,26 @@ pub(crate) static MANIFEST: Object = Object {
             Optional,
             "Metrics taken from the guests, beside the built-in ones. Without it there are only those.",
         ),
-        field("policy", Kind::Object(&POLICY), Required, "Who decides the capacity."),
+        field(
+            "policy",
+            Kind::Object(&POLICY),
+            Optional,
+            "Who decides the capacity. Exactly one of `policy` and `policies`.",
+        ),
+        field(
+            "policies",
+            Kind::List { of: &POLICY, max: 16 },
+            Optional,
+            "Several policies, each with its own parameters and limits; `combine` makes one decision of theirs.",
+        ),
+        field(
+            "combine",
+            Kind::Choice(&["any-out-all-in", "max", "min", "first"]),
+            Default("any-out-all-in"),
+            "How the decisions of several policies become one. `any-out-all-in`: any may scale out, all must agree \
+             to scale in, the largest wins; `max`, `min`: the largest, the smallest; `first`: that of the first \
+             policy that gave one. A policy that failed abstains; with `any-out-all-in` nothing scales in then.",
+        ),
         field("guards", Kind::Object(&GUARDS), Empty, "What the host does not leave to the policy."),
         field("repair", Kind::Object(&REPAIR), Empty, "What happens to broken instances."),
     ],
@@ -309,6 +328,12 @@ static POLICY: Object = Object {
     exclusive: Exclusive::None,
     fields: &[
         field(
+            "name",
+            Kind::Text(Format::Name),
+            Optional,
+            "What the set calls it, in records and for `regatta policy swap`. Without it, the name of the module.",
+        ),
+        field(
             "module",
             Kind::Text(Format::Module),
             Required,
@@ -323,6 +348,13 @@ static POLICY: Object = Object {
              `{}`.",
         ),
         field("limits", Kind::Object(&LIMITS), Empty, "What one decision may cost."),
+        field(
+            "follow",
+            Kind::Boolean,
+            Default("false"),
+            "Another file under the module's name in a policy directory takes over by itself, checked and tried \
+             as by `regatta policy swap`.",
+        ),
     ],
 };
 
@@ -335,7 +367,12 @@ static LIMITS: Object = Object {
             Default("50000000"),
             "Fuel: roughly, Wasm instructions.",
         ),
-        field("deadline", duration(1, 10 * SECOND), Default("100ms"), "Wall clock; at most `tick`."),
+        field(
+            "deadline",
+            duration(1, 10 * SECOND),
+            Optional,
+            "Wall clock; at most `tick`. Without it, 100ms, or `tick` when that is shorter.",
+        ),
         field("memory", size(64 * KIB, 4 * GIB, 64 * KIB), Default("64MiB"), "Linear memory."),
         field(
             "output",
@@ -344,6 +381,12 @@ static LIMITS: Object = Object {
             "State, reasons and victims of one outcome together.",
         ),
         field("log_lines", integer(0, 10_000), Default("100"), "Lines that it may log."),
+        field(
+            "table",
+            integer(1, 1_000_000),
+            Default("100000"),
+            "Elements of all its tables (of functions) together.",
+        ),
     ],
 };
 

@@ -25,6 +25,7 @@ mod tests;
 mod types;
 pub mod units;
 
+pub use self::decode::default_policy_name;
 pub use diff::{Change, affects_new_instances_only, diff};
 pub use export::{to_manifest_json, to_manifest_yaml};
 pub use formats::{BUILT_IN_METRICS, cmdline_problem, name_problem};

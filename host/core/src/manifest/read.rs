@@ -81,12 +81,25 @@ impl ManifestSource {
         problem(&self.source, place, path, message.into(), hint)
     }
 
-    /// A problem at the place of a JSON pointer into `policy.params`, as a
-    /// policy's own `validate` reports it.
+    /// A problem of the policy number `index` (from 0): at the place of a JSON pointer into its `params`, as the
+    /// policy's own `validate` reports it, or of its `module`.
     #[must_use]
-    pub fn problem_in_params(&self, pointer: &str, message: impl Into<String>) -> Problem {
-        let separator = if pointer.is_empty() || pointer.starts_with('/') { "" } else { "/" };
-        self.problem_at(&format!("/policy/params{separator}{pointer}"), message, None)
+    pub fn problem_in_policy(
+        &self,
+        index: usize,
+        in_params: Option<&str>,
+        message: impl Into<String>,
+    ) -> Problem {
+        let policy = match self.tree.get("policies") {
+            Some(_) => format!("/policies/{index}"),
+            None => "/policy".to_owned(),
+        };
+        let within = match in_params {
+            Some(pointer) if pointer.is_empty() || pointer.starts_with('/') => format!("/params{pointer}"),
+            Some(pointer) => format!("/params/{pointer}"),
+            None => "/module".to_owned(),
+        };
+        self.problem_at(&format!("{policy}{within}"), message, None)
     }
 
     /// All of these as one error.

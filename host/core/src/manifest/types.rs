@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::network::Network;
+use crate::combine::CombineRule;
 
 /// A named group of identical instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScaleSet {
     /// Lower-case letters, digits and `-`, at most 32 bytes, starts with a letter.
     pub name: String,
-    /// Length of a tick, 100 ms to 1 h; default 5 s.
+    /// Length of a tick, 20 ms to 1 h; default 5 s.
     pub tick_ms: u64,
     /// How many instances.
     pub capacity: Capacity,
@@ -28,8 +29,10 @@ pub struct ScaleSet {
     pub load_balancer: Option<LoadBalancer>,
     /// Metrics taken from the guests' `/metrics`, beside the built-in ones.
     pub metrics: Vec<GuestMetric>,
-    /// Who decides the capacity.
-    pub policy: PolicySpec,
+    /// Who decides the capacity: at least one.
+    pub policies: Vec<PolicySpec>,
+    /// How the decisions of several policies become one.
+    pub combine: CombineRule,
     /// What the host does not leave to the policy.
     pub guards: Guards,
     /// What happens to broken instances.
@@ -300,12 +303,16 @@ pub struct GuestMetric {
 /// Who decides the capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicySpec {
+    /// What the set calls it; unique within the set. Default: as its module.
+    pub name: String,
     /// A name looked up in the policy directories, or an absolute path of a module.
     pub module: String,
     /// Parameters, handed over as JSON.
     pub params: serde_json::Value,
     /// What a decision may cost.
     pub limits: PolicyLimits,
+    /// Another file under that name in the policy directories takes over by itself.
+    pub follow: bool,
 }
 
 /// What a decision may cost.
@@ -313,7 +320,7 @@ pub struct PolicySpec {
 pub struct PolicyLimits {
     /// Fuel of one call; default 50,000,000.
     pub fuel: u64,
-    /// Wall clock of one call; default 100 ms.
+    /// Wall clock of one call; default 100 ms, at most a tick.
     pub deadline_ms: u64,
     /// Linear memory; default 64 MiB.
     pub memory_bytes: u64,
@@ -321,6 +328,14 @@ pub struct PolicyLimits {
     pub output_bytes: u64,
     /// Lines that one call may log; default 100.
     pub log_lines: u32,
+    /// Elements of all tables together; default 100,000.
+    #[serde(default = "default_table_elements")]
+    pub table_elements: u32,
+}
+
+/// Sets stored by a version without that limit have none of it.
+fn default_table_elements() -> u32 {
+    PolicyLimits::default().table_elements
 }
 
 impl Default for PolicyLimits {
@@ -331,6 +346,7 @@ impl Default for PolicyLimits {
             memory_bytes: 64 << 20,
             output_bytes: 256 << 10,
             log_lines: 100,
+            table_elements: 100_000,
         }
     }
 }

@@ -23,6 +23,8 @@ fn observation(min: u32, max: u32, desired: u32) -> Observation {
 
 fn wants(capacity: Option<u32>) -> Combined {
     Combined {
+        decided_by_digest: None,
+        votes: Vec::new(),
         capacity,
         standby: None,
         victims: Vec::new(),

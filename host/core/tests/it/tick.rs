@@ -41,11 +41,14 @@ fn set() -> ScaleSet {
         },
         load_balancer: None,
         metrics: Vec::new(),
-        policy: PolicySpec {
+        policies: vec![PolicySpec {
+            name: "load".into(),
             module: "target-tracking".into(),
             params: serde_json::json!({}),
             limits: PolicyLimits::default(),
-        },
+            follow: false,
+        }],
+        combine: CombineRule::default(),
         guards: Guards::default(),
         repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5 },
     }
@@ -88,6 +91,7 @@ fn observation() -> Observation {
 
 fn run(result: Result<u32, PolicyFailure>) -> PolicyRun {
     PolicyRun {
+        slot: "load".into(),
         name: "target-tracking".into(),
         version: "0.1.0".into(),
         digest: "0123456789abcdef".into(),
@@ -113,8 +117,9 @@ fn run(result: Result<u32, PolicyFailure>) -> PolicyRun {
 fn tick(result: Result<u32, PolicyFailure>, facts: PlanFacts) -> TickRecord {
     conclude(
         &set(),
-        CombineRule::default(),
         TickInput {
+            canaries: Vec::new(),
+            shadows: Vec::new(),
             observation: observation(),
             changes: vec![InstanceChange {
                 id: 3,
@@ -163,8 +168,9 @@ fn a_record_survives_json_and_concludes_the_same_again() {
     assert_eq!(again, record);
     let replayed = conclude(
         &set(),
-        CombineRule::default(),
         TickInput {
+            canaries: Vec::new(),
+            shadows: Vec::new(),
             observation: again.observation.clone(),
             changes: again.changes.clone(),
             operator: again.operator.clone(),

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use regatta_core::compare::Comparison;
 use regatta_core::record::TickRecord;
 use reqwest::{Method, Url, header};
 use serde::Serialize;
@@ -12,9 +13,9 @@ use serde::de::DeserializeOwned;
 
 use super::image_types::{GcOutcome, GcRequest, ImageInfo, ImportEvent, ImportImageRequest, ImportProgress};
 use super::types::{
-    ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, ErrorCode, EventEntry, EventsQuery, InstanceInfo,
-    PolicyList, ProtectRequest, RecordsQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome, SwapRequest,
-    WhyLast, WhyQuery,
+    ApiError, ApplyOutcome, ApplyRequest, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode, EventEntry,
+    EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest, ProtectRequest,
+    RecordsQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome, SwapRequest, WhyLast, WhyQuery,
 };
 
 /// Time for a call that only looks something up.
@@ -216,9 +217,77 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorCode::Conflict`] when there is none.
-    pub async fn rollback_policy(&self, set: &str) -> Result<SwapOutcome, ClientError> {
-        let url = url(&["v1", "sets", set, "policy", "rollback"], &[]);
+    pub async fn rollback_policy(&self, set: &str, slot: Option<&str>) -> Result<SwapOutcome, ClientError> {
+        let query = [("slot", slot.map(ToOwned::to_owned))];
+        let url = url(&["v1", "sets", set, "policy", "rollback"], &query);
         self.call(self.http.post(url), LONG).await
+    }
+
+    /// Judges another policy beside the one in charge.
+    ///
+    /// # Errors
+    /// As [`Client::swap_policy`].
+    pub async fn shadow_policy(
+        &self,
+        set: &str,
+        request: &SwapRequest,
+    ) -> Result<PlacedOutcome, ClientError> {
+        self.send(Method::POST, &["v1", "sets", set, "policy", "shadow"], request, LONG).await
+    }
+
+    /// Lets another policy act, within bounds.
+    ///
+    /// # Errors
+    /// As [`Client::swap_policy`].
+    pub async fn canary_policy(
+        &self,
+        set: &str,
+        request: &CanaryRequest,
+    ) -> Result<PlacedOutcome, ClientError> {
+        self.send(Method::POST, &["v1", "sets", set, "policy", "canary"], request, LONG).await
+    }
+
+    /// Puts a shadow or a canary in charge.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is none of that number, [`ErrorCode::Conflict`] when it is
+    /// not clear which one is meant.
+    pub async fn promote_policy(
+        &self,
+        set: &str,
+        request: &PromoteRequest,
+    ) -> Result<SwapOutcome, ClientError> {
+        self.send(Method::POST, &["v1", "sets", set, "policy", "promote"], request, LONG).await
+    }
+
+    /// Takes a shadow or a canary out.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is none of that number.
+    pub async fn drop_policy(&self, set: &str, number: u64) -> Result<PlacedOutcome, ClientError> {
+        let url = url(&["v1", "sets", set, "policy", "candidates", &number.to_string()], &[]);
+        self.call(self.http.delete(url), SHORT).await
+    }
+
+    /// What was done with the policies of a set, the oldest first.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is no such set.
+    pub async fn policy_history(&self, set: &str) -> Result<Vec<PolicyHistoryEntry>, ClientError> {
+        self.get(&["v1", "sets", set, "policy", "history"], &[], SHORT).await
+    }
+
+    /// Each shadow beside the policy whose place it would take.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`] when there is no such set.
+    pub async fn compare_policies(&self, set: &str, query: &CompareQuery) -> Result<Comparison, ClientError> {
+        let query = [
+            ("ticks", query.ticks.map(|ticks| ticks.to_string())),
+            ("metric", query.metric.clone()),
+            ("target", query.target.map(|target| target.to_string())),
+        ];
+        self.get(&["v1", "sets", set, "policy", "compare"], &query, LONG).await
     }
 
     /// The policies of a set.

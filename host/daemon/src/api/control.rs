@@ -2,13 +2,15 @@
 //! routes and of the command line implement it with canned answers.
 
 use async_trait::async_trait;
+use regatta_core::compare::Comparison;
 use regatta_core::record::TickRecord;
 use tokio::sync::watch;
 
 use super::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
 use super::types::{
-    ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, EventEntry, EventsQuery, InstanceInfo, PolicyList,
-    RecordsQuery, SetDetail, SetSummary, SwapOutcome, SwapRequest, WhyQuery,
+    ApiError, ApplyOutcome, ApplyRequest, CanaryRequest, CompareQuery, DaemonStatus, EventEntry, EventsQuery,
+    InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, RecordsQuery, SetDetail, SetSummary,
+    SwapOutcome, SwapRequest, WhyQuery,
 };
 
 /// A result as the API gives it.
@@ -45,7 +47,25 @@ pub trait Control: Send + Sync + 'static {
     async fn swap_policy(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<SwapOutcome>;
 
     /// Puts the previous policy in charge again.
-    async fn rollback_policy(&self, set: &str, actor: &str) -> Answer<SwapOutcome>;
+    async fn rollback_policy(&self, set: &str, slot: Option<String>, actor: &str) -> Answer<SwapOutcome>;
+
+    /// Judges another policy beside the one in charge.
+    async fn shadow_policy(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<PlacedOutcome>;
+
+    /// Lets another policy act, within bounds.
+    async fn canary_policy(&self, set: &str, request: CanaryRequest, actor: &str) -> Answer<PlacedOutcome>;
+
+    /// Puts a shadow or a canary in charge; none for the only one.
+    async fn promote_policy(&self, set: &str, number: Option<u64>, actor: &str) -> Answer<SwapOutcome>;
+
+    /// Takes a shadow or a canary out.
+    async fn drop_policy(&self, set: &str, number: u64, actor: &str) -> Answer<PlacedOutcome>;
+
+    /// What was done with the policies of a set, the oldest first.
+    async fn policy_history(&self, set: &str) -> Answer<Vec<PolicyHistoryEntry>>;
+
+    /// Each shadow beside the policy whose place it would take.
+    async fn compare_policies(&self, set: &str, query: CompareQuery) -> Answer<Comparison>;
 
     /// The policies of a set, and the modules that can be named.
     async fn policies(&self, set: &str) -> Answer<PolicyList>;

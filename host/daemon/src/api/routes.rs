@@ -21,8 +21,9 @@ use super::extract::{Json, Path, Query};
 use super::image_types::{GcOutcome, GcRequest, ImageInfo, ImportEvent, ImportImageRequest, ImportProgress};
 use super::import_stream;
 use super::types::{
-    ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, EventEntry, EventsQuery, InstanceInfo, PolicyList,
-    ProtectRequest, RecordsQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome, SwapRequest, WhyQuery,
+    ApiError, ApplyOutcome, ApplyRequest, CanaryRequest, CompareQuery, DaemonStatus, EventEntry, EventsQuery,
+    InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest, ProtectRequest,
+    RecordsQuery, ScaleRequest, SetDetail, SetSummary, SlotQuery, SwapOutcome, SwapRequest, WhyQuery,
 };
 
 /// Most records or events of one answer.
@@ -61,6 +62,12 @@ fn documented() -> OpenApiRouter<Arc<dyn Control>> {
         .routes(routes!(policies))
         .routes(routes!(swap_policy))
         .routes(routes!(rollback_policy))
+        .routes(routes!(shadow_policy))
+        .routes(routes!(canary_policy))
+        .routes(routes!(promote_policy))
+        .routes(routes!(drop_policy))
+        .routes(routes!(policy_history))
+        .routes(routes!(compare_policies))
         .routes(routes!(why))
         .routes(routes!(records))
         .routes(routes!(events))
@@ -242,10 +249,91 @@ async fn swap_policy(
 
 /// Puts the previous policy in charge again.
 #[utoipa::path(post, path = "/v1/sets/{set}/policy/rollback", tag = "policy",
+    params(("set" = String, Path, description = "Name of the set"), SlotQuery),
+    responses((status = 200, body = SwapOutcome), (status = "default", body = ApiError)))]
+async fn rollback_policy(
+    State(control): Shared,
+    who: Who,
+    Path(set): Path<String>,
+    Query(query): Query<SlotQuery>,
+) -> Reply<SwapOutcome> {
+    to_the_end(async move { control.rollback_policy(&set, query.slot, &actor(who)).await }).await
+}
+
+/// Judges another policy at each tick, beside the one in charge; it is never applied.
+#[utoipa::path(post, path = "/v1/sets/{set}/policy/shadow", tag = "policy", request_body = SwapRequest,
+    params(("set" = String, Path, description = "Name of the set")),
+    responses((status = 200, body = PlacedOutcome), (status = "default", body = ApiError)))]
+async fn shadow_policy(
+    State(control): Shared,
+    who: Who,
+    Path(set): Path<String>,
+    Json(request): Json<SwapRequest>,
+) -> Reply<PlacedOutcome> {
+    to_the_end(async move { control.shadow_policy(&set, request, &actor(who)).await }).await
+}
+
+/// Lets another policy act, never further than `within` from the one in charge. It
+/// is taken out again when it fails.
+#[utoipa::path(post, path = "/v1/sets/{set}/policy/canary", tag = "policy", request_body = CanaryRequest,
+    params(("set" = String, Path, description = "Name of the set")),
+    responses((status = 200, body = PlacedOutcome), (status = "default", body = ApiError)))]
+async fn canary_policy(
+    State(control): Shared,
+    who: Who,
+    Path(set): Path<String>,
+    Json(request): Json<CanaryRequest>,
+) -> Reply<PlacedOutcome> {
+    to_the_end(async move { control.canary_policy(&set, request, &actor(who)).await }).await
+}
+
+/// Puts a shadow or a canary in charge.
+#[utoipa::path(post, path = "/v1/sets/{set}/policy/promote", tag = "policy", request_body = PromoteRequest,
     params(("set" = String, Path, description = "Name of the set")),
     responses((status = 200, body = SwapOutcome), (status = "default", body = ApiError)))]
-async fn rollback_policy(State(control): Shared, who: Who, Path(set): Path<String>) -> Reply<SwapOutcome> {
-    to_the_end(async move { control.rollback_policy(&set, &actor(who)).await }).await
+async fn promote_policy(
+    State(control): Shared,
+    who: Who,
+    Path(set): Path<String>,
+    Json(request): Json<PromoteRequest>,
+) -> Reply<SwapOutcome> {
+    to_the_end(async move { control.promote_policy(&set, request.number, &actor(who)).await }).await
+}
+
+/// Takes a shadow or a canary out.
+#[utoipa::path(delete, path = "/v1/sets/{set}/policy/candidates/{number}", tag = "policy",
+    params(("set" = String, Path, description = "Name of the set"),
+        ("number" = u64, Path, description = "Number of its activation")),
+    responses((status = 200, body = PlacedOutcome), (status = "default", body = ApiError)))]
+async fn drop_policy(
+    State(control): Shared,
+    who: Who,
+    Path((set, number)): Path<(String, u64)>,
+) -> Reply<PlacedOutcome> {
+    to_the_end(async move { control.drop_policy(&set, number, &actor(who)).await }).await
+}
+
+/// Who changed the policies of a set, when, and what came of it; the oldest first.
+#[utoipa::path(get, path = "/v1/sets/{set}/policy/history", tag = "policy",
+    params(("set" = String, Path, description = "Name of the set")),
+    responses((status = 200, body = Vec<PolicyHistoryEntry>), (status = "default", body = ApiError)))]
+async fn policy_history(State(control): Shared, Path(set): Path<String>) -> Reply<Vec<PolicyHistoryEntry>> {
+    Ok(axum::Json(control.policy_history(&set).await?))
+}
+
+/// Each shadow beside the policy whose place it would take, over recorded ticks.
+#[utoipa::path(get, path = "/v1/sets/{set}/policy/compare", tag = "policy",
+    params(("set" = String, Path, description = "Name of the set"), CompareQuery),
+    responses((status = 200, body = Object, description = "A comparison"), (status = "default", body = ApiError)))]
+async fn compare_policies(
+    State(control): Shared,
+    Path(set): Path<String>,
+    Query(query): Query<CompareQuery>,
+) -> Reply<regatta_core::compare::Comparison> {
+    if query.target.is_some_and(|target| !target.is_finite() || target <= 0.0) {
+        return Err(Failure::bad_request(StatusCode::BAD_REQUEST, "target must be a number above 0"));
+    }
+    Ok(axum::Json(control.compare_policies(&set, query).await?))
 }
 
 /// The record of the tick that answers "why": the last one, one by number, or the

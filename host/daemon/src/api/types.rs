@@ -154,8 +154,8 @@ pub struct SetSummary {
     pub desired: u32,
     /// Instances by state; states without an instance are left out.
     pub instances: BTreeMap<String, u32>,
-    /// The policy in charge.
-    pub policy: PolicyInfo,
+    /// The policies in charge, in the order of the manifest.
+    pub policies: Vec<PolicyInfo>,
     /// Length of a tick.
     pub tick_ms: u64,
     /// Number of the last tick.
@@ -171,6 +171,8 @@ pub struct SetSummary {
 /// A policy that is or was in charge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyInfo {
+    /// Its place among the policies of the set.
+    pub slot: String,
     /// Counts the activations of the set.
     pub activation: u64,
     /// Name.
@@ -196,8 +198,8 @@ pub struct SetDetail {
     /// The manifest in force, with defaults filled in.
     #[schema(value_type = Object)]
     pub manifest: serde_json::Value,
-    /// The policy before the one in charge.
-    pub previous_policy: Option<PolicyInfo>,
+    /// Its policies: in charge, before, on trial, judged.
+    pub policies: Vec<PolicyEntry>,
     /// The metrics of the last tick.
     pub metrics: Vec<MetricNow>,
     /// Its load balancer.
@@ -308,11 +310,137 @@ pub struct SwapRequest {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub params: Option<serde_json::Value>,
+    /// The place among the policies of the set; none when it has only one.
+    #[serde(default)]
+    pub slot: Option<String>,
+}
+
+/// Another policy, on trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryRequest {
+    /// The policy.
+    pub policy: SwapRequest,
+    /// How many instances it may be away from the one in charge.
+    pub within: u32,
+}
+
+/// A place among the policies of a set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct SlotQuery {
+    /// Its name; none when the set has only one.
+    #[serde(default)]
+    pub slot: Option<String>,
+}
+
+/// Which shadow or canary takes over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// Number of its activation; none for the only one.
+    #[serde(default)]
+    pub number: Option<u64>,
+}
+
+/// A policy that now stands beside the one in charge, or no longer does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlacedOutcome {
+    /// The policy.
+    pub policy: PolicyInfo,
+    /// The last tick before.
+    pub after_tick: u64,
+    /// Recorded ticks on which it was tried first.
+    pub rehearsed_ticks: u32,
+    /// What its state began with.
+    pub state: String,
+    /// Time to compile or look up, check and rehearse, off the loop.
+    pub prepare_ms: u64,
+}
+
+/// What a policy is in its set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyRole {
+    /// In charge.
+    Active,
+    /// In charge before.
+    Previous,
+    /// It acts, within bounds.
+    Canary,
+    /// It is judged, and never applied.
+    Shadow,
+}
+
+/// A policy and what it is in its set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyEntry {
+    /// What it is.
+    pub role: PolicyRole,
+    /// The policy.
+    pub policy: PolicyInfo,
+    /// How far a canary may be away from the one in charge.
+    pub within: Option<u32>,
+}
+
+/// A module that can be named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AvailablePolicy {
+    /// The name to use.
+    pub name: String,
+    /// Its file.
+    pub path: String,
+    /// Its version, once it has been looked at.
+    pub version: Option<String>,
+    /// SHA-256 of the file, once it has been looked at.
+    pub digest: Option<String>,
+    /// Why it cannot be used, if so.
+    pub problem: Option<String>,
+}
+
+/// One line of the history of a set's policies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PolicyHistoryEntry {
+    /// When.
+    pub at_ms: u64,
+    /// Who.
+    pub actor: String,
+    /// What: `policy-swapped`, `policy-refused`, `policy-demoted`, …
+    pub kind: String,
+    /// Its place among the policies of the set.
+    pub slot: Option<String>,
+    /// Name.
+    pub name: Option<String>,
+    /// Version.
+    pub version: Option<String>,
+    /// SHA-256 of the module.
+    pub digest: Option<String>,
+    /// What came of it.
+    pub outcome: String,
+}
+
+/// What to compare.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct CompareQuery {
+    /// Over this many of the newest ticks; default 1,000, at most 10,000.
+    #[serde(default)]
+    pub ticks: Option<u32>,
+    /// The metric that tells the load; default: the one that the parameter `metric` of the policy names.
+    #[serde(default)]
+    pub metric: Option<String>,
+    /// What one instance carries of it; default: the parameter `target` of the policy.
+    #[serde(default)]
+    pub target: Option<f64>,
 }
 
 /// What a swap or a rollback did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SwapOutcome {
+    /// Its place among the policies of the set.
+    pub slot: String,
     /// The policy before.
     pub from: PolicyInfo,
     /// The policy in charge.
@@ -332,12 +460,12 @@ pub struct SwapOutcome {
 /// The policies of a set, and the modules that can be named.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyList {
-    /// In charge.
-    pub active: PolicyInfo,
-    /// Before it.
-    pub previous: Option<PolicyInfo>,
-    /// Modules in the daemon's policy directories: name and path.
-    pub available: BTreeMap<String, String>,
+    /// Its own: in charge, before, on trial, judged.
+    pub policies: Vec<PolicyEntry>,
+    /// How several of them become one decision.
+    pub combine: String,
+    /// Modules in the daemon's policy directories, by name.
+    pub available: Vec<AvailablePolicy>,
 }
 
 /// Which tick to explain.

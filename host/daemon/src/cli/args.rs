@@ -257,25 +257,109 @@ pub enum PolicyCommand {
 Examples:
   regatta policy swap web step
   regatta policy swap web ./my-policy.wasm --params '{\"target\": 0.6}'
-  regatta policy swap web step --params @params.json")]
-    Swap {
+  regatta policy swap web step --params @params.json
+  regatta policy swap web step@4f1d20c9")]
+    Swap(NewPolicyArgs),
+    /// Put the previous policy in charge again
+    Rollback {
         /// The set
         #[arg(value_parser = set_name)]
         set: String,
-        /// A module: a file (with a / or ending in .wasm), or a name that the daemon knows
-        #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
-        module: OsString,
-        /// New parameters as JSON, or @FILE to read them [default: those in force]
-        #[arg(long, value_name = "JSON|@FILE")]
-        params: Option<String>,
+        /// Which of the set's policies [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        policy: Option<String>,
     },
-    /// Put the previous policy in charge again
-    Rollback(SetArg),
+    /// Let another policy be judged at each tick, without ever being applied
+    ///
+    /// It sees the fleet as it is, and gets its own time after the tick has acted. `regatta policy compare`
+    /// tells how it fares; `promote` puts it in charge, `drop` takes it out.
+    Shadow(NewPolicyArgs),
+    /// Let another policy act, but never far from what the one in charge wants
+    ///
+    /// The first time that it fails it is taken out again, and the policy in charge decides that very tick.
+    #[command(after_long_help = "\
+Example:
+  regatta policy canary web ./my-policy.wasm --within 2")]
+    Canary {
+        /// The policy.
+        #[command(flatten)]
+        policy: NewPolicyArgs,
+        /// Instances that it may be away from the policy in charge, either way
+        #[arg(long, value_name = "N")]
+        within: u32,
+    },
+    /// Put a shadow or a canary in charge
+    Promote {
+        /// The set
+        #[arg(value_parser = set_name)]
+        set: String,
+        /// Its number, as `regatta policy list` shows it [default: the only one]
+        #[arg(value_parser = candidate_number)]
+        number: Option<u64>,
+    },
+    /// Take a shadow or a canary out
+    Drop {
+        /// The set
+        #[arg(value_parser = set_name)]
+        set: String,
+        /// Its number, as `regatta policy list` shows it
+        #[arg(value_parser = candidate_number)]
+        number: u64,
+    },
+    /// Show how shadows fare beside the policy in charge
+    ///
+    /// Over recorded ticks: how often both want the same, by how much they differ, what each would cost, and how
+    /// much of the observed load each would leave uncarried. The load is counted in instances' worth, metric /
+    /// target; by default these are the parameters of the policy in charge.
+    Compare(CompareArgs),
+    /// Show who changed the policies of a set, when, and what came of it
+    History(SetArg),
     /// Show the policies of a set, and those that can be named
     List(SetArg),
     /// What an author needs; none of it asks the daemon.
     #[command(flatten)]
     Tool(PolicyToolCommand),
+}
+
+/// A policy for a set.
+#[derive(Debug, Args)]
+pub struct NewPolicyArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// A module: a file (with a / or ending in .wasm), a name that the daemon knows, or one with the first digits
+    /// of its digest
+    #[arg(value_name = "FILE|NAME|NAME@DIGEST", value_hint = ValueHint::FilePath)]
+    pub module: OsString,
+    /// New parameters as JSON, or @FILE to read them [default: those in force]
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub params: Option<String>,
+    /// Which of the set's policies it is for [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<String>,
+}
+
+/// Arguments of `policy compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// Look at so many of the newest ticks
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub ticks: u32,
+    /// The metric that tells the load [default: the policy's parameter `metric`]
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<String>,
+    /// What one instance carries of it [default: the policy's parameter `target`]
+    #[arg(long, value_name = "VALUE")]
+    pub target: Option<f64>,
+}
+
+/// `7` or `#7`.
+fn candidate_number(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix('#').unwrap_or(text);
+    digits.parse().map_err(|_| "a number such as 7 is expected".to_owned())
 }
 
 /// Arguments of `why`.

@@ -10,6 +10,7 @@ mod exit;
 mod image;
 mod image_args;
 mod policy;
+mod policy_compare;
 mod policy_tools;
 mod records;
 mod render;
@@ -157,23 +158,14 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Protect { set, instance, off } => {
             sets::protect(client, &set, &instance, !off, output, io).await?;
         }
-        Command::Policy(PolicyCommand::Swap { set, module, params }) => {
-            policy::swap(client, &set, &module, params.as_deref(), output, io).await?;
-        }
-        Command::Policy(PolicyCommand::Rollback(args)) => {
-            policy::rollback(client, &args.set, output, io).await?;
-        }
-        Command::Policy(PolicyCommand::List(args)) => policy::list(client, &args.set, output, io).await?,
+        Command::Policy(command) => policy::run(client, command, output, io).await?,
         Command::Image(command) => image::run(client, &command, output, io).await?,
         Command::Why(args) => records::why(client, &args, output, io).await?,
         Command::Records(args) => records::records(client, &args, io).await?,
         Command::Events(args) => events::events(client, args, output, io).await?,
         Command::Status => status::status(client, output, io).await?,
         // These are handled before a client is needed.
-        Command::Serve(_)
-        | Command::Doctor(_)
-        | Command::Completions { .. }
-        | Command::Policy(PolicyCommand::Tool(_)) => {}
+        Command::Serve(_) | Command::Doctor(_) | Command::Completions { .. } => {}
     }
     Ok(Exit::Ok)
 }

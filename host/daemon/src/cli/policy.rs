@@ -9,14 +9,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::Io;
-use super::args::Output;
+use super::args::{NewPolicyArgs, Output, PolicyCommand};
 use super::exit::{Outcome, failed, invalid};
-use super::render::{Columns, json, plain_line, short, text};
-use super::time::{age, span};
+use super::render::{Columns, json, or_dash, plain_line, right, short, text};
+use super::time::{age, span, utc};
 use super::wait::Line;
-use crate::api::Client;
-use crate::api::types::{PolicyInfo, SwapOutcome, SwapRequest};
+use super::{Io, policy_compare};
+use crate::api::types::{
+    CanaryRequest, PlacedOutcome, PolicyEntry, PolicyInfo, PolicyRole, PromoteRequest, SwapOutcome,
+    SwapRequest,
+};
+use crate::api::{Client, ClientError};
 
 /// Largest module: as base64 in JSON it fits into the API's largest body.
 const MODULE_LIMIT_BYTES: u64 = 32 << 20;
@@ -24,29 +27,73 @@ const MODULE_LIMIT_BYTES: u64 = 32 << 20;
 /// Largest file of parameters.
 const PARAMS_LIMIT_BYTES: u64 = 1 << 20;
 
-pub(super) async fn swap(
-    client: &Client,
-    set: &str,
-    module: &OsStr,
-    params: Option<&str>,
-    output: Output,
-    io: &mut Io<'_>,
-) -> Outcome {
-    let params = params.map(read_params).transpose()?;
-    let request =
-        SwapRequest { source: module.to_string_lossy().into_owned(), module: read_module(module)?, params };
-    let mut line = Line::default();
-    if io.err_terminal {
-        line.show(&format!("{set}: compiling and trying {} …", request.source), io)?;
+/// `regatta policy …`, as far as it asks the daemon.
+pub(super) async fn run(client: &Client, command: PolicyCommand, output: Output, io: &mut Io<'_>) -> Outcome {
+    match command {
+        PolicyCommand::Swap(args) => {
+            let request = request(&args)?;
+            let outcome = preparing(client.swap_policy(&args.set, &request), &request, io).await?;
+            print(&args.set, &outcome, output, io)
+        }
+        PolicyCommand::Rollback { set, policy } => {
+            print(&set, &client.rollback_policy(&set, policy.as_deref()).await?, output, io)
+        }
+        PolicyCommand::Promote { set, number } => {
+            let outcome = client.promote_policy(&set, &PromoteRequest { number }).await?;
+            print(&set, &outcome, output, io)
+        }
+        PolicyCommand::Shadow(args) => {
+            let request = request(&args)?;
+            let placed = preparing(client.shadow_policy(&args.set, &request), &request, io).await?;
+            let becomes = format!("is judged as shadow #{}", placed.policy.activation);
+            print_placed(&args.set, &placed, &becomes, output, io)
+        }
+        PolicyCommand::Canary { policy: args, within } => {
+            let policy = request(&args)?;
+            let request = CanaryRequest { policy: policy.clone(), within };
+            let placed = preparing(client.canary_policy(&args.set, &request), &policy, io).await?;
+            let number = placed.policy.activation;
+            let becomes = format!("is on trial as #{number}, within {within} of the policy in charge");
+            print_placed(&args.set, &placed, &becomes, output, io)
+        }
+        PolicyCommand::Drop { set, number } => {
+            let placed = client.drop_policy(&set, number).await?;
+            if output == Output::Json {
+                return json(&placed, io);
+            }
+            writeln!(io.out, "{set}: #{number} {} is dropped", named(&placed.policy))?;
+            Ok(())
+        }
+        PolicyCommand::Compare(args) => policy_compare::compare(client, args, output, io).await,
+        PolicyCommand::History(args) => history(client, &args.set, output, io).await,
+        PolicyCommand::List(args) => list(client, &args.set, output, io).await,
+        // Handled before a client is needed.
+        PolicyCommand::Tool(_) => Ok(()),
     }
-    let outcome = client.swap_policy(set, &request).await;
-    line.clear(io)?;
-    print(set, &outcome?, output, io)
 }
 
-pub(super) async fn rollback(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Outcome {
-    let outcome = client.rollback_policy(set).await?;
-    print(set, &outcome, output, io)
+fn request(args: &NewPolicyArgs) -> Outcome<SwapRequest> {
+    Ok(SwapRequest {
+        source: args.module.to_string_lossy().into_owned(),
+        module: read_module(&args.module)?,
+        params: args.params.as_deref().map(read_params).transpose()?,
+        slot: args.policy.clone(),
+    })
+}
+
+/// Says what takes its time.
+async fn preparing<T>(
+    call: impl Future<Output = Result<T, ClientError>>,
+    request: &SwapRequest,
+    io: &mut Io<'_>,
+) -> Outcome<T> {
+    let mut line = Line::default();
+    if io.err_terminal {
+        line.show(&format!("compiling and trying {} …", request.source), io)?;
+    }
+    let outcome = call.await;
+    line.clear(io)?;
+    Ok(outcome?)
 }
 
 fn print(set: &str, outcome: &SwapOutcome, output: Output, io: &mut Io<'_>) -> Outcome {
@@ -60,13 +107,32 @@ fn print(set: &str, outcome: &SwapOutcome, output: Output, io: &mut Io<'_>) -> O
         named(&outcome.to),
         outcome.after_tick
     )?;
-    let ticks = match outcome.rehearsed_ticks {
-        1 => "1 recorded tick".to_owned(),
-        ticks => format!("{ticks} recorded ticks"),
-    };
-    writeln!(io.out, "  tried on {ticks}; state: {}", plain_line(&outcome.state))?;
+    writeln!(io.out, "  tried on {}; state: {}", tried(outcome.rehearsed_ticks), plain_line(&outcome.state))?;
     writeln!(io.out, "  prepared in {}, loop held for {} µs", span(outcome.prepare_ms), outcome.switch_us)?;
     Ok(())
+}
+
+fn print_placed(
+    set: &str,
+    placed: &PlacedOutcome,
+    becomes: &str,
+    output: Output,
+    io: &mut Io<'_>,
+) -> Outcome {
+    if output == Output::Json {
+        return json(placed, io);
+    }
+    writeln!(io.out, "{set}: {} {becomes}, after tick {}", named(&placed.policy), placed.after_tick)?;
+    writeln!(io.out, "  tried on {}; state: {}", tried(placed.rehearsed_ticks), plain_line(&placed.state))?;
+    writeln!(io.out, "  prepared in {}", span(placed.prepare_ms))?;
+    Ok(())
+}
+
+fn tried(ticks: u32) -> String {
+    match ticks {
+        1 => "1 recorded tick".to_owned(),
+        ticks => format!("{ticks} recorded ticks"),
+    }
 }
 
 /// A policy in few words.
@@ -113,17 +179,25 @@ pub(super) fn read_at_most(path: &Path, limit_bytes: u64) -> Outcome<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Outcome {
+async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Outcome {
     let policies = client.policies(set).await?;
     if output == Output::Json {
         return json(&policies, io);
     }
     let now_ms = (io.clock_ms)();
-    let mut table = Columns::new(&["ROLE", "NAME", "VERSION", "DIGEST", "FOR", "SOURCE", "PARAMETERS"], io);
-    let known = [("active", Some(&policies.active)), ("previous", policies.previous.as_ref())];
-    for (role, policy) in known.into_iter().filter_map(|(role, policy)| Some((role, policy?))) {
+    let headings = ["#", "ROLE", "PLACE", "NAME", "VERSION", "DIGEST", "FOR", "SOURCE", "PARAMETERS"];
+    let mut table = Columns::new(&headings, io);
+    for PolicyEntry { role, policy, within } in &policies.policies {
+        let role = match (role, within) {
+            (PolicyRole::Active, _) => "active".to_owned(),
+            (PolicyRole::Previous, _) => "previous".to_owned(),
+            (PolicyRole::Canary, within) => format!("canary ±{}", within.unwrap_or_default()),
+            (PolicyRole::Shadow, _) => "shadow".to_owned(),
+        };
         table.row(vec![
+            right(policy.activation),
             text(role),
+            text(&policy.slot),
             text(&policy.name),
             text(&policy.version),
             text(short(&policy.digest)),
@@ -133,13 +207,48 @@ pub(super) async fn list(client: &Client, set: &str, output: Output, io: &mut Io
         ]);
     }
     table.print(0, io)?;
+    if policies.policies.iter().filter(|entry| entry.role == PolicyRole::Active).count() > 1 {
+        writeln!(io.out, "\nThey decide together: {}", policies.combine)?;
+    }
     if !policies.available.is_empty() {
         writeln!(io.out)?;
-        let mut table = Columns::new(&["AVAILABLE", "PATH"], io);
-        for (name, path) in &policies.available {
-            table.row(vec![text(name), text(path)]);
+        let mut table = Columns::new(&["AVAILABLE", "VERSION", "DIGEST", "PATH"], io);
+        for module in &policies.available {
+            let path = match &module.problem {
+                Some(problem) => format!("{} (cannot be used: {problem})", module.path),
+                None => module.path.clone(),
+            };
+            table.row(vec![
+                text(&module.name),
+                text(or_dash(module.version.as_ref())),
+                text(or_dash(module.digest.as_deref().map(short))),
+                text(path),
+            ]);
         }
         table.print(0, io)?;
     }
     Ok(())
+}
+
+async fn history(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Outcome {
+    let history = client.policy_history(set).await?;
+    if output == Output::Json {
+        return json(&history, io);
+    }
+    if history.is_empty() {
+        writeln!(io.err, "nothing was done with the policies of {set} yet")?;
+        return Ok(());
+    }
+    let mut table = Columns::new(&["WHEN", "WHO", "WHAT", "PLACE", "DIGEST", "OUTCOME"], io);
+    for entry in &history {
+        table.row(vec![
+            text(utc(entry.at_ms)),
+            text(&entry.actor),
+            text(entry.kind.strip_prefix("policy-").unwrap_or(&entry.kind)),
+            text(or_dash(entry.slot.as_ref())),
+            text(or_dash(entry.digest.as_deref().map(short))),
+            text(&entry.outcome),
+        ]);
+    }
+    table.print(0, io)
 }

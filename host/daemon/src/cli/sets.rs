@@ -11,7 +11,9 @@ use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, r
 use super::time::{age, number, size, span};
 use super::{events, wait};
 use crate::api::Client;
-use crate::api::types::{EventsQuery, InstanceInfo, MetricNow, SetDetail, SetSummary};
+use crate::api::types::{
+    EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, SetDetail, SetSummary,
+};
 
 /// Events that a description ends with.
 const EVENTS_SHOWN: u32 = 10;
@@ -47,12 +49,18 @@ pub(super) async fn get(client: &Client, set: Option<&str>, output: Output, io: 
             right(set.min),
             right(set.max),
             text(if others.is_empty() { "-" } else { &others }),
-            text(format!("{} {}", set.policy.name, set.policy.version)),
+            text(policies(set)),
             right(set.last_tick),
             text(or_dash(set.load_balancer.as_ref())),
         ]);
     }
     table.print(0, io)
+}
+
+/// The policies in charge, in few words.
+fn policies(set: &SetSummary) -> String {
+    let each: Vec<String> = set.policies.iter().map(|it| format!("{} {}", it.name, it.version)).collect();
+    each.join(", ")
 }
 
 /// A set in one word.
@@ -124,12 +132,24 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
     let instances = counts(&set.instances, "");
     pair("Instances", if instances.is_empty() { "none" } else { &instances }, io)?;
     pair("Tick", &format!("{}, one every {}", set.last_tick, span(set.tick_ms)), io)?;
-    let policy = &set.policy;
-    let active = format!("{}, for {}, from {}", named(policy), age(policy.since_ms, now_ms), policy.source);
-    pair("Policy", &active, io)?;
-    pair("Parameters", &policy.params.to_string(), io)?;
-    if let Some(previous) = &detail.previous_policy {
-        pair("Previous", &format!("{}, from {}", named(previous), previous.source), io)?;
+    let several = set.policies.len() > 1;
+    for PolicyEntry { role, policy, within } in &detail.policies {
+        let slot =
+            if several && policy.slot != policy.name { format!("{}: ", policy.slot) } else { String::new() };
+        let who = format!("{slot}{}", named(policy));
+        let text = format!("{who}, for {}, from {}", age(policy.since_ms, now_ms), policy.source);
+        match role {
+            PolicyRole::Active => {
+                pair("Policy", &text, io)?;
+                pair("Parameters", &policy.params.to_string(), io)?;
+            }
+            PolicyRole::Previous => pair("Previous", &format!("{who}, from {}", policy.source), io)?,
+            PolicyRole::Canary => {
+                let within = within.unwrap_or_default();
+                pair("Canary", &format!("#{} {text}, within {within}", policy.activation), io)?;
+            }
+            PolicyRole::Shadow => pair("Shadow", &format!("#{} {text}", policy.activation), io)?,
+        }
     }
     match (&detail.traffic, &set.load_balancer) {
         (Some(traffic), _) => {

@@ -2,7 +2,7 @@
 //! told, and only then does anything change.
 
 use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
-use regatta_core::state::{Event, ImageDigests, SetState};
+use regatta_core::state::{Event, ImageDigests, PolicySlot, SetState};
 use regatta_store::Batch;
 
 use super::{Fleet, error};
@@ -11,14 +11,15 @@ use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, Error
 use crate::chain::chain;
 use crate::clock::now_ms;
 use crate::images::{ImageProblem, SetImages};
-use crate::set::{ActivePolicy, Command, Manifest, Start};
+use crate::set::{Command, Manifest, NewPolicy, ReadyPolicies, Start};
 
 /// A manifest with everything that it names, ready to be put in force.
 struct Checked {
     set: ScaleSet,
     images: SetImages,
-    /// None when the set keeps the policy that it has.
-    policy: Option<(ActivePolicy, Vec<u8>)>,
+    /// Policies with their modules, in the order of the manifest; none where the set
+    /// keeps the one that it has in that place.
+    policies: Vec<Option<(NewPolicy, Vec<u8>)>>,
 }
 
 impl Fleet {
@@ -57,65 +58,88 @@ impl Fleet {
         if result == ApplyResult::Unchanged && !matches!(named, Some(Err(_))) {
             return Ok(outcome);
         }
-        let keeps_policy = old.as_ref().is_some_and(|old| old.state.set.policy == set.policy);
-        let checked = self.check(&source, set, named, keeps_policy).await?;
+        let kept: Vec<bool> = set
+            .policies
+            .iter()
+            .map(|spec| old.as_ref().is_some_and(|old| old.state.set.policies.contains(spec)))
+            .collect();
+        let checked = self.check(&source, set, named, &kept).await?;
         if request.dry_run {
             return Ok(outcome);
         }
         match existing {
             None => self.create(checked, actor).await?,
             Some(_) => {
-                let Checked { set, images, policy } = checked;
-                let policy = match policy {
-                    Some((policy, module)) => {
-                        self.keep_module(&policy.activation.digest, module).await?;
-                        Some(policy)
-                    }
-                    None => None,
-                };
+                let Checked { set, images, policies } = checked;
+                let mut prepared = Vec::with_capacity(policies.len());
+                for policy in policies {
+                    prepared.push(match policy {
+                        Some((policy, module)) => {
+                            self.keep_module(&policy.activation.digest, module).await?;
+                            Some(policy)
+                        }
+                        None => None,
+                    });
+                }
                 let (name, actor) = (set.name.clone(), actor.to_owned());
-                let manifest = Box::new(Manifest { set, images, policy });
+                let manifest = Box::new(Manifest { set, images, policies: prepared });
                 self.command(&name, |reply| Command::Update { manifest, actor, reply }).await?;
             }
         }
         Ok(outcome)
     }
 
-    /// Reads image and policy. All their problems at once, each at its place in the manifest.
+    /// Reads image and policies, but for those that are `kept`. All their problems at once, each at its place in the manifest.
     /// `named` is what the name of its image means, if it has one.
     async fn check(
         &self,
         source: &ManifestSource,
         set: ScaleSet,
         named: Option<Result<ImageDigests, ImageProblem>>,
-        keeps_policy: bool,
+        kept: &[bool],
     ) -> Answer<Checked> {
-        let (images, policy) = tokio::join!(SetImages::take(&self.shared.images, &set, named), async {
-            if keeps_policy {
+        let policies = set.policies.iter().zip(kept).map(|(spec, kept)| async move {
+            if *kept {
                 return Ok(None);
             }
-            self.prepare_policy(&set.policy).await.map(Some)
+            self.prepare_policy(spec).await.map(Some)
         });
+        let policies = futures::future::join_all(policies.collect::<Vec<_>>());
+        let (images, policies) = tokio::join!(SetImages::take(&self.shared.images, &set, named), policies);
         let mut problems = Vec::new();
         if let Err(image_problems) = &images {
             problems.extend(
                 image_problems.iter().map(|it| source.problem_at(&it.pointer, &it.message, it.hint.clone())),
             );
         }
-        if let Err(policy_problems) = &policy {
-            problems.extend(policy_problems.iter().map(|it| it.locate(source)));
+        for (index, policy) in policies.iter().enumerate() {
+            if let Err(policy_problems) = policy {
+                problems.extend(policy_problems.iter().map(|it| it.locate(source, index)));
+            }
         }
-        match (images, policy) {
-            (Ok(images), Ok(policy)) => Ok(Checked { set, images, policy }),
+        match (images, policies.into_iter().collect::<Result<_, _>>()) {
+            (Ok(images), Ok(policies)) => Ok(Checked { set, images, policies }),
             _ => Err(invalid(&source.problems(problems))),
         }
     }
 
     async fn create(&self, checked: Checked, actor: &str) -> Answer<()> {
-        let Checked { set, images, policy } = checked;
-        let Some((policy, module)) = policy else {
-            return Err(error(ErrorCode::Internal, "a new set without a policy"));
-        };
+        let Checked { set, images, policies } = checked;
+        let (mut slots, mut modules, mut ready) = (Vec::new(), Vec::new(), ReadyPolicies::default());
+        for (spec, policy) in set.policies.iter().zip(policies) {
+            let Some((NewPolicy { mut activation, compiled, .. }, module)) = policy else {
+                return Err(error(ErrorCode::Internal, "a new set without a policy"));
+            };
+            activation.number = slots.len() as u64 + 1;
+            ready.insert(activation.number, Ok(compiled));
+            modules.push((activation.digest.clone(), module));
+            slots.push(PolicySlot {
+                name: spec.name.clone(),
+                active: activation,
+                previous: None,
+                canary: None,
+            });
+        }
         let load_balancer = match &set.load_balancer {
             Some(spec) => {
                 let bound = crate::set::bind(spec);
@@ -129,8 +153,9 @@ impl Fleet {
             next_instance_id: 1,
             last_tick: 0,
             deleting: false,
-            policy: policy.activation.clone(),
-            previous_policy: None,
+            activations: slots.len() as u64,
+            policies: slots,
+            shadows: Vec::new(),
             launch_failures_in_a_row: 0,
             launches_resume_ms: 0,
             image: images.digests(),
@@ -143,13 +168,9 @@ impl Fleet {
             instance: None,
             text: format!("{} with {} instances to begin with", state.set.name, state.desired),
             actor: actor.to_owned(),
+            policy: None,
         };
-        let batch = Batch {
-            sets: vec![state.clone()],
-            modules: vec![(policy.activation.digest.clone(), module)],
-            events: vec![event],
-            ..Batch::default()
-        };
+        let batch = Batch { sets: vec![state.clone()], modules, events: vec![event], ..Batch::default() };
         self.shared.writer.commit(batch).await.map_err(|why| {
             let message = format!("nothing was created, the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
@@ -158,8 +179,7 @@ impl Fleet {
         self.start(Start {
             state,
             images,
-            policy,
-            previous: None,
+            ready,
             load_balancer,
             instances: Vec::new(),
             found: std::collections::BTreeMap::new(),

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use regatta_core::compare::Comparison;
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
 use tokio::sync::{oneshot, watch};
@@ -18,19 +19,23 @@ use tokio_util::sync::CancellationToken;
 use crate::api::control::{Answer, Control};
 use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
 use crate::api::types::{
-    ApiError, ApplyOutcome, ApplyRequest, DaemonStatus, ErrorCode, EventEntry, EventsQuery, InstanceInfo,
-    PolicyList, RecordsQuery, SetDetail, SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
+    ApiError, ApplyOutcome, ApplyRequest, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode, EventEntry,
+    EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, RecordsQuery, SetDetail,
+    SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
 };
 use crate::clock::now_ms;
 use crate::set::{self, Command, CommandError, SetHandle, Start};
 use crate::shared::Shared;
 
 pub(crate) use self::policies::PolicyDirs;
+use self::policies::Shelf;
 
 /// All sets of the daemon.
 pub(crate) struct Fleet {
     shared: Arc<Shared>,
     policy_dirs: PolicyDirs,
+    /// What lies in the policy directories.
+    shelf: Shelf,
     vmm: VmmInfo,
     started_ms: u64,
     sets: Arc<Mutex<BTreeMap<String, SetHandle>>>,
@@ -55,6 +60,7 @@ impl Fleet {
         Self {
             shared,
             policy_dirs,
+            shelf: Shelf::default(),
             vmm,
             started_ms: now_ms(),
             sets: Arc::default(),
@@ -188,8 +194,32 @@ impl Control for Fleet {
         self.swap(set, request, actor).await
     }
 
-    async fn rollback_policy(&self, set: &str, actor: &str) -> Answer<SwapOutcome> {
-        self.rollback(set, actor).await
+    async fn rollback_policy(&self, set: &str, slot: Option<String>, actor: &str) -> Answer<SwapOutcome> {
+        self.rollback(set, slot, actor).await
+    }
+
+    async fn shadow_policy(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<PlacedOutcome> {
+        self.shadow(set, request, actor).await
+    }
+
+    async fn canary_policy(&self, set: &str, request: CanaryRequest, actor: &str) -> Answer<PlacedOutcome> {
+        self.canary(set, request, actor).await
+    }
+
+    async fn promote_policy(&self, set: &str, number: Option<u64>, actor: &str) -> Answer<SwapOutcome> {
+        self.promote(set, number, actor).await
+    }
+
+    async fn drop_policy(&self, set: &str, number: u64, actor: &str) -> Answer<PlacedOutcome> {
+        self.drop_candidate(set, number, actor).await
+    }
+
+    async fn policy_history(&self, set: &str) -> Answer<Vec<PolicyHistoryEntry>> {
+        self.history(set).await
+    }
+
+    async fn compare_policies(&self, set: &str, query: CompareQuery) -> Answer<Comparison> {
+        self.comparison(set, query).await
     }
 
     async fn policies(&self, set: &str) -> Answer<PolicyList> {

@@ -9,7 +9,7 @@ use regatta_vmm::{Adoption, FoundVmm, InstanceDir, VmmIdentity, discover};
 use super::Fleet;
 use crate::chain::chain;
 use crate::images::SetImages;
-use crate::set::{self, Start};
+use crate::set::{self, ReadyPolicies, Start};
 
 /// VMMs that were found running, by set and instance.
 type Found = BTreeMap<String, BTreeMap<u32, VmmIdentity>>;
@@ -80,11 +80,15 @@ impl Fleet {
         found: BTreeMap<u32, VmmIdentity>,
     ) {
         let images = SetImages::load(&self.shared.images, &state.image).await;
-        let policy = self.reload_policy(state.policy.clone()).await;
-        let previous = match state.previous_policy.clone() {
-            Some(previous) => Some(self.reload_policy(previous).await),
-            None => None,
-        };
+        let reloads =
+            state.activations_kept().map(|it| async { (it.number, self.reload_policy(&it.digest).await) });
+        let mut ready = ReadyPolicies::default();
+        for (number, compiled) in futures::future::join_all(reloads.collect::<Vec<_>>()).await {
+            if let Err(why) = &compiled {
+                tracing::error!(set = state.set.name, activation = number, why, "a policy cannot run");
+            }
+            ready.insert(number, compiled);
+        }
         let load_balancer = state.set.load_balancer.as_ref().and_then(|spec| {
             set::bind(spec)
                 .inspect_err(|why| {
@@ -99,8 +103,7 @@ impl Fleet {
         self.start(Start {
             state,
             images,
-            policy,
-            previous,
+            ready,
             load_balancer,
             instances,
             found,

@@ -1,15 +1,14 @@
 //! What operators do to a set, between two ticks. Each is written down before it
 //! is true, and before it is answered.
 
-use std::time::Instant;
-
 use regatta_core::manifest::ScaleSet;
-use regatta_core::state::{Event, PolicyActivation, SetState};
+use regatta_core::state::{Event, PolicyActivation, PolicyRef, SetState};
 use regatta_store::Batch;
 use regatta_traffic::LoadBalancer;
 use tokio::sync::oneshot;
 
-use super::policy::ActivePolicy;
+use super::policy::NewPolicy;
+use super::policy_commands::PolicyCommand;
 use super::{SetTask, observe};
 use crate::chain::chain;
 use crate::clock::now_ms;
@@ -21,8 +20,8 @@ pub(crate) struct Manifest {
     pub(crate) set: ScaleSet,
     /// What its instances start from.
     pub(crate) images: SetImages,
-    /// Its policy, if that section has changed.
-    pub(crate) policy: Option<ActivePolicy>,
+    /// Its policies, in its order; none keeps the one that has that place.
+    pub(crate) policies: Vec<Option<NewPolicy>>,
 }
 
 /// A command, with where its answer goes.
@@ -56,22 +55,8 @@ pub(crate) enum Command {
         /// Done.
         reply: oneshot::Sender<Result<(), CommandError>>,
     },
-    /// Another policy, compiled and rehearsed. Its module is stored.
-    Install {
-        /// The policy.
-        policy: Box<ActivePolicy>,
-        /// Who.
-        actor: String,
-        /// What was switched.
-        reply: oneshot::Sender<Result<Switched, CommandError>>,
-    },
-    /// The previous policy again.
-    Rollback {
-        /// Who.
-        actor: String,
-        /// What was switched.
-        reply: oneshot::Sender<Result<Switched, CommandError>>,
-    },
+    /// What concerns its policies.
+    Policy(Box<PolicyCommand>),
     /// The end of the set.
     Delete {
         /// Who.
@@ -92,17 +77,22 @@ pub enum CommandError {
     Store(String),
 }
 
-/// A switch from one policy to another.
-#[derive(Debug, Clone)]
-pub(crate) struct Switched {
-    /// The policy before.
-    pub from: PolicyActivation,
-    /// The policy in charge.
-    pub to: PolicyActivation,
-    /// The last tick that the old one decided.
-    pub after_tick: u64,
-    /// How long the loop was held, microseconds, the write included.
-    pub switch_us: u64,
+/// What the event log says of a change.
+pub(super) struct Told {
+    kind: &'static str,
+    text: String,
+    policy: Option<PolicyRef>,
+}
+
+impl Told {
+    pub(super) fn new(kind: &'static str, text: String) -> Self {
+        Self { kind, text, policy: None }
+    }
+
+    /// It is about this policy.
+    pub(super) fn of(self, slot: &str, activation: &PolicyActivation) -> Self {
+        Self { policy: Some(activation.as_ref_in(slot)), ..self }
+    }
 }
 
 impl SetTask {
@@ -118,12 +108,7 @@ impl SetTask {
             Command::Protect { id, protected, actor, reply } => {
                 let _ = reply.send(self.protect(id, protected, &actor).await);
             }
-            Command::Install { policy, actor, reply } => {
-                let _ = reply.send(self.swap(*policy, &actor).await);
-            }
-            Command::Rollback { actor, reply } => {
-                let _ = reply.send(self.rollback(&actor).await);
-            }
+            Command::Policy(command) => self.on_policy_command(*command).await,
             Command::Delete { actor, reply } => {
                 let _ = reply.send(self.delete(&actor).await);
             }
@@ -131,7 +116,7 @@ impl SetTask {
     }
 
     async fn update(&mut self, manifest: Manifest, actor: &str) -> Result<u64, CommandError> {
-        let Manifest { set, images, policy } = manifest;
+        let Manifest { set, images, policies } = manifest;
         self.refuse_if_deleting()?;
         let load_balancer = self.listen(&set)?;
         let mut next = SetState {
@@ -143,22 +128,15 @@ impl SetTask {
             set,
             ..self.state.clone()
         };
-        let policy = policy.map(|mut policy| {
-            policy.activation.number = self.state.policy.number + 1;
-            if policy.activation.reads_state_of(&self.state.policy) {
-                policy.activation.state.clone_from(&self.state.policy.state);
-            }
-            next.previous_policy = Some(std::mem::replace(&mut next.policy, policy.activation.clone()));
-            policy
-        });
+        let ready = self.seat(&mut next, policies).await;
         let text = format!("generation {} is in force", next.generation);
-        if let Err(why) = self.write(next, "manifest-applied", &text, actor).await {
+        if let Err(why) = self.write(next, Told::new("manifest-applied", text), actor).await {
             self.listen_as_before();
             return Err(why);
         }
         self.images = images;
-        if let Some(policy) = policy {
-            self.previous = Some(std::mem::replace(&mut self.policy, policy));
+        for (number, compiled) in ready {
+            self.ready.insert(number, Ok(compiled));
         }
         self.load_balancer = load_balancer.or_else(|| {
             let keep = self.state.set.load_balancer.is_some();
@@ -237,7 +215,7 @@ impl SetTask {
         }
         let text = format!("capacity {} → {capacity} by hand", self.state.desired);
         let next = SetState { desired: capacity, ..self.state.clone() };
-        self.write(next, "scaled-by-hand", &text, actor).await
+        self.write(next, Told::new("scaled-by-hand", text), actor).await
     }
 
     async fn protect(&mut self, id: u32, protected: bool, actor: &str) -> Result<(), CommandError> {
@@ -249,7 +227,8 @@ impl SetTask {
         instance.dirty = true;
         let what =
             if protected { "is protected from scale-in" } else { "is no longer protected from scale-in" };
-        let written = self.write(self.state.clone(), "protection", &format!("{name} {what}"), actor).await;
+        let written =
+            self.write(self.state.clone(), Told::new("protection", format!("{name} {what}")), actor).await;
         if written.is_err()
             && let Some(instance) = self.instances.get_mut(&id)
         {
@@ -258,54 +237,16 @@ impl SetTask {
         written
     }
 
-    async fn swap(&mut self, mut policy: ActivePolicy, actor: &str) -> Result<Switched, CommandError> {
-        // Only here is it known what the old policy's last state is.
-        if policy.activation.reads_state_of(&self.state.policy) {
-            policy.activation.state.clone_from(&self.state.policy.state);
-        }
-        self.install(policy, "policy-swapped", actor).await
-    }
-
-    async fn install(
-        &mut self,
-        mut policy: ActivePolicy,
-        kind: &str,
-        actor: &str,
-    ) -> Result<Switched, CommandError> {
-        self.refuse_if_deleting()?;
-        let held = Instant::now();
-        let from = self.state.policy.clone();
-        policy.activation.number = from.number + 1;
-        policy.activation.since_ms = now_ms();
-        let to = policy.activation.clone();
-        let next = SetState { policy: to.clone(), previous_policy: Some(from.clone()), ..self.state.clone() };
-        let text = format!("{} {} → {} {}", from.name, from.version, to.name, to.version);
-        self.write(next, kind, &text, actor).await?;
-        self.previous = Some(std::mem::replace(&mut self.policy, policy));
-        let switch_us = u64::try_from(held.elapsed().as_micros()).unwrap_or(u64::MAX);
-        Ok(Switched { from, to, after_tick: self.state.last_tick, switch_us })
-    }
-
-    async fn rollback(&mut self, actor: &str) -> Result<Switched, CommandError> {
-        let Some(previous) = self.previous.clone() else {
-            let name = &self.state.set.name;
-            return Err(CommandError::Conflict(format!(
-                "{name} has had only one policy: nothing to go back to"
-            )));
-        };
-        self.install(previous, "policy-rolled-back", actor).await
-    }
-
     async fn delete(&mut self, actor: &str) -> Result<(), CommandError> {
         if self.state.deleting {
             return Ok(());
         }
         let next = SetState { deleting: true, ..self.state.clone() };
         let text = format!("{} is being deleted", self.state.set.name);
-        self.write(next, "set-deleting", &text, actor).await
+        self.write(next, Told::new("set-deleting", text), actor).await
     }
 
-    fn refuse_if_deleting(&self) -> Result<(), CommandError> {
+    pub(super) fn refuse_if_deleting(&self) -> Result<(), CommandError> {
         if self.state.deleting {
             return Err(CommandError::Conflict(format!("{} is being deleted", self.state.set.name)));
         }
@@ -313,21 +254,22 @@ impl SetTask {
     }
 
     /// Writes a new state of the set with its event; only then is it true.
-    async fn write(
+    pub(super) async fn write(
         &mut self,
         next: SetState,
-        kind: &str,
-        text: &str,
+        told: Told,
         actor: &str,
     ) -> Result<(), CommandError> {
+        let Told { kind, text, policy } = told;
         let name = self.state.set.name.clone();
         let event = Event {
             at_ms: now_ms(),
             set: name.clone(),
             kind: kind.to_owned(),
             instance: None,
-            text: text.to_owned(),
+            text: text.clone(),
             actor: actor.to_owned(),
+            policy,
         };
         let dirty = self.instances.values().filter(|instance| {
             instance.dirty && instance.record.state != regatta_core::instance_state::InstanceState::Gone

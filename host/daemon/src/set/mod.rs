@@ -11,7 +11,9 @@ mod guest_events;
 mod instance;
 mod observe;
 mod policy;
+mod policy_commands;
 mod recover;
+mod shadows;
 mod tick;
 mod view;
 mod warm;
@@ -31,12 +33,14 @@ use regatta_vmm::{EventTail, InstanceDir, Vmm, VmmIdentity};
 use tokio::sync::{mpsc, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::commands::{Command, CommandError, Manifest, Switched};
-pub(crate) use self::policy::ActivePolicy;
-pub(crate) use self::view::{SetView, Traffic, policy_info};
+pub(crate) use self::commands::{Command, CommandError, Manifest};
+pub(crate) use self::policy::{NewPolicy, ReadyPolicies};
+pub(crate) use self::policy_commands::{Placed, PolicyCommand, Switched};
+pub(crate) use self::view::{SetView, Traffic, policy_entries, policy_info};
 
 use self::driver::News;
 use self::instance::Instance;
+use self::shadows::Shadows;
 use self::warm::Warm;
 use crate::clock::now_ms;
 use crate::images::SetImages;
@@ -54,10 +58,8 @@ pub(crate) struct Start {
     pub state: SetState,
     /// What its instances start from.
     pub images: SetImages,
-    /// The policy in charge.
-    pub policy: ActivePolicy,
-    /// The one before it.
-    pub previous: Option<ActivePolicy>,
+    /// Its policies, ready to run.
+    pub ready: ReadyPolicies,
     /// Its load balancer, already listening.
     pub load_balancer: Option<LoadBalancer>,
     /// Instances that are stored.
@@ -98,8 +100,8 @@ pub(crate) struct SetTask {
     shared: Arc<Shared>,
     state: SetState,
     images: SetImages,
-    policy: ActivePolicy,
-    previous: Option<ActivePolicy>,
+    ready: ReadyPolicies,
+    shadows: Shadows,
     load_balancer: Option<LoadBalancer>,
     instances: BTreeMap<u32, Instance>,
     windows: SetWindows,
@@ -119,6 +121,8 @@ pub(crate) struct SetTask {
     listen_error: Option<String>,
     /// When this loop began, Unix milliseconds.
     since_ms: u64,
+    /// How long a command holds the loop, at most, as far as is known.
+    command_takes: Duration,
     logs_limited: Instant,
     news: mpsc::Sender<(u32, News)>,
     probes: mpsc::Sender<ProbeReport>,
@@ -132,6 +136,7 @@ struct Inbox {
     news: mpsc::Receiver<(u32, News)>,
     probes: mpsc::Receiver<ProbeReport>,
     scrapes: mpsc::Receiver<ScrapeReport>,
+    shadows: mpsc::Receiver<(u64, policy::Answer)>,
 }
 
 /// Starts the loop of a set. It ends when the set is deleted and gone, or on `shutdown`.
@@ -140,7 +145,8 @@ pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationTok
     let (news_sender, news) = mpsc::channel(QUEUE);
     let (probe_sender, probes) = mpsc::channel(QUEUE);
     let (scrape_sender, scrapes) = mpsc::channel(QUEUE);
-    let inbox = Inbox { commands, news, probes, scrapes };
+    let (shadow_sender, shadows) = mpsc::channel(64);
+    let inbox = Inbox { commands, news, probes, scrapes, shadows };
 
     let records = start.instances.clone();
     let instances =
@@ -161,8 +167,8 @@ pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationTok
         connection_rate: CounterRate::default(),
         state: start.state,
         images: start.images,
-        policy: start.policy,
-        previous: start.previous,
+        ready: start.ready,
+        shadows: Shadows::new(shadow_sender),
         load_balancer: start.load_balancer,
         instances,
         changes: Vec::new(),
@@ -174,6 +180,7 @@ pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationTok
         store_error: None,
         listen_error: None,
         since_ms: now_ms(),
+        command_takes: Duration::ZERO,
         logs_limited: Instant::now(),
         news: news_sender,
         probes: probe_sender,
@@ -189,21 +196,31 @@ impl SetTask {
         self.recover(found).await;
         self.publish();
         let mut ticks = interval(self.state.set.tick_ms);
+        let mut next_due = tokio::time::Instant::now();
+        let mut waiting: Option<Command> = None;
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some((id, news)) = inbox.news.recv() => self.on_news(id, news),
                 Some(report) = inbox.probes.recv() => self.on_probe(report),
-                command = inbox.commands.recv() => {
+                Some((tick, answer)) = inbox.shadows.recv() => {
+                    self.on_shadow(tick, answer);
+                    // Nothing that others see has changed.
+                    continue;
+                }
+                command = inbox.commands.recv(), if waiting.is_none() => {
                     let Some(command) = command else { break };
-                    let tick_ms = self.state.set.tick_ms;
-                    self.on_command(command).await;
-                    if self.state.set.tick_ms != tick_ms {
+                    if tokio::time::Instant::now() + self.command_takes > next_due {
+                        waiting = Some(command);
+                        continue;
+                    }
+                    if self.carry_out(command).await {
                         ticks = interval(self.state.set.tick_ms);
                     }
                 }
                 due = ticks.tick() => {
+                    next_due = due + ticks.period();
                     self.shared.exposition.tick_started(&self.state.set.name, due.elapsed());
                     let begun = Instant::now();
                     // Fetched in one go: waking up for each report costs more than the report.
@@ -221,7 +238,11 @@ impl SetTask {
                         let earliest = Duration::from_millis(wake_after_ms.max(crate::shared::TICK_MIN_MS));
                         if earliest < ticks.period() {
                             ticks.reset_after(earliest);
+                            next_due = tokio::time::Instant::now() + earliest;
                         }
+                    }
+                    if let Some(command) = waiting.take() && self.carry_out(command).await {
+                        ticks = interval(self.state.set.tick_ms);
                     }
                 }
             }
@@ -230,6 +251,18 @@ impl SetTask {
         if let Some(load_balancer) = &self.load_balancer {
             load_balancer.shutdown(Duration::ZERO).await;
         }
+    }
+
+    /// Carries out a command. One waits for the disk, so none is begun when a tick
+    /// would have to wait for it. True when the ticks have another length now.
+    async fn carry_out(&mut self, command: Command) -> bool {
+        let (begun, tick_ms) = (Instant::now(), self.state.set.tick_ms);
+        self.on_command(command).await;
+        // The longest of late, forgotten by and by; half a tick is left to commands in any case.
+        self.command_takes = (self.command_takes * 9 / 10)
+            .max(begun.elapsed())
+            .min(Duration::from_millis(self.state.set.tick_ms) / 2);
+        self.state.set.tick_ms != tick_ms
     }
 
     /// Deleted, and nothing is left.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regatta_core::admission::{Demand, Room};
-use regatta_core::combine::CombineRule;
+use regatta_core::canary;
 use regatta_core::decision::PolicyRun;
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
+use regatta_core::manifest::PolicyLimits;
 use regatta_core::narrate::events_of;
 use regatta_core::observation::Observation;
 use regatta_core::plan::{Action, RemovalCause, launch_backoff_ms};
-use regatta_core::record::{InstanceChange, PlanFacts, TickRecord};
+use regatta_core::record::{CanaryRun, InstanceChange, PlanFacts, TickRecord};
 use regatta_core::state::{Event, InstanceRecord, SetState};
 use regatta_core::tick::{TickInput, conclude, last_decision};
 use regatta_store::Batch;
@@ -19,6 +20,7 @@ use regatta_vmm::LaunchSpec;
 use super::SetTask;
 use super::driver::{Driver, Job, StopOrder};
 use super::instance::Instance;
+use super::policy::{Answer, Ask};
 use crate::chain::chain;
 use crate::clock::now_ms;
 use crate::host_ledger::OPEN_FILES_PER_INSTANCE;
@@ -36,6 +38,15 @@ struct Intent {
     instances: Vec<(InstanceRecord, Option<InstanceChange>)>,
 }
 
+/// What the policies said in a tick.
+#[derive(Default)]
+struct Decided {
+    runs: Vec<PolicyRun>,
+    canaries: Vec<CanaryRun>,
+    /// New states, by the number of the activation.
+    states: Vec<(u64, String)>,
+}
+
 impl SetTask {
     pub(super) async fn tick(&mut self) {
         let now = now_ms();
@@ -46,21 +57,24 @@ impl SetTask {
         self.give_up_slow_boots(now);
         self.sample(now);
         let observation = Arc::new(self.observe(now));
-        let (runs, policy_state) = self.decide(Arc::clone(&observation)).await;
-        let facts = self.facts();
-        let wanted_metrics = self.policy.wanted_metrics();
+        let decided = self.decide(&observation).await;
         let input = TickInput {
-            observation: Arc::unwrap_or_clone(observation),
+            observation: observation.as_ref().clone(),
             changes: self.changes.clone(),
             operator: self.operator.clone(),
-            facts,
-            runs,
-            wanted_metrics,
+            facts: self.facts(),
+            runs: decided.runs,
+            canaries: decided.canaries,
+            shadows: self.shadows.waiting(),
+            wanted_metrics: self.wanted_metrics(),
         };
-        let record = conclude(&self.state.set, CombineRule::default(), input);
-        let intent = self.intend(record, policy_state);
+        let record = conclude(&self.state.set, input);
+        let intent = self.intend(record, decided.states);
         match self.write_down(&intent).await {
-            Ok(()) => self.act(intent),
+            Ok(()) => {
+                self.act(intent);
+                self.ask_shadows(&observation);
+            }
             Err(why) => self.leave_it(&intent, why),
         }
     }
@@ -95,14 +109,52 @@ impl SetTask {
         }
     }
 
-    /// Runs the policy. It is given its own thread, so that a slow one delays no one else.
-    async fn decide(&self, observation: Arc<Observation>) -> (Vec<PolicyRun>, Option<String>) {
+    /// Runs all policies that act, at once, each on a thread of its own.
+    async fn decide(&self, observation: &Arc<Observation>) -> Decided {
         if self.state.deleting {
-            return (Vec::new(), None);
+            return Decided::default();
         }
-        let (run, state) = self.policy.decide(observation, self.state.set.policy.limits).await;
-        self.shared.exposition.policy_ran(&self.state.set.name, &run);
-        (vec![run], state)
+        let asks = self.state.policies.iter().flat_map(|slot| {
+            let limits = self.limits_of(&slot.name);
+            let ask = |activation| Ask::new(&slot.name, activation, &self.ready, limits);
+            let canary = slot.canary.as_ref().map(|canary| (ask(&canary.activation), Some(canary.within)));
+            std::iter::once((ask(&slot.active), None)).chain(canary)
+        });
+        let answers =
+            asks.map(|(ask, within)| async move { (ask.decide(Arc::clone(observation)).await, within) });
+        let mut decided = Decided::default();
+        for (answer, within) in futures::future::join_all(answers.collect::<Vec<_>>()).await {
+            let Answer { number, run, state } = answer;
+            self.shared.exposition.policy_ran(&self.state.set.name, &run);
+            decided.states.extend(state.map(|state| (number, state)));
+            match within {
+                Some(within) => decided.canaries.push(CanaryRun { within, run }),
+                None => decided.runs.push(run),
+            }
+        }
+        decided
+    }
+
+    /// What a decision for that place may cost.
+    pub(super) fn limits_of(&self, slot: &str) -> PolicyLimits {
+        let spec = self.state.set.policies.iter().find(|spec| spec.name == slot);
+        spec.map_or_else(PolicyLimits::default, |spec| spec.limits)
+    }
+
+    /// Names of the metrics that the policies which act ask for, each once.
+    fn wanted_metrics(&self) -> Vec<String> {
+        let mut wanted: Vec<String> = Vec::new();
+        for slot in &self.state.policies {
+            let canary = slot.canary.as_ref().map(|canary| &canary.activation);
+            for name in
+                std::iter::once(&slot.active).chain(canary).flat_map(|it| self.ready.wanted_metrics(it))
+            {
+                if !wanted.contains(&name) {
+                    wanted.push(name);
+                }
+            }
+        }
+        wanted
     }
 
     fn facts(&self) -> PlanFacts {
@@ -140,13 +192,24 @@ impl SetTask {
     }
 
     /// Works out what the record's plan makes of state and instances, without touching either.
-    fn intend(&self, mut record: TickRecord, policy_state: Option<String>) -> Intent {
+    fn intend(&self, mut record: TickRecord, policy_states: Vec<(u64, String)>) -> Intent {
         let now = record.observation.now_ms;
         let mut state = self.state.clone();
         state.desired = record.guards.granted;
         state.last_tick = record.observation.tick;
-        if let Some(policy_state) = policy_state {
-            state.policy.state = policy_state;
+        for slot in &mut state.policies {
+            for activation in
+                std::iter::once(&mut slot.active).chain(slot.canary.as_mut().map(|it| &mut it.activation))
+            {
+                let new = policy_states.iter().find(|(number, _)| *number == activation.number);
+                if let Some((_, new)) = new {
+                    activation.state.clone_from(new);
+                }
+            }
+            // A policy on trial that failed is not given another tick.
+            if canary::failed(&record.canaries).any(|(run, _)| run.slot == slot.name) {
+                slot.canary = None;
+            }
         }
         // A launch that the daemon's own end cut off says nothing about the image.
         let cut_off = |change: &InstanceChange| {
@@ -236,6 +299,7 @@ impl SetTask {
                 instance: None,
                 text: format!("{name} is gone"),
                 actor: "daemon".into(),
+                policy: None,
             });
         }
         let of_set = |record: &InstanceRecord| (name.clone(), record.clone());
@@ -257,7 +321,8 @@ impl SetTask {
         let Intent { record, state, instances } = intent;
         self.store_error = None;
         self.state = state;
-        self.policy.set_state(&self.state.policy.state);
+        self.ready.retain_of(&self.state);
+        self.shadows.written(record.shadows.len());
         self.changes.clear();
         self.operator.clear();
         self.told.clear();

@@ -11,7 +11,9 @@ use regatta_core::record::TickRecord;
 use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
 use regatta_traffic::LbStats;
 
-use crate::api::types::{InstanceInfo, MetricNow, PolicyInfo, SetDetail, SetSummary, TrafficInfo};
+use crate::api::types::{
+    InstanceInfo, MetricNow, PolicyEntry, PolicyInfo, PolicyRole, SetDetail, SetSummary, TrafficInfo,
+};
 
 /// A set as its loop last published it.
 #[derive(Debug, Clone)]
@@ -55,7 +57,7 @@ impl SetView {
             max: state.set.capacity.max,
             desired: state.desired,
             instances,
-            policy: policy_info(&state.policy),
+            policies: state.policies.iter().map(|slot| policy_info(&slot.name, &slot.active)).collect(),
             tick_ms: state.set.tick_ms,
             last_tick: state.last_tick,
             load_balancer: self.traffic.as_ref().map(|lb| lb.listen.to_string()),
@@ -70,7 +72,7 @@ impl SetView {
         SetDetail {
             summary: self.summary(),
             manifest: serde_json::to_value(&self.state.set).unwrap_or_default(),
-            previous_policy: self.state.previous_policy.as_ref().map(policy_info),
+            policies: policy_entries(&self.state),
             metrics: self.last.as_deref().map(metrics_now).unwrap_or_default(),
             traffic: self.traffic.as_deref().map(traffic_info),
             notes: self.notes(),
@@ -125,10 +127,34 @@ impl SetView {
     }
 }
 
+/// All policies of a set: of each place in charge, before and on trial, then those that are judged.
+#[must_use]
+pub(crate) fn policy_entries(state: &SetState) -> Vec<PolicyEntry> {
+    let entry = |role, slot: &str, activation, within| PolicyEntry {
+        role,
+        policy: policy_info(slot, activation),
+        within,
+    };
+    let mut entries = Vec::new();
+    for slot in &state.policies {
+        entries.push(entry(PolicyRole::Active, &slot.name, &slot.active, None));
+        if let Some(canary) = &slot.canary {
+            entries.push(entry(PolicyRole::Canary, &slot.name, &canary.activation, Some(canary.within)));
+        }
+        if let Some(previous) = &slot.previous {
+            entries.push(entry(PolicyRole::Previous, &slot.name, previous, None));
+        }
+    }
+    let shadows = state.shadows.iter();
+    entries.extend(shadows.map(|it| entry(PolicyRole::Shadow, &it.slot, &it.activation, None)));
+    entries
+}
+
 /// A policy as the API shows it.
 #[must_use]
-pub(crate) fn policy_info(activation: &PolicyActivation) -> PolicyInfo {
+pub(crate) fn policy_info(slot: &str, activation: &PolicyActivation) -> PolicyInfo {
     PolicyInfo {
+        slot: slot.to_owned(),
         activation: activation.number,
         name: activation.name.clone(),
         version: activation.version.clone(),

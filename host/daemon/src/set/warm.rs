@@ -260,6 +260,7 @@ impl SetTask {
 
     fn tell(&mut self, kind: &str, text: String) {
         self.told.push(Event {
+            policy: None,
             at_ms: now_ms(),
             set: self.state.set.name.clone(),
             kind: kind.to_owned(),

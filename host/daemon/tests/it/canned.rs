@@ -9,6 +9,7 @@ use regatta::api::image_types::*;
 use regatta::api::types::*;
 use regatta::api::{Answer, Control};
 use regatta_core::combine::Combined;
+use regatta_core::compare::{Comparison, LoadBasis, Pair, Side};
 use regatta_core::decision::{Decision, PolicyRun, Reason};
 use regatta_core::guard::{GuardStep, GuardTrail};
 use regatta_core::instance_state::{InstanceEvent, InstanceState};
@@ -92,6 +93,7 @@ pub(crate) fn event(seq: u64, kind: &str, instance: Option<u32>, text: &str, act
 
 pub(crate) fn policy(name: &str, activation: u64) -> PolicyInfo {
     PolicyInfo {
+        slot: "load".into(),
         activation,
         name: name.into(),
         version: "0.1.0".into(),
@@ -99,6 +101,38 @@ pub(crate) fn policy(name: &str, activation: u64) -> PolicyInfo {
         source: name.into(),
         params: json!({"metric": "utilization", "target": 0.6}),
         since_ms: NOW_MS - 192_000,
+    }
+}
+
+/// Of each role one.
+fn entries() -> Vec<PolicyEntry> {
+    let entry = |role, policy, within| PolicyEntry { role, policy, within };
+    vec![
+        entry(PolicyRole::Active, policy("target-tracking", 2), None),
+        entry(PolicyRole::Canary, policy("step", 5), Some(2)),
+        entry(PolicyRole::Previous, policy("step", 1), None),
+        entry(PolicyRole::Shadow, policy("step", 4), None),
+    ]
+}
+
+/// A module that is not yet looked at, one that is good, or one that is none.
+fn available(name: &str) -> AvailablePolicy {
+    AvailablePolicy {
+        name: name.into(),
+        path: format!("/policies/{name}.wasm"),
+        version: (name == "step").then(|| "0.1.0".into()),
+        digest: (name == "step").then(|| "e".repeat(64)),
+        problem: (name == "half-written").then(|| "not a valid WebAssembly module or component".into()),
+    }
+}
+
+fn placed() -> PlacedOutcome {
+    PlacedOutcome {
+        policy: policy("step", 4),
+        after_tick: 421,
+        rehearsed_ticks: 20,
+        state: "built from the recorded ticks".into(),
+        prepare_ms: 42,
     }
 }
 
@@ -110,7 +144,7 @@ pub(crate) fn web() -> SetSummary {
         max: 10,
         desired: 5,
         instances: BTreeMap::from([("in-service".into(), 4), ("booting".into(), 1)]),
-        policy: policy("target-tracking", 2),
+        policies: vec![policy("target-tracking", 2)],
         tick_ms: 1_000,
         last_tick: 421,
         load_balancer: Some("127.0.0.1:8080".into()),
@@ -164,6 +198,8 @@ pub(crate) fn record(tick: u64) -> TickRecord {
     let above =
         reason("above-target", "utilization is above its target", &[("mean", "0.85"), ("target", "0.6")]);
     TickRecord {
+        canaries: Vec::new(),
+        shadows: Vec::new(),
         v: regatta_core::record::RECORD_VERSION,
         observation: Observation {
             set: "web".into(),
@@ -193,6 +229,7 @@ pub(crate) fn record(tick: u64) -> TickRecord {
         }],
         facts: PlanFacts { next_id: 4, ..PlanFacts::default() },
         runs: vec![PolicyRun {
+            slot: String::new(),
             name: "target-tracking".into(),
             version: "0.1.0".into(),
             digest: "0123456789abcdef".into(),
@@ -210,6 +247,8 @@ pub(crate) fn record(tick: u64) -> TickRecord {
             log: Vec::new(),
         }],
         combined: Combined {
+            decided_by_digest: None,
+            votes: Vec::new(),
             capacity: Some(6),
             standby: None,
             victims: Vec::new(),
@@ -358,7 +397,7 @@ impl Control for Canned {
                 "instance": {"vcpus": 1, "memory_bytes": 67_108_864, "boot_timeout_ms": 90_000},
                 "metrics": [{"name": "queue"}], "image": {"disk": null, "kernel": {"path": "/k"}}
             }),
-            previous_policy: Some(policy("step", 1)),
+            policies: entries(),
             metrics: vec![
                 MetricNow {
                     name: "utilization".into(),
@@ -427,11 +466,12 @@ impl Control for Canned {
     }
 
     async fn swap_policy(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<SwapOutcome> {
-        let SwapRequest { source, module, params } = request;
+        let SwapRequest { source, module, params, slot } = request;
+        let slot = slot.map(|slot| format!(" for {slot}")).unwrap_or_default();
         let module =
             module.map_or_else(|| "none".to_owned(), |module| format!("{} characters", module.len()));
         let params = params.map_or_else(|| "as they are".to_owned(), |params| params.to_string());
-        self.note(format!("swap {set} to {source}, module {module}, params {params} by {actor}"));
+        self.note(format!("swap {set}{slot} to {source}, module {module}, params {params} by {actor}"));
         match source.as_str() {
             "panic" => panic!("as the test wants"),
             "slow" => {
@@ -441,6 +481,7 @@ impl Control for Canned {
             _ => {}
         }
         Ok(SwapOutcome {
+            slot: "load".into(),
             from: policy("target-tracking", 2),
             to: policy("step", 3),
             after_tick: 421,
@@ -451,7 +492,82 @@ impl Control for Canned {
         })
     }
 
-    async fn rollback_policy(&self, set: &str, actor: &str) -> Answer<SwapOutcome> {
+    async fn shadow_policy(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<PlacedOutcome> {
+        self.note(format!("shadow {set} by {} by {actor}", request.source));
+        Ok(placed())
+    }
+
+    async fn canary_policy(&self, set: &str, request: CanaryRequest, actor: &str) -> Answer<PlacedOutcome> {
+        let CanaryRequest { policy, within } = request;
+        self.note(format!("canary {set} by {} within {within} by {actor}", policy.source));
+        Ok(placed())
+    }
+
+    async fn promote_policy(&self, set: &str, number: Option<u64>, actor: &str) -> Answer<SwapOutcome> {
+        self.note(format!("promote {number:?} of {set} by {actor}"));
+        match number {
+            Some(number) => Err(ApiError::not_found(format!("{set} has no shadow or canary #{number}"))),
+            None => Err(ApiError::conflict(format!("{set} has several: say which one is meant of #4, #5"))),
+        }
+    }
+
+    async fn drop_policy(&self, set: &str, number: u64, actor: &str) -> Answer<PlacedOutcome> {
+        self.note(format!("drop {number} of {set} by {actor}"));
+        Ok(placed())
+    }
+
+    async fn policy_history(&self, _set: &str) -> Answer<Vec<PolicyHistoryEntry>> {
+        let entry = |age_ms: u64, kind: &str, digest: Option<&str>, outcome: &str| PolicyHistoryEntry {
+            at_ms: NOW_MS - age_ms,
+            actor: "ann".into(),
+            kind: kind.into(),
+            slot: digest.map(|_| "load".into()),
+            name: Some("step".into()),
+            version: Some("0.1.0".into()),
+            digest: digest.map(ToOwned::to_owned),
+            outcome: outcome.into(),
+        };
+        Ok(vec![
+            entry(90_000, "policy-refused", Some(&"c".repeat(64)), "./x.wasm is refused: it traps"),
+            entry(60_000, "policy-swapped", Some(&"a".repeat(64)), "target-tracking 0.1.0 → step 0.1.0"),
+            entry(30_000, "policy-failed", None, "step gave no decision (trap)"),
+        ])
+    }
+
+    async fn compare_policies(&self, set: &str, query: CompareQuery) -> Answer<Comparison> {
+        self.note(format!("compare {set} over {:?}", query.ticks));
+        let side = |name: &str, hours: f64| Side {
+            name: name.into(),
+            version: "0.1.0".into(),
+            digest: "d".repeat(64),
+            failures: 1,
+            instance_seconds: hours * 3600.0,
+            short_instance_seconds: query.metric.as_ref().map(|_| 90.0),
+            spare_instance_seconds: query.metric.as_ref().map(|_| 7_200.0),
+            mean_fuel: 41_339,
+            mean_duration_us: 123,
+        };
+        Ok(Comparison {
+            ticks: Some((1, 1000)),
+            load: query
+                .metric
+                .clone()
+                .map(|metric| LoadBasis { metric, target: query.target.unwrap_or(1.0) }),
+            pairs: vec![Pair {
+                number: 4,
+                slot: "load".into(),
+                judged: 990,
+                agreed: 900,
+                mean_difference: -0.25,
+                greatest_difference: Some((-3, 412)),
+                shadow: side("step", 3.5),
+                active: side("target-tracking", 4.0),
+            }],
+        })
+    }
+
+    async fn rollback_policy(&self, set: &str, slot: Option<String>, actor: &str) -> Answer<SwapOutcome> {
+        assert_eq!(slot, None, "no test names one");
         self.note(format!("rollback {set} by {actor}"));
         Err(ApiError::conflict(format!("{set} has no policy to go back to")))
     }
@@ -459,12 +575,9 @@ impl Control for Canned {
     async fn policies(&self, set: &str) -> Answer<PolicyList> {
         self.known(set)?;
         Ok(PolicyList {
-            active: policy("target-tracking", 2),
-            previous: Some(policy("step", 1)),
-            available: BTreeMap::from([
-                ("step".into(), "/policies/step.wasm".into()),
-                ("target-tracking".into(), "/policies/target-tracking.wasm".into()),
-            ]),
+            policies: entries(),
+            combine: "any-out-all-in".into(),
+            available: ["half-written", "step", "target-tracking"].map(available).into(),
         })
     }
 

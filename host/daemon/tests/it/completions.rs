@@ -32,7 +32,7 @@ fn bash_completes_with_the_script() {
         completions("bash")
     );
     let output = Command::new("bash").args(["--norc", "-c", &script]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "swap\n", "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "swap shadow\n", "{output:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod dry_run;
 mod fixtures;
 mod hostile;
+mod json_door;
 mod languages;
 mod modules;
 mod parity;

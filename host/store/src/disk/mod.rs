@@ -4,6 +4,7 @@
 mod power_failure;
 mod read;
 mod tables;
+mod upgrade;
 mod write;
 
 use std::cell::{Cell, RefCell};
@@ -333,6 +334,11 @@ fn prepare_tables(database: &Database, path: &Path) -> Result<u64, Fail> {
     };
     match found.map(u32::try_from) {
         Some(Ok(FORMAT)) => {}
+        Some(Ok(1)) => {
+            upgrade::to_2(&transaction)?;
+            transaction.open_table(META)?.insert(META_FORMAT, u64::from(FORMAT))?;
+            tracing::info!(path = %path.display(), "the store was written by an earlier version: upgraded");
+        }
         Some(Ok(found)) if found > FORMAT => {
             return Err(Fail::Store(StoreError::NewerFormat {
                 path: path.to_path_buf(),

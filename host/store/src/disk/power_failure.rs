@@ -132,6 +132,7 @@ fn batch(number: u64) -> Batch {
         kind: "test".to_owned(),
         instance: None,
         text: crate::sha256_hex(&number.to_le_bytes()).repeat((number % 7 * 20) as usize),
+        policy: None,
         actor: number.to_string(),
     });
     Batch { events: events.collect(), ..Batch::default() }

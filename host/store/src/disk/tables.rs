@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::StoreError;
 
 /// Version of the tables below.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// `format` → [`FORMAT`], `last-event-seq` and `last-commit` → number.
 pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");

@@ -148,8 +148,7 @@ fn log(transaction: &WriteTransaction, set: &str) -> Result<Option<SetLog>, Fail
 }
 
 fn modules_of(state: &SetState) -> impl Iterator<Item = String> {
-    let previous = state.previous_policy.as_ref().map(|policy| policy.digest.clone());
-    std::iter::once(state.policy.digest.clone()).chain(previous)
+    state.activations_kept().map(|policy| policy.digest.clone()).collect::<Vec<_>>().into_iter()
 }
 
 fn remove_set(transaction: &WriteTransaction, set: &str, left: &mut BTreeSet<String>) -> Result<(), Fail> {
@@ -291,7 +290,7 @@ fn append(
             Direction::ScaleIn => _ = moves.insert((set, MOVE_IN, tick), ())?,
             Direction::None => {}
         }
-        for run in &record.runs {
+        for run in record.every_run() {
             match log.modules.iter_mut().find(|(digest, _)| *digest == run.digest) {
                 Some((_, last)) => *last = tick,
                 None => log.modules.push((run.digest.clone(), tick)),

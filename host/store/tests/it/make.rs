@@ -2,12 +2,15 @@
 #![allow(dead_code, reason = "shared by the tests and the measuring example, each uses its part")]
 
 use regatta_core::catalogue::{NamedDisk, NamedFile, NamedImage};
+use regatta_core::combine::CombineRule;
 use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::{
     Capacity, FileRef, Guards, Health, Image, InstanceTemplate, Network, PolicyLimits, PolicySpec, Repair,
     ScaleSet,
 };
-use regatta_core::state::{Event, ImageDigests, InstanceRecord, PolicyActivation, SetState, VmmProcessId};
+use regatta_core::state::{
+    Event, ImageDigests, InstanceRecord, PolicyActivation, PolicySlot, SetState, VmmProcessId,
+};
 
 pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
     SetState {
@@ -41,11 +44,14 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             },
             load_balancer: None,
             metrics: Vec::new(),
-            policy: PolicySpec {
+            policies: vec![PolicySpec {
+                name: "load".to_owned(),
                 module: "target-tracking".to_owned(),
                 params: serde_json::json!({"target": 0.1, "deep": [1, 2.5, null]}),
                 limits: PolicyLimits::default(),
-            },
+                follow: false,
+            }],
+            combine: CombineRule::default(),
             guards: Guards::default(),
             repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5 },
         },
@@ -54,8 +60,14 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
         next_instance_id: 3,
         last_tick,
         deleting: false,
-        policy: activation(digest),
-        previous_policy: None,
+        policies: vec![PolicySlot {
+            name: "load".to_owned(),
+            active: activation(digest),
+            previous: None,
+            canary: None,
+        }],
+        shadows: Vec::new(),
+        activations: 1,
         launch_failures_in_a_row: 0,
         launches_resume_ms: 0,
         image: ImageDigests::default(),
@@ -94,6 +106,7 @@ pub(crate) fn event(set: &str, text: &str) -> Event {
         instance: None,
         text: text.to_owned(),
         actor: "daemon".to_owned(),
+        policy: None,
     }
 }
 

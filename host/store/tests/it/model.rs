@@ -64,6 +64,7 @@ fn run() -> impl Strategy<Value = PolicyRun> {
         any::<String>().prop_map(|message| Err(PolicyFailure { kind: FailureKind::Deadline, message }));
     (prop_oneof![decision, failure], any::<(u64, u64)>(), 0u8..4, any::<String>()).prop_map(
         |(result, (fuel, duration_us), digest, message)| PolicyRun {
+            slot: String::new(),
             name: "p".to_owned(),
             version: "1.0.0".to_owned(),
             digest: module(digest).0,
@@ -97,6 +98,8 @@ fn record() -> impl Strategy<Value = TickRecord> {
                 window: window.into_iter().map(|(at_ms, value)| WindowSample { at_ms, value }).collect(),
             });
             TickRecord {
+                canaries: Vec::new(),
+                shadows: Vec::new(),
                 v: RECORD_VERSION,
                 observation: Observation {
                     set: String::new(),
@@ -132,6 +135,8 @@ fn record() -> impl Strategy<Value = TickRecord> {
                 },
                 runs,
                 combined: Combined {
+                    decided_by_digest: None,
+                    votes: Vec::new(),
                     capacity: Some(1),
                     standby: None,
                     victims: vec![],
@@ -221,7 +226,7 @@ fn batch(changes: Vec<Change>, store: &dyn Store) -> Batch {
             Change::RemoveSet(set) => batch.removed_sets.push(set),
             Change::PutSet { set, policy, previous } => {
                 let mut state = make::set(&set, 7, &module(policy).0);
-                state.previous_policy = previous.map(|index| make::activation(&module(index).0));
+                state.policies[0].previous = previous.map(|index| make::activation(&module(index).0));
                 batch.sets.push(state);
             }
             Change::RemoveInstance(set, id) => batch.removed_instances.push((set, id)),

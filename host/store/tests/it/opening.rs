@@ -122,11 +122,11 @@ fn a_newer_format_is_refused() {
     let meta: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
     let database = Database::open(directory.path().join("state.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(meta).unwrap().insert("format", 2).unwrap();
+    transaction.open_table(meta).unwrap().insert("format", 3).unwrap();
     transaction.commit().unwrap();
     drop(database);
     let error = open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerFormat { found: 2, supported: 1, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::NewerFormat { found: 3, supported: 2, .. }), "{error:?}");
     assert!(error.to_string().contains("use the newer version"), "{error}");
 }
 

@@ -233,6 +233,8 @@ impl Generator {
             narrowed_by: vec!["stabilisation".to_owned()],
         });
         TickRecord {
+            canaries: Vec::new(),
+            shadows: Vec::new(),
             v: RECORD_VERSION,
             observation,
             changes,
@@ -245,6 +247,7 @@ impl Generator {
                 hold: None,
             },
             runs: vec![PolicyRun {
+                slot: String::new(),
                 name: "target-tracking".to_owned(),
                 version: "0.1.0".to_owned(),
                 digest: "4f1c2ab99d".repeat(6) + "beef",
@@ -256,6 +259,8 @@ impl Generator {
                 log: Vec::new(),
             }],
             combined: Combined {
+                decided_by_digest: None,
+                votes: Vec::new(),
                 capacity: Some(wanted),
                 standby: None,
                 victims: Vec::new(),

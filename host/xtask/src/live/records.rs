@@ -18,8 +18,8 @@ pub(crate) struct SetSummary {
     pub(crate) desired: u32,
     /// Instances by state.
     pub(crate) instances: BTreeMap<String, u32>,
-    /// The policy in charge.
-    pub(crate) policy: PolicyInfo,
+    /// The policies in charge.
+    pub(crate) policies: Vec<PolicyInfo>,
     /// Number of the last tick.
     pub(crate) last_tick: u64,
     /// Address of the load balancer.
@@ -182,7 +182,7 @@ impl SetView {
             limits: (summary.min, summary.max),
             states: summary.instances.iter().map(|(state, count)| (state.clone(), *count)).collect(),
             utilization: utilization.and_then(|metric| metric.mean),
-            policy: summary.policy.name.clone(),
+            policy: summary.policies.first().map(|it| it.name.clone()).unwrap_or_default(),
             decision: last.map(TickRecord::summary),
         }
     }

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use regatta_core::combine::CombineRule;
+use anyhow::{Context, Result, bail, ensure};
 use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::{ScaleSet, read_manifest};
 use regatta_core::metric::{MetricValue, quantize};
@@ -108,7 +107,8 @@ fn decide(policies: &Path, instances: u32) -> Result<Costs> {
     let policy =
         engine.load(&std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?)?;
     let set = set(instances)?;
-    let params = set.policy.params.to_string();
+    let [spec] = set.policies.as_slice() else { bail!("the set has not one policy") };
+    let params = spec.params.to_string();
     let observations: Vec<Observation> = SEEDS.map(|seed| observation(&set, instances, seed)).collect();
     let wanted_metrics: Vec<String> = policy.wishes(&params).into_iter().map(|wish| wish.name).collect();
     let _pinned = Pinned::to_one_cpu()?;
@@ -118,7 +118,7 @@ fn decide(policies: &Path, instances: u32) -> Result<Costs> {
         // What a tick hands over beside the observation is made before the clock starts.
         let wanted_metrics = wanted_metrics.clone();
         let start = Instant::now();
-        let call = policy.decide(&observation, &params, &[], &set.policy.limits);
+        let call = policy.decide(&observation, &params, &[], &spec.limits);
         let decided = Instant::now();
         let input = TickInput {
             observation: Arc::unwrap_or_clone(observation),
@@ -126,9 +126,11 @@ fn decide(policies: &Path, instances: u32) -> Result<Costs> {
             operator: Vec::new(),
             facts: PlanFacts { next_id: instances + 1, ..PlanFacts::default() },
             runs: vec![call.run],
+            canaries: Vec::new(),
+            shadows: Vec::new(),
             wanted_metrics,
         };
-        let record = conclude(&set, CombineRule::default(), input);
+        let record = conclude(&set, input);
         let cost = Cost { total: start.elapsed(), call: call.times, conclude: decided.elapsed() };
         check(&record)?;
         if turn >= WARM_UP {
@@ -161,7 +163,9 @@ fn set(instances: u32) -> Result<ScaleSet> {
     let mut set = manifest.set;
     set.capacity.max = instances * 2;
     // On a busy machine a thread may wait for its CPU longer than a decision may take.
-    set.policy.limits.deadline_ms = 60_000;
+    for policy in &mut set.policies {
+        policy.limits.deadline_ms = 60_000;
+    }
     Ok(set)
 }
 

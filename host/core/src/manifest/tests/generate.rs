@@ -8,20 +8,23 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
+use crate::combine::CombineRule;
 
 /// Any set that a manifest can describe.
 pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
     let first = ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", 100..=3_600_000_u64, capacity(), image(), instance());
-    (first, network(), of(load_balancer()), metrics(), policy(), repair()).prop_flat_map(
+    (first, network(), of(load_balancer()), metrics(), (policies(), combine()), repair()).prop_flat_map(
         |(
             (name, tick_ms, capacity, image, instance),
             network,
             load_balancer,
             metrics,
-            mut policy,
+            (mut policies, combine),
             repair,
         )| {
-            policy.limits.deadline_ms = policy.limits.deadline_ms.min(tick_ms);
+            for policy in &mut policies {
+                policy.limits.deadline_ms = policy.limits.deadline_ms.min(tick_ms);
+            }
             let load_balancer = load_balancer.filter(|balancer| !network.covers(balancer.listen));
             let reachable = network.port().is_some();
             let load_balancer = load_balancer.filter(|_| reachable);
@@ -42,7 +45,8 @@ pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
                 health,
                 load_balancer: load_balancer.clone(),
                 metrics: metrics.clone(),
-                policy: policy.clone(),
+                policies: policies.clone(),
+                combine,
                 guards,
                 repair,
             })
@@ -345,15 +349,42 @@ fn policy() -> impl Strategy<Value = PolicySpec> {
         1..=65_536_u64,
         1_024..=16_777_216_u64,
         0..=10_000_u32,
+        1..=1_000_000_u32,
     )
-        .prop_map(|(fuel, deadline_ms, pages, output_bytes, log_lines)| PolicyLimits {
+        .prop_map(|(fuel, deadline_ms, pages, output_bytes, log_lines, table_elements)| PolicyLimits {
             fuel,
             deadline_ms,
             memory_bytes: pages << 16,
             output_bytes,
             log_lines,
+            table_elements,
         });
-    (module, params, limits).prop_map(|(module, params, limits)| PolicySpec { module, params, limits })
+    (module, params, limits, any::<bool>()).prop_map(|(module, params, limits, follow)| PolicySpec {
+        name: String::new(),
+        module,
+        params,
+        limits,
+        follow,
+    })
+}
+
+/// One to three policies, told apart by their names.
+fn policies() -> impl Strategy<Value = Vec<PolicySpec>> {
+    vec(policy(), 1..4).prop_map(|mut policies| {
+        for (index, policy) in policies.iter_mut().enumerate() {
+            policy.name = format!("policy-{index}");
+        }
+        policies
+    })
+}
+
+fn combine() -> impl Strategy<Value = CombineRule> {
+    prop::sample::select(vec![
+        CombineRule::AnyOutAllIn,
+        CombineRule::Max,
+        CombineRule::Min,
+        CombineRule::First,
+    ])
 }
 
 fn guards(capacity: Capacity) -> impl Strategy<Value = Guards> {

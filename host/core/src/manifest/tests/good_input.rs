@@ -24,7 +24,7 @@ fn the_examples_are_accepted() {
 
 #[test]
 fn the_limits_default_as_the_types_do() {
-    assert_eq!(good(MINIMAL).policy.limits, PolicyLimits::default());
+    assert_eq!(good(MINIMAL).policies[0].limits, PolicyLimits::default());
     assert_eq!(good(MINIMAL).guards, Guards::default());
 }
 
@@ -43,7 +43,7 @@ fn paths_count_from_the_directory_of_the_manifest() {
         [("step", "step"), ("./p.wasm", "/srv/web/p.wasm"), ("p.wasm", "/srv/web/p.wasm"), ("/x/p", "/x/p")]
     {
         let set = good(&minimal_with(&format!("policy: {{ module: {written} }}")));
-        assert_eq!(set.policy.module, module);
+        assert_eq!(set.policies[0].module, module);
     }
 }
 
@@ -77,7 +77,7 @@ fn params_stay_what_they_are() {
         "policy: { module: step, params: { a: 1, b: -2, c: 0.5, d: [x, ~, {e: yes}], f: '1', g: true } }",
     );
     let expected = json!({"a": 1, "b": -2, "c": 0.5, "d": ["x", null, {"e": "yes"}], "f": "1", "g": true});
-    assert_eq!(good(&text).policy.params, expected);
+    assert_eq!(good(&text).policies[0].params, expected);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn later_problems_are_shown_at_their_place() {
     );
     let manifest = read(&text).unwrap_or_else(|problems| panic!("{}", problems.render()));
     let at = |pointer: &str| {
-        let problem = manifest.source.problem_in_params(pointer, "is wrong");
+        let problem = manifest.source.problem_in_policy(0, Some(pointer), "is wrong");
         (problem.path, problem.line, problem.column, problem.mark_len)
     };
     assert_eq!(at("/target"), ("policy.params.target".into(), 9, 13, 1));

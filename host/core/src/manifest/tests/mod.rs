@@ -44,6 +44,8 @@ policy: { module: target-tracking }
 /// [`MINIMAL`] with one line replaced by another (found by its first word).
 fn minimal_with(line: &str) -> String {
     let key = line.split(':').next().unwrap_or_default();
+    // They stand in each other's place.
+    let key = if key == "policies" { "policy" } else { key };
     let mut text: String = MINIMAL
         .lines()
         .filter(|old| !old.starts_with(&format!("{key}:")))

@@ -60,9 +60,10 @@ pub(super) fn full_manifest() -> Json {
         "load_balancer": { "listen": "127.0.0.1:80", "drain_timeout": "1s", "max_connections": 9 },
         "metrics": [{ "name": "a", "series": "b", "path": "/m", "rate": true }],
         "policy": {
-            "module": "step", "params": { "a": 1 },
-            "limits": { "fuel": 20_000, "deadline": "1ms", "memory": "1MiB", "output": "1KiB", "log_lines": 1 },
+            "name": "load", "module": "step", "params": { "a": 1 }, "follow": true,
+            "limits": { "fuel": 20_000, "deadline": "1ms", "memory": "1MiB", "output": "1KiB", "log_lines": 1, "table": 2 },
         },
+        "combine": "max",
         "guards": { "on_failure": { "static": 3 }, "missing_data": { "default": 3 } },
         "repair": { "enabled": false, "grace": "1s", "max_percent": 7 },
     })
@@ -96,8 +97,17 @@ fn named_manifest() -> Json {
     manifest
 }
 
-fn manifests() -> [Json; 4] {
-    [full_manifest(), other_manifest(), plain_bridge_manifest(), named_manifest()]
+/// [`full_manifest`] with two policies.
+fn manifest_with_policies() -> Json {
+    let mut manifest = full_manifest();
+    let fields = manifest.as_object_mut().expect("a mapping");
+    let first = fields.remove("policy").expect("a policy");
+    fields.insert("policies".to_owned(), json!([first, { "module": "target-tracking" }]));
+    manifest
+}
+
+fn manifests() -> [Json; 5] {
+    [full_manifest(), other_manifest(), plain_bridge_manifest(), named_manifest(), manifest_with_policies()]
 }
 
 /// Puts `value` where `path` points to; false when there is nothing.
@@ -161,6 +171,10 @@ fn exclusive_fields_exclude_each_other() {
     assert_eq!(both("image", "firmware", json!("f")), 1);
     assert_eq!(section("health"), Some(Exclusive::AtMostOne(&["http", "tcp"])));
     assert_eq!(both("health", "tcp", json!(true)), 1);
+    assert_eq!(MANIFEST.exclusive, Exclusive::ExactlyOne(&["policy", "policies"]));
+    let mut manifest = full_manifest();
+    manifest["policies"] = json!([{ "module": "a" }]);
+    assert_eq!(read(&manifest.to_string()).expect_err("both").problems.len(), 1);
 }
 
 #[test]

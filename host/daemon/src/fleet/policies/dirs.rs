@@ -1,0 +1,250 @@
+//! The directories in which policies are looked up by name, and what lies there.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use regatta_core::manifest::PolicySpec;
+use tokio_util::sync::CancellationToken;
+
+use super::{Fleet, read_module};
+use crate::api::types::{AvailablePolicy, SwapRequest};
+
+/// Between two looks at the directories.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Files that are looked at in one directory; others are left alone.
+const FILES_MAX: usize = 256;
+/// Who swaps a policy that follows its file.
+const ACTOR: &str = "policy-dir";
+
+/// The directories in which a policy is looked up by its name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PolicyDirs(pub Vec<PathBuf>);
+
+impl PolicyDirs {
+    /// The modules that can be named: name and path. The first directory wins.
+    #[must_use]
+    pub(crate) fn available(&self) -> BTreeMap<String, PathBuf> {
+        let mut found = BTreeMap::new();
+        for dir in &self.0 {
+            let Ok(entries) = std::fs::read_dir(dir) else { continue };
+            for path in entries.flatten().map(|entry| entry.path()).take(FILES_MAX) {
+                if path.extension().is_some_and(|extension| extension == "wasm")
+                    && let Some(name) = path.file_stem().and_then(|name| name.to_str())
+                    // Files on their way to a better name.
+                    && !name.starts_with('.')
+                {
+                    found.entry(name.to_owned()).or_insert(path.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// The file of a module that a manifest or a command names.
+    pub(super) fn resolve(&self, module: &str) -> Result<PathBuf, String> {
+        if module.contains('/') {
+            return Ok(PathBuf::from(module));
+        }
+        let available = self.available();
+        available.get(module).cloned().ok_or_else(|| {
+            let names: Vec<&str> = available.keys().map(String::as_str).collect();
+            let known = if names.is_empty() {
+                let dirs: Vec<String> = self.0.iter().map(|dir| dir.display().to_string()).collect();
+                format!("there is no module in {}", dirs.join(", "))
+            } else {
+                format!("there are: {}", names.join(", "))
+            };
+            format!("no policy is named {module}; {known}")
+        })
+    }
+}
+
+/// What tells that a file is another one than before.
+type Stamp = (u64, Option<SystemTime>);
+
+/// A file of the directories, as it was last looked at.
+#[derive(Debug, Clone)]
+struct Seen {
+    stamp: Stamp,
+    /// It has had this stamp for two looks in a row, and was read then.
+    settled: bool,
+    version: Option<String>,
+    digest: Option<String>,
+    problem: Option<String>,
+}
+
+/// The modules of the directories, as far as they have been looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf(Mutex<BTreeMap<PathBuf, Seen>>);
+
+impl Shelf {
+    fn seen(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The modules with what is known of them.
+    pub(super) fn describe(&self, available: BTreeMap<String, PathBuf>) -> Vec<AvailablePolicy> {
+        let seen = self.seen();
+        available
+            .into_iter()
+            .map(|(name, path)| {
+                let known = seen.get(&path).filter(|seen| seen.settled);
+                AvailablePolicy {
+                    name,
+                    path: path.display().to_string(),
+                    version: known.and_then(|seen| seen.version.clone()),
+                    digest: known.and_then(|seen| seen.digest.clone()),
+                    problem: known.and_then(|seen| seen.problem.clone()),
+                }
+            })
+            .collect()
+    }
+
+    /// The files whose content has that digest, or begins so.
+    pub(super) fn with_digest(&self, prefix: &str) -> Vec<(String, PathBuf)> {
+        let seen = self.seen();
+        let of = |(path, seen): (&PathBuf, &Seen)| Some((seen.digest.clone()?, path.clone()));
+        seen.iter().filter_map(of).filter(|(digest, _)| digest.starts_with(prefix)).collect()
+    }
+
+    /// Notes how a file looks now. True when it has just come to rest: it looks as it
+    /// did at the last look and has not been read since it changed. A file that is
+    /// still being written does not.
+    fn rests(&self, path: &Path, stamp: Stamp) -> bool {
+        let mut seen = self.seen();
+        match seen.get_mut(path) {
+            Some(known) if known.stamp == stamp => !std::mem::replace(&mut known.settled, true),
+            Some(known) => {
+                (known.stamp, known.settled) = (stamp, false);
+                false
+            }
+            None => {
+                let new = Seen { stamp, settled: false, version: None, digest: None, problem: None };
+                seen.insert(path.to_owned(), new);
+                false
+            }
+        }
+    }
+
+    /// Notes what a file holds. Returns the digest that it had before, if another.
+    fn holds(&self, path: &Path, held: Result<(String, String), String>) -> Option<String> {
+        let mut seen = self.seen();
+        let known = seen.get_mut(path)?;
+        match held {
+            Ok((version, digest)) => {
+                (known.version, known.problem) = (Some(version), None);
+                known.digest.replace(digest.clone()).filter(|before| *before != digest)
+            }
+            Err(problem) => {
+                known.problem = Some(problem);
+                None
+            }
+        }
+    }
+}
+
+impl Fleet {
+    /// Looks at the policy directories until the daemon ends: a new file is compiled
+    /// ahead, and policies that follow their file are swapped when it changes.
+    pub(crate) async fn watch_policy_dirs(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = looks.tick() => self.look_at_policy_dirs().await,
+            }
+        }
+    }
+
+    async fn look_at_policy_dirs(&self) {
+        let dirs = self.policy_dirs.clone();
+        let look = move || {
+            let stamp = |path: &PathBuf| {
+                let metadata = std::fs::metadata(path).ok()?;
+                Some((metadata.len(), metadata.modified().ok()))
+            };
+            let available = dirs.available().into_iter();
+            available.filter_map(|(name, path)| Some((name, stamp(&path)?, path))).collect::<Vec<_>>()
+        };
+        let Ok(files) = tokio::task::spawn_blocking(look).await else { return };
+        self.shelf.seen().retain(|path, _| files.iter().any(|(_, _, there)| there == path));
+        for (name, stamp, path) in files {
+            if !self.shelf.rests(&path, stamp) {
+                continue;
+            }
+            let held = self.look_at(&path).await;
+            if let Err(why) = &held {
+                tracing::warn!(path = %path.display(), why, "a file in a policy directory is no policy");
+            } else {
+                tracing::info!(path = %path.display(), name, "a policy is available");
+            }
+            if self.shelf.holds(&path, held.clone()).is_some()
+                && let Ok((_, digest)) = held
+            {
+                self.follow(&name, &path, &digest).await;
+            }
+        }
+    }
+
+    /// Version and digest of the policy in a file.
+    async fn look_at(&self, path: &Path) -> Result<(String, String), String> {
+        let compiled = self.compile(read_module(path).await?).await?;
+        Ok((compiled.manifest().version.clone(), compiled.digest().to_owned()))
+    }
+
+    /// Swaps the policies that follow a file which has changed. One that does not
+    /// fit is refused, and the refusal stands in the history.
+    async fn follow(&self, name: &str, path: &Path, digest: &str) {
+        let views: Vec<_> = self.sets_now().values().map(|handle| handle.view()).collect();
+        for view in views {
+            let follows =
+                |spec: &&PolicySpec| spec.follow && (spec.module == name || Path::new(&spec.module) == path);
+            for spec in view.state.set.policies.iter().filter(follows) {
+                if view.state.slot(&spec.name).is_some_and(|slot| slot.active.digest == digest) {
+                    continue;
+                }
+                let (source, slot) = (spec.module.clone(), Some(spec.name.clone()));
+                let request = SwapRequest { source, module: None, params: None, slot };
+                let set = &view.state.set.name;
+                if let Err(why) = self.swap(set, request, ACTOR).await {
+                    tracing::warn!(set, policy = spec.name, why = why.message, "the new file is refused");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_once_it_rests_and_again_when_it_changes() {
+        let shelf = Shelf::default();
+        let path = Path::new("/p/a.wasm");
+        let at = |size| (size, Some(SystemTime::UNIX_EPOCH));
+        // It grows: nobody reads it.
+        assert!(!shelf.rests(path, at(1)));
+        assert!(!shelf.rests(path, at(2)));
+        assert!(!shelf.rests(path, at(3)));
+        assert!(shelf.rests(path, at(3)));
+        assert!(!shelf.rests(path, at(3)), "only once");
+        assert!(!shelf.rests(path, at(4)));
+        assert!(shelf.rests(path, at(4)));
+    }
+
+    #[test]
+    fn only_other_content_is_told_as_a_change() {
+        let shelf = Shelf::default();
+        let path = Path::new("/p/a.wasm");
+        shelf.rests(path, (1, None));
+        let holds = |digest: &str| shelf.holds(path, Ok(("1.0.0".to_owned(), digest.to_owned())));
+        assert_eq!(holds("a"), None, "the first look is no change");
+        assert_eq!(holds("a"), None, "touched");
+        assert_eq!(shelf.holds(path, Err("half-written".to_owned())), None);
+        assert_eq!(holds("b").as_deref(), Some("a"));
+    }
+}

@@ -1,0 +1,100 @@
+//! What was done with the policies of a set, and how shadows fare beside those in charge.
+
+use regatta_core::compare::{Comparison, LoadBasis, compare};
+use regatta_core::state::{Event, PolicyRef, SetState};
+use regatta_store::{Batch, RecordQuery};
+
+use super::super::error;
+use super::Fleet;
+use crate::api::control::Answer;
+use crate::api::types::{CompareQuery, ErrorCode, PolicyHistoryEntry};
+use crate::chain::chain;
+use crate::clock::now_ms;
+
+/// Events that are looked through for the history: all that are kept.
+const EVENTS_LOOKED_AT: usize = 10_000;
+const TICKS_DEFAULT: u32 = 1_000;
+const TICKS_MAX: u32 = 10_000;
+
+impl Fleet {
+    /// The events about the policies of a set, the oldest first.
+    pub(super) async fn policy_events(&self, set: &str) -> Answer<Vec<Event>> {
+        let set = set.to_owned();
+        let events = self.read(move |store| store.latest_events(Some(&set), EVENTS_LOOKED_AT)).await?;
+        Ok(events.into_iter().map(|(_, event)| event).filter(|it| it.kind.starts_with("policy-")).collect())
+    }
+
+    pub(in crate::fleet) async fn history(&self, set: &str) -> Answer<Vec<PolicyHistoryEntry>> {
+        self.find(set)?;
+        let entry = |event: Event| {
+            let policy = event.policy.as_ref();
+            let text = |of: fn(&PolicyRef) -> &String| policy.map(of).filter(|it| !it.is_empty()).cloned();
+            PolicyHistoryEntry {
+                at_ms: event.at_ms,
+                slot: text(|it| &it.slot),
+                name: text(|it| &it.name),
+                version: text(|it| &it.version),
+                digest: text(|it| &it.digest),
+                actor: event.actor,
+                kind: event.kind,
+                outcome: event.text,
+            }
+        };
+        Ok(self.policy_events(set).await?.into_iter().map(entry).collect())
+    }
+
+    /// Writes down that a policy was refused. The refusal itself matters more than
+    /// that it cannot be written down.
+    pub(super) async fn note_refusal(&self, set: &str, policy: PolicyRef, why: &str, actor: &str) {
+        let event = Event {
+            at_ms: now_ms(),
+            set: set.to_owned(),
+            kind: "policy-refused".to_owned(),
+            instance: None,
+            text: format!("{} is refused: {why}", policy.source),
+            actor: actor.to_owned(),
+            policy: Some(policy),
+        };
+        let batch = Batch { events: vec![event], ..Batch::default() };
+        match self.shared.writer.commit(batch).await {
+            Ok(()) => self.shared.events.notify_waiters(),
+            Err(why) => tracing::warn!(set, why = chain(&why), "a refusal is not in the history"),
+        }
+    }
+
+    pub(in crate::fleet) async fn comparison(&self, set: &str, query: CompareQuery) -> Answer<Comparison> {
+        let view = self.find(set)?.view();
+        let load = basis(&view.state, &query);
+        if load.is_none() && (query.metric.is_some() || query.target.is_some()) {
+            let message =
+                "the load needs both a metric and a target: the policy has no parameters of these names";
+            return Err(error(ErrorCode::Invalid, message));
+        }
+        let ticks =
+            usize::try_from(query.ticks.unwrap_or(TICKS_DEFAULT).min(TICKS_MAX)).unwrap_or(usize::MAX);
+        let (name, tick_ms) = (set.to_owned(), view.state.set.tick_ms);
+        self.read(move |store| {
+            let mut records = store.records(&name, &RecordQuery::newest(ticks))?;
+            records.sort_by_key(|record| record.observation.tick);
+            Ok(compare(&records, tick_ms, load))
+        })
+        .await
+    }
+}
+
+/// By what the load is measured: as asked, or by the parameters `metric` and
+/// `target` of the first policy that has them, as the built-in policy has.
+fn basis(state: &SetState, query: &CompareQuery) -> Option<LoadBasis> {
+    let params = state
+        .policies
+        .iter()
+        .filter_map(|slot| serde_json::from_str::<serde_json::Value>(&slot.active.params).ok());
+    let of_params = params.into_iter().find_map(|params| {
+        let metric = params.get("metric")?.as_str()?.to_owned();
+        Some((metric, params.get("target").and_then(serde_json::Value::as_f64)))
+    });
+    let (metric, target) = of_params.map_or((None, None), |(metric, target)| (Some(metric), target));
+    let metric = query.metric.clone().or(metric)?;
+    let target = query.target.or(target).filter(|target| target.is_finite() && *target > 0.0)?;
+    Some(LoadBasis { metric, target })
+}

@@ -1,0 +1,438 @@
+//! Policies: finding, preparing, and putting them into sets.
+
+mod dirs;
+mod history;
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use regatta_core::manifest::{ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem};
+use regatta_core::observation::Observation;
+use regatta_core::state::{PolicyActivation, PolicyRef, PolicySlot, SetState};
+use regatta_policy_host::{CompiledPolicy, ParamsError, dry_run};
+use regatta_store::{Batch, RecordQuery, sha256_hex};
+use tokio::sync::oneshot;
+
+use super::{Fleet, error};
+use crate::api::control::Answer;
+use crate::api::types::{
+    ApiError, CanaryRequest, ErrorCode, PlacedOutcome, PolicyList, Problem, SwapOutcome, SwapRequest,
+};
+use crate::chain::chain;
+use crate::clock::now_ms;
+use crate::set::{
+    Command, CommandError, NewPolicy, Placed, PolicyCommand, SetView, Switched, policy_entries, policy_info,
+};
+
+pub(crate) use self::dirs::{PolicyDirs, Shelf};
+
+/// Recorded ticks that a new policy is tried on before it takes over.
+const REHEARSED_TICKS: usize = 20;
+/// Compiled policies that are held though no set may use them.
+const COMPILED_HELD: usize = 8;
+/// A module larger than this is refused before it is read.
+const MODULE_MAX_BYTES: u64 = 32 << 20;
+/// Digits of a digest that name a module.
+const DIGITS_MIN: usize = 8;
+
+/// A problem of a manifest's policy section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PolicyProblem {
+    /// JSON pointer into the parameters; none for the module itself.
+    pub(super) params_pointer: Option<String>,
+    pub(super) message: String,
+}
+
+impl PolicyProblem {
+    fn of_module(message: impl Into<String>) -> Vec<Self> {
+        vec![Self { params_pointer: None, message: message.into() }]
+    }
+
+    /// The problem at its place in the manifest, of the policy number `index`.
+    pub(super) fn locate(&self, source: &ManifestSource, index: usize) -> ManifestProblem {
+        source.problem_in_policy(index, self.params_pointer.as_deref(), &self.message)
+    }
+}
+
+impl Fleet {
+    /// Reads, compiles and checks the policy of a manifest.
+    pub(super) async fn prepare_policy(
+        &self,
+        spec: &PolicySpec,
+    ) -> Result<(NewPolicy, Vec<u8>), Vec<PolicyProblem>> {
+        let path = self.policy_dirs.resolve(&spec.module).map_err(PolicyProblem::of_module)?;
+        let module = read_module(&path).await.map_err(PolicyProblem::of_module)?;
+        let compiled = self.compile(module.clone()).await.map_err(PolicyProblem::of_module)?;
+        let params = spec.params.to_string();
+        self.validate(&compiled, &params, spec.limits).await?;
+        let activation = activation(&compiled, &spec.module, params);
+        let state = "empty".to_owned();
+        Ok((NewPolicy { activation, compiled, state }, module))
+    }
+
+    /// Compiling takes long: off the loops. What was compiled last is held for a
+    /// while, because a dry run is usually followed by the apply that it was for
+    /// (the engine itself only remembers what someone holds).
+    async fn compile(&self, module: Vec<u8>) -> Result<Arc<CompiledPolicy>, String> {
+        let policies = self.shared.policies.clone();
+        let compiled = tokio::task::spawn_blocking(move || policies.load(&module)).await;
+        let compiled = compiled.map_err(|why| why.to_string())?.map_err(|why| chain(&why))?;
+        let mut held = self.compiled_last.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|other| other.digest() != compiled.digest());
+        held.push_front(Arc::clone(&compiled));
+        held.truncate(COMPILED_HELD);
+        Ok(compiled)
+    }
+
+    async fn validate(
+        &self,
+        compiled: &Arc<CompiledPolicy>,
+        params: &str,
+        limits: PolicyLimits,
+    ) -> Result<(), Vec<PolicyProblem>> {
+        let (compiled, params) = (Arc::clone(compiled), params.to_owned());
+        let validated = tokio::task::spawn_blocking(move || compiled.validate(&params, &limits)).await;
+        match validated {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(ParamsError::Problems(problems))) => {
+                let located = problems.into_iter().map(|problem| PolicyProblem {
+                    params_pointer: Some(problem.path),
+                    message: problem.message,
+                });
+                Err(located.collect())
+            }
+            Ok(Err(failed)) => Err(PolicyProblem::of_module(chain(&failed))),
+            Err(why) => Err(PolicyProblem::of_module(why.to_string())),
+        }
+    }
+
+    /// Stores a module, so that a restart finds it.
+    pub(super) async fn keep_module(&self, digest: &str, module: Vec<u8>) -> Answer<()> {
+        let batch = Batch { modules: vec![(digest.to_owned(), module)], ..Batch::default() };
+        self.shared.writer.commit(batch).await.map_err(|why| {
+            let message = format!("nothing was changed, the store cannot be written: {}", chain(&why));
+            error(ErrorCode::Unavailable, message)
+        })
+    }
+
+    /// A stored policy, ready to run again after a restart.
+    pub(super) async fn reload_policy(&self, digest: &str) -> Result<Arc<CompiledPolicy>, String> {
+        let module = self.shared.store.module(digest).map_err(|why| chain(&why))?;
+        self.compile(module.ok_or("its module is not in the store")?).await
+    }
+
+    pub(super) async fn swap(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<SwapOutcome> {
+        let ready = self.ready(set, &request, actor).await?;
+        let (slot, actor) = (request.slot, actor.to_owned());
+        let (ticks, prepare_ms, policy) = (ready.ticks, ready.prepare_ms, ready.policy);
+        let swap = |reply| PolicyCommand::Swap { slot, policy, actor, reply };
+        let switched = self.policy_command(set, swap).await?;
+        Ok(outcome(&switched, ticks, prepare_ms))
+    }
+
+    pub(super) async fn shadow(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<PlacedOutcome> {
+        let ready = self.ready(set, &request, actor).await?;
+        let (slot, actor) = (request.slot, actor.to_owned());
+        let policy = ready.policy.clone();
+        let shadow = |reply| PolicyCommand::Shadow { slot, policy, actor, reply };
+        Ok(placed(&self.policy_command(set, shadow).await?, Some(&ready)))
+    }
+
+    pub(super) async fn canary(
+        &self,
+        set: &str,
+        request: CanaryRequest,
+        actor: &str,
+    ) -> Answer<PlacedOutcome> {
+        let CanaryRequest { policy: request, within } = request;
+        let ready = self.ready(set, &request, actor).await?;
+        let (slot, actor) = (request.slot, actor.to_owned());
+        let policy = ready.policy.clone();
+        let canary = |reply| PolicyCommand::Canary { slot, policy, within, actor, reply };
+        Ok(placed(&self.policy_command(set, canary).await?, Some(&ready)))
+    }
+
+    pub(super) async fn promote(&self, set: &str, number: Option<u64>, actor: &str) -> Answer<SwapOutcome> {
+        let actor = actor.to_owned();
+        let switched =
+            self.policy_command(set, |reply| PolicyCommand::Promote { number, actor, reply }).await?;
+        Ok(outcome(&switched, 0, 0))
+    }
+
+    pub(super) async fn drop_candidate(&self, set: &str, number: u64, actor: &str) -> Answer<PlacedOutcome> {
+        let actor = actor.to_owned();
+        let dropped = self.policy_command(set, |reply| PolicyCommand::Drop { number, actor, reply }).await?;
+        Ok(placed(&dropped, None))
+    }
+
+    async fn policy_command<T>(
+        &self,
+        set: &str,
+        make: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> PolicyCommand,
+    ) -> Answer<T> {
+        self.command(set, |reply| Command::Policy(Box::new(make(reply)))).await
+    }
+
+    /// Finds, compiles, checks and rehearses a policy for a set, and stores its
+    /// module. That it is refused stands in the history.
+    async fn ready(&self, set: &str, request: &SwapRequest, actor: &str) -> Answer<Ready> {
+        let begun = Instant::now();
+        let view = self.find(set)?.view();
+        let slot = slot_of(&view.state, request.slot.as_deref())?;
+        let module = self.module_of(&view.state, request).await?;
+        let digest = sha256_hex(&module);
+        match self.rehearsed(&view, slot, request, module).await {
+            Ok(ready) => {
+                let prepare_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                Ok(Ready { prepare_ms, ..ready })
+            }
+            Err(why) => {
+                let policy = PolicyRef {
+                    slot: slot.name.clone(),
+                    name: String::new(),
+                    version: String::new(),
+                    digest,
+                    source: request.source.clone(),
+                };
+                self.note_refusal(set, policy, &told(&why), actor).await;
+                Err(why)
+            }
+        }
+    }
+
+    async fn rehearsed(
+        &self,
+        view: &SetView,
+        slot: &PolicySlot,
+        request: &SwapRequest,
+        module: Vec<u8>,
+    ) -> Answer<Ready> {
+        let refused = |message| ApiError { code: ErrorCode::Invalid, message, problems: Vec::new() };
+        let compiled = self
+            .compile(module.clone())
+            .await
+            .map_err(|why| refused(format!("{}: {why}", request.source)))?;
+        let params = match &request.params {
+            Some(params) => params.to_string(),
+            None => slot.active.params.clone(),
+        };
+        let limits = limits_of(&view.state, &slot.name);
+        self.validate(&compiled, &params, limits)
+            .await
+            .map_err(|problems| params_invalid(&request.source, &problems))?;
+        let mut activation = activation(&compiled, &request.source, params);
+        let (ticks, state) = self.rehearse(&view.state.set.name, &compiled, &mut activation, limits).await?;
+        // Before the switch: the loop of the set is not held for so much to write.
+        self.keep_module(&activation.digest, module).await?;
+        Ok(Ready { policy: NewPolicy { activation, compiled, state }, ticks, prepare_ms: 0 })
+    }
+
+    /// Tries the policy on the last recorded observations: it must decide each of
+    /// them, and the state that this builds is what it begins with, unless it takes
+    /// over that of the policy before. Returns the number of ticks, and how the
+    /// state came to be.
+    async fn rehearse(
+        &self,
+        set: &str,
+        compiled: &Arc<CompiledPolicy>,
+        activation: &mut PolicyActivation,
+        limits: PolicyLimits,
+    ) -> Answer<(u32, String)> {
+        let observations = self.last_observations(set).await?;
+        let ticks = u32::try_from(observations.len()).unwrap_or(u32::MAX);
+        let (rehearsed, params) = (Arc::clone(compiled), activation.params.clone());
+        let rehearsal =
+            tokio::task::spawn_blocking(move || dry_run(&rehearsed, &params, &observations, &limits)).await;
+        let refused = |why: &dyn std::error::Error| error(ErrorCode::Invalid, chain(why));
+        let built = rehearsal.map_err(|why| refused(&why))?.map_err(|why| refused(&why))?.state;
+        activation.state = BASE64.encode(built);
+        let told =
+            if ticks == 0 { "empty: there is no recorded tick yet" } else { "built from the recorded ticks" };
+        Ok((ticks, told.to_owned()))
+    }
+
+    async fn last_observations(&self, set: &str) -> Answer<Vec<Arc<Observation>>> {
+        let set = set.to_owned();
+        let mut records =
+            self.read(move |store| store.records(&set, &RecordQuery::newest(REHEARSED_TICKS))).await?;
+        records.sort_by_key(|record| record.observation.tick);
+        Ok(records.into_iter().map(|record| Arc::new(record.observation)).collect())
+    }
+
+    /// The module that a request means: its own, or what its source names: a file in
+    /// the policy directories, or `NAME@DIGEST`.
+    async fn module_of(&self, state: &SetState, request: &SwapRequest) -> Answer<Vec<u8>> {
+        if let Some(module) = &request.module {
+            let decoded = BASE64.decode(module);
+            return decoded
+                .map_err(|why| error(ErrorCode::Invalid, format!("the module is no base64: {why}")));
+        }
+        if let Some((name, digest)) = request.source.split_once('@').filter(|(name, _)| !name.contains('/')) {
+            return self.module_with_digest(state, name, digest).await;
+        }
+        let path =
+            self.policy_dirs.resolve(&request.source).map_err(|why| error(ErrorCode::NotFound, why))?;
+        read_module(&path).await.map_err(|why| error(ErrorCode::Invalid, why))
+    }
+
+    /// A module that a set has had, or that lies in a policy directory, by name and
+    /// the first digits of its digest.
+    async fn module_with_digest(&self, state: &SetState, name: &str, prefix: &str) -> Answer<Vec<u8>> {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if prefix.len() < DIGITS_MIN || !prefix.bytes().all(hex) {
+            let message = format!("{name}@{prefix}: a digest has at least {DIGITS_MIN} digits, 0-9 and a-f");
+            return Err(error(ErrorCode::Invalid, message));
+        }
+        let mut found: Vec<String> =
+            state.activations_kept().filter(|it| it.name == name).map(|it| it.digest.clone()).collect();
+        let events = self.policy_events(&state.set.name).await?;
+        found.extend(
+            events.into_iter().filter_map(|it| it.policy).filter(|it| it.name == name).map(|it| it.digest),
+        );
+        found.retain(|digest| digest.starts_with(prefix));
+        let files = self.shelf.with_digest(prefix);
+        found.extend(files.iter().map(|(digest, _)| digest.clone()));
+        found.sort();
+        found.dedup();
+        let none = || {
+            let set = &state.set.name;
+            let message = format!(
+                "{set} knows no module {name}@{prefix}; `regatta policy history {set}` shows those that it had"
+            );
+            error(ErrorCode::NotFound, message)
+        };
+        let digest = match found.as_slice() {
+            [] => return Err(none()),
+            [digest] => digest.clone(),
+            several => {
+                let message = format!("{name}@{prefix} may be {}: give more digits", several.join(" or "));
+                return Err(error(ErrorCode::Conflict, message));
+            }
+        };
+        let stored = digest.clone();
+        let module = match self.read(move |store| store.module(&stored)).await? {
+            Some(module) => module,
+            None => {
+                let path = files.into_iter().find(|(it, _)| *it == digest).map(|(_, path)| path);
+                read_module(&path.ok_or_else(none)?).await.map_err(|why| error(ErrorCode::Invalid, why))?
+            }
+        };
+        let compiled = self.compile(module.clone()).await.map_err(|why| error(ErrorCode::Invalid, why))?;
+        if compiled.manifest().name == name { Ok(module) } else { Err(none()) }
+    }
+
+    pub(super) async fn rollback(&self, set: &str, slot: Option<String>, actor: &str) -> Answer<SwapOutcome> {
+        let actor = actor.to_owned();
+        let switched =
+            self.policy_command(set, |reply| PolicyCommand::Rollback { slot, actor, reply }).await?;
+        Ok(outcome(&switched, 0, 0))
+    }
+
+    pub(super) fn list_policies(&self, set: &str) -> Answer<PolicyList> {
+        let view = self.find(set)?.view();
+        Ok(PolicyList {
+            policies: policy_entries(&view.state),
+            combine: view.state.set.combine.as_str().to_owned(),
+            available: self.shelf.describe(self.policy_dirs.available()),
+        })
+    }
+}
+
+/// A policy that may take a place in a set.
+struct Ready {
+    policy: NewPolicy,
+    /// Recorded ticks that it was tried on.
+    ticks: u32,
+    prepare_ms: u64,
+}
+
+/// The place that a request means, as far as it can be told before the loop is asked.
+fn slot_of<'a>(state: &'a SetState, name: Option<&str>) -> Answer<&'a PolicySlot> {
+    let names: Vec<&str> = state.policies.iter().map(|slot| slot.name.as_str()).collect();
+    let (set, names) = (&state.set.name, names.join(", "));
+    match (name, state.policies.as_slice()) {
+        (None, [one]) => Ok(one),
+        (None, _) => Err(error(
+            ErrorCode::Conflict,
+            format!("{set} has several policies ({names}): say which one is meant, with --policy"),
+        )),
+        (Some(name), _) => state.slot(name).ok_or_else(|| {
+            error(ErrorCode::NotFound, format!("{set} has no policy named {name}; it has: {names}"))
+        }),
+    }
+}
+
+fn limits_of(state: &SetState, slot: &str) -> PolicyLimits {
+    let spec = state.set.policies.iter().find(|spec| spec.name == slot);
+    spec.map_or_else(PolicyLimits::default, |spec| spec.limits)
+}
+
+/// An error in one line.
+fn told(why: &ApiError) -> String {
+    let problems: Vec<&str> = why.problems.iter().map(|problem| problem.rendered.as_str()).collect();
+    match problems.as_slice() {
+        [] => why.message.clone(),
+        problems => format!("{} ({})", why.message, problems.join("; ")),
+    }
+}
+
+fn activation(compiled: &CompiledPolicy, source: &str, params: String) -> PolicyActivation {
+    let manifest = compiled.manifest();
+    PolicyActivation {
+        number: 1,
+        digest: compiled.digest().to_owned(),
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        source: source.to_owned(),
+        params,
+        state_version: manifest.state_version,
+        state: String::new(),
+        since_ms: now_ms(),
+    }
+}
+
+async fn read_module(path: &Path) -> Result<Vec<u8>, String> {
+    let told = |why: std::io::Error| format!("cannot read the module {}: {why}", path.display());
+    let size = tokio::fs::metadata(path).await.map_err(told)?.len();
+    if size > MODULE_MAX_BYTES {
+        return Err(format!("the module {} has {size} bytes; at most {MODULE_MAX_BYTES}", path.display()));
+    }
+    tokio::fs::read(path).await.map_err(told)
+}
+
+fn params_invalid(source: &str, problems: &[PolicyProblem]) -> ApiError {
+    let told = problems.iter().map(|problem| {
+        let path = problem.params_pointer.clone().unwrap_or_default();
+        let rendered =
+            if path.is_empty() { problem.message.clone() } else { format!("{path}: {}", problem.message) };
+        Problem { path, line: 0, column: 0, message: problem.message.clone(), hint: None, rendered }
+    });
+    let message = format!("{source}: the parameters do not fit, the policy in charge stays");
+    ApiError { code: ErrorCode::Invalid, message, problems: told.collect() }
+}
+
+fn outcome(switched: &Switched, rehearsed_ticks: u32, prepare_ms: u64) -> SwapOutcome {
+    SwapOutcome {
+        slot: switched.slot.clone(),
+        from: policy_info(&switched.slot, &switched.from),
+        to: policy_info(&switched.slot, &switched.to),
+        after_tick: switched.after_tick,
+        rehearsed_ticks,
+        state: switched.state.clone(),
+        prepare_ms,
+        switch_us: switched.switch_us,
+    }
+}
+
+fn placed(placed: &Placed, ready: Option<&Ready>) -> PlacedOutcome {
+    PlacedOutcome {
+        policy: policy_info(&placed.slot, &placed.activation),
+        after_tick: placed.after_tick,
+        rehearsed_ticks: ready.map_or(0, |ready| ready.ticks),
+        state: ready.map(|ready| ready.policy.state.clone()).unwrap_or_default(),
+        prepare_ms: ready.map_or(0, |ready| ready.prepare_ms),
+    }
+}

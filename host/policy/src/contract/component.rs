@@ -1,0 +1,80 @@
+//! Components: their imports and exports.
+
+use wasmparser::component_types::{ComponentEntityType, ComponentInstanceTypeId};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+
+use super::{compatible, functions, interface, missing};
+use crate::error::LoadError;
+use crate::wasi;
+
+/// Who made a component: what the host's own adapter imports is nobody else's to import.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    Elsewhere,
+    ByTheHost,
+}
+
+/// Validates it and returns the names of its imports.
+pub(super) fn check(bytes: &[u8], made: Made) -> Result<Vec<String>, LoadError> {
+    let malformed = |error: wasmparser::BinaryReaderError| LoadError::Malformed(error.into());
+    let types =
+        Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(malformed)?;
+    let types = types.as_ref();
+    let exports_of = |id: ComponentInstanceTypeId| types[id].exports.iter();
+
+    let (mut imports, mut scaling) = (Vec::new(), None);
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(malformed)? {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                for import in section {
+                    imports.push(import.map_err(malformed)?.name.name);
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                for export in section {
+                    let name = export.map_err(malformed)?.name.name;
+                    if interface(name).is_some_and(|(name, version)| name == "scaling" && compatible(version))
+                    {
+                        scaling = Some(name);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    let mut outside = Vec::new();
+    for &name in &imports {
+        if wasi::preview2::is(name) || (made == Made::ByTheHost && name == wasi::adapter::INTERFACE) {
+            continue;
+        }
+        let known = interface(name).filter(|(_, version)| compatible(version));
+        let Some(allowed) = known.and_then(|(name, _)| functions(name)) else {
+            outside.push(format!("`{name}`"));
+            continue;
+        };
+        let Some(ComponentEntityType::Instance(id)) =
+            types.component_item_for_import(name).map(|item| item.ty)
+        else {
+            outside.push(format!("`{name}`"));
+            continue;
+        };
+        for (function, item) in exports_of(id) {
+            if matches!(item.ty, ComponentEntityType::Func(_)) && !allowed.contains(&function.as_str()) {
+                outside.push(format!("`{name}` `{function}`"));
+            }
+        }
+    }
+    if !outside.is_empty() {
+        return Err(LoadError::Imports { imports: outside });
+    }
+    let scaling = scaling.and_then(|name| types.component_item_for_export(name)).map(|item| item.ty);
+    missing(|function| match scaling {
+        Some(ComponentEntityType::Instance(id)) => exports_of(id).any(|(name, _)| name == function),
+        _ => false,
+    })?;
+    Ok(imports.into_iter().map(str::to_owned).collect())
+}

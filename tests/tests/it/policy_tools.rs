@@ -1,0 +1,249 @@
+//! What an author does without a daemon: a project, its module, and what can be told of it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use regatta_tests::{CommandOutput, bin_dir, policies_dir};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PARAMS: &str = r#"{"metric": "load", "target": 0.5}"#;
+
+/// An author's folder.
+struct Desk {
+    home: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { home: tempfile::tempdir().expect("a folder") }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Runs `regatta policy …` there, with no daemon anywhere.
+    fn run(&self, args: &[&str]) -> CommandOutput {
+        self.run_with(args, &[("REGATTA_TOOLS", tools_dir().as_os_str())])
+    }
+
+    fn run_with(&self, args: &[&str], environment: &[(&str, &OsStr)]) -> CommandOutput {
+        let mut command = Command::new(bin_dir().join("regatta"));
+        command.arg("policy").args(args).current_dir(self.home.path());
+        command.env("REGATTA_SOCKET", self.path("no-daemon.sock"));
+        command.env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", target_dir());
+        command.envs(environment.iter().copied());
+        let output = command.output().expect("regatta starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        CommandOutput {
+            code: output.status.code().unwrap_or(-1),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(args);
+        assert_eq!(output.code, 0, "{args:?}: {}", output.err);
+        serde_json::from_str(&output.out)
+            .unwrap_or_else(|error| panic!("{args:?}: {error} in {}", output.out))
+    }
+
+    fn names(&self, dir: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(dir)).expect("a folder");
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn target_dir() -> PathBuf {
+    policies_dir().parent().expect("target").to_owned()
+}
+
+/// Where `cargo xtask policies --language` puts the tools that a machine lacks.
+fn tools_dir() -> PathBuf {
+    std::env::var_os("REGATTA_TOOLS").map_or_else(|| target_dir().join("tools"), PathBuf::from)
+}
+
+/// From nothing to a checked module. Says so when the machine lacks the language's tools.
+fn from_new_to_check(language: &str) -> Desk {
+    let desk = Desk::new();
+    let name = format!("my-{language}");
+    let made = desk.json(&["-o", "json", "new", "--language", language, &name]);
+    assert_eq!(made["dir"], name);
+    if language == "rust" {
+        // The crates that the workspace has are there, others may not be.
+        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+        fs::copy(lock, desk.path(&name).join("Cargo.lock")).expect("copied");
+    }
+    let build = desk.run(&["-o", "json", "build", &name]);
+    if build.err.contains("\"missing-tool\"") {
+        println!("skipped: {language}: {}", build.err.trim());
+        return desk;
+    }
+    assert_eq!(build.code, 0, "{language}: {}", build.err);
+    let built: Value = serde_json::from_str(&build.out).expect("json");
+    assert_eq!((built["name"].as_str(), built["version"].as_str()), (Some(&*name), Some("1.0.0")), "{built}");
+    let module = format!("{name}/{name}.wasm");
+    assert!(!desk.names(&name).iter().any(|name| name.starts_with(".regatta")), "{:?}", desk.names(&name));
+
+    let found = desk.json(&["-o", "json", "inspect", &module]);
+    assert_eq!(found["digest"], built["digest"]);
+    let parameters = found["parameters"].as_array().expect("parameters").iter();
+    let parameters: Vec<_> =
+        parameters.map(|row| (row["path"].as_str(), row["required"].as_bool())).collect();
+    let expected = [("metric", true), ("target", true), ("tolerance", false)];
+    assert_eq!(parameters, expected.map(|(path, required)| (Some(path), Some(required))), "{language}");
+
+    let bench = desk.json(&["-o", "json", "bench", &module, "--params", PARAMS, "--instances", "0,10"]);
+    for row in bench["decisions"].as_array().expect("rows") {
+        assert_eq!(row["failed"], Value::Null, "{language}: {row}");
+        assert!(row["fuel"].as_u64() > Some(0) && row["median_us"].as_f64() > Some(0.0), "{language}: {row}");
+    }
+    desk
+}
+
+#[test]
+fn a_rust_project_builds_as_it_is_made() {
+    let desk = from_new_to_check("rust");
+    // Of the release profile, as much of it is built already.
+    let mut tests = Command::new("cargo");
+    tests.args(["test", "--release", "--offline", "--quiet"]).current_dir(desk.path("my-rust"));
+    tests.env("CARGO_TARGET_DIR", target_dir()).env_remove("RUSTFLAGS");
+    let output = tests.output().expect("cargo starts");
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{out}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains(" passed"), "{out}");
+}
+
+#[test]
+fn a_javascript_project_builds_as_it_is_made() {
+    from_new_to_check("javascript");
+}
+
+#[test]
+fn a_python_project_builds_as_it_is_made() {
+    from_new_to_check("python");
+}
+
+#[test]
+fn a_go_project_builds_as_it_is_made() {
+    from_new_to_check("go");
+}
+
+#[test]
+fn a_c_project_builds_as_it_is_made() {
+    from_new_to_check("c");
+}
+
+#[test]
+fn a_zig_project_builds_as_it_is_made() {
+    from_new_to_check("zig");
+}
+
+#[test]
+fn an_assemblyscript_project_builds_as_it_is_made() {
+    from_new_to_check("assemblyscript");
+}
+
+#[test]
+fn a_wat_project_builds_as_it_is_made() {
+    from_new_to_check("wat");
+}
+
+#[test]
+fn a_project_is_made_whole_or_not_at_all() {
+    let desk = Desk::new();
+    for (args, code, told) in [
+        (&["new", "--language", "cobol", "x"][..], 2, "possible values: rust, javascript"),
+        (&["new", "--language", "rust", "My_Policy"], 3, "lower-case letters, digits and `-`"),
+        (&["new", "--language", "python", "../x"], 3, "lower-case letters"),
+        (&["new", "--language", "rust", "serde"], 3, "Rust package"),
+    ] {
+        let output = desk.run(args);
+        assert_eq!(output.code, code, "{args:?}: {}", output.err);
+        assert!(output.err.contains(told), "{args:?}: {}", output.err);
+    }
+    assert_eq!(desk.names("."), Vec::<String>::new());
+
+    fs::create_dir(desk.path("full")).expect("made");
+    fs::write(desk.path("full/mine.txt"), "x").expect("written");
+    let output = desk.run(&["new", "--language", "python", "x", "--dir", "full"]);
+    assert_eq!(output.code, 6, "{}", output.err);
+    assert_eq!((desk.names("full"), desk.names(".")), (vec!["mine.txt".to_owned()], vec!["full".to_owned()]));
+}
+
+#[test]
+fn a_build_says_what_is_missing_and_where_a_project_is_wrong() {
+    let desk = Desk::new();
+    let output = desk.run(&["build", "nowhere"]);
+    assert_eq!(output.code, 4, "{}", output.err);
+    assert!(
+        output.err.contains("nowhere/policy.yaml") && output.err.contains("regatta policy new"),
+        "{}",
+        output.err
+    );
+
+    desk.json(&["-o", "json", "new", "--language", "python", "mine"]);
+    let empty = desk.path("empty");
+    fs::create_dir(&empty).expect("made");
+    let nothing = [("REGATTA_TOOLS", empty.as_os_str()), ("PATH", empty.as_os_str())];
+    let output = desk.run_with(&["build", "mine"], &nothing);
+    assert_eq!(output.code, 1, "{}", output.err);
+    for part in ["`componentize-py`", "Python", "pip install -r requirements.txt", "--install"] {
+        assert!(output.err.contains(part), "{part}: {}", output.err);
+    }
+    assert!(!desk.path("mine/mine.wasm").exists());
+
+    fs::write(desk.path("mine/policy.yaml"), "language: python\nname: mine\nouput: x.wasm\n")
+        .expect("written");
+    let output = desk.run(&["build", "mine"]);
+    assert_eq!(output.code, 3, "{}", output.err);
+    assert!(output.err.contains("mine/policy.yaml:3:1: unknown field `ouput`"), "{}", output.err);
+}
+
+#[test]
+fn a_module_that_cannot_be_loaded_is_told_as_far_as_it_goes() {
+    let desk = Desk::new();
+    let bytes =
+        wat::parse_str(r#"(module (import "env" "now" (func)) (@custom "regatta-contract" "0.1.1"))"#)
+            .expect("wat");
+    fs::write(desk.path("x.wasm"), bytes).expect("written");
+    let output = desk.run(&["inspect", "x.wasm"]);
+    assert_eq!(output.code, 3, "{}", output.err);
+    for part in ["core module", "0.1.1", "env: now"] {
+        assert!(output.out.contains(part), "{part}: {}", output.out);
+    }
+    assert!(output.err.contains("imports what a policy may not have"), "{}", output.err);
+    let output = desk.run(&["-o", "json", "inspect", "x.wasm"]);
+    assert_eq!((output.code, output.out.as_str()), (3, ""));
+    let error: Value = serde_json::from_str(&output.err).expect("json");
+    assert_eq!(error["code"], "invalid");
+
+    fs::write(desk.path("text.wasm"), "#!/bin/sh\n").expect("written");
+    let output = desk.run(&["inspect", "text.wasm"]);
+    assert!(output.code == 3 && output.out.contains("not WebAssembly"), "{} {}", output.out, output.err);
+    assert_eq!(desk.run(&["inspect", "absent.wasm"]).code, 1);
+}
+
+#[test]
+fn a_bench_needs_parameters_that_the_policy_takes() {
+    let desk = Desk::new();
+    let module = policies_dir().join("target-tracking.wasm");
+    let module = module.to_str().expect("text");
+    let output = desk.run(&["bench", module, "--instances", "1"]);
+    assert_eq!(output.code, 3, "{}", output.err);
+    assert!(output.err.contains("`metric`") && output.err.contains("`target`"), "{}", output.err);
+    let output =
+        desk.run(&["bench", module, "--instances", "1", "--params", r#"{"metric": "x", "target": -1}"#]);
+    assert!(output.code == 3 && output.err.contains("/target"), "{}", output.err);
+    let bench = desk.json(&["-o", "json", "bench", module, "--instances", "1,100", "--params", PARAMS]);
+    assert_eq!(bench["name"], "target-tracking");
+    assert_eq!(bench["decisions"].as_array().map(Vec::len), Some(2));
+}
