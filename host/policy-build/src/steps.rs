@@ -85,7 +85,16 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
             .env("GOTOOLCHAIN", "local"),
         Language::C => Step::new(find(&["zig", "python-zig"])?)
             // The linker's 16 MiB of stack would be a quarter of the memory that a policy may have.
-            .args(["cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-Os", "-s", "-Wl,-z,stack-size=65536", "-o"])
+            .args([
+                "cc",
+                "-target",
+                "wasm32-wasi",
+                "-mexec-model=reactor",
+                "-Os",
+                "-s",
+                "-Wl,-z,stack-size=65536",
+                "-o",
+            ])
             .args([to.as_os_str(), "policy.c".as_ref()]),
         Language::Zig => Step::new(find(&["zig", "python-zig"])?)
             .args(["build-exe", "policy.zig", "-target", "wasm32-freestanding", "-fno-entry", "-rdynamic"])

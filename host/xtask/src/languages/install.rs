@@ -79,7 +79,9 @@ fn npm(source: &Path, home: &Path) -> Result<()> {
     println!("      npm install, into {}", home.display());
     fs::copy(source.join("package.json"), home.join("package.json")).context("cannot copy package.json")?;
     let mut command = Command::new("npm");
-    command.args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(home);
+    command
+        .args(["install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"])
+        .current_dir(home);
     proc::limited(&mut command, LIMIT)
 }
 

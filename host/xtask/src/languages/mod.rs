@@ -44,7 +44,8 @@ impl std::str::FromStr for Wanted {
 
 /// The languages that are wanted, each once, in the usual order.
 pub(crate) fn chosen(wanted: &[Wanted]) -> Vec<Language> {
-    let asked = |language: &Language| wanted.contains(&Wanted::All) || wanted.contains(&Wanted::One(*language));
+    let asked =
+        |language: &Language| wanted.contains(&Wanted::All) || wanted.contains(&Wanted::One(*language));
     Language::ALL.into_iter().filter(asked).collect()
 }
 
@@ -104,7 +105,13 @@ fn example(workspace: &Workspace, language: Language, out: &Path) -> Result<Stri
     built(workspace, language, &source, &homes, out).map_err(Trouble::Failed)
 }
 
-fn built(workspace: &Workspace, language: Language, source: &Path, homes: &Path, out: &Path) -> Result<String> {
+fn built(
+    workspace: &Workspace,
+    language: Language,
+    source: &Path,
+    homes: &Path,
+    out: &Path,
+) -> Result<String> {
     let module = out.join(file_name(language));
     let note = out.join(format!("{language}.sources"));
     let inputs = sources::digest(workspace, language, source)?;
@@ -118,7 +125,8 @@ fn built(workspace: &Workspace, language: Language, source: &Path, homes: &Path,
         fs::write(&note, &inputs).with_context(|| format!("cannot write {}", note.display()))?;
     }
     let bytes = fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
-    let took = if fresh { "unchanged".to_owned() } else { format!("built in {}", ui::seconds(start.elapsed())) };
+    let took =
+        if fresh { "unchanged".to_owned() } else { format!("built in {}", ui::seconds(start.elapsed())) };
     let digest = cargo::hex(&Sha256::digest(&bytes));
     Ok(format!("{:<15} {:>9} bytes  sha256:{digest}  {took}", language.as_str(), bytes.len()))
 }

@@ -16,7 +16,9 @@ const LEFT_BY_TOOLS: [&str; 6] = ["node_modules", ".venv", "__pycache__", ".zig-
 /// What else a module depends on, from the workspace's root.
 fn also(language: Language) -> &'static [&'static str] {
     match language {
-        Language::Rust => &["host/policy-build/src/steps.rs", "sdk/src", "sdk/wit", "sdk/Cargo.toml", "Cargo.lock"],
+        Language::Rust => {
+            &["host/policy-build/src/steps.rs", "sdk/src", "sdk/wit", "sdk/Cargo.toml", "Cargo.lock"]
+        }
         _ => &["host/policy-build/src/steps.rs"],
     }
 }
@@ -47,7 +49,8 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
         let entry = entry?;
         let name = entry.file_name();
-        let left = LEFT_BY_TOOLS.iter().any(|other| name == *other) || name.to_string_lossy().ends_with(".wasm");
+        let left =
+            LEFT_BY_TOOLS.iter().any(|other| name == *other) || name.to_string_lossy().ends_with(".wasm");
         if !left {
             collect(&entry.path(), files)?;
         }
