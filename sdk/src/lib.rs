@@ -60,6 +60,8 @@ mod columns;
 #[cfg(target_arch = "wasm32")]
 mod guest;
 pub mod log;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod native;
 mod outcome;
 mod policy;
 mod reason;
