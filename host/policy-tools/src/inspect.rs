@@ -78,17 +78,11 @@ fn describe(policy: &CompiledPolicy, outline: Outline) -> Inspection {
             .map(|wish| MetricRequest { name: wish.name.clone(), window_ms: wish.window_ms })
             .collect(),
         state_version: manifest.state_version,
-        migrates: migrates(&outline),
+        migrates: policy.migrates(),
         parameters: parameters(&manifest.params_schema),
         params_schema: manifest.params_schema.clone(),
         outline,
     }
-}
-
-/// Whether it exports a migration, by whichever door.
-fn migrates(outline: &Outline) -> bool {
-    let exports = outline.exports.iter();
-    exports.into_iter().any(|name| name.starts_with("regatta:policy/migration@") || name == "regatta_migrate")
 }
 
 pub(crate) fn micros(time: Duration) -> u64 {

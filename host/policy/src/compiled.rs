@@ -123,7 +123,7 @@ impl CompiledPolicy {
     /// Size of its machine code with the data that belongs to it, bytes.
     #[must_use]
     pub fn compiled_bytes(&self) -> usize {
-        let range = self.pre.instance_pre().component().image_range();
+        let range = self.door.image_range();
         range.end.addr() - range.start.addr()
     }
 
@@ -149,11 +149,6 @@ impl CompiledPolicy {
     #[must_use]
     pub fn manifest(&self) -> &PolicyManifest {
         &self.manifest
-    }
-
-    #[allow(missing_docs, clippy::missing_errors_doc, reason = "temporary")]
-    pub fn migrate(&self, _: u32, _: &[u8], _: &PolicyLimits) -> Result<Vec<u8>, crate::error::MigrateError> {
-        Err(crate::error::MigrateError::NoMigration)
     }
 
     /// Lets it check parameters, given as JSON text.

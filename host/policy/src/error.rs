@@ -140,20 +140,6 @@ pub enum PrepareError {
     },
 }
 
-/// A state that a policy does not take over.
-#[derive(Debug, Error)]
-pub enum MigrateError {
-    /// It has no migration.
-    #[error("it has no migration")]
-    NoMigration,
-    /// It says that it cannot.
-    #[error("{0}")]
-    Refused(String),
-    /// It failed.
-    #[error("{}: {}", .0.kind.as_str(), .0.message)]
-    Failed(PolicyFailure),
-}
-
 fn list(items: &[String]) -> String {
     items.join(", ")
 }

@@ -1,5 +1,7 @@
 //! Components of the contract's world.
 
+use std::ops::Range;
+
 use regatta_core::decision::{LogLevel, PolicyFailure};
 use wasmtime::component::types::{ComponentItem, Type};
 use wasmtime::component::{self, Component, ComponentExportIndex, InstancePre, Linker};
@@ -42,6 +44,10 @@ impl Door {
             contract: CONTRACT_VERSION,
             source: error.into(),
         })
+    }
+
+    pub(super) fn image_range(&self) -> Range<*const u8> {
+        self.pre.component().image_range()
     }
 
     pub(super) fn migrates(&self) -> bool {

@@ -6,6 +6,8 @@ mod session;
 
 pub(crate) use session::Session;
 
+use std::ops::Range;
+
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::load::Code;
@@ -22,6 +24,14 @@ impl Door {
         match code {
             Code::Component(component) => component::Door::new(engine, component).map(Self::Component),
             Code::Module(module) => json::Door::new(engine, module).map(Self::Json),
+        }
+    }
+
+    /// Where its machine code with the data that belongs to it lies.
+    pub(crate) fn image_range(&self) -> Range<*const u8> {
+        match self {
+            Self::Component(door) => door.image_range(),
+            Self::Json(door) => door.image_range(),
         }
     }
 

@@ -10,6 +10,8 @@ mod columns;
 mod imports;
 mod text;
 
+use std::ops::Range;
+
 use regatta_core::decision::{LogLevel, PolicyFailure};
 use wasmtime::{ExternType, InstancePre, Memory, Module, Result, Store, TypedFunc, ValType};
 
@@ -55,6 +57,10 @@ impl Door {
             .map_err(|error| LoadError::Contract { contract: CONTRACT_VERSION, source: error.into() })?;
         let exported = |name: &str| module.get_export(name).is_some();
         Ok(Self { pre, migrates: exported("regatta_migrate"), initializes: exported("_initialize") })
+    }
+
+    pub(super) fn image_range(&self) -> Range<*const u8> {
+        self.pre.module().image_range()
     }
 
     pub(super) fn migrates(&self) -> bool {
