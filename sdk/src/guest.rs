@@ -62,3 +62,12 @@ pub fn decide<P: Policy>(tick: TickData, params: &str, state: &[u8]) -> Result<W
     log_panics();
     run::decide::<P>(&Tick::new(tick, &Imports), params, state)
 }
+
+/// The export `migrate`.
+///
+/// # Errors
+/// What the policy says when it cannot read the state.
+pub fn migrate<P: Policy>(from_version: u32, state: &[u8]) -> Result<Vec<u8>, String> {
+    log_panics();
+    run::migrate::<P>(from_version, state)
+}

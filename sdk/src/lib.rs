@@ -54,12 +54,15 @@
 //! and no randomness: it sees the observation of the tick and nothing else, so
 //! that every decision can be replayed bit for bit.
 
+#![deny(missing_docs)]
+
 #[doc(hidden)]
 pub mod bindings;
 mod columns;
 #[cfg(target_arch = "wasm32")]
 mod guest;
 pub mod log;
+mod macros;
 mod outcome;
 mod policy;
 mod reason;
@@ -67,28 +70,72 @@ mod run;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod tick;
+mod types;
 mod value;
+mod window;
 
-pub use bindings::regatta::policy::observe::{Freshness, InstanceTable, MetricColumn, MetricWindow};
-pub use bindings::regatta::policy::types::{
-    Aggregate, Counts, InstanceState, LastDecision, MetricRequest, MetricValue, Problem, Reason, StaleValue,
-};
 pub use columns::{Instance, Reading};
-pub use outcome::Outcome;
-pub use policy::{Describe, Policy, Problems, schema_of};
+pub use outcome::{Outcome, instances_for};
+pub use policy::{Describe, NoParams, Policy, Problems, old_state, schema_of};
 pub use reason::short;
 pub use tick::{Tick, TickData};
+pub use types::{
+    Aggregate, Counts, Freshness, InstanceState, InstanceTable, LastDecision, MetricColumn, MetricRequest,
+    MetricValue, MetricWindow, Problem, Reason, StaleValue,
+};
+pub use window::Sample;
+
+/// What nearly every policy needs.
+///
+/// ```
+/// use regatta_sdk::prelude::*;
+///
+/// fn decide(tick: &Tick<'_>) -> Result<Outcome, String> {
+///     Ok(Outcome::keep(tick).because(Reason::new("content", "all is well")))
+/// }
+/// ```
+pub mod prelude {
+    pub use crate::{
+        Describe, InstanceState, MetricValue, NoParams, Outcome, Policy, Problems, Reason, Tick,
+        instances_for, short,
+    };
+}
 
 /// Version of the contract (`sdk/wit/v…`) that this crate speaks.
-pub const CONTRACT_VERSION: &str = "0.1.0";
+///
+/// ```
+/// assert_eq!(regatta_sdk::CONTRACT_VERSION, "0.1.1");
+/// ```
+pub const CONTRACT_VERSION: &str = "0.1.1";
 
 /// The host refuses an outcome that asks for more instances than this.
+///
+/// ```
+/// use regatta_sdk::{MAX_CAPACITY, Outcome};
+/// assert!(Outcome::capacity(u32::MAX).capacity <= MAX_CAPACITY);
+/// ```
 pub const MAX_CAPACITY: u32 = 1_000_000;
 
 /// Exports a [`Policy`] from a `cdylib`. On targets other than wasm32 it does nothing.
 ///
 /// It also writes the contract's version into the custom section
 /// `regatta-contract`, which the host reads before it compiles the module.
+///
+/// ```
+/// # use regatta_sdk::prelude::*;
+/// # struct Content;
+/// # impl Policy for Content {
+/// #     type Params = NoParams;
+/// #     type State = ();
+/// #     fn describe() -> Describe {
+/// #         Describe::new("content", "1.0.0", "Is content.")
+/// #     }
+/// #     fn decide(tick: &Tick<'_>, _: &NoParams, _: &mut ()) -> Result<Outcome, String> {
+/// #         Ok(Outcome::keep(tick))
+/// #     }
+/// # }
+/// regatta_sdk::export!(Content);
+/// ```
 #[macro_export]
 #[rustfmt::skip]
 macro_rules! export {
@@ -118,6 +165,14 @@ macro_rules! export {
                     $crate::__private::decide::<$policy>(tick, &params, &state)
                 }
             }
+            impl $crate::__private::MigrationGuest for Component {
+                fn migrate(
+                    from_version: u32,
+                    state: $crate::__private::Vec<u8>,
+                ) -> $crate::__private::Result<$crate::__private::Vec<u8>, $crate::__private::String> {
+                    $crate::__private::migrate::<$policy>(from_version, &state)
+                }
+            }
             $crate::bindings::__export_world!(Component with_types_in $crate::bindings);
         };
     };
@@ -127,9 +182,10 @@ macro_rules! export {
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_arch = "wasm32")]
-    pub use crate::guest::{contract, decide, describe, validate};
+    pub use crate::guest::{contract, decide, describe, migrate, validate};
     pub use std::{result::Result, string::String, vec::Vec};
 
+    pub use crate::bindings::exports::regatta::policy::migration::Guest as MigrationGuest;
     pub use crate::bindings::exports::regatta::policy::scaling::Guest;
     pub use crate::bindings::regatta::policy::types::{Manifest, Outcome as WitOutcome};
 }
@@ -138,3 +194,8 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So does that of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/sdk.md")]
+struct Guide;

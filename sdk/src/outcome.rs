@@ -3,6 +3,17 @@
 use crate::{MAX_CAPACITY, Reason, Tick};
 
 /// What a policy wants of its scale set.
+///
+/// ```
+/// use regatta_sdk::{Outcome, Reason};
+///
+/// let outcome = Outcome::capacity(5)
+///     .standby(1)
+///     .victims([3, 1])
+///     .wake_after_ms(1_000)
+///     .because(Reason::new("rush-hour", "the shops open at nine").with("in-minutes", 4));
+/// assert_eq!((outcome.capacity, outcome.standby), (5, Some(1)));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// Instances in service. The host clamps it to the set's bounds and says so
@@ -20,6 +31,12 @@ pub struct Outcome {
 
 impl Outcome {
     /// Asks for `capacity` instances in service, at most [`MAX_CAPACITY`].
+    ///
+    /// ```
+    /// use regatta_sdk::{MAX_CAPACITY, Outcome};
+    /// assert_eq!(Outcome::capacity(4).capacity, 4);
+    /// assert_eq!(Outcome::capacity(u32::MAX).capacity, MAX_CAPACITY);
+    /// ```
     #[must_use]
     pub fn capacity(capacity: u32) -> Self {
         Self {
@@ -32,12 +49,25 @@ impl Outcome {
     }
 
     /// Asks for the capacity that is in force.
+    ///
+    /// ```
+    /// use regatta_sdk::{Outcome, Reason, Tick};
+    /// fn decide(tick: &Tick<'_>) -> Outcome {
+    ///     Outcome::keep(tick).because(Reason::new("content", "all is well"))
+    /// }
+    /// ```
     #[must_use]
     pub fn keep(tick: &Tick<'_>) -> Self {
         Self::capacity(tick.desired)
     }
 
-    /// Adds a reason, after those it has.
+    /// Adds a reason, after those it has. The host keeps 32.
+    ///
+    /// ```
+    /// use regatta_sdk::{Outcome, Reason};
+    /// let outcome = Outcome::capacity(2).because(Reason::new("first", "")).because(Reason::new("second", ""));
+    /// assert_eq!(outcome.reasons[1].code, "second");
+    /// ```
     #[must_use]
     pub fn because(mut self, reason: Reason) -> Self {
         self.reasons.push(reason);
@@ -45,6 +75,10 @@ impl Outcome {
     }
 
     /// Asks for `standby` instances in standby.
+    ///
+    /// ```
+    /// assert_eq!(regatta_sdk::Outcome::capacity(2).standby(1).standby, Some(1));
+    /// ```
     #[must_use]
     pub fn standby(mut self, standby: u32) -> Self {
         self.standby = Some(standby.min(MAX_CAPACITY));
@@ -52,6 +86,10 @@ impl Outcome {
     }
 
     /// Names the instances to remove first, best first. They must exist.
+    ///
+    /// ```
+    /// assert_eq!(regatta_sdk::Outcome::capacity(2).victims([7, 3]).victims, [7, 3]);
+    /// ```
     #[must_use]
     pub fn victims(mut self, victims: impl Into<Vec<u32>>) -> Self {
         self.victims = victims.into();
@@ -59,9 +97,41 @@ impl Outcome {
     }
 
     /// Wishes for the next tick in `ms` milliseconds, if that is earlier.
+    ///
+    /// ```
+    /// assert_eq!(regatta_sdk::Outcome::capacity(2).wake_after_ms(500).wake_after_ms, Some(500));
+    /// ```
     #[must_use]
     pub fn wake_after_ms(mut self, ms: u64) -> Self {
         self.wake_after_ms = Some(ms);
         self
     }
+}
+
+/// The whole number of instances that carry a demand counted in instances' worth: rounded up,
+/// but not because of the last bits of a sum of floats; 0 for a negative one, [`MAX_CAPACITY`]
+/// for more than that. None for what is no number.
+///
+/// ```
+/// use regatta_sdk::{MAX_CAPACITY, instances_for};
+/// assert_eq!(instances_for(2.1), Some(3));
+/// assert_eq!(instances_for(0.1 * 3.0 / 0.1), Some(3)); // and not 4 for 3.0000000000000004
+/// assert_eq!(instances_for(-1.0), Some(0));
+/// assert_eq!(instances_for(1e300), Some(MAX_CAPACITY));
+/// assert_eq!(instances_for(f64::NAN), None);
+/// ```
+#[must_use]
+pub fn instances_for(demand: f64) -> Option<u32> {
+    if demand.is_nan() {
+        return None;
+    }
+    let nearest = demand.round();
+    let close = (demand - nearest).abs() <= 1e-9 * demand.max(1.0);
+    let whole = if close { nearest } else { demand.ceil() };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to what a u32 can hold"
+    )]
+    Some(whole.clamp(0.0, f64::from(MAX_CAPACITY)) as u32)
 }

@@ -4,12 +4,24 @@ use crate::Reason;
 
 impl Reason {
     /// A reason with a stable machine code (`above-target`) and a sentence for people.
+    ///
+    /// ```
+    /// use regatta_sdk::Reason;
+    /// let reason = Reason::new("above-target", "load is 0.9, above its target 0.5");
+    /// assert_eq!(reason.code, "above-target");
+    /// ```
     #[must_use]
     pub fn new(code: &str, text: impl Into<String>) -> Self {
         Self { code: code.to_owned(), text: text.into(), evidence: Vec::new() }
     }
 
     /// Adds what it rests on: a name and a value.
+    ///
+    /// ```
+    /// use regatta_sdk::Reason;
+    /// let reason = Reason::new("warming", "three are on their way").with("warming", 3);
+    /// assert_eq!(reason.evidence, [("warming".to_owned(), "3".to_owned())]);
+    /// ```
     #[must_use]
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.evidence.push((name.to_owned(), value.to_string()));
@@ -17,6 +29,12 @@ impl Reason {
     }
 
     /// Adds a measured number, rounded for people (see [`short`]).
+    ///
+    /// ```
+    /// use regatta_sdk::Reason;
+    /// let reason = Reason::new("above-target", "busy").number("mean", 0.823_456);
+    /// assert_eq!(reason.evidence[0].1, "0.8235");
+    /// ```
     #[must_use]
     pub fn number(self, name: &str, value: f64) -> Self {
         self.with(name, short(value))

@@ -1,5 +1,6 @@
 //! One call of a policy: the same code in a guest and in a native test.
 
+use serde::Serialize;
 use serde_json::error::Category;
 
 use crate::bindings::regatta::policy::types::{Manifest, Outcome as WitOutcome};
@@ -60,16 +61,27 @@ pub(crate) fn decide<P: Policy>(tick: &Tick<'_>, params: &str, state: &[u8]) -> 
         })
     };
     let outcome = P::decide(tick, &params, &mut state)?;
-    let state = serde_json::to_vec(&state).map_err(|error| format!("state: {error}"))?;
     Ok(WitOutcome {
         capacity: outcome.capacity,
         standby: outcome.standby,
         victims: outcome.victims,
         wake_after_ms: outcome.wake_after_ms,
         reasons: outcome.reasons,
-        // `()` is no state at all, not four bytes to be stored every tick.
-        state: if state == b"null" { Vec::new() } else { state },
+        state: written(&state)?,
     })
+}
+
+/// What `migrate` answers.
+pub(crate) fn migrate<P: Policy>(from_version: u32, state: &[u8]) -> Result<Vec<u8>, String> {
+    // A version that kept nothing leaves nothing to be read.
+    let state = if state.is_empty() { P::State::default() } else { P::migrate(from_version, state)? };
+    written(&state)
+}
+
+fn written<S: Serialize>(state: &S) -> Result<Vec<u8>, String> {
+    let state = serde_json::to_vec(state).map_err(|error| format!("state: {error}"))?;
+    // `()` is no state at all, not four bytes to be stored every tick.
+    Ok(if state == b"null" { Vec::new() } else { state })
 }
 
 /// JSON pointer of the value that ends at or encloses a place in `text`, which

@@ -6,6 +6,13 @@ use std::process::ExitCode;
 use regatta::cli::{self, Io};
 
 fn main() -> ExitCode {
+    // Not a command for people: the daemon starts itself so for each module that it compiles.
+    let mut args = std::env::args_os().skip(1);
+    if let (Some(command), Some(job), None) = (args.next(), args.next(), args.next())
+        && command == regatta::serve::COMPILE_COMMAND
+    {
+        return regatta_policy_host::compile_child(&job);
+    }
     // `NO_COLOR` counts when it is set and not empty (no-color.org).
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb");

@@ -35,6 +35,8 @@ pub struct DataDirs {
     pub snapshots: PathBuf,
     /// Logs of launches that failed.
     pub failed: PathBuf,
+    /// Compiled policies; may be removed at any time.
+    pub compiled: PathBuf,
 }
 
 impl DataDirs {
@@ -47,6 +49,7 @@ impl DataDirs {
             instances: root.join("instances"),
             snapshots: root.join("snapshots"),
             failed: root.join("failed"),
+            compiled: root.join("compiled"),
         }
     }
 }

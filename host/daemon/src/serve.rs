@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
-use regatta_policy_host::{Engine, EngineOptions};
+use regatta_policy_host::{Compiler, Engine, EngineOptions};
 use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
 use regatta_traffic::WatchRuntime;
 use regatta_vmm::{
@@ -110,7 +110,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         images,
         writer,
         store,
-        policies: Engine::new(EngineOptions::default())?,
+        policies: Engine::new(policy_engine(&dirs.compiled))?,
         vmms: Arc::new(vmms),
         watching: WatchRuntime::start()?,
         addresses: AddressBook::default(),
@@ -136,6 +136,21 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     api.await??;
     let _ = std::fs::remove_file(&socket);
     Ok(())
+}
+
+/// The command by which this program compiles one module for the daemon, with nothing else in the process.
+pub const COMPILE_COMMAND: &str = "compile-module";
+
+fn policy_engine(compiled: &Path) -> EngineOptions {
+    EngineOptions {
+        compiler: Compiler::Child {
+            // This very program, also when its file has been replaced since it was started.
+            program: "/proc/self/exe".into(),
+            args: vec![COMPILE_COMMAND.into()],
+        },
+        cache: Some(compiled.to_owned()),
+        ..EngineOptions::default()
+    }
 }
 
 /// Makes a directory, or has one that is there and ours let VMMs through: earlier versions made all of them private.

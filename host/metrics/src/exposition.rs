@@ -26,7 +26,7 @@ use crate::LbTotals;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// From a tenth of a millisecond to some seconds, as ticks and policies take.
-const SECONDS: [f64; 11] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+const SECONDS: [f64; 12] = [0.0001, 0.0003, 0.001, 0.003, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 
 /// Names and values; the first is always the set.
 type Labels = Vec<(&'static str, String)>;

@@ -12,6 +12,17 @@ use crate::tools::Tools;
 /// The target of Rust's guests: no WASI, so nothing to import but the contract.
 const RUST_TARGET: &str = "wasm32-unknown-unknown";
 
+/// The profile: small beats fast to build, the custom sections that the host reads stay. Given on the command line, as
+/// a member of a workspace has no profiles of its own.
+const RUST_PROFILE: [&str; 6] = [
+    "profile.guest.inherits='release'",
+    "profile.guest.opt-level='s'",
+    "profile.guest.lto=true",
+    "profile.guest.codegen-units=1",
+    "profile.guest.strip='symbols'",
+    "profile.guest.panic='abort'",
+];
+
 /// One program that is run in the project's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
@@ -52,10 +63,11 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
             let given = tools.cargo_target().map(Path::to_owned);
             let given = given.or_else(|| env::var_os("CARGO_TARGET_DIR").map(|dir| project.dir.join(dir)));
             let target = given.unwrap_or_else(|| project.dir.join("target"));
-            made = target.join(format!("{RUST_TARGET}/release/{}.wasm", project.name.replace('-', "_")));
+            made = target.join(format!("{RUST_TARGET}/guest/{}.wasm", project.name.replace('-', "_")));
             Step::new(find(&["cargo"])?)
-                .args(["build", "--lib", "--release", "--target", RUST_TARGET, "--target-dir"])
+                .args(["build", "--lib", "--profile", "guest", "--target", RUST_TARGET, "--target-dir"])
                 .args([target])
+                .args(RUST_PROFILE.iter().flat_map(|setting| ["--config", setting]))
         }
         Language::JavaScript => Step::new(find(&["componentize-qjs"])?)
             .args(["--wit", "wit", "--world", "policy", "--js", "policy.js", "--stub-wasi", "--sync"])
@@ -72,11 +84,21 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
             // One that is too old says so, instead of fetching another.
             .env("GOTOOLCHAIN", "local"),
         Language::C => Step::new(find(&["zig", "python-zig"])?)
-            .args(["cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-Os", "-s", "-o"])
+            // The linker's 16 MiB of stack would be a quarter of the memory that a policy may have.
+            .args([
+                "cc",
+                "-target",
+                "wasm32-wasi",
+                "-mexec-model=reactor",
+                "-Os",
+                "-s",
+                "-Wl,-z,stack-size=65536",
+                "-o",
+            ])
             .args([to.as_os_str(), "policy.c".as_ref()]),
         Language::Zig => Step::new(find(&["zig", "python-zig"])?)
             .args(["build-exe", "policy.zig", "-target", "wasm32-freestanding", "-fno-entry", "-rdynamic"])
-            .args(["-O", "ReleaseSmall"])
+            .args(["-O", "ReleaseSmall", "-fstrip", "--stack", "262144"])
             .args([format!("-femit-bin={}", to.display())]),
         Language::AssemblyScript => Step::new(find(&["asc"])?)
             .args(["policy.ts", "--runtime", "stub", "--use", "abort=", "--transform", "./exports.js"])

@@ -5,6 +5,7 @@
 //! does, and programs read the same values as JSON.
 
 mod bench;
+pub mod check;
 mod inspect;
 mod module;
 mod outline;

@@ -53,7 +53,7 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// A policy of these bytes in an engine of its own, set up as the daemon's.
 pub(crate) fn load(bytes: &[u8], pooling: bool) -> Result<(Engine, Arc<CompiledPolicy>), ModuleError> {
-    let engine = Engine::new(EngineOptions { pooling })?;
+    let engine = Engine::new(EngineOptions { pooling, ..EngineOptions::default() })?;
     let policy = engine.load(bytes)?;
     Ok((engine, policy))
 }

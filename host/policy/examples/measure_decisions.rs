@@ -24,7 +24,7 @@ fn main() -> Result<(), Failure> {
     let limits = PolicyLimits { deadline_ms: 10_000, ..PolicyLimits::default() };
     let mut report = serde_json::Map::new();
     for pooling in [true, false] {
-        let engine = Engine::new(EngineOptions { pooling })?;
+        let engine = Engine::new(EngineOptions { pooling, ..EngineOptions::default() })?;
         // A policy that nobody holds is forgotten, so this compiles each time.
         let compile =
             (0..5).map(|_| Ok(engine.load(&module)?.compile_time())).collect::<Result<Vec<_>, Failure>>()?;

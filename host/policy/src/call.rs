@@ -23,6 +23,8 @@ pub struct Call {
     pub state: Option<Vec<u8>>,
     /// Where the time went.
     pub times: CallTimes,
+    /// Linear memory that it had in the end, bytes; of one that failed to start, none.
+    pub memory_bytes: u64,
 }
 
 /// Where the time of a call went.
@@ -57,6 +59,7 @@ impl CompiledPolicy {
         let started = Instant::now();
         let session = Session::start(&self.engine, &self.door, Some(Arc::clone(observation)), wishes, limits);
         times.instantiate = started.elapsed();
+        let mut memory_bytes = 0;
         let (result, fuel, log) = match session {
             Err(failure) => (Err(failure), 0, Vec::new()),
             Ok(mut session) => {
@@ -64,6 +67,7 @@ impl CompiledPolicy {
                 let outcome = session.decide(&tick, params, state);
                 times.guest = called.elapsed();
                 let checked = outcome.and_then(|outcome| outcome::check(outcome, observation, limits));
+                memory_bytes = session.memory_bytes();
                 let (fuel, log) = session.finish();
                 (checked, fuel, log)
             }
@@ -86,6 +90,6 @@ impl CompiledPolicy {
             duration_us: u64::try_from(times.total.as_micros()).unwrap_or(u64::MAX),
             log,
         };
-        Call { run, state: state_out, times }
+        Call { run, state: state_out, times, memory_bytes }
     }
 }

@@ -7,11 +7,12 @@ use regatta_core::manifest::PolicyLimits;
 use sha2::{Digest, Sha256};
 
 use crate::bindings::regatta::policy::types;
+use crate::compile::{Built, Origin};
 use crate::door::{Door, Session};
 use crate::engine::Engine;
 use crate::error::{LoadError, MigrateError, ParamsError, ParamsProblem};
 use crate::guest::MetricWish;
-use crate::load::{self, Abi};
+use crate::load::Abi;
 use crate::text::capped;
 
 /// No module may be larger.
@@ -53,6 +54,7 @@ pub struct CompiledPolicy {
     size_bytes: usize,
     manifest: PolicyManifest,
     compile_time: Duration,
+    compiled_from: Origin,
     abi: Abi,
     imports: Vec<String>,
 }
@@ -83,8 +85,8 @@ impl Engine {
             return Ok(policy);
         }
         let start = Instant::now();
-        let prepared = load::prepare(bytes)?;
-        let door = Door::new(self, &load::compile(&self.inner.engine, &prepared)?)?;
+        let Built { meta, code, from } = self.build(bytes, &digest)?;
+        let door = Door::new(self, &code)?;
         let compile_time = start.elapsed();
 
         let described =
@@ -98,8 +100,9 @@ impl Engine {
             size_bytes: bytes.len(),
             manifest,
             compile_time,
-            abi: prepared.abi,
-            imports: prepared.imports,
+            compiled_from: from,
+            abi: meta.abi,
+            imports: meta.imports,
         };
         let policy = Arc::new(policy);
         self.cache_insert(&policy);
@@ -127,7 +130,13 @@ impl CompiledPolicy {
         range.end.addr() - range.start.addr()
     }
 
-    /// How long checking and compiling took.
+    /// Whether it was compiled for this load, or was found on disk.
+    #[must_use]
+    pub fn compiled_from(&self) -> Origin {
+        self.compiled_from
+    }
+
+    /// How long checking and compiling took, or finding it on disk.
     #[must_use]
     pub fn compile_time(&self) -> Duration {
         self.compile_time

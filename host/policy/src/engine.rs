@@ -1,6 +1,7 @@
 //! One wasmtime engine for all policies of a host.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use wasmtime::component;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use crate::cache::Cache;
+use crate::compile::{CompileLimits, Compiler};
 use crate::compiled::CompiledPolicy;
 use crate::door;
 use crate::error::EngineError;
@@ -30,18 +33,35 @@ pub(crate) const MAX_TABLE_ELEMENTS: u32 = 1_000_000;
 /// Stack of a guest; it runs on the stack of the calling thread.
 const STACK_BYTES: usize = 512 << 10;
 
+/// Modules that are compiled at once; more wait. Each takes CPU and memory by the gigabyte.
+const COMPILATIONS_AT_ONCE: u32 = 2;
+
 /// How an [`Engine`] is set up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// Reserve the memory of all instances at once, which makes fresh instances
     /// cheap but takes some 300 GiB of *address space* (no memory). Where it is
     /// not to be had, the engine falls back to memory on demand by itself.
     pub pooling: bool,
+    /// Where modules are compiled.
+    pub compiler: Compiler,
+    /// What compiling one may take, in a child.
+    pub compile_limits: CompileLimits,
+    /// The directory that keeps compiled modules, made when it is not there; none keeps none.
+    pub cache: Option<PathBuf>,
+    /// Bytes that the compiled modules may take there.
+    pub cache_bytes: u64,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { pooling: true }
+        Self {
+            pooling: true,
+            compiler: Compiler::InProcess,
+            compile_limits: CompileLimits::default(),
+            cache: None,
+            cache_bytes: 1 << 30,
+        }
     }
 }
 
@@ -59,6 +79,9 @@ pub(crate) struct Inner {
     pooling: bool,
     compiled: Mutex<HashMap<String, Weak<CompiledPolicy>>>,
     gate: Gate,
+    pub(crate) compiling: Gate,
+    pub(crate) cache: Option<Cache>,
+    pub(crate) options: EngineOptions,
 }
 
 impl std::fmt::Debug for Engine {
@@ -105,16 +128,16 @@ impl Engine {
             })
             .map_err(EngineError::Thread)?;
         let compiled = Mutex::new(HashMap::new());
-        Ok(Self {
-            inner: Arc::new(Inner {
-                engine,
-                linker,
-                core_linker,
-                pooling,
-                compiled,
-                gate: Gate::new(CALLS_AT_ONCE),
-            }),
-        })
+        let (gate, compiling) = (Gate::new(CALLS_AT_ONCE), Gate::new(COMPILATIONS_AT_ONCE));
+        let cache = options.cache.as_deref().and_then(|dir| {
+            let unusable = |error: std::io::Error| {
+                let dir = dir.display();
+                tracing::warn!(%dir, %error, "compiled policies are not kept on disk: each start compiles them anew");
+            };
+            Cache::open(dir, options.cache_bytes).map_err(unusable).ok()
+        });
+        let inner = Inner { engine, linker, core_linker, pooling, compiled, gate, compiling, cache, options };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Whether instances come from a pool.
@@ -124,16 +147,16 @@ impl Engine {
     }
 
     pub(crate) fn cached(&self, digest: &str) -> Option<Arc<CompiledPolicy>> {
-        self.cache().get(digest)?.upgrade()
+        self.in_use().get(digest)?.upgrade()
     }
 
     pub(crate) fn cache_insert(&self, policy: &Arc<CompiledPolicy>) {
-        let mut cache = self.cache();
+        let mut cache = self.in_use();
         cache.retain(|_, policy| policy.strong_count() > 0);
         cache.insert(policy.digest().to_owned(), Arc::downgrade(policy));
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<CompiledPolicy>>> {
+    fn in_use(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<CompiledPolicy>>> {
         self.inner.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,7 +166,21 @@ impl Engine {
     }
 }
 
+/// An engine that only compiles: what it gives runs on the engine with the same `pooling`. It reserves nothing.
+pub(crate) fn for_compiling(pooling: bool) -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&code_config(pooling))
+}
+
 fn config(pooling: bool) -> Config {
+    let mut config = code_config(pooling);
+    if pooling {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    }
+    config
+}
+
+/// All that code depends on.
+fn code_config(pooling: bool) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -158,21 +195,7 @@ fn config(pooling: bool) -> Config {
         .concurrency_support(false)
         .memory_init_cow(true)
         .wasm_backtrace_max_frames(std::num::NonZeroUsize::new(16));
-    if pooling {
-        let mut pool = PoolingAllocationConfig::new();
-        pool.total_component_instances(CALLS_AT_ONCE)
-            .total_core_instances(CALLS_AT_ONCE * CORE_INSTANCES_PER_CALL)
-            .max_core_instances_per_component(CORE_INSTANCES_PER_CALL)
-            .total_memories(CALLS_AT_ONCE * MEMORIES_PER_CALL)
-            .max_memories_per_component(MEMORIES_PER_CALL)
-            .total_tables(CALLS_AT_ONCE * CORE_INSTANCES_PER_CALL)
-            .max_memory_size(usize::try_from(MAX_MEMORY_BYTES).unwrap_or(usize::MAX))
-            .table_elements(usize::try_from(MAX_TABLE_ELEMENTS).unwrap_or(usize::MAX))
-            // What a small guest touches is zeroed by hand instead of by the kernel.
-            .linear_memory_keep_resident(256 << 10)
-            .table_keep_resident(16 << 10);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    } else {
+    if !pooling {
         config
             .allocation_strategy(InstanceAllocationStrategy::OnDemand)
             .memory_reservation(0)
@@ -182,8 +205,24 @@ fn config(pooling: bool) -> Config {
     config
 }
 
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(CALLS_AT_ONCE)
+        .total_core_instances(CALLS_AT_ONCE * CORE_INSTANCES_PER_CALL)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_CALL)
+        .total_memories(CALLS_AT_ONCE * MEMORIES_PER_CALL)
+        .max_memories_per_component(MEMORIES_PER_CALL)
+        .total_tables(CALLS_AT_ONCE * CORE_INSTANCES_PER_CALL)
+        .max_memory_size(usize::try_from(MAX_MEMORY_BYTES).unwrap_or(usize::MAX))
+        .table_elements(usize::try_from(MAX_TABLE_ELEMENTS).unwrap_or(usize::MAX))
+        // What a small guest touches is zeroed by hand instead of by the kernel.
+        .linear_memory_keep_resident(256 << 10)
+        .table_keep_resident(16 << 10);
+    pool
+}
+
 /// Lets a limited number through at once.
-struct Gate {
+pub(crate) struct Gate {
     free: Mutex<u32>,
     freed: Condvar,
 }
@@ -193,7 +232,7 @@ impl Gate {
         Self { free: Mutex::new(free), freed: Condvar::new() }
     }
 
-    fn enter(&self) -> Permit<'_> {
+    pub(crate) fn enter(&self) -> Permit<'_> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;

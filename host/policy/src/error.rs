@@ -1,9 +1,16 @@
 //! What can go wrong before a policy runs.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use regatta_core::decision::PolicyFailure;
 use thiserror::Error;
+
+use crate::compile::CompileLimit;
+use crate::text::capped;
+
+const LISTED: usize = 10;
+const LISTED_BYTES: usize = 200;
 
 /// A cause that a library gave as it pleased.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -78,6 +85,20 @@ pub enum LoadError {
     /// Cranelift refuses it.
     #[error("cannot compile the module")]
     Compile(#[source] Cause),
+    /// It takes more to compile than any policy should.
+    #[error(
+        "the module cannot be compiled: {0}; make it smaller: optimise it for size, leave out what it does not use, \
+         split its largest functions"
+    )]
+    Limit(#[from] CompileLimit),
+    /// The compiler is a process of its own, and cannot be run. That is the host's fault, not the module's.
+    #[error("cannot run the compiler {}", .program.display())]
+    Compiler {
+        /// Its program.
+        program: PathBuf,
+        /// Why it cannot.
+        source: std::io::Error,
+    },
     /// An import or export has another type than the contract's.
     #[error("the module does not fit the policy contract {contract}")]
     Contract {
@@ -140,8 +161,14 @@ pub enum PrepareError {
     },
 }
 
+/// The first of `items`, as far as a person reads: a module may name a million things of 100,000 bytes each.
 fn list(items: &[String]) -> String {
-    items.join(", ")
+    let shown = items.iter().take(LISTED).map(|item| capped(item.clone(), LISTED_BYTES));
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if items.len() > LISTED {
+        text.push_str(&format!(" and {} more", items.len() - LISTED));
+    }
+    text
 }
 
 fn problems(problems: &[ParamsProblem]) -> String {

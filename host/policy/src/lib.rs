@@ -11,7 +11,9 @@
 //! [`PolicyFailure`](regatta_core::decision::PolicyFailure).
 
 mod bindings;
+mod cache;
 mod call;
+mod compile;
 mod compiled;
 mod contract;
 mod door;
@@ -25,11 +27,13 @@ mod limiter;
 mod load;
 mod observe;
 mod outcome;
+mod sys;
 mod text;
 pub mod vectors;
 mod wasi;
 
 pub use call::{Call, CallTimes};
+pub use compile::{CompileLimit, CompileLimits, Compiler, Origin, compile_child};
 pub use compiled::{CompiledPolicy, MAX_MODULE_BYTES, PolicyManifest};
 pub use contract::CONTRACT_VERSION;
 pub use dry_run::{DryRun, dry_run};

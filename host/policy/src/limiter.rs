@@ -16,6 +16,8 @@ pub(crate) enum Refused {
 pub(crate) struct Limiter {
     /// Bytes that may still be taken.
     bytes: usize,
+    /// Bytes of linear memory that were taken. No memory ever shrinks.
+    pub(crate) memory: usize,
     /// Table elements that may still be taken.
     elements: usize,
     /// What was refused last.
@@ -28,6 +30,7 @@ impl Limiter {
         let elements = limits.table_elements.min(MAX_TABLE_ELEMENTS);
         Self {
             bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            memory: 0,
             elements: usize::try_from(elements).unwrap_or(usize::MAX),
             refused: None,
         }
@@ -37,12 +40,14 @@ impl Limiter {
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
         let within = maximum.is_none_or(|maximum| desired <= maximum);
-        let left = self.bytes.checked_sub(desired.saturating_sub(current));
+        let more = desired.saturating_sub(current);
+        let left = self.bytes.checked_sub(more);
         let Some(left) = left.filter(|_| within) else {
             self.refused = Some(Refused::Memory);
             return Ok(false);
         };
         self.bytes = left;
+        self.memory += more;
         Ok(true)
     }
 

@@ -1,16 +1,18 @@
 //! From the bytes that someone gave to code that can be instantiated.
 //!
 //! Two steps with a seam between them: [`prepare`] is pure and cheap, reads the headers, checks the module against
-//! the contract and makes a component of it where that is its way in; [`compile`] is where Cranelift takes its time.
+//! the contract and makes a component of it where that is its way in; [`compile`](crate::compile) is where Cranelift
+//! takes its time.
 
+use serde::{Deserialize, Serialize};
+use wasmtime::Module;
 use wasmtime::component::Component;
-use wasmtime::{Engine, Module};
 
 use crate::contract;
 use crate::error::LoadError;
 
 /// How a module talks with the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Abi {
     /// A component of the contract's world.
     Component,
@@ -55,18 +57,4 @@ pub(crate) enum Code {
 /// When it is no policy, with the reason.
 pub(crate) fn prepare(bytes: &[u8]) -> Result<Prepared, LoadError> {
     contract::prepare(bytes)
-}
-
-/// Compiles what [`prepare`] made.
-///
-/// # Errors
-/// When Cranelift refuses it.
-pub(crate) fn compile(engine: &Engine, prepared: &Prepared) -> Result<Code, LoadError> {
-    let failed = |error: wasmtime::Error| LoadError::Compile(error.into());
-    match prepared.abi {
-        Abi::Component | Abi::CoreCanonical => {
-            Component::new(engine, &prepared.bytes).map(Code::Component).map_err(failed)
-        }
-        Abi::CoreJson => Module::new(engine, &prepared.bytes).map(Code::Module).map_err(failed),
-    }
 }

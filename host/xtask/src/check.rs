@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::ui::{self, Steps};
 use crate::workspace::Workspace;
-use crate::{cargo, guest_image, policies, proc, setup};
+use crate::{cargo, guest_image, languages, policies, proc, setup};
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -88,7 +88,8 @@ impl Verdict {
 /// The task.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let mut report = Report { stages: Vec::new(), total: 9 };
+    let mut report = Report { stages: Vec::new(), total: 10 };
+    let mut without = Vec::new();
     let cargo = |arguments: &[&str]| {
         let mut command = cargo::command();
         command.current_dir(&workspace.root).args(arguments);
@@ -104,6 +105,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     report.stage("fmt", &[ready], || proc::run(&mut cargo(&["fmt", "--all", "--", "--check"])));
     let guests = report.stage("guests for wasm32", &[ready], || {
         policies::build(workspace, &workspace.target.join("policies"), &mut Steps::new(1))
+    });
+    report.stage("languages", &[ready], || {
+        let all = languages::chosen(&[languages::Wanted::All]);
+        let out = workspace.target.join("policies/languages");
+        without = languages::build(workspace, &all, &out, &mut Steps::new(all.len()))?;
+        Ok(())
     });
     report.stage("clippy", &[ready], || {
         let mut command = cargo(&["clippy", "--workspace", "--all-targets"]);
@@ -135,12 +142,17 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     // Last, so that what the test runner says stands at the end.
     report.stage("tests", &[guests, binaries], || {
         let mut command = cargo(&["nextest", "run", "--workspace"]);
+        // A language that was not skipped above must have been built.
+        command.env("REGATTA_REQUIRE_LANGUAGES", "1");
         proc::run(command.args(WITH_ALL).args(&args.nextest))
     });
 
     println!("\nSummary ({} in all):", ui::seconds(start.elapsed()));
     for stage in &report.stages {
         println!("  {:<8} {:<20} {:>7}", stage.verdict.word(), stage.name, ui::seconds(stage.took));
+    }
+    for (language, reason) in &without {
+        println!("  not built and not tested: the example in {language}: {reason}");
     }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

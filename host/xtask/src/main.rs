@@ -15,6 +15,7 @@ mod cargo;
 mod check;
 mod demo;
 mod guest_image;
+mod languages;
 mod policies;
 mod proc;
 mod quickstart;
@@ -37,7 +38,7 @@ struct Cli {
 enum Task {
     /// Install what is missing: the wasm32 guest target, cargo-nextest, rustfmt, clippy, qemu, nftables, xfsprogs.
     Setup(setup::Args),
-    /// Build the guest crates under policies/ into target/policies/NAME.wasm.
+    /// Build the guest crates under policies/ into target/policies/NAME.wasm, or the example policy in other languages.
     Policies(policies::Args),
     /// Make a real guest of Debian's packages: kernel, initramfs and golden disk.
     GuestImage(guest_image::Args),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::cargo::{self, Build};
+use crate::languages::{self, Wanted};
 use crate::ui::Steps;
 use crate::workspace::Workspace;
 
@@ -19,6 +20,10 @@ pub(crate) struct Args {
     /// Where the modules go (default: policies/ in cargo's target directory).
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Build the example policy in this language (or `all`) into languages/LANGUAGE.wasm instead; repeatable. What it
+    /// needs is installed under tools/ in cargo's target directory.
+    #[arg(long = "language", value_name = "LANGUAGE")]
+    languages: Vec<Wanted>,
 }
 
 /// One module that was laid out.
@@ -35,7 +40,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         Some(out) => std::path::absolute(out)?,
         None => workspace.target.join("policies"),
     };
-    build(workspace, &out, &mut Steps::new(1))
+    if args.languages.is_empty() {
+        return build(workspace, &out, &mut Steps::new(1));
+    }
+    let languages = languages::chosen(&args.languages);
+    let mut steps = Steps::new(languages.len());
+    languages::build(workspace, &languages, &out.join("languages"), &mut steps).map(drop)
 }
 
 /// Compiles every guest and copies it to `out`, as one step of `steps`.

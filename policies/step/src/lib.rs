@@ -58,9 +58,9 @@ fn decide(tick: &Tick<'_>, params: &Params, state: &mut State) -> Outcome {
     };
     let value = match value(tick, params) {
         Ok(value) => value,
-        Err((code, text)) => {
+        Err(why) => {
             state.count(false, false);
-            return Outcome::keep(tick).because(facts(Reason::new(code, text)));
+            return Outcome::keep(tick).because(facts(why));
         }
     };
     let (out, inward) = (params.out_step(value), params.in_step(value));
@@ -146,10 +146,11 @@ fn decide(tick: &Tick<'_>, params: &Params, state: &mut State) -> Outcome {
 }
 
 /// The value that is compared with the thresholds, or why there is none.
-fn value(tick: &Tick<'_>, params: &Params) -> Result<f64, (&'static str, String)> {
+fn value(tick: &Tick<'_>, params: &Params) -> Result<f64, Reason> {
     let metric = params.metric.as_str();
     if tick.counts.in_service == 0 {
-        return Err(("nothing-in-service", format!("no instance is in service, so {metric} says nothing")));
+        let text = format!("no instance is in service, so {metric} says nothing");
+        return Err(Reason::new("nothing-in-service", text));
     }
     let value = tick.aggregate(metric).map_or(MetricValue::Missing, |aggregate| match params.statistic {
         Statistic::Mean => aggregate.mean,
@@ -157,14 +158,7 @@ fn value(tick: &Tick<'_>, params: &Params) -> Result<f64, (&'static str, String)
         Statistic::Min => aggregate.min,
         Statistic::Max => aggregate.max,
     });
-    match value {
-        MetricValue::Fresh(value) if value.is_finite() => Ok(value),
-        MetricValue::Fresh(value) => Err(("metric-not-a-number", format!("{metric} is {value}"))),
-        MetricValue::Stale(stale) => {
-            Err(("metric-stale", format!("the last value of {metric} is {} ms old", stale.age_ms)))
-        }
-        MetricValue::Missing => Err(("metric-missing", format!("{metric} has no value"))),
-    }
+    value.known(metric)
 }
 
 regatta_sdk::export!(Step);

@@ -1,6 +1,7 @@
 //! The policy natively, through the SDK's harness.
 
 use proptest::prelude::*;
+use regatta_sdk::testing::properties::{self, Options, Property};
 use regatta_sdk::testing::{self, TestPolicy, TestTick};
 use regatta_sdk::{InstanceState, MetricValue, Outcome};
 
@@ -139,9 +140,23 @@ fn the_statistic_is_what_was_asked_for() {
 
 #[test]
 fn the_schema_in_the_file_is_that_of_the_parameters() {
-    let derived = regatta_sdk::schema_of::<super::Params>();
-    let kept = include_str!("../params.schema.json");
-    assert!(kept.trim() == derived.trim(), "put this into params.schema.json:\n{derived}");
+    testing::assert_schema_file::<Step>(concat!(env!("CARGO_MANIFEST_DIR"), "/params.schema.json"));
+}
+
+#[test]
+fn it_has_the_properties_of_a_good_policy() {
+    // Without `set`: that step asks for less than a percentage would in a large set.
+    let percent = r#"{
+        "metric": "load",
+        "scale_out": [{"above": 60, "add": 1}, {"above": 80, "add_percent": 50}],
+        "scale_in": [{"below": 30, "remove": 1}, {"below": 10, "remove_percent": 50}],
+        "scale_out_cooldown_ms": 30000, "scale_in_cooldown_ms": 60000
+    }"#;
+    for seed in 1..=3 {
+        properties::assert_all(&mut policy(percent), &Options::new().seed(seed));
+        let options = Options::new().seed(seed).skip(Property::MonotonicInLoad);
+        properties::assert_all(&mut policy(PARAMS), &options);
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! How many instances a load needs.
 
+use regatta_sdk::instances_for;
+
 use crate::Params;
 
 /// What the metric says.
@@ -84,14 +86,9 @@ pub(crate) fn answer(load: Load, capacity: Capacity, params: &Params) -> Answer 
     keep(measured, if busy && warming > 0 { Why::Coming } else { Why::Within })
 }
 
-/// Rounded up, but not because of the last bits of a sum of floats.
+/// Whole instances for a demand that is a number.
 fn whole(demand: f64) -> u32 {
-    let nearest = demand.round();
-    if (demand - nearest).abs() <= 1e-9 * demand.max(1.0) {
-        truncated(nearest)
-    } else {
-        truncated(demand.ceil())
-    }
+    instances_for(demand).unwrap_or(0)
 }
 
 #[expect(

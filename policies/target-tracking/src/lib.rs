@@ -18,7 +18,7 @@
 mod demand;
 mod params;
 
-use regatta_sdk::{Aggregate, Describe, MetricValue, Outcome, Policy, Problems, Reason, Tick, short};
+use regatta_sdk::{Aggregate, Describe, Outcome, Policy, Problems, Reason, Tick, short};
 
 pub use params::Params;
 
@@ -50,30 +50,25 @@ impl Policy for TargetTracking {
 
 fn decide(tick: &Tick<'_>, params: &Params) -> Outcome {
     let metric = params.metric.as_str();
-    let keep = |code: &str, text: String| {
-        let reason = Reason::new(code, text).with("desired", tick.desired);
-        Outcome::keep(tick)
-            .because(reason.with("in-service", tick.counts.in_service).with("warming", tick.warming()))
+    let keep = |reason: Reason| {
+        let reason = reason.with("desired", tick.desired).with("in-service", tick.counts.in_service);
+        Outcome::keep(tick).because(reason.with("warming", tick.warming()))
     };
     if tick.counts.in_service == 0 {
-        return keep("nothing-in-service", format!("no instance is in service, so {metric} says nothing"));
+        let text = format!("no instance is in service, so {metric} says nothing");
+        return keep(Reason::new("nothing-in-service", text));
     }
-    let Some(aggregate) = tick.aggregate(metric) else {
-        return keep("metric-missing", format!("{metric} was never measured"));
+    let (mean, sum) = match (tick.mean(metric).known(metric), tick.sum(metric).known(metric)) {
+        (Ok(mean), Ok(sum)) => (mean, sum),
+        (Err(why), _) | (_, Err(why)) => return keep(why),
     };
-    let (mean, sum) = match (aggregate.mean, aggregate.sum) {
-        (MetricValue::Fresh(mean), MetricValue::Fresh(sum)) => (mean, sum),
-        (MetricValue::Stale(mean), _) => {
-            let age_s = short(ms_as_s(mean.age_ms));
-            return keep("metric-stale", format!("the last value of {metric} is {age_s} s old"));
-        }
-        _ => return keep("metric-missing", format!("{metric} has no value")),
-    };
-    if !mean.is_finite() || !sum.is_finite() || sum < 0.0 {
-        return keep("metric-not-a-number", format!("{metric} is {mean}, which is no load"));
+    if sum < 0.0 {
+        return keep(Reason::new("metric-not-a-number", format!("{metric} is {mean}, which is no load")));
     }
+    // A metric of the whole set has one value and so none unmeasured.
+    let unmeasured = tick.aggregate(metric).map_or(0, Aggregate::unmeasured);
 
-    let load = demand::Load { sum, unmeasured: unmeasured(aggregate) };
+    let load = demand::Load { sum, unmeasured };
     let capacity = demand::Capacity {
         desired: tick.desired,
         in_service: tick.counts.in_service,
@@ -111,17 +106,6 @@ fn decide(tick: &Tick<'_>, params: &Params) -> Outcome {
         .with("warming", tick.warming());
     let reason = if load.unmeasured > 0 { reason.with("unmeasured", load.unmeasured) } else { reason };
     Outcome::capacity(answer.capacity).because(reason)
-}
-
-/// Instances in service whose value is not known. (A metric of the whole set has
-/// one value and so none unmeasured.)
-fn unmeasured(aggregate: &Aggregate) -> u32 {
-    aggregate.stale.saturating_add(aggregate.missing)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "an age for people, rounded anyway")]
-fn ms_as_s(ms: u64) -> f64 {
-    ms as f64 / 1000.0
 }
 
 regatta_sdk::export!(TargetTracking);

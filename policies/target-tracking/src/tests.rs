@@ -1,6 +1,7 @@
 //! The policy natively, through the SDK's harness.
 
 use proptest::prelude::*;
+use regatta_sdk::testing::properties::{self, Options};
 use regatta_sdk::testing::{self, TestPolicy, TestTick};
 use regatta_sdk::{InstanceState, MetricValue, Outcome, StaleValue};
 
@@ -130,9 +131,22 @@ fn huge_values_saturate() {
 
 #[test]
 fn the_schema_in_the_file_is_that_of_the_parameters() {
-    let derived = regatta_sdk::schema_of::<super::Params>();
-    let kept = include_str!("../params.schema.json");
-    assert!(kept.trim() == derived.trim(), "put this into params.schema.json:\n{derived}");
+    testing::assert_schema_file::<TargetTracking>(concat!(env!("CARGO_MANIFEST_DIR"), "/params.schema.json"));
+}
+
+#[test]
+fn it_has_the_properties_of_a_good_policy() {
+    for params in [
+        PARAMS,
+        r#"{"metric": "load", "target": 0.5, "tolerance": 0}"#,
+        r#"{"metric": "load", "target": 70, "tolerance": 0.3, "max_scale_out_factor": 1.5}"#,
+        r#"{"metric": "load", "target": 0.5, "scale_in": false}"#,
+    ] {
+        let mut policy = TestPolicy::<TargetTracking>::new(params).unwrap();
+        for seed in 1..=3 {
+            properties::assert_all(&mut policy, &Options::new().seed(seed));
+        }
+    }
 }
 
 #[test]

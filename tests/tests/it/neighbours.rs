@@ -1,7 +1,6 @@
 //! Policies that misbehave harm their own set little, and no other set at all.
 
 use std::fs;
-use std::path::Path;
 
 use regatta_tests::{Daemon, wait_for};
 use serde_json::Value;
@@ -36,10 +35,8 @@ fn hostile_policies_hold_their_sets_and_delay_no_other() {
     let daemon = Daemon::start();
     daemon.apply_ok(&daemon.manifest("good", "{ min: 1, max: 3, initial: 2 }", "", IDLE));
     daemon.wait_in_service("good", 2);
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/policy/tests/hostile");
     for (set, module, limits, _) in BAD {
-        fs::write(daemon.home().join(format!("{module}.wasm")), hostile(&fixtures, module))
-            .expect("a module");
+        fs::write(daemon.home().join(format!("{module}.wasm")), hostile(module)).expect("a module");
         let policy = format!("policy: {{ module: ./{module}.wasm, limits: {limits} }}");
         daemon.apply_ok(&daemon.manifest(set, "{ min: 1, max: 4, initial: 2 }", "", &policy));
     }

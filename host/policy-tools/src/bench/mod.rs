@@ -12,7 +12,7 @@ use regatta_policy_host::{CallTimes, CompiledPolicy, Engine, EngineOptions, Para
 use serde::Serialize;
 use thiserror::Error;
 
-use self::observations::observations;
+pub(crate) use self::observations::observations;
 pub(crate) use self::params::defaults;
 use crate::inspect::micros;
 use crate::module::ModuleError;

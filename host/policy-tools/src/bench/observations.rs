@@ -16,7 +16,7 @@ const SAMPLES: u64 = 600;
 
 /// `ticks` observations in a row of a set of `count` instances, one in ten of them still booting. Each metric
 /// that is asked for is there per instance, with values that differ between instances and from tick to tick.
-pub(super) fn observations(count: u32, ticks: u64, wishes: &[MetricWish]) -> Vec<Arc<Observation>> {
+pub(crate) fn observations(count: u32, ticks: u64, wishes: &[MetricWish]) -> Vec<Arc<Observation>> {
     let mut instances = InstanceTable::default();
     for id in 1..=count {
         instances.push(InstanceRow {

@@ -3,8 +3,11 @@
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::error::LoadError;
+use crate::text::capped;
 
 const VERSION_SECTION: &str = "regatta-contract";
+/// What is shown of a version that is none.
+const VERSION_BYTES: usize = 64;
 
 /// Of the outermost module or component, where nothing else is said.
 #[derive(Default)]
@@ -35,7 +38,8 @@ pub(super) fn outline(bytes: &[u8]) -> Result<Outline, LoadError> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             // A component keeps the sections of the core module inside it.
             Payload::CustomSection(section) if section.name() == VERSION_SECTION => {
-                outline.versions.push(String::from_utf8_lossy(section.data()).trim().to_owned());
+                let version = String::from_utf8_lossy(section.data()).trim().to_owned();
+                outline.versions.push(capped(version, VERSION_BYTES));
             }
             Payload::CustomSection(section) if section.name().starts_with("component-type") => {
                 outline.component_type = true;

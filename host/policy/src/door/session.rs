@@ -114,6 +114,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Linear memory that it has, bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        u64::try_from(self.store.data().limiter.memory).unwrap_or(u64::MAX)
+    }
+
     /// Fuel used, and what was logged.
     pub(crate) fn finish(mut self) -> (u64, Vec<LogLine>) {
         let left = self.store.get_fuel().unwrap_or(0);

@@ -9,8 +9,8 @@ use regatta_core::metric::MetricValue;
 use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
 use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions};
 
-use crate::modules;
-pub(crate) use crate::modules::module;
+use crate::modules::hostile_dir;
+pub(crate) use crate::modules::{hostile, module};
 
 pub(crate) const TARGET_TRACKING: &str = r#"{"metric": "utilization", "target": 0.5}"#;
 
@@ -52,8 +52,7 @@ fn load(name: &str) -> Arc<CompiledPolicy> {
 
 /// The names of all fixtures in `tests/hostile`.
 pub(crate) fn hostile_names() -> Vec<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
-    let files = std::fs::read_dir(folder).expect("the folder of the fixtures can be read");
+    let files = std::fs::read_dir(hostile_dir()).expect("the folder of the fixtures can be read");
     let mut names: Vec<String> = files
         .map(|file| file.expect("a folder entry can be read").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "wat"))
@@ -61,11 +60,6 @@ pub(crate) fn hostile_names() -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// The module of a fixture.
-pub(crate) fn hostile(name: &str) -> Vec<u8> {
-    modules::hostile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile"), name)
 }
 
 /// A set of `in_service` instances (ids from 1), all at `utilization`.

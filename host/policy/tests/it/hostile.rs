@@ -1,66 +1,83 @@
 //! Every fixture of `tests/hostile`: what it does is found, named and contained.
 
-use regatta_core::decision::{FailureKind, LogLevel};
+use std::error::Error;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use regatta_core::decision::{FailureKind, LogLevel, PolicyFailure};
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::{Call, LoadError, ParamsError};
 
-use crate::fixtures::{engine, hostile, hostile_names, limits, observation};
+use crate::fixtures::{engine, hostile_names, limits, observation, observation_of};
+use crate::modules::{fates, hostile};
 
-/// What shall become of a fixture.
-#[derive(Debug, Clone, Copy)]
-enum Fate {
-    /// It decides.
-    Decides,
-    /// Its decision fails.
-    Fails(FailureKind),
-    /// It fails to check parameters.
-    FailsToValidate(FailureKind),
-    /// It finds problems in the parameters.
-    RefusesParams,
-    /// It fails to describe itself.
-    FailsToDescribe(FailureKind),
-    /// What it says of itself is refused, with this many problems.
-    BadManifest(usize),
-    /// It is refused for this many imports.
-    Imports(usize),
-    /// It is refused for this many missing exports.
-    Exports(usize),
+/// The words of the table for what became of a fixture, and what was said.
+type Outcome = (String, String);
+
+/// Loads a fixture, lets it check parameters, and lets it decide the ticks from 1 on until it fails, at most `ticks`.
+fn became(name: &str, ticks: u64, limits: &PolicyLimits) -> Outcome {
+    let failed =
+        |how: &str, failure: PolicyFailure| (format!("{how}: {}", failure.kind.as_str()), failure.message);
+    let policy = match engine().load(&hostile(name)) {
+        Ok(policy) => policy,
+        Err(LoadError::Describe(failure)) => return failed("describe fails", failure),
+        Err(error) => return (format!("refused: {}", refused_for(&error)), chain(&error)),
+    };
+    match policy.validate("{}", limits) {
+        Ok(()) => {}
+        Err(ParamsError::Failed(failure)) => return failed("validate fails", failure),
+        Err(ParamsError::Problems(problems)) => {
+            return ("refuses parameters".to_owned(), problems[0].to_string());
+        }
+    }
+    let (mut state, mut capacity) = (b"old".to_vec(), 0);
+    for tick in 1..=ticks {
+        let mut observation = observation_of(2, &[0.5, 0.5]);
+        observation.tick = tick;
+        let call = policy.decide(&Arc::new(observation), "{}", &state, limits);
+        assert_eq!(BASE64_STANDARD.decode(&call.run.state_in).unwrap(), state, "{name}");
+        match call.run.result {
+            Ok(decision) => capacity = decision.capacity,
+            Err(failure) => {
+                assert_eq!(call.state, None, "{name}: a failure leaves the state alone");
+                let when = if tick > 1 { format!("fails from tick {tick}") } else { "fails".to_owned() };
+                return failed(&when, failure);
+            }
+        }
+        state = call.state.unwrap_or_else(|| panic!("{name}: a decision has a state"));
+    }
+    ("decides".to_owned(), format!("capacity {capacity}"))
 }
 
-const FATES: [(&str, Fate); 32] = [
-    ("bad-describe", Fate::BadManifest(5)),
-    ("deep-recursion", Fate::Fails(FailureKind::StackOverflow)),
-    ("divide-by-zero", Fate::Fails(FailureKind::Trap)),
-    ("endless-reasons", Fate::Fails(FailureKind::Output)),
-    ("four-billion-instances", Fate::Fails(FailureKind::Output)),
-    ("four-billion-standby", Fate::Fails(FailureKind::Output)),
-    ("huge-state", Fate::Fails(FailureKind::Output)),
-    ("infinite-loop", Fate::Fails(FailureKind::OutOfFuel)),
-    ("invalid-discriminant", Fate::Fails(FailureKind::Output)),
-    ("invalid-text", Fate::Fails(FailureKind::Output)),
-    ("log-flood", Fate::Decides),
-    ("log-huge-line", Fate::Decides),
-    ("loop-in-describe", Fate::FailsToDescribe(FailureKind::OutOfFuel)),
-    ("loop-in-validate", Fate::FailsToValidate(FailureKind::OutOfFuel)),
-    ("many-reasons", Fate::Fails(FailureKind::Output)),
-    ("memory-from-the-start", Fate::FailsToDescribe(FailureKind::Memory)),
-    ("memory-growth", Fate::Fails(FailureKind::Memory)),
-    ("memory-refused-and-survived", Fate::Decides),
-    ("missing-export", Fate::Exports(2)),
-    ("own-error", Fate::Fails(FailureKind::Refused)),
-    ("panic-with-a-message", Fate::Fails(FailureKind::Trap)),
-    ("refuses-all-parameters", Fate::RefusesParams),
-    ("trap-in-decide", Fate::Fails(FailureKind::Trap)),
-    ("trap-in-describe", Fate::FailsToDescribe(FailureKind::Trap)),
-    ("trap-in-realloc", Fate::FailsToValidate(FailureKind::Trap)),
-    ("trap-in-start", Fate::FailsToDescribe(FailureKind::Trap)),
-    ("trap-in-validate", Fate::FailsToValidate(FailureKind::Trap)),
-    ("undeclared-import", Fate::Imports(2)),
-    ("unknown-victims", Fate::Fails(FailureKind::Output)),
-    ("victims-twice", Fate::Decides),
-    ("well-behaved", Fate::Decides),
-    ("wild-pointer", Fate::Fails(FailureKind::Output)),
-];
+fn refused_for(error: &LoadError) -> &'static str {
+    match error {
+        LoadError::TooLarge { .. } => "size",
+        LoadError::Malformed(_) => "malformed",
+        LoadError::ContractVersion { .. } => "contract-version",
+        LoadError::Imports { .. } => "imports",
+        LoadError::Exports { .. } => "exports",
+        LoadError::NoComponentType => "no-component-type",
+        LoadError::Componentize(_) => "componentize",
+        LoadError::Compile(_) => "compile",
+        LoadError::Limit(_) => "compile-limit",
+        LoadError::Compiler { .. } => "compiler",
+        LoadError::Contract { .. } => "contract",
+        LoadError::Describe(_) => "describe",
+        LoadError::BadManifest(_) => "manifest",
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// How many ticks a fixture must have lived through.
+fn ticks_of(record: &str) -> u64 {
+    let from = record.strip_prefix("fails from tick ").and_then(|rest| rest.split_once(':'));
+    from.map_or(1, |(tick, _)| tick.parse().unwrap_or_else(|error| panic!("{record}: {error}")))
+}
 
 fn decide(name: &str, limits: &PolicyLimits) -> Call {
     let policy = engine().load(&hostile(name)).unwrap_or_else(|error| panic!("{name} is refused: {error}"));
@@ -69,66 +86,53 @@ fn decide(name: &str, limits: &PolicyLimits) -> Call {
 
 #[test]
 fn every_fixture_has_a_fate() {
-    let known: Vec<&str> = FATES.iter().map(|&(name, _)| name).collect();
-    assert_eq!(hostile_names(), known, "files and fates, both sorted");
+    let known: Vec<String> = fates().into_iter().map(|fate| fate.name).collect();
+    assert_eq!(hostile_names(), known, "the files, and the rows of tests/hostile/README.md, both sorted");
+    assert!(known.len() >= 50, "{}", known.len());
 }
 
 #[test]
 fn each_meets_its_fate() {
-    let limits = limits();
-    for (name, fate) in FATES {
+    let mut wrong = Vec::new();
+    for fate in fates() {
+        // What only the clock stops, it shall stop soon; what fuel stops, no clock of a slow machine shall.
+        let limits = match fate.record.ends_with(": deadline") {
+            true => PolicyLimits { deadline_ms: 100, fuel: 1 << 50, ..limits() },
+            false => limits(),
+        };
         // Once more, so that a failure leaves nothing behind in the pool.
         for _ in 0..2 {
-            let loaded = engine().load(&hostile(name));
-            match fate {
-                Fate::Decides | Fate::Fails(_) => {
-                    let call = decide(name, &limits);
-                    let kind = call.run.result.as_ref().map(|_| ()).map_err(|failure| failure.kind);
-                    let wanted = if let Fate::Fails(kind) = fate { Err(kind) } else { Ok(()) };
-                    assert_eq!(kind, wanted, "{name}: {call:?}");
-                    assert_eq!(
-                        call.state.is_some(),
-                        wanted.is_ok(),
-                        "{name}: a failure leaves the state alone"
-                    );
-                    assert_eq!(call.run.state_in, "b2xk", "{name}");
-                }
-                Fate::FailsToValidate(wanted) => match loaded.expect(name).validate("{}", &limits) {
-                    Err(ParamsError::Failed(failure)) => {
-                        assert_eq!(failure.kind, wanted, "{name}: {failure:?}")
-                    }
-                    other => panic!("{name}: {other:?}"),
-                },
-                Fate::RefusesParams => match loaded.expect(name).validate("{}", &limits) {
-                    Err(ParamsError::Problems(problems)) => {
-                        assert_eq!(problems.len(), 1);
-                        assert_eq!(problems[0].to_string(), "again: true");
-                    }
-                    other => panic!("{name}: {other:?}"),
-                },
-                Fate::FailsToDescribe(wanted) => match loaded {
-                    Err(LoadError::Describe(failure)) => {
-                        assert_eq!(failure.kind, wanted, "{name}: {failure:?}")
-                    }
-                    other => panic!("{name}: {other:?}"),
-                },
-                Fate::BadManifest(count) => match loaded {
-                    Err(LoadError::BadManifest(problems)) => {
-                        assert_eq!(problems.len(), count, "{problems:?}")
-                    }
-                    other => panic!("{name}: {other:?}"),
-                },
-                Fate::Imports(count) => match loaded {
-                    Err(LoadError::Imports { imports }) => assert_eq!(imports.len(), count, "{imports:?}"),
-                    other => panic!("{name}: {other:?}"),
-                },
-                Fate::Exports(count) => match loaded {
-                    Err(LoadError::Exports { missing }) => assert_eq!(missing.len(), count, "{missing:?}"),
-                    other => panic!("{name}: {other:?}"),
-                },
+            let (record, says) = became(&fate.name, ticks_of(&fate.record), &limits);
+            assert!(says.len() < 5_000, "{}: {} bytes of message", fate.name, says.len());
+            if record != fate.record || fate.says.is_empty() || !says.starts_with(&fate.says) {
+                wrong.push(format!("| `{}` | {record} | `{says}` |", fate.name));
+                break;
             }
         }
     }
+    assert!(wrong.is_empty(), "{} fixtures became of something else:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_policy_cannot_tell_one_call_from_another() {
+    for name in ["describe-changes-its-name", "describe-changes-its-state-version"] {
+        let first = engine().load(&hostile(name)).unwrap().manifest().clone();
+        assert_eq!(
+            (first.name.as_str(), first.state_version),
+            ("hostile", u32::from(name.ends_with("version")))
+        );
+        // The first load is forgotten with its policy: this one describes itself anew.
+        assert_eq!(&first, engine().load(&hostile(name)).unwrap().manifest());
+    }
+}
+
+#[test]
+fn a_nan_has_the_same_bits_everywhere() {
+    let state = decide("nan-bits-in-the-state", &limits()).state.unwrap();
+    let canonical = [0x7ff8_0000_0000_0000_u64; 2];
+    assert_eq!(state[..8], canonical[0].to_le_bytes());
+    assert_eq!(state[8..12], 0x7fc0_0000_u32.to_le_bytes());
+    assert_eq!(state[12..], canonical.map(u64::to_le_bytes).concat());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::observation::Observation;
 use regatta_policy_host::vectors::{self, Check, Vector};
-use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions};
+use regatta_policy_host::{Abi, CompiledPolicy, Engine, EngineOptions};
 
 use crate::fixtures::{engine, limits, observation};
 
@@ -164,22 +164,17 @@ fn needs(language: &str, policy: &CompiledPolicy) {
     }
 }
 
-/// How a module must reach the host.
-#[derive(Clone, Copy, PartialEq)]
-enum Door {
-    /// Imports nothing but interfaces of the contract.
-    Component,
-    /// Plain memory and JSON; may import WASI, which the host makes up.
-    Json,
-}
-
-fn agrees(language: &str, door: Door) {
+fn agrees(language: &str, abi: Abi) {
     let Some(module) = module(language) else { return };
     let policy = load(&engine(), &module);
     println!("{language}: {} bytes, compiled in {:?}", policy.size_bytes(), policy.compile_time());
     assert_eq!(policy.manifest().name, "tolerant-target");
     assert_eq!(policy.manifest().version, "1.0.0");
-    let _ = door;
+    assert_eq!(policy.abi(), abi, "{language}");
+    // Go brings WASI along, which the host makes up; all others see the contract and nothing else.
+    let outside = |import: &&String| !import.starts_with("regatta") && language != "go";
+    let outside: Vec<&String> = policy.imports().iter().filter(outside).collect();
+    assert!(outside.is_empty(), "{language} imports {outside:?}");
 
     let vectors = all_vectors();
     let mismatches: Vec<String> = vectors
@@ -198,47 +193,47 @@ fn agrees(language: &str, door: Door) {
     };
     same(&trace(&policy, &vectors, &limits()), "a second run");
     // Another engine compiles anew, and lays out memory in another way.
-    let other = Engine::new(EngineOptions { pooling: false }).expect("an engine without a pool starts");
+    let other = Engine::new(EngineOptions { pooling: false, ..EngineOptions::default() }).expect("an engine without a pool starts");
     same(&trace(&load(&other, &module), &vectors, &limits()), "on an engine without a pool");
     needs(language, &policy);
 }
 
 #[test]
 fn rust() {
-    agrees("rust", Door::Component);
+    agrees("rust", Abi::CoreCanonical);
 }
 
 #[test]
 fn javascript() {
-    agrees("javascript", Door::Component);
+    agrees("javascript", Abi::Component);
 }
 
 #[test]
 fn python() {
-    agrees("python", Door::Component);
+    agrees("python", Abi::Component);
 }
 
 #[test]
 fn wat() {
-    agrees("wat", Door::Component);
+    agrees("wat", Abi::CoreCanonical);
 }
 
 #[test]
 fn assemblyscript() {
-    agrees("assemblyscript", Door::Component);
+    agrees("assemblyscript", Abi::CoreCanonical);
 }
 
 #[test]
 fn c() {
-    agrees("c", Door::Component);
+    agrees("c", Abi::CoreCanonical);
 }
 
 #[test]
 fn go() {
-    agrees("go", Door::Json);
+    agrees("go", Abi::CoreJson);
 }
 
 #[test]
 fn zig() {
-    agrees("zig", Door::Json);
+    agrees("zig", Abi::CoreJson);
 }

@@ -3,6 +3,8 @@
 //! The built-in policies must have been built first (`cargo xtask policies`); the
 //! fixtures of `tests/hostile` are put together here.
 
+mod cache;
+mod compile;
 mod dry_run;
 mod fixtures;
 mod hostile;

@@ -25,7 +25,7 @@ fn the_same_bytes_in_give_the_same_bytes_out() {
         assert_eq!(first, again);
     }
     // Neither the pool nor another compilation makes a difference.
-    let on_demand = Engine::new(EngineOptions { pooling: false }).unwrap();
+    let on_demand = Engine::new(EngineOptions { pooling: false, ..EngineOptions::default() }).unwrap();
     assert!(!on_demand.pooling());
     let policy = on_demand.load(&built_in("target-tracking")).unwrap();
     let again = policy.decide(&observation, TARGET_TRACKING, b"", &limits());
@@ -126,7 +126,7 @@ fn section(name: &str, data: &str) -> Vec<u8> {
 #[test]
 fn the_contract_version_of_a_module_is_checked() {
     let module = built_in("target-tracking");
-    let named = b"regatta-contract0.1.0";
+    let named = b"regatta-contract0.1.1";
     assert!(module.windows(named.len()).any(|window| window == named), "the SDK writes the section");
     let newer = [module.as_slice(), &section("regatta-contract", "0.2.0")].concat();
     match engine().load(&newer) {
@@ -210,4 +210,19 @@ fn bulk_data_arrives_in_columns() {
     let window = "$window (i32.const 1104) (i32.const 11)";
     assert_eq!(get(window, 0, 8), u64s(&[995_000, 999_000]), "no further back than was asked for");
     assert_eq!(get(window, 8, 8), bits(&[2.0, 3.0]));
+}
+
+#[test]
+fn a_call_tells_its_memory() {
+    let policy = compiled("target-tracking");
+    let call = policy.decide(&observation(10, 0.8), TARGET_TRACKING, b"", &limits());
+    assert!(call.memory_bytes >= 17 << 16 && call.memory_bytes % (1 << 16) == 0, "{}", call.memory_bytes);
+    // As much as it has is enough, a page less is not.
+    let with = |memory_bytes| {
+        let limits = PolicyLimits { memory_bytes, ..limits() };
+        policy.decide(&observation(10, 0.8), TARGET_TRACKING, b"", &limits)
+    };
+    let enough = with(call.memory_bytes);
+    assert!(enough.run.result.is_ok() && enough.memory_bytes == call.memory_bytes);
+    assert!(with(call.memory_bytes - 1).run.result.is_err());
 }

@@ -53,6 +53,7 @@ struct Args {
 enum What {
     Decision,
     Swap,
+    SwapsUnderLoad,
     Compile,
     Fleet,
     Steady,
@@ -127,6 +128,7 @@ async fn measure(what: What, place: &Place) -> Result<Option<Figure>> {
         What::Hosts => return hosts::measure(place).await,
         What::Decision => decision::measure(&place.policies),
         What::Swap => swap::measure(place).await,
+        What::SwapsUnderLoad => swap::under_load(place).await,
         What::Compile => policy::compile(&place.policies),
         What::Fleet => fleet::start(place).await,
         What::Steady => fleet::steady(place).await,

@@ -109,16 +109,21 @@ impl Rig {
 
     /// Applies a set of `instances`, and returns how long it took until all of them served.
     pub(crate) async fn apply(&self, instances: u32) -> Result<Applied> {
-        self.apply_as(SET, POOL, instances).await
+        self.apply_as(SET, POOL, instances, "1s").await
+    }
+
+    /// As [`Rig::apply`], with ticks of another length.
+    pub(crate) async fn apply_with_tick(&self, instances: u32, tick: &str) -> Result<Applied> {
+        self.apply_as(SET, POOL, instances, tick).await
     }
 
     /// Applies another set with the same policy, so that the policy is compiled.
     pub(crate) async fn apply_neighbour(&self) -> Result<Applied> {
-        self.apply_as(NEIGHBOUR, NEIGHBOURS_POOL, 1).await
+        self.apply_as(NEIGHBOUR, NEIGHBOURS_POOL, 1, "1s").await
     }
 
-    async fn apply_as(&self, name: &str, pool: &str, instances: u32) -> Result<Applied> {
-        self.file("set.yaml", &manifest(name, pool, instances))?;
+    async fn apply_as(&self, name: &str, pool: &str, instances: u32, tick: &str) -> Result<Applied> {
+        self.file("set.yaml", &manifest(name, pool, instances, tick))?;
         let start = Instant::now();
         self.daemon.cli(&["apply", "-f", "set.yaml"]).await?;
         let accepted = start.elapsed();
@@ -156,9 +161,9 @@ pub(crate) fn images(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn manifest(name: &str, pool: &str, instances: u32) -> String {
+fn manifest(name: &str, pool: &str, instances: u32, tick: &str) -> String {
     format!(
-        "version: regatta/v1\nname: {name}\ntick: 1s\n\
+        "version: regatta/v1\nname: {name}\ntick: {tick}\n\
          capacity: {{ min: {instances}, max: {instances} }}\n\
          image: {{ disk: golden.raw, kernel: vmlinux, cmdline: \"{CMDLINE}\" }}\n\
          instance: {{ vcpus: 1, memory: 64MiB, boot_timeout: 120s }}\n\
@@ -175,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_manifest_is_valid() {
-        let manifest = manifest(SET, POOL, 200);
+        let manifest = manifest(SET, POOL, 200, "1s");
         let read = regatta_core::manifest::read_manifest(manifest.as_bytes(), "set.yaml", "/");
         let set = read.unwrap_or_else(|problems| panic!("{problems}\n{manifest}")).set;
         assert_eq!((set.name.as_str(), set.capacity.min, set.capacity.max), (SET, 200, 200));

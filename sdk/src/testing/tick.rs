@@ -1,32 +1,30 @@
-//! Native tests of policies: ticks made by hand, and a policy that runs over
-//! them as it would in the host, parameters and state as text and all.
+//! A tick made by hand.
 
-use std::cell::RefCell;
-
-use crate::bindings::regatta::policy::types::{Manifest, Outcome as WitOutcome};
-use crate::log::Level;
+use super::fold::{count_of, fold, resolve};
+use super::parts::{Scope, TestMetric, TickParts};
 use crate::tick::Source;
 use crate::{
     Aggregate, Counts, Freshness, Instance, InstanceState, InstanceTable, LastDecision, MetricColumn,
-    MetricRequest, MetricValue, MetricWindow, Outcome, Policy, Problem, StaleValue, Tick, TickData, run,
+    MetricRequest, MetricValue, MetricWindow, TickData,
 };
-
-thread_local! {
-    static LOG: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
-}
-
-pub(crate) fn capture(level: Level, message: &str) {
-    LOG.with_borrow_mut(|log| log.push((level, message.to_owned())));
-}
-
-/// Takes what the policies of this thread have logged so far.
-#[must_use]
-pub fn take_log() -> Vec<(Level, String)> {
-    LOG.take()
-}
 
 /// A tick made by hand. Unless told otherwise: set `test`, tick 1 at 1,000,000
 /// ms, generation 1, bounds 1 to 1,000, desired as many as are in service.
+///
+/// ```
+/// use regatta_sdk::InstanceState;
+/// use regatta_sdk::testing::TestTick;
+///
+/// let tick = TestTick::new()
+///     .at(60_000, 12)
+///     .bounds(2, 20)
+///     .instances(InstanceState::InService, 3)
+///     .instances(InstanceState::Booting, 1)
+///     .desired(4)
+///     .metric("load", &[0.9, 0.8, 0.7])
+///     .window(&[(50_000, 0.6), (55_000, 0.7)]);
+/// assert_eq!(tick.parts().counts.in_service, 3);
+/// ```
 #[derive(Debug, Clone)]
 pub struct TestTick {
     data: TickData,
@@ -60,6 +58,12 @@ impl Default for TestTick {
 
 impl TestTick {
     /// A tick of an empty set.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// let tick = TestTick::new();
+    /// assert_eq!((tick.parts().min, tick.parts().max), (1, 1_000));
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         let counts = Counts {
@@ -102,6 +106,12 @@ impl TestTick {
     }
 
     /// Sets the clock, Unix milliseconds, and the number of the tick.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// let tick = TestTick::new().at(60_000, 12);
+    /// assert_eq!((tick.parts().now_ms, tick.parts().number), (60_000, 12));
+    /// ```
     #[must_use]
     pub fn at(mut self, now_ms: u64, number: u64) -> Self {
         (self.data.now_ms, self.data.number) = (now_ms, number);
@@ -109,6 +119,11 @@ impl TestTick {
     }
 
     /// Sets the name of the scale set and the generation of its manifest.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// assert_eq!(TestTick::new().set("web", 3).parts().generation, 3);
+    /// ```
     #[must_use]
     pub fn set(mut self, name: &str, generation: u64) -> Self {
         (self.data.set, self.data.generation) = (name.to_owned(), generation);
@@ -116,6 +131,11 @@ impl TestTick {
     }
 
     /// Sets the least and the greatest capacity.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// assert_eq!(TestTick::new().bounds(2, 20).parts().max, 20);
+    /// ```
     #[must_use]
     pub fn bounds(mut self, min: u32, max: u32) -> Self {
         (self.data.min, self.data.max) = (min, max);
@@ -123,6 +143,11 @@ impl TestTick {
     }
 
     /// Sets the capacity in force.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// assert_eq!(TestTick::new().desired(4).parts().desired, 4);
+    /// ```
     #[must_use]
     pub fn desired(mut self, desired: u32) -> Self {
         self.desired = Some(desired);
@@ -130,6 +155,13 @@ impl TestTick {
     }
 
     /// Adds `count` instances in `state`; ids go up from 1.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// # use regatta_sdk::InstanceState;
+    /// let tick = TestTick::new().instances(InstanceState::InService, 3);
+    /// assert_eq!(tick.parts().instances.id, [1, 2, 3]);
+    /// ```
     #[must_use]
     pub fn instances(mut self, state: InstanceState, count: u32) -> Self {
         for _ in 0..count {
@@ -150,6 +182,15 @@ impl TestTick {
     }
 
     /// Adds one instance. Ids must go up.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// # use regatta_sdk::{Instance, InstanceState};
+    /// let row = Instance {
+    ///     id: 7, state: InstanceState::InService, state_since_ms: 9, created_ms: 5, generation: 1, protected: true,
+    /// };
+    /// assert_eq!(TestTick::new().instance(row).parts().instances.get(7), Some(row));
+    /// ```
     #[must_use]
     pub fn instance(mut self, row: Instance) -> Self {
         self.table.id.push(row.id);
@@ -164,18 +205,40 @@ impl TestTick {
 
     /// Adds a metric with fresh values of the instances in service, in order;
     /// those past the last value have none.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// # use regatta_sdk::{InstanceState, MetricValue};
+    /// let tick = TestTick::new().instances(InstanceState::InService, 2).metric("load", &[0.5]);
+    /// assert_eq!(tick.parts().metrics[0].values, [MetricValue::Fresh(0.5), MetricValue::Missing]);
+    /// ```
     #[must_use]
     pub fn metric(self, name: &str, values: &[f64]) -> Self {
         self.push(name, Values::InService(values.to_vec()))
     }
 
     /// Adds a metric with one value per instance, in order.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// # use regatta_sdk::{InstanceState, MetricValue};
+    /// let values = [MetricValue::Fresh(0.5), MetricValue::Missing];
+    /// let tick = TestTick::new().instances(InstanceState::InService, 2).metric_rows("load", &values);
+    /// assert_eq!(tick.parts().metrics[0].values, values);
+    /// ```
     #[must_use]
     pub fn metric_rows(self, name: &str, values: &[MetricValue]) -> Self {
         self.push(name, Values::Rows(values.to_vec()))
     }
 
     /// Adds a metric of the whole set.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// # use regatta_sdk::{MetricValue, testing::Scope};
+    /// let tick = TestTick::new().set_metric("queue", MetricValue::Fresh(12.0));
+    /// assert_eq!(tick.parts().metrics[0].scope, Scope::Set);
+    /// ```
     #[must_use]
     pub fn set_metric(self, name: &str, value: MetricValue) -> Self {
         self.push(name, Values::Set(value))
@@ -189,6 +252,13 @@ impl TestTick {
 
     /// Sets the past values (Unix milliseconds and value, oldest first) of the
     /// metric added last.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// # use regatta_sdk::MetricValue;
+    /// let tick = TestTick::new().set_metric("queue", MetricValue::Fresh(12.0)).window(&[(1_000, 10.0), (2_000, 11.0)]);
+    /// assert_eq!(tick.parts().metrics[0].window.value, [10.0, 11.0]);
+    /// ```
     #[must_use]
     pub fn window(mut self, samples: &[(u64, f64)]) -> Self {
         if let Some(metric) = self.metrics.last_mut() {
@@ -198,6 +268,13 @@ impl TestTick {
     }
 
     /// Sets what the last tick decided.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// # use regatta_sdk::LastDecision;
+    /// let last = LastDecision { tick: 11, wanted: Some(9), granted: 5, reasons: Vec::new(), narrowed_by: vec!["limits".to_owned()] };
+    /// assert_eq!(TestTick::new().last(last).parts().last.unwrap().granted, 5);
+    /// ```
     #[must_use]
     pub fn last(mut self, last: LastDecision) -> Self {
         self.data.last = Some(last);
@@ -205,10 +282,49 @@ impl TestTick {
     }
 
     /// Sets the schedule entries in force.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::TestTick;
+    /// assert_eq!(TestTick::new().schedule(&["night"]).parts().schedule, ["night"]);
+    /// ```
     #[must_use]
     pub fn schedule(mut self, names: &[&str]) -> Self {
         self.data.schedule = names.iter().map(|&name| name.to_owned()).collect();
         self
+    }
+
+    /// Everything that is in the tick, for those who turn it into something else: the values of
+    /// metrics are one per row (or one for the set), whatever way they were given.
+    ///
+    /// ```
+    /// # use regatta_sdk::{InstanceState, testing::TestTick};
+    /// let parts = TestTick::new().instances(InstanceState::InService, 2).metric("load", &[0.5, 0.6]).parts();
+    /// assert_eq!((parts.desired, parts.metrics[0].values.len()), (2, 2));
+    /// ```
+    #[must_use]
+    pub fn parts(&self) -> TickParts {
+        let data = self.data.clone();
+        let metrics = self.metrics.iter().map(|metric| {
+            let (scope, values) = match (&metric.values, self.rows(&metric.values)) {
+                (Values::Set(value), _) => (Scope::Set, vec![*value]),
+                (_, rows) => (Scope::Instance, rows.unwrap_or_default()),
+            };
+            TestMetric { name: metric.name.clone(), scope, values, window: metric.window.clone() }
+        });
+        TickParts {
+            now_ms: data.now_ms,
+            number: data.number,
+            set: data.set,
+            generation: data.generation,
+            min: data.min,
+            max: data.max,
+            desired: self.desired.unwrap_or(data.counts.in_service),
+            counts: data.counts,
+            instances: self.table.clone(),
+            metrics: metrics.collect(),
+            last: data.last,
+            schedule: data.schedule,
+        }
     }
 
     fn find(&self, name: &str) -> Option<&Metric> {
@@ -248,81 +364,11 @@ impl TestTick {
     }
 
     /// The tick as a policy that asked for `metrics` sees it.
-    fn data(&self, metrics: &[MetricRequest], params: &serde_json::Value) -> TickData {
+    pub(super) fn data(&self, metrics: &[MetricRequest], params: &serde_json::Value) -> TickData {
         let mut data = self.data.clone();
         data.desired = self.desired.unwrap_or(data.counts.in_service);
         data.metrics = resolve(metrics, params).iter().map(|name| self.aggregate(name)).collect();
         data
-    }
-}
-
-/// The names that `metrics` stand for, with JSON pointers looked up in `params`.
-fn resolve(metrics: &[MetricRequest], params: &serde_json::Value) -> Vec<String> {
-    let mut names = Vec::new();
-    for request in metrics {
-        if !request.name.starts_with('/') {
-            names.push(request.name.clone());
-            continue;
-        }
-        match params.pointer(&request.name) {
-            Some(serde_json::Value::String(name)) => names.push(name.clone()),
-            Some(serde_json::Value::Array(list)) => {
-                names.extend(list.iter().filter_map(|name| name.as_str()).map(str::to_owned));
-            }
-            _ => {}
-        }
-    }
-    names
-}
-
-fn count_of(counts: &mut Counts, state: InstanceState) -> &mut u32 {
-    match state {
-        InstanceState::Pending => &mut counts.pending,
-        InstanceState::Creating => &mut counts.creating,
-        InstanceState::Booting => &mut counts.booting,
-        InstanceState::Initializing => &mut counts.initializing,
-        InstanceState::InService => &mut counts.in_service,
-        InstanceState::Standby => &mut counts.standby,
-        InstanceState::Unhealthy => &mut counts.unhealthy,
-        InstanceState::Draining => &mut counts.draining,
-        InstanceState::Terminating => &mut counts.terminating,
-        InstanceState::Failed => &mut counts.failed,
-    }
-}
-
-/// What the host does: fresh values, or the stale ones when none is fresh.
-fn fold(name: &str, values: impl Iterator<Item = MetricValue>) -> Aggregate {
-    let (mut fresh, mut stale, mut missing, mut oldest_ms) = (Vec::new(), Vec::new(), 0, 0);
-    for value in values {
-        match value {
-            MetricValue::Fresh(value) => fresh.push(value),
-            MetricValue::Stale(StaleValue { value, age_ms }) => {
-                stale.push(value);
-                oldest_ms = u64::max(oldest_ms, age_ms);
-            }
-            MetricValue::Missing => missing += 1,
-        }
-    }
-    let count = |values: &[f64]| u32::try_from(values.len()).unwrap_or(u32::MAX);
-    let used = if fresh.is_empty() { &stale } else { &fresh };
-    let wrap = |value: f64| match (fresh.is_empty(), stale.is_empty()) {
-        (false, _) => MetricValue::Fresh(value),
-        (true, false) => MetricValue::Stale(StaleValue { value, age_ms: oldest_ms }),
-        (true, true) => MetricValue::Missing,
-    };
-    let mut sum = 0.0;
-    for value in used {
-        sum += value;
-    }
-    Aggregate {
-        name: name.to_owned(),
-        mean: wrap(sum / f64::from(count(used).max(1))),
-        sum: wrap(sum),
-        min: wrap(used.iter().copied().fold(f64::INFINITY, f64::min)),
-        max: wrap(used.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
-        fresh: count(&fresh),
-        stale: count(&stale),
-        missing,
     }
 }
 
@@ -348,69 +394,4 @@ impl Source for TestTick {
         let none = || MetricWindow { at_ms: Vec::new(), value: Vec::new() };
         self.find(name).map_or_else(none, |metric| metric.window.clone())
     }
-}
-
-/// A policy with its parameters and its state, as a scale set has it.
-#[derive(Debug)]
-pub struct TestPolicy<P> {
-    params: String,
-    state: Vec<u8>,
-    policy: std::marker::PhantomData<P>,
-}
-
-impl<P: Policy> TestPolicy<P> {
-    /// Starts a policy with these parameters, given as JSON text.
-    ///
-    /// # Errors
-    /// All problems of the parameters.
-    pub fn new(params: &str) -> Result<Self, Vec<Problem>> {
-        run::validate::<P>(params)?;
-        Ok(Self { params: params.to_owned(), state: Vec::new(), policy: std::marker::PhantomData })
-    }
-
-    /// Runs one tick and keeps the state that comes out.
-    ///
-    /// # Errors
-    /// What the policy says when it has no outcome.
-    pub fn tick(&mut self, tick: &TestTick) -> Result<Outcome, String> {
-        let outcome = decide::<P>(tick, &self.params, &self.state)?;
-        self.state = outcome.state;
-        Ok(Outcome {
-            capacity: outcome.capacity,
-            standby: outcome.standby,
-            victims: outcome.victims,
-            wake_after_ms: outcome.wake_after_ms,
-            reasons: outcome.reasons,
-        })
-    }
-
-    /// The state that the next tick gets.
-    #[must_use]
-    pub fn state(&self) -> &[u8] {
-        &self.state
-    }
-}
-
-/// What the export `describe` answers.
-#[must_use]
-pub fn describe<P: Policy>() -> Manifest {
-    run::describe::<P>()
-}
-
-/// What the export `validate` answers.
-///
-/// # Errors
-/// All problems of the parameters.
-pub fn validate<P: Policy>(params: &str) -> Result<(), Vec<Problem>> {
-    run::validate::<P>(params)
-}
-
-/// What the export `decide` answers.
-///
-/// # Errors
-/// What the policy says when it has no outcome.
-pub fn decide<P: Policy>(tick: &TestTick, params: &str, state: &[u8]) -> Result<WitOutcome, String> {
-    let value = serde_json::from_str(params).unwrap_or(serde_json::Value::Null);
-    let data = tick.data(&P::describe().metrics, &value);
-    run::decide::<P>(&Tick::new(data, tick), params, state)
 }

@@ -1,0 +1,193 @@
+//! A compiled policy where the SDK's scenarios and properties want a subject.
+
+use std::sync::Arc;
+
+use regatta_core::decision::{self, FailureKind};
+use regatta_core::instance_state::InstanceState;
+use regatta_core::manifest::PolicyLimits;
+use regatta_core::metric::MetricValue;
+use regatta_core::observation::{
+    InstanceRow, InstanceTable, LastDecision, MetricObservation, MetricScope, Observation, WindowSample,
+};
+use regatta_policy_host::CompiledPolicy;
+use regatta_sdk::testing::{Scope, Subject, TestMetric, TestTick, TickParts};
+use regatta_sdk::{Outcome, Reason};
+
+/// A policy module with parameters and state. The wall clock is left out of its limits: a slow machine is no property
+/// of a policy.
+#[derive(Debug)]
+pub struct ModuleSubject<'a> {
+    policy: &'a CompiledPolicy,
+    params: String,
+    limits: PolicyLimits,
+    state: Vec<u8>,
+    decisions: u64,
+    failed: Option<String>,
+}
+
+/// Longer than any decision whose fuel is limited.
+const DEADLINE_MS: u64 = 60_000;
+
+impl<'a> ModuleSubject<'a> {
+    /// A policy with parameters that it accepts, as JSON text.
+    #[must_use]
+    pub fn new(policy: &'a CompiledPolicy, params: &str, limits: PolicyLimits) -> Self {
+        let limits = PolicyLimits { deadline_ms: limits.deadline_ms.max(DEADLINE_MS), ..limits };
+        Self { policy, params: params.to_owned(), limits, state: Vec::new(), decisions: 0, failed: None }
+    }
+
+    /// Decisions that were asked of it.
+    #[must_use]
+    pub fn decisions(&self) -> u64 {
+        self.decisions
+    }
+
+    /// How it first failed otherwise than by saying so itself: a trap, a limit, an outcome against the contract.
+    #[must_use]
+    pub fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+}
+
+impl Subject for ModuleSubject<'_> {
+    fn reset(&mut self) {
+        self.state.clear();
+    }
+
+    fn decide(&mut self, tick: &TestTick) -> Result<Outcome, String> {
+        self.decisions += 1;
+        let observation = Arc::new(observation(tick));
+        let call = self.policy.decide(&observation, &self.params, &self.state, &self.limits);
+        match call.run.result {
+            Ok(decision) => {
+                self.state = call.state.unwrap_or_default();
+                Ok(outcome(decision))
+            }
+            Err(failure) => {
+                let told = format!("{}: {}", failure.kind.as_str(), failure.message);
+                if failure.kind != FailureKind::Refused && self.failed.is_none() {
+                    let instances = observation.instances.len();
+                    self.failed =
+                        Some(format!("at tick {}, {instances} instances: {told}", observation.tick));
+                }
+                Err(told)
+            }
+        }
+    }
+
+    fn metrics(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for wish in self.policy.wishes(&self.params) {
+            if !names.contains(&wish.name) {
+                names.push(wish.name);
+            }
+        }
+        names
+    }
+}
+
+/// The same tick as the daemon would have it.
+pub(super) fn observation(tick: &TestTick) -> Observation {
+    let TickParts {
+        now_ms,
+        number,
+        set,
+        generation,
+        min,
+        max,
+        desired,
+        instances,
+        metrics,
+        last,
+        schedule,
+        ..
+    } = tick.parts();
+    let mut table = InstanceTable::default();
+    for row in instances.rows() {
+        table.push(InstanceRow {
+            id: row.id,
+            state: state(row.state),
+            state_since_ms: row.state_since_ms,
+            created_ms: row.created_ms,
+            generation: row.generation,
+            protected: row.protected,
+        });
+    }
+    let mut metrics: Vec<MetricObservation> = metrics.into_iter().map(metric).collect();
+    metrics.sort_by(|one, other| one.name.cmp(&other.name));
+    let last = last.map(|last| LastDecision {
+        tick: last.tick,
+        wanted: last.wanted,
+        granted: last.granted,
+        reasons: last.reasons.into_iter().map(reason).collect(),
+        narrowed_by: last.narrowed_by,
+    });
+    Observation {
+        set,
+        tick: number,
+        now_ms,
+        generation,
+        min,
+        max,
+        desired,
+        instances: table,
+        metrics,
+        last,
+        schedule,
+    }
+}
+
+fn metric(metric: TestMetric) -> MetricObservation {
+    let samples = metric.window.at_ms.into_iter().zip(metric.window.value);
+    MetricObservation {
+        name: metric.name,
+        scope: match metric.scope {
+            Scope::Instance => MetricScope::Instance,
+            Scope::Set => MetricScope::Set,
+        },
+        values: metric.values.into_iter().map(value).collect(),
+        window: samples.map(|(at_ms, value)| WindowSample { at_ms, value }).collect(),
+    }
+}
+
+fn value(value: regatta_sdk::MetricValue) -> MetricValue {
+    match value {
+        regatta_sdk::MetricValue::Fresh(value) => MetricValue::Fresh(value),
+        regatta_sdk::MetricValue::Stale(stale) => {
+            MetricValue::Stale { value: stale.value, age_ms: stale.age_ms }
+        }
+        regatta_sdk::MetricValue::Missing => MetricValue::Missing,
+    }
+}
+
+fn state(state: regatta_sdk::InstanceState) -> InstanceState {
+    use regatta_sdk::InstanceState as From;
+    match state {
+        From::Pending => InstanceState::Pending,
+        From::Creating => InstanceState::Creating,
+        From::Booting => InstanceState::Booting,
+        From::Initializing => InstanceState::Initializing,
+        From::InService => InstanceState::InService,
+        From::Standby => InstanceState::Standby,
+        From::Unhealthy => InstanceState::Unhealthy,
+        From::Draining => InstanceState::Draining,
+        From::Terminating => InstanceState::Terminating,
+        From::Failed => InstanceState::Failed,
+    }
+}
+
+fn reason(reason: Reason) -> decision::Reason {
+    decision::Reason { code: reason.code, text: reason.text, evidence: reason.evidence }
+}
+
+fn outcome(decision: decision::Decision) -> Outcome {
+    let reason =
+        |reason: decision::Reason| Reason { code: reason.code, text: reason.text, evidence: reason.evidence };
+    Outcome {
+        capacity: decision.capacity,
+        standby: decision.standby,
+        victims: decision.victims,
+        wake_after_ms: decision.wake_after_ms,
+        reasons: decision.reasons.into_iter().map(reason).collect(),
+    }
+}

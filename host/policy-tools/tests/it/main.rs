@@ -1,0 +1,3 @@
+//! The tools, on the built-in policies (built by `cargo xtask policies`).
+
+mod check;

@@ -1,0 +1,220 @@
+//! The compiler as a child process: the module on its standard input, the artifact or a refusal on its standard output.
+//!
+//! The child sets its own limits before it reads a byte of the module; until then it runs nothing but this program.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getppid, getrlimit, pidfd_open,
+    set_parent_process_death_signal, setrlimit,
+};
+use serde::{Deserialize, Serialize};
+
+use super::artifact::{Artifact, Refusal};
+use super::{CompileLimit, CompileLimits};
+use crate::compiled::MAX_MODULE_BYTES;
+use crate::engine;
+use crate::error::LoadError;
+use crate::text::capped;
+
+/// Threads of one compilation: each has a stack and an arena that count as address space.
+const THREADS: &str = "4";
+/// Below everything that has a tick to keep.
+const NICE: i32 = 10;
+/// What is kept of what the child says on its standard error.
+const STDERR_BYTES: u64 = 8 << 10;
+const DONE: u8 = b'+';
+const REFUSED: u8 = b'-';
+
+/// What the child is told: the argument that is appended.
+#[derive(Serialize, Deserialize)]
+struct Job {
+    pooling: bool,
+    memory_bytes: u64,
+    cpu_seconds: u64,
+    parent: i32,
+}
+
+/// Compiles `module` in a child.
+pub(super) fn run(
+    program: &Path,
+    args: &[OsString],
+    pooling: bool,
+    limits: &CompileLimits,
+    module: &[u8],
+) -> Result<Artifact, LoadError> {
+    let failed = |source: io::Error| LoadError::Compiler { program: program.to_owned(), source };
+    let job = Job {
+        pooling,
+        memory_bytes: limits.memory_bytes,
+        cpu_seconds: limits.time.as_secs().saturating_mul(2).max(1),
+        parent: rustix::process::getpid().as_raw_nonzero().get(),
+    };
+    let job = serde_json::to_string(&job).map_err(|error| failed(error.into()))?;
+    let started = Instant::now();
+    let mut child = Command::new(program)
+        .args(args)
+        .arg(job)
+        .env_clear()
+        .envs([("RAYON_NUM_THREADS", THREADS), ("MALLOC_ARENA_MAX", "2")])
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
+        return Err(failed(io::Error::other("it has no pipes")));
+    };
+    let most = limits.code_bytes.saturating_add(1 << 20);
+    let (status, answer, said) = thread::scope(|scope| {
+        // It may end before it has read all: that is told by its status.
+        scope.spawn(move || drop(stdin.write_all(module)));
+        let answer = scope.spawn(move || read(stdout, most));
+        let said = scope.spawn(move || read(stderr, STDERR_BYTES));
+        let status = wait(&mut child, started + limits.time);
+        (status, answer.join().unwrap_or_default(), said.join().unwrap_or_default())
+    });
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let Some(status) = status.map_err(failed)? else {
+        return Err(CompileLimit::Time { seconds: limits.time.as_secs() }.into());
+    };
+    if answer.len() as u64 > limits.code_bytes {
+        return Err(CompileLimit::Code { mebibytes: limits.code_bytes >> 20 }.into());
+    }
+    match answer.split_first() {
+        // The only writer of the pipe was the child.
+        Some((&DONE, artifact)) if status.success() => Artifact::from_trusted(artifact),
+        Some((&REFUSED, refusal)) if status.success() => {
+            return Err(serde_json::from_slice::<Refusal>(refusal)
+                .map_err(|error| failed(error.into()))?
+                .into());
+        }
+        _ => return Err(crashed(status, &said, limits).into()),
+    }
+    .ok_or_else(|| failed(io::Error::other("its answer is none")))
+}
+
+/// All that comes, at most `most` bytes; what comes after that is read and forgotten, so that the writer can end.
+fn read(mut from: impl Read, most: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What has come until an error is all that there is.
+    let _ = from.by_ref().take(most).read_to_end(&mut bytes);
+    let _ = io::copy(&mut from, &mut io::sink());
+    bytes
+}
+
+/// Waits until the child has ended; past `deadline` it is killed, and there is no status.
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    let ended = wait_until(child, deadline);
+    if !matches!(ended, Ok(true)) {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    Ok(ended?.then_some(status))
+}
+
+fn wait_until(child: &Child, deadline: Instant) -> io::Result<bool> {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left.max(Duration::from_millis(1))).ok();
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What a child that gave no answer died of.
+fn crashed(status: ExitStatus, said: &str, limits: &CompileLimits) -> CompileLimit {
+    let signal = status.signal().and_then(Signal::from_named_raw);
+    if said.contains("memory allocation of") || said.contains("Cannot allocate memory") {
+        return CompileLimit::Memory { mebibytes: limits.memory_bytes >> 20 };
+    }
+    if signal == Some(Signal::XCPU) {
+        return CompileLimit::Time { seconds: limits.time.as_secs() };
+    }
+    let line = said.lines().find(|line| line.contains("overflowed its stack") || line.contains("panicked"));
+    let last = line.or(said.lines().last()).unwrap_or("no words");
+    CompileLimit::Crash { status: capped(format!("{status}: {last}"), 500) }
+}
+
+/// Compiles the module on standard input, within limits that this process sets itself: what the program does that
+/// [`Compiler::Child`](crate::Compiler::Child) starts. `job` is its last argument.
+///
+/// Exits with 0 when there is an answer on standard output, also one that the module is refused.
+#[must_use]
+pub fn compile_child(job: &OsStr) -> ExitCode {
+    match answer(job) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot compile: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn answer(job: &OsStr) -> io::Result<()> {
+    let job: Job = serde_json::from_slice(job.as_encoded_bytes())?;
+    confine(&job)?;
+    let mut module = Vec::new();
+    io::stdin().lock().take(MAX_MODULE_BYTES as u64 + 1).read_to_end(&mut module)?;
+    let engine = engine::for_compiling(job.pooling).map_err(io::Error::other)?;
+    let (kind, content) = match super::build(&engine, &module) {
+        Ok(artifact) => (DONE, artifact.to_bytes()),
+        Err(error) => (REFUSED, serde_json::to_vec(&refusal(error, &job))?),
+    };
+    let mut out = io::stdout().lock();
+    out.write_all(&[kind])?;
+    out.write_all(&content)?;
+    out.flush()
+}
+
+/// Memory that the compiler maps itself is refused with an error; what the allocator is refused ends the process.
+fn refusal(error: LoadError, job: &Job) -> Refusal {
+    match Refusal::from(error) {
+        Refusal::Compile(cause) if cause.contains("os error 12") => {
+            Refusal::Limit(CompileLimit::Memory { mebibytes: job.memory_bytes >> 20 })
+        }
+        refusal => refusal,
+    }
+}
+
+fn confine(job: &Job) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have gone before that.
+    if getppid().map(|parent| parent.as_raw_nonzero().get()) != Some(job.parent) {
+        return Err(io::Error::other("who asked for this is gone"));
+    }
+    for (resource, limit) in [
+        (Resource::Core, 0),
+        (Resource::Fsize, 0),
+        (Resource::Nofile, 64),
+        (Resource::Cpu, job.cpu_seconds),
+        (Resource::As, job.memory_bytes),
+    ] {
+        // A stricter limit that was there already stays.
+        let bounded =
+            |limit: u64| Some(getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit)));
+        // The signal of the soft limit says which limit it was.
+        let spare = u64::from(resource == Resource::Cpu);
+        setrlimit(
+            resource,
+            Rlimit { current: bounded(limit), maximum: bounded(limit.saturating_add(spare)) },
+        )?;
+    }
+    // Threads inherit it.
+    rustix::process::nice(NICE)?;
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! What no module may have, found before anything is compiled: one pass over its headers, without taking memory.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use wasmparser::{Parser, Payload};
+
+/// Functions with a body, over all modules in it; the largest language runtimes have some 30,000.
+const MAX_FUNCTIONS: u64 = 100_000;
+/// Bytes of code of one function; the compiler's time and memory grow faster than this does. The largest functions of
+/// interpreters have some 100 KB.
+const MAX_FUNCTION_BYTES: u64 = 1 << 20;
+/// Bytes of code of all functions.
+const MAX_CODE_BYTES: u64 = 24 << 20;
+/// Modules and components inside of it.
+const MAX_PARTS: u64 = 200;
+/// How deep components may be nested.
+const MAX_DEPTH: u64 = 10;
+
+/// A limit of compilation that a module goes past.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum CompileLimit {
+    /// Too many of something.
+    #[error("it has {count} {what}, more than {limit}")]
+    Count {
+        /// What there are too many of.
+        what: String,
+        /// How many were found, at least.
+        count: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Compiling takes too long.
+    #[error("compiling it takes more than {seconds} s")]
+    Time {
+        /// The limit, in seconds.
+        seconds: u64,
+    },
+    /// Compiling takes too much memory.
+    #[error("compiling it takes more than {mebibytes} MiB of memory")]
+    Memory {
+        /// The limit, in MiB.
+        mebibytes: u64,
+    },
+    /// The machine code is too large.
+    #[error("its machine code has more than {mebibytes} MiB")]
+    Code {
+        /// The limit, in MiB.
+        mebibytes: u64,
+    },
+    /// The compiler crashed.
+    #[error("the compiler ended with {status}")]
+    Crash {
+        /// How it ended, and what it said last.
+        status: String,
+    },
+}
+
+/// Refuses what is too large to be compiled. Bytes that are no module at all pass: others say what is wrong with them.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), CompileLimit> {
+    let (mut functions, mut code, mut parts, mut depth) = (0, 0, 0, 0);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload {
+            Ok(Payload::Version { .. }) => {
+                parts += 1;
+                depth += 1;
+                at_most("modules and components in it", parts, MAX_PARTS)?;
+                at_most("levels of nesting", depth, MAX_DEPTH)?;
+            }
+            Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
+            // The header comes first, and says the number before any of them is read.
+            Ok(Payload::CodeSectionStart { count, .. }) => {
+                functions += u64::from(count);
+                at_most("functions", functions, MAX_FUNCTIONS)?;
+            }
+            Ok(Payload::CodeSectionEntry(body)) => {
+                let range = body.range();
+                let bytes = range.end.saturating_sub(range.start);
+                code += bytes;
+                at_most("bytes of code in one function", bytes, MAX_FUNCTION_BYTES)?;
+                at_most("bytes of code", code, MAX_CODE_BYTES)?;
+            }
+            Ok(_) => {}
+            Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+fn at_most(what: &str, count: u64, limit: u64) -> Result<(), CompileLimit> {
+    if count > limit { Err(CompileLimit::Count { what: what.to_owned(), count, limit }) } else { Ok(()) }
+}

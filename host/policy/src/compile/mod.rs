@@ -1,0 +1,140 @@
+//! From the bytes that someone gave to machine code, whatever the bytes are: off the tick loop, few at once, and in a
+//! child process that may be given up when a module makes the compiler take too much.
+
+mod artifact;
+mod child;
+mod limits;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::artifact::{Artifact, Meta};
+pub use self::child::compile_child;
+pub use self::limits::CompileLimit;
+use crate::cache::{Cache, Key};
+use crate::engine::Engine;
+use crate::error::LoadError;
+use crate::load::{self, Abi, Code};
+use crate::sys::Native;
+
+/// Where modules are compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compiler {
+    /// In this process: for tools, which a bad module may take down with it.
+    InProcess,
+    /// In a child process with limits, which is started for each module: for daemons.
+    Child {
+        /// The program; `/proc/self/exe` is this one, even when its file has been replaced since.
+        program: PathBuf,
+        /// Its arguments. One more is appended, and the program passes it on to [`compile_child`].
+        args: Vec<OsString>,
+    },
+}
+
+/// What compiling one module may take, in a child. What a module is refused for before is not adjustable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// From its start to its end. CPU time may be twice that, as a module is compiled by several threads.
+    pub time: Duration,
+    /// Address space, bytes.
+    pub memory_bytes: u64,
+    /// Machine code, bytes.
+    pub code_bytes: u64,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(60), memory_bytes: 4 << 30, code_bytes: 512 << 20 }
+    }
+}
+
+/// Where the code of a policy came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was compiled.
+    Fresh,
+    /// It had been compiled before, and was on disk.
+    Cache,
+}
+
+/// A module that can be instantiated.
+pub(crate) struct Built {
+    pub(crate) meta: Meta,
+    pub(crate) code: Code,
+    pub(crate) from: Origin,
+}
+
+impl Engine {
+    /// Checks a module and compiles it, unless that was done before. `digest` is the module's SHA-256.
+    ///
+    /// # Errors
+    /// When it is no policy, or takes too much to compile.
+    pub(crate) fn build(&self, bytes: &[u8], digest: &str) -> Result<Built, LoadError> {
+        let Some(cache) = &self.inner.cache else {
+            let permit = self.inner.compiling.enter();
+            let artifact = compile(self, bytes)?;
+            drop(permit);
+            return self.ready(artifact, Origin::Fresh);
+        };
+        let key = Key::new(&self.inner.engine, digest);
+        if let Some(built) = self.recall(cache, &key) {
+            return Ok(built);
+        }
+        let permit = self.inner.compiling.enter();
+        // Another set may have waited for the same module.
+        if let Some(built) = self.recall(cache, &key) {
+            return Ok(built);
+        }
+        let artifact = compile(self, bytes)?;
+        drop(permit);
+        // Only what this engine takes is kept.
+        let stored = artifact.to_bytes();
+        let built = self.ready(artifact, Origin::Fresh)?;
+        cache.put(&key, &stored);
+        Ok(built)
+    }
+
+    fn recall(&self, cache: &Cache, key: &Key) -> Option<Built> {
+        // The cache gives back what was put in, which is what the compiler gave.
+        let artifact = Artifact::from_trusted(&cache.get(key)?);
+        let built = artifact.map(|artifact| self.ready(artifact, Origin::Cache));
+        if !matches!(built, Some(Ok(_))) {
+            cache.reject(key, "the engine does not take it");
+        }
+        built?.ok()
+    }
+
+    fn ready(&self, artifact: Artifact, from: Origin) -> Result<Built, LoadError> {
+        let code = match artifact.meta.abi {
+            Abi::Component | Abi::CoreCanonical => {
+                artifact.code.component(&self.inner.engine).map(Code::Component)
+            }
+            Abi::CoreJson => artifact.code.module(&self.inner.engine).map(Code::Module),
+        };
+        let code = code.map_err(|error| LoadError::Compile(artifact::cause(error)))?;
+        Ok(Built { meta: artifact.meta, code, from })
+    }
+}
+
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<Artifact, LoadError> {
+    limits::check(bytes)?;
+    let inner = &engine.inner;
+    match &inner.options.compiler {
+        Compiler::InProcess => build(&inner.engine, bytes),
+        Compiler::Child { program, args } => {
+            child::run(program, args, engine.pooling(), &inner.options.compile_limits, bytes)
+        }
+    }
+}
+
+/// Checks a module and compiles it, here and now.
+fn build(engine: &wasmtime::Engine, bytes: &[u8]) -> Result<Artifact, LoadError> {
+    let prepared = load::prepare(bytes)?;
+    let code = match prepared.abi {
+        Abi::Component | Abi::CoreCanonical => engine.precompile_component(&prepared.bytes),
+        Abi::CoreJson => engine.precompile_module(&prepared.bytes),
+    };
+    let code = code.map_err(|error| LoadError::Compile(artifact::cause(error)))?;
+    Ok(Artifact { meta: Meta::of(&prepared), code: Native::trusted(code) })
+}

@@ -1,0 +1,7 @@
+;; The names of the contract, and none of its types.
+(component
+  (core module $m (func (export "f") (result i32) (i32.const 3)))
+  (core instance $i (instantiate $m))
+  (func $f (result u32) (canon lift (core func $i "f")))
+  (instance $scaling (export "describe" (func $f)) (export "validate" (func $f)) (export "decide" (func $f)))
+  (export "regatta:policy/scaling@0.1.0" (instance $scaling)))

@@ -1,0 +1,1 @@
+(@custom "regatta-contract" "9.9.9")

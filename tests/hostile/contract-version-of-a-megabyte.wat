@@ -1,0 +1,1 @@
+(@custom "regatta-contract" "{{100000 × version 9 }}")

@@ -1,0 +1,2 @@
+;; A megabyte that says nothing.
+(@custom "noise" "{{100000 × nothing at all }}")

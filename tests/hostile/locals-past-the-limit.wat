@@ -1,0 +1,1 @@
+(func $answer (local {{50001 × i64 }}))

@@ -1,0 +1,6 @@
+(func $describe (export "regatta:policy/scaling@0.1.0#describe") (result i32)
+  (drop (memory.grow (i32.const 40)))
+  (call $string (i32.const 0) (i32.const 8192) (i32.const 2000000))
+  (call $string (i32.const 8) (i32.const 1040) (i32.const 5))
+  (call $string (i32.const 24) (i32.const 1072) (i32.const 4))
+  (i32.const 0))
