@@ -3,6 +3,7 @@
 //! The built-in policies must have been built first (`cargo xtask policies`); the
 //! fixtures of `tests/hostile` are put together here.
 
+mod doors;
 mod dry_run;
 mod fixtures;
 mod hostile;
@@ -11,3 +12,4 @@ mod languages;
 mod modules;
 mod parity;
 mod sandbox;
+mod wasi;

@@ -12,6 +12,11 @@ pub(crate) fn hostile(folder: &Path, name: &str) -> Vec<u8> {
 /// A module of the functions in `fixture`, the rest from the prelude, and the
 /// component type of the contract.
 pub(crate) fn module(fixture: &str) -> Vec<u8> {
+    embed(&text(fixture))
+}
+
+/// The text of that module, without the component type.
+pub(crate) fn text(fixture: &str) -> String {
     let words: Vec<&str> = fixture.split_whitespace().collect();
     let defines = |function: &str| {
         words.windows(2).any(|pair| pair[0].ends_with("(func") && pair[1] == format!("${function}"))
@@ -28,7 +33,7 @@ pub(crate) fn module(fixture: &str) -> Vec<u8> {
         }
     }
     module.push(')');
-    embed(&module)
+    module
 }
 
 /// A core module, from text, with the component type of the contract.
