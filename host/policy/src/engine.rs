@@ -26,6 +26,9 @@ const CALLS_AT_ONCE: u32 = 16;
 /// runtime (Python) has more than 20.
 const CORE_INSTANCES_PER_CALL: u32 = 40;
 const MEMORIES_PER_CALL: u32 = 4;
+const TABLES_PER_CALL: u32 = 40;
+/// Compilers make one, and some more for references.
+const TABLES_PER_MODULE: u32 = 8;
 /// No memory limit of a policy goes past this.
 pub(crate) const MAX_MEMORY_BYTES: u64 = 1 << 30;
 /// No table limit of a policy goes past this.
@@ -212,7 +215,9 @@ fn pool() -> PoolingAllocationConfig {
         .max_core_instances_per_component(CORE_INSTANCES_PER_CALL)
         .total_memories(CALLS_AT_ONCE * MEMORIES_PER_CALL)
         .max_memories_per_component(MEMORIES_PER_CALL)
-        .total_tables(CALLS_AT_ONCE * CORE_INSTANCES_PER_CALL)
+        .total_tables(CALLS_AT_ONCE * TABLES_PER_CALL)
+        .max_tables_per_component(TABLES_PER_CALL)
+        .max_tables_per_module(TABLES_PER_MODULE)
         .max_memory_size(usize::try_from(MAX_MEMORY_BYTES).unwrap_or(usize::MAX))
         .table_elements(usize::try_from(MAX_TABLE_ELEMENTS).unwrap_or(usize::MAX))
         // What a small guest touches is zeroed by hand instead of by the kernel.

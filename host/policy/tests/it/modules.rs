@@ -46,7 +46,12 @@ pub(crate) fn hostile(name: &str) -> Vec<u8> {
 /// A module of the functions in `fixture`, the rest from the prelude, and the
 /// component type of the contract.
 pub(crate) fn module(fixture: &str) -> Vec<u8> {
-    embed(&with_prelude(fixture, include_str!("../../../../tests/hostile/prelude.txt")))
+    embed(&text(fixture))
+}
+
+/// The text of that module, without the component type.
+pub(crate) fn text(fixture: &str) -> String {
+    with_prelude(fixture, include_str!("../../../../tests/hostile/prelude.txt"))
 }
 
 /// The text of a module: what `fixture` has, and of the prelude what it lacks.
