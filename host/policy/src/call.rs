@@ -13,7 +13,8 @@ use wasmtime::{Store, Trap};
 use crate::bindings::regatta::policy::types;
 use crate::bindings::{Policy, PolicyPre};
 use crate::compiled::CompiledPolicy;
-use crate::engine::{EPOCH_MS, Engine, Permit};
+use crate::engine::{EPOCH_MS, Engine};
+use crate::gate::{Lane, Permit};
 use crate::guest::{Guest, MetricWish};
 use crate::text::capped;
 use crate::{observe, outcome};
@@ -63,7 +64,14 @@ impl CompiledPolicy {
         let mut times = CallTimes { observe: start.elapsed(), ..CallTimes::default() };
 
         let started = Instant::now();
-        let session = Session::start(&self.engine, &self.pre, Some(Arc::clone(observation)), wishes, limits);
+        let session = Session::start(
+            &self.engine,
+            &self.pre,
+            self.lane(),
+            Some(Arc::clone(observation)),
+            wishes,
+            limits,
+        );
         times.instantiate = started.elapsed();
         let (result, fuel, log) = match session {
             Err(failure) => (Err(failure), 0, Vec::new()),
@@ -77,6 +85,7 @@ impl CompiledPolicy {
             }
         };
         times.total = start.elapsed();
+        self.ran(fuel, result.as_ref().err());
         let (result, state_out) = match result {
             Ok((decision, state)) => (Ok(decision), Some(state)),
             Err(failure) => (Err(failure), None),
@@ -111,11 +120,12 @@ impl<'a> Session<'a> {
     pub(crate) fn start(
         engine: &'a Engine,
         pre: &PolicyPre<Guest>,
+        lane: Lane,
         observation: Option<Arc<Observation>>,
         wishes: Vec<MetricWish>,
         limits: &PolicyLimits,
     ) -> Result<Self, PolicyFailure> {
-        let permit = engine.enter();
+        let permit = engine.enter(lane);
         let mut store = Store::new(&engine.inner.engine, Guest::new(observation, wishes, limits));
         store.limiter(|guest| &mut guest.limiter);
         store.set_fuel(limits.fuel).map_err(|error| failed(FailureKind::Host, format!("{error:#}")))?;

@@ -1,8 +1,10 @@
 //! A module that has become a policy.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use regatta_core::decision::{FailureKind, PolicyFailure};
 use regatta_core::manifest::PolicyLimits;
 use sha2::{Digest, Sha256};
 
@@ -13,6 +15,7 @@ use crate::compile::{Built, Origin};
 use crate::contract::CONTRACT_VERSION;
 use crate::engine::Engine;
 use crate::error::{LoadError, ParamsError, ParamsProblem};
+use crate::gate::Lane;
 use crate::guest::{Guest, MetricWish};
 use crate::load::{Abi, Code};
 use crate::text::capped;
@@ -29,6 +32,8 @@ const MAX_PROBLEMS: usize = 100;
 /// `describe` and `validate` run off the tick loop: they may take longer than a
 /// decision, but not for ever.
 const SETUP_DEADLINE_MS: u64 = 2_000;
+/// Fuel of a decision that takes some 10 ms.
+const HEAVY_FUEL: u64 = 10_000_000;
 
 /// What a policy says of itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +62,8 @@ pub struct CompiledPolicy {
     manifest: PolicyManifest,
     compile_time: Duration,
     compiled_from: Origin,
+    /// Whether its last decision took long; true until it has shown that it does not.
+    heavy: AtomicBool,
     abi: Abi,
     imports: Vec<String>,
 }
@@ -98,8 +105,15 @@ impl Engine {
         let pre = PolicyPre::new(pre).map_err(mismatch)?;
         let compile_time = start.elapsed();
 
-        let described = Session::start(self, &pre, None, Vec::new(), &setup_limits(&PolicyLimits::default()))
-            .and_then(|mut session| session.describe());
+        let described = Session::start(
+            self,
+            &pre,
+            Lane::Heavy,
+            None,
+            Vec::new(),
+            &setup_limits(&PolicyLimits::default()),
+        )
+        .and_then(|mut session| session.describe());
         let manifest = described.map_err(LoadError::Describe).and_then(manifest)?;
         let policy = CompiledPolicy {
             engine: self.clone(),
@@ -109,6 +123,7 @@ impl Engine {
             manifest,
             compile_time,
             compiled_from: from,
+            heavy: AtomicBool::new(true),
             abi: meta.abi,
             imports: meta.imports,
         };
@@ -119,6 +134,18 @@ impl Engine {
 }
 
 impl CompiledPolicy {
+    /// Where its next decision stands in line.
+    pub(crate) fn lane(&self) -> Lane {
+        if self.heavy.load(Ordering::Relaxed) { Lane::Heavy } else { Lane::Light }
+    }
+
+    /// Notes what a decision took: by what it did, not by a clock that a busy machine would bend.
+    pub(crate) fn ran(&self, fuel: u64, failure: Option<&PolicyFailure>) {
+        let overran = failure
+            .is_some_and(|failure| matches!(failure.kind, FailureKind::Deadline | FailureKind::OutOfFuel));
+        self.heavy.store(overran || fuel > HEAVY_FUEL, Ordering::Relaxed);
+    }
+
     /// SHA-256 of the module as it was given, lower-case hex.
     #[must_use]
     pub fn digest(&self) -> &str {
@@ -171,8 +198,9 @@ impl CompiledPolicy {
     /// # Errors
     /// All problems that it finds, or how it failed to look.
     pub fn validate(&self, params: &str, limits: &PolicyLimits) -> Result<(), ParamsError> {
-        let checked = Session::start(&self.engine, &self.pre, None, Vec::new(), &setup_limits(limits))
-            .and_then(|mut session| session.validate(params));
+        let checked =
+            Session::start(&self.engine, &self.pre, Lane::Heavy, None, Vec::new(), &setup_limits(limits))
+                .and_then(|mut session| session.validate(params));
         let problems = match checked {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(problems)) => problems,

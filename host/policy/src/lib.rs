@@ -19,6 +19,7 @@ mod contract;
 mod dry_run;
 mod engine;
 mod error;
+mod gate;
 mod guest;
 mod load;
 mod observe;
