@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::compile::{CompileLimits, Compiler};
 use crate::compiled::CompiledPolicy;
 use crate::door;
 use crate::error::EngineError;
+use crate::gate::{Gate, Lane, Permit};
 use crate::guest::Guest;
 use crate::wasi;
 
@@ -22,6 +23,8 @@ pub(crate) const EPOCH_MS: u64 = 10;
 
 /// Calls that run at once; more wait. Each takes slots of the pool.
 const CALLS_AT_ONCE: u32 = 16;
+/// Of these, calls of policies that ran long the last time, or that have not shown yet how long they run.
+const HEAVY_CALLS_AT_ONCE: u32 = 8;
 /// A component made of one core module has a few small ones beside it; a large
 /// runtime (Python) has more than 20.
 const CORE_INSTANCES_PER_CALL: u32 = 40;
@@ -131,7 +134,10 @@ impl Engine {
             })
             .map_err(EngineError::Thread)?;
         let compiled = Mutex::new(HashMap::new());
-        let (gate, compiling) = (Gate::new(CALLS_AT_ONCE), Gate::new(COMPILATIONS_AT_ONCE));
+        let (gate, compiling) = (
+            Gate::new(CALLS_AT_ONCE, HEAVY_CALLS_AT_ONCE),
+            Gate::new(COMPILATIONS_AT_ONCE, COMPILATIONS_AT_ONCE),
+        );
         let cache = options.cache.as_deref().and_then(|dir| {
             let unusable = |error: std::io::Error| {
                 let dir = dir.display();
@@ -164,8 +170,8 @@ impl Engine {
     }
 
     /// Waits for one of the calls that may run at once.
-    pub(crate) fn enter(&self) -> Permit<'_> {
-        self.inner.gate.enter()
+    pub(crate) fn enter(&self, lane: Lane) -> Permit<'_> {
+        self.inner.gate.enter(lane)
     }
 }
 
@@ -224,35 +230,4 @@ fn pool() -> PoolingAllocationConfig {
         .linear_memory_keep_resident(256 << 10)
         .table_keep_resident(16 << 10);
     pool
-}
-
-/// Lets a limited number through at once.
-pub(crate) struct Gate {
-    free: Mutex<u32>,
-    freed: Condvar,
-}
-
-impl Gate {
-    fn new(free: u32) -> Self {
-        Self { free: Mutex::new(free), freed: Condvar::new() }
-    }
-
-    pub(crate) fn enter(&self) -> Permit<'_> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Permit { gate: self }
-    }
-}
-
-/// One call in progress.
-pub(crate) struct Permit<'a> {
-    gate: &'a Gate,
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *self.gate.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.gate.freed.notify_one();
-    }
 }
