@@ -80,7 +80,7 @@ impl CompiledPolicy {
             }
         };
         times.total = start.elapsed();
-        self.ran(fuel, result.as_ref().err());
+        self.ended(result.as_ref().err());
         let (result, state_out) = match result {
             Ok((decision, state)) => (Ok(decision), Some(state)),
             Err(failure) => (Err(failure), None),

@@ -60,7 +60,7 @@ pub struct CompiledPolicy {
     manifest: PolicyManifest,
     compile_time: Duration,
     compiled_from: Origin,
-    /// Whether its last decision took long; true until it has shown that it does not.
+    /// Whether its last decision overran its limits; true until it has shown that it does not.
     heavy: AtomicBool,
     abi: Abi,
     imports: Vec<String>,
@@ -96,9 +96,15 @@ impl Engine {
         let door = Door::new(self, &code)?;
         let compile_time = start.elapsed();
 
-        let limits = setup_limits(&PolicyLimits::default());
-        let described = Session::start(self, &door, Lane::Heavy, None, Vec::new(), &limits)
-            .and_then(|mut session| session.describe());
+        let described = Session::start(
+            self,
+            &door,
+            Lane::Heavy,
+            None,
+            Vec::new(),
+            &setup_limits(&PolicyLimits::default()),
+        )
+        .and_then(|mut session| session.describe());
         let manifest = described.map_err(LoadError::Describe).and_then(manifest)?;
         let policy = CompiledPolicy {
             engine: self.clone(),
@@ -124,11 +130,11 @@ impl CompiledPolicy {
         if self.heavy.load(Ordering::Relaxed) { Lane::Heavy } else { Lane::Light }
     }
 
-    /// Notes what a decision took: by what it did, not by a clock that a busy machine would bend.
-    pub(crate) fn ran(&self, fuel: u64, failure: Option<&PolicyFailure>) {
-        let overran = failure
-            .is_some_and(|failure| matches!(failure.kind, FailureKind::Deadline | FailureKind::OutOfFuel));
-        self.heavy.store(overran || fuel > HEAVY_FUEL, Ordering::Relaxed);
+    /// Notes how a decision ended.
+    pub(crate) fn ended(&self, failure: Option<&PolicyFailure>) {
+        let overran =
+            |failure: &PolicyFailure| matches!(failure.kind, FailureKind::Deadline | FailureKind::OutOfFuel);
+        self.heavy.store(failure.is_some_and(overran), Ordering::Relaxed);
     }
 
     /// SHA-256 of the module as it was given, lower-case hex.
@@ -185,9 +191,9 @@ impl CompiledPolicy {
     /// # Errors
     /// All problems that it finds, or how it failed to look.
     pub fn validate(&self, params: &str, limits: &PolicyLimits) -> Result<(), ParamsError> {
-        let limits = setup_limits(limits);
-        let checked = Session::start(&self.engine, &self.door, Lane::Heavy, None, Vec::new(), &limits)
-            .and_then(|mut session| session.validate(params));
+        let checked =
+            Session::start(&self.engine, &self.door, Lane::Heavy, None, Vec::new(), &setup_limits(limits))
+                .and_then(|mut session| session.validate(params));
         let problems = match checked {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(problems)) => problems,

@@ -135,7 +135,7 @@ impl Engine {
             .map_err(EngineError::Thread)?;
         let compiled = Mutex::new(HashMap::new());
         let (gate, compiling) = (
-            Gate::new(CALLS_AT_ONCE, HEAVY_CALLS_AT_ONCE),
+            Gate::new(CALLS_AT_ONCE, heavy_calls_at_once()),
             Gate::new(COMPILATIONS_AT_ONCE, COMPILATIONS_AT_ONCE),
         );
         let cache = options.cache.as_deref().and_then(|dir| {
@@ -230,4 +230,11 @@ fn pool() -> PoolingAllocationConfig {
         .linear_memory_keep_resident(256 << 10)
         .table_keep_resident(16 << 10);
     pool
+}
+
+/// Of [`CALLS_AT_ONCE`], those of policies that overran their limits the last time: they take a core each for all the
+/// time that they are given, so half of the cores is kept for what has ticks to keep.
+fn heavy_calls_at_once() -> u32 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(cores / 2).unwrap_or(1).clamp(1, CALLS_AT_ONCE / 2)
 }

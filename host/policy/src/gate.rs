@@ -7,7 +7,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 pub(crate) enum Lane {
     /// Soon over, as far as is known.
     Light,
-    /// Takes long, or nobody knows: never all of the room, so that light ones need not wait for a deadline of others.
+    /// Overran its limits the last time, or nobody knows yet: never all of the room, so that light ones need not wait
+    /// for the deadlines of others.
     Heavy,
 }
 
