@@ -29,7 +29,7 @@ pub(crate) struct Session<'a> {
 
 enum Instance {
     Component(component::Instance),
-    Json(json::Instance),
+    Json(Box<json::Instance>),
 }
 
 impl<'a> Session<'a> {
@@ -54,7 +54,7 @@ impl<'a> Session<'a> {
         store.set_max_component_handles(MAX_HANDLES);
         let instance = match door {
             Door::Component(door) => door.instantiate(&mut store).map(Instance::Component),
-            Door::Json(door) => door.instantiate(&mut store).map(Instance::Json),
+            Door::Json(door) => door.instantiate(&mut store).map(Box::new).map(Instance::Json),
         };
         let instance = instance.map_err(|error| failure(&error, store.data(), Phase::Start))?;
         let output_bytes = usize::try_from(limits.output_bytes).unwrap_or(usize::MAX);

@@ -36,7 +36,7 @@ fn migrating(body: &str) -> Vec<u8> {
           (result i32) {body} (i32.const 6000))
         (func $answer )"#
     ));
-    wat::parse_str(text.replace("@0.1.0", "@0.1.1")).unwrap()
+    wat::parse_str(text.replace("@0.1.0", "@0.1.1")).expect("the text is valid")
 }
 
 #[test]
