@@ -30,8 +30,6 @@ const MAX_PROBLEMS: usize = 100;
 /// `describe` and `validate` run off the tick loop: they may take longer than a
 /// decision, but not for ever.
 const SETUP_DEADLINE_MS: u64 = 2_000;
-/// Fuel of a decision that takes some 10 ms.
-const HEAVY_FUEL: u64 = 10_000_000;
 
 /// What a policy says of itself.
 #[derive(Debug, Clone, PartialEq)]

@@ -23,8 +23,6 @@ pub(crate) const EPOCH_MS: u64 = 10;
 
 /// Calls that run at once; more wait. Each takes slots of the pool.
 const CALLS_AT_ONCE: u32 = 16;
-/// Of these, calls of policies that ran long the last time, or that have not shown yet how long they run.
-const HEAVY_CALLS_AT_ONCE: u32 = 8;
 /// A component made of one core module has a few small ones beside it; a large
 /// runtime (Python) has more than 20.
 const CORE_INSTANCES_PER_CALL: u32 = 40;

@@ -74,7 +74,8 @@ mod tests {
         let mut heavy = vec![gate.enter(Lane::Heavy), gate.enter(Lane::Heavy)];
         thread::scope(|scope| {
             let (entered, news) = mpsc::channel();
-            scope.spawn(|| {
+            let gate = &gate;
+            scope.spawn(move || {
                 let permit = gate.enter(Lane::Heavy);
                 entered.send(()).unwrap();
                 drop(permit);
