@@ -59,3 +59,54 @@ impl Drop for Permit<'_> {
         self.gate.freed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn heavy_ones_leave_room_for_light_ones() {
+        let gate = Gate::new(4, 2);
+        let mut heavy = vec![gate.enter(Lane::Heavy), gate.enter(Lane::Heavy)];
+        thread::scope(|scope| {
+            let (entered, news) = mpsc::channel();
+            let gate = &gate;
+            scope.spawn(move || {
+                let permit = gate.enter(Lane::Heavy);
+                entered.send(()).unwrap();
+                drop(permit);
+            });
+            // Both enter, though a heavy one was there first.
+            let light = [gate.enter(Lane::Light), gate.enter(Lane::Light)];
+            // A light one that leaves makes no room for a heavy one.
+            drop(light);
+            assert!(news.recv_timeout(Duration::from_millis(50)).is_err());
+            drop(heavy.pop());
+            news.recv_timeout(Duration::from_secs(60)).unwrap();
+        });
+    }
+
+    #[test]
+    fn no_more_than_all_are_in() {
+        let gate = Gate::new(3, 2);
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        thread::scope(|scope| {
+            for n in 0..16 {
+                let (gate, inside) = (&gate, &inside);
+                scope.spawn(move || {
+                    for _ in 0..200 {
+                        let lane = if n % 2 == 0 { Lane::Heavy } else { Lane::Light };
+                        let _permit = gate.enter(lane);
+                        let others = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        assert!(others < 3, "{others} others");
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+    }
+}

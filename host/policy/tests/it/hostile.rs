@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -141,29 +140,6 @@ fn a_loop_with_fuel_to_spare_ends_at_the_deadline() {
     let limits = PolicyLimits { fuel: u64::MAX, deadline_ms: 50, ..PolicyLimits::default() };
     let call = decide("infinite-loop", &limits);
     assert_eq!(call.run.result.unwrap_err().kind, FailureKind::Deadline);
-}
-
-#[test]
-fn those_that_run_long_keep_room_for_the_others() {
-    let good = engine().load(&hostile("well-behaved")).unwrap();
-    let good_decides = || good.decide(&observation(2, 0.5), "{}", b"", &limits()).run.result.unwrap();
-    good_decides();
-    let endless = PolicyLimits { fuel: u64::MAX, deadline_ms: 5_000, ..PolicyLimits::default() };
-    let ended = AtomicU32::new(0);
-    // More than may run at once.
-    std::thread::scope(|scope| {
-        for _ in 0..24 {
-            scope.spawn(|| {
-                decide("infinite-loop", &endless);
-                ended.fetch_add(1, Ordering::Relaxed);
-            });
-        }
-        for _ in 0..50 {
-            good_decides();
-            std::thread::yield_now();
-        }
-        assert_eq!(ended.load(Ordering::Relaxed), 0, "it waited until another's deadline");
-    });
 }
 
 #[test]
