@@ -63,6 +63,8 @@ mod columns;
 mod guest;
 pub mod log;
 mod macros;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod native;
 mod outcome;
 mod policy;
 mod reason;

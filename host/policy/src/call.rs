@@ -57,7 +57,14 @@ impl CompiledPolicy {
         let mut times = CallTimes { observe: start.elapsed(), ..CallTimes::default() };
 
         let started = Instant::now();
-        let session = Session::start(&self.engine, &self.door, Some(Arc::clone(observation)), wishes, limits);
+        let session = Session::start(
+            &self.engine,
+            &self.door,
+            self.lane(),
+            Some(Arc::clone(observation)),
+            wishes,
+            limits,
+        );
         times.instantiate = started.elapsed();
         let mut memory_bytes = 0;
         let (result, fuel, log) = match session {
@@ -73,6 +80,7 @@ impl CompiledPolicy {
             }
         };
         times.total = start.elapsed();
+        self.ended(result.as_ref().err());
         let (result, state_out) = match result {
             Ok((decision, state)) => (Ok(decision), Some(state)),
             Err(failure) => (Err(failure), None),

@@ -1,8 +1,10 @@
 //! A module that has become a policy.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use regatta_core::decision::{FailureKind, PolicyFailure};
 use regatta_core::manifest::PolicyLimits;
 use sha2::{Digest, Sha256};
 
@@ -11,6 +13,7 @@ use crate::compile::{Built, Origin};
 use crate::door::{Door, Session};
 use crate::engine::Engine;
 use crate::error::{LoadError, MigrateError, ParamsError, ParamsProblem};
+use crate::gate::Lane;
 use crate::guest::MetricWish;
 use crate::load::Abi;
 use crate::text::capped;
@@ -55,6 +58,8 @@ pub struct CompiledPolicy {
     manifest: PolicyManifest,
     compile_time: Duration,
     compiled_from: Origin,
+    /// Whether its last decision overran its limits; true until it has shown that it does not.
+    heavy: AtomicBool,
     abi: Abi,
     imports: Vec<String>,
 }
@@ -89,9 +94,15 @@ impl Engine {
         let door = Door::new(self, &code)?;
         let compile_time = start.elapsed();
 
-        let described =
-            Session::start(self, &door, None, Vec::new(), &setup_limits(&PolicyLimits::default()))
-                .and_then(|mut session| session.describe());
+        let described = Session::start(
+            self,
+            &door,
+            Lane::Heavy,
+            None,
+            Vec::new(),
+            &setup_limits(&PolicyLimits::default()),
+        )
+        .and_then(|mut session| session.describe());
         let manifest = described.map_err(LoadError::Describe).and_then(manifest)?;
         let policy = CompiledPolicy {
             engine: self.clone(),
@@ -101,6 +112,7 @@ impl Engine {
             manifest,
             compile_time,
             compiled_from: from,
+            heavy: AtomicBool::new(true),
             abi: meta.abi,
             imports: meta.imports,
         };
@@ -111,6 +123,18 @@ impl Engine {
 }
 
 impl CompiledPolicy {
+    /// Where its next decision stands in line.
+    pub(crate) fn lane(&self) -> Lane {
+        if self.heavy.load(Ordering::Relaxed) { Lane::Heavy } else { Lane::Light }
+    }
+
+    /// Notes how a decision ended.
+    pub(crate) fn ended(&self, failure: Option<&PolicyFailure>) {
+        let overran =
+            |failure: &PolicyFailure| matches!(failure.kind, FailureKind::Deadline | FailureKind::OutOfFuel);
+        self.heavy.store(failure.is_some_and(overran), Ordering::Relaxed);
+    }
+
     /// SHA-256 of the module as it was given, lower-case hex.
     #[must_use]
     pub fn digest(&self) -> &str {
@@ -165,8 +189,9 @@ impl CompiledPolicy {
     /// # Errors
     /// All problems that it finds, or how it failed to look.
     pub fn validate(&self, params: &str, limits: &PolicyLimits) -> Result<(), ParamsError> {
-        let checked = Session::start(&self.engine, &self.door, None, Vec::new(), &setup_limits(limits))
-            .and_then(|mut session| session.validate(params));
+        let checked =
+            Session::start(&self.engine, &self.door, Lane::Heavy, None, Vec::new(), &setup_limits(limits))
+                .and_then(|mut session| session.validate(params));
         let problems = match checked {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(problems)) => problems,
@@ -204,7 +229,7 @@ impl CompiledPolicy {
             return Err(MigrateError::NoMigration);
         }
         let limits = PolicyLimits { output_bytes: limits.output_bytes, ..setup_limits(limits) };
-        let migrated = Session::start(&self.engine, &self.door, None, Vec::new(), &limits)
+        let migrated = Session::start(&self.engine, &self.door, Lane::Heavy, None, Vec::new(), &limits)
             .and_then(|mut session| session.migrate(from_version, state));
         match migrated {
             Ok(Ok(state)) => Ok(state),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::compile::{CompileLimits, Compiler};
 use crate::compiled::CompiledPolicy;
 use crate::door;
 use crate::error::EngineError;
+use crate::gate::{Gate, Lane, Permit};
 use crate::guest::Guest;
 use crate::wasi;
 
@@ -26,6 +27,9 @@ const CALLS_AT_ONCE: u32 = 16;
 /// runtime (Python) has more than 20.
 const CORE_INSTANCES_PER_CALL: u32 = 40;
 const MEMORIES_PER_CALL: u32 = 4;
+const TABLES_PER_CALL: u32 = 40;
+/// Compilers make one, and some more for references.
+const TABLES_PER_MODULE: u32 = 8;
 /// No memory limit of a policy goes past this.
 pub(crate) const MAX_MEMORY_BYTES: u64 = 1 << 30;
 /// No table limit of a policy goes past this.
@@ -128,7 +132,10 @@ impl Engine {
             })
             .map_err(EngineError::Thread)?;
         let compiled = Mutex::new(HashMap::new());
-        let (gate, compiling) = (Gate::new(CALLS_AT_ONCE), Gate::new(COMPILATIONS_AT_ONCE));
+        let (gate, compiling) = (
+            Gate::new(CALLS_AT_ONCE, heavy_calls_at_once()),
+            Gate::new(COMPILATIONS_AT_ONCE, COMPILATIONS_AT_ONCE),
+        );
         let cache = options.cache.as_deref().and_then(|dir| {
             let unusable = |error: std::io::Error| {
                 let dir = dir.display();
@@ -161,8 +168,8 @@ impl Engine {
     }
 
     /// Waits for one of the calls that may run at once.
-    pub(crate) fn enter(&self) -> Permit<'_> {
-        self.inner.gate.enter()
+    pub(crate) fn enter(&self, lane: Lane) -> Permit<'_> {
+        self.inner.gate.enter(lane)
     }
 }
 
@@ -212,7 +219,9 @@ fn pool() -> PoolingAllocationConfig {
         .max_core_instances_per_component(CORE_INSTANCES_PER_CALL)
         .total_memories(CALLS_AT_ONCE * MEMORIES_PER_CALL)
         .max_memories_per_component(MEMORIES_PER_CALL)
-        .total_tables(CALLS_AT_ONCE * CORE_INSTANCES_PER_CALL)
+        .total_tables(CALLS_AT_ONCE * TABLES_PER_CALL)
+        .max_tables_per_component(TABLES_PER_CALL)
+        .max_tables_per_module(TABLES_PER_MODULE)
         .max_memory_size(usize::try_from(MAX_MEMORY_BYTES).unwrap_or(usize::MAX))
         .table_elements(usize::try_from(MAX_TABLE_ELEMENTS).unwrap_or(usize::MAX))
         // What a small guest touches is zeroed by hand instead of by the kernel.
@@ -221,33 +230,9 @@ fn pool() -> PoolingAllocationConfig {
     pool
 }
 
-/// Lets a limited number through at once.
-pub(crate) struct Gate {
-    free: Mutex<u32>,
-    freed: Condvar,
-}
-
-impl Gate {
-    fn new(free: u32) -> Self {
-        Self { free: Mutex::new(free), freed: Condvar::new() }
-    }
-
-    pub(crate) fn enter(&self) -> Permit<'_> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Permit { gate: self }
-    }
-}
-
-/// One call in progress.
-pub(crate) struct Permit<'a> {
-    gate: &'a Gate,
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *self.gate.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.gate.freed.notify_one();
-    }
+/// Of [`CALLS_AT_ONCE`], those of policies that overran their limits the last time: they take a core each for all the
+/// time that they are given, so half of the cores is kept for what has ticks to keep.
+fn heavy_calls_at_once() -> u32 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(cores / 2).unwrap_or(1).clamp(1, CALLS_AT_ONCE / 2)
 }

@@ -22,6 +22,7 @@ mod engine;
 mod error;
 mod failure;
 mod fuel;
+mod gate;
 mod guest;
 mod limiter;
 mod load;

@@ -13,13 +13,23 @@ use crate::proc;
 use crate::workspace::Workspace;
 
 /// What cargo builds beside the host binaries.
-pub(crate) const PROGRAM: [&str; 8] =
-    ["--package", "xtask", "--features", "xtask/bench", "--bin", "xtask-bench", "--bin", "xtask-hosts"];
+pub(crate) const PROGRAM: [&str; 10] = [
+    "--package",
+    "xtask",
+    "--features",
+    "xtask/bench",
+    "--bin",
+    "xtask-bench",
+    "--bin",
+    "xtask-hosts",
+    "--bin",
+    "xtask-policies",
+];
 
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Measure only these: decision, swap, compile, fleet, steady, records or hosts.
+    /// Measure only these: decision, swap, compile, fleet, steady, records, hosts or policies.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// The same as NAME. May be repeated.
@@ -40,6 +50,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let bin = workspace.target.join("release");
     let mut command = Command::new(bin.join("xtask-bench"));
     command.arg("--bin").arg(&bin).arg("--policies").arg(workspace.target.join("policies"));
+    command.arg("--languages").arg(workspace.root.join("examples/languages"));
     command.arg("--logs").arg(workspace.target.join("bench"));
     for name in args.names.iter().chain(&args.only) {
         command.args(["--only", name]);

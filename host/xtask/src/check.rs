@@ -109,7 +109,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     report.stage("languages", &[ready], || {
         let all = languages::chosen(&[languages::Wanted::All]);
         let out = workspace.target.join("policies/languages");
-        without = languages::build(workspace, &all, &out, &mut Steps::new(all.len()))?;
+        without = languages::build(workspace, &all, &out, &mut Steps::new(languages::steps(&all)))?;
         Ok(())
     });
     report.stage("clippy", &[ready], || {

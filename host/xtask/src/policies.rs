@@ -44,7 +44,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         return build(workspace, &out, &mut Steps::new(1));
     }
     let languages = languages::chosen(&args.languages);
-    let mut steps = Steps::new(languages.len());
+    let mut steps = Steps::new(languages::steps(&languages));
     languages::build(workspace, &languages, &out.join("languages"), &mut steps).map(drop)
 }
 

@@ -7,6 +7,7 @@ mod crash;
 mod disk;
 mod guest_events;
 mod host_full;
+mod hostile;
 mod images;
 mod live_policies;
 #[path = "../../../host/policy/tests/it/modules.rs"]

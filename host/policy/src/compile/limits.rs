@@ -89,3 +89,48 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), CompileLimit> {
 fn at_most(what: &str, count: u64, limit: u64) -> Result<(), CompileLimit> {
     if count > limit { Err(CompileLimit::Count { what: what.to_owned(), count, limit }) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leb(mut number: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    }
+
+    /// A module of nothing but functions of `bytes` bytes each.
+    fn code(functions: u64, bytes: u64) -> Vec<u8> {
+        let body = [leb(bytes), vec![0; usize::try_from(bytes).unwrap()]].concat();
+        let count = usize::try_from(functions).unwrap();
+        let types = [leb(functions), vec![0; count]].concat();
+        let bodies = [leb(functions), body.repeat(count)].concat();
+        let section = |id: u8, content: Vec<u8>| [vec![id], leb(content.len() as u64), content].concat();
+        [b"\0asm\x01\0\0\0".to_vec(), section(3, types), section(10, bodies)].concat()
+    }
+
+    #[test]
+    fn code_is_counted_by_function_and_in_all() {
+        let refused = |functions, bytes| match check(&code(functions, bytes)) {
+            Err(CompileLimit::Count { what, .. }) => what,
+            other => panic!("{functions} of {bytes}: {other:?}"),
+        };
+        assert_eq!(check(&code(24, 1 << 20)), Ok(()));
+        assert_eq!(refused(25, 1 << 20), "bytes of code");
+        assert_eq!(refused(1, (1 << 20) + 1), "bytes of code in one function");
+        assert_eq!(check(&code(100_000, 1)), Ok(()));
+        assert_eq!(refused(100_001, 1), "functions");
+    }
+
+    #[test]
+    fn what_is_no_module_passes() {
+        for bytes in [&b""[..], b"no module", b"\0asm\x01\0\0\0\x0a\xff\xff\xff\xff\x0f"] {
+            assert_eq!(check(bytes), Ok(()));
+        }
+    }
+}

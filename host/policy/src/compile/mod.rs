@@ -15,6 +15,7 @@ pub use self::limits::CompileLimit;
 use crate::cache::{Cache, Key};
 use crate::engine::Engine;
 use crate::error::LoadError;
+use crate::gate::Lane;
 use crate::load::{self, Abi, Code};
 use crate::sys::Native;
 
@@ -72,7 +73,7 @@ impl Engine {
     /// When it is no policy, or takes too much to compile.
     pub(crate) fn build(&self, bytes: &[u8], digest: &str) -> Result<Built, LoadError> {
         let Some(cache) = &self.inner.cache else {
-            let permit = self.inner.compiling.enter();
+            let permit = self.inner.compiling.enter(Lane::Heavy);
             let artifact = compile(self, bytes)?;
             drop(permit);
             return self.ready(artifact, Origin::Fresh);
@@ -81,7 +82,7 @@ impl Engine {
         if let Some(built) = self.recall(cache, &key) {
             return Ok(built);
         }
-        let permit = self.inner.compiling.enter();
+        let permit = self.inner.compiling.enter(Lane::Heavy);
         // Another set may have waited for the same module.
         if let Some(built) = self.recall(cache, &key) {
             return Ok(built);

@@ -15,14 +15,13 @@ const CONTRACT: &str = include_str!("../../../../sdk/wit/v0.1.1/policy.wit");
 /// Makes a component of a checked core module. One that does not say what its functions mean has the names of
 /// the contract, so they mean what the contract says.
 pub(super) fn component(bytes: &[u8], outline: &Outline) -> Result<Vec<u8>, LoadError> {
-    let failed = |error: Error| LoadError::Componentize(error.into());
     let embedded;
     let mut module = bytes;
     if !outline.component_type {
-        embedded = embed(bytes, outline).map_err(failed)?;
+        embedded = embed(bytes, outline).map_err(LoadError::Componentize)?;
         module = &embedded;
     }
-    encode(module, outline).map_err(failed)
+    encode(module, outline).map_err(LoadError::Componentize)
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -9,8 +9,9 @@ use wasmtime::Store;
 
 use super::{Door, component, json};
 use crate::bindings::regatta::policy::types;
-use crate::engine::{EPOCH_MS, Engine, Permit};
+use crate::engine::{EPOCH_MS, Engine};
 use crate::failure::{Phase, bad_output, failed, failure};
+use crate::gate::{Lane, Permit};
 use crate::guest::{Guest, MetricWish};
 
 /// Handles of resources that a component may hold at once.
@@ -28,18 +29,19 @@ pub(crate) struct Session<'a> {
 
 enum Instance {
     Component(component::Instance),
-    Json(json::Instance),
+    Json(Box<json::Instance>),
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn start(
         engine: &'a Engine,
         door: &Door,
+        lane: Lane,
         observation: Option<Arc<Observation>>,
         wishes: Vec<MetricWish>,
         limits: &PolicyLimits,
     ) -> Result<Self, PolicyFailure> {
-        let permit = engine.enter();
+        let permit = engine.enter(lane);
         let mut store = Store::new(&engine.inner.engine, Guest::new(observation, wishes, limits));
         store.limiter(|guest| &mut guest.limiter);
         store.set_fuel(limits.fuel).map_err(|error| failed(FailureKind::Host, format!("{error:#}")))?;
@@ -52,7 +54,7 @@ impl<'a> Session<'a> {
         store.set_max_component_handles(MAX_HANDLES);
         let instance = match door {
             Door::Component(door) => door.instantiate(&mut store).map(Instance::Component),
-            Door::Json(door) => door.instantiate(&mut store).map(Instance::Json),
+            Door::Json(door) => door.instantiate(&mut store).map(Box::new).map(Instance::Json),
         };
         let instance = instance.map_err(|error| failure(&error, store.data(), Phase::Start))?;
         let output_bytes = usize::try_from(limits.output_bytes).unwrap_or(usize::MAX);

@@ -436,3 +436,16 @@ fn what_does_not_fit_the_door_is_named() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn the_example_of_the_documentation_is_a_policy() {
+    let page = include_str!("../../../../docs/policy-contract.md");
+    let (_, example) = page.split_once("```wat\n").expect("the page has an example");
+    let (example, _) = example.split_once("```").expect("the example ends");
+    let policy = load(&wat::parse_str(example).unwrap());
+    assert_eq!(policy.manifest().name, "keep-three");
+    let params = format!(r#"{{"long": "{}"}}"#, "x".repeat(100_000));
+    policy.validate(&params, &limits()).unwrap();
+    let decision = policy.decide(&observation(2, 0.5), &params, b"", &limits()).run.result.unwrap();
+    assert_eq!((decision.capacity, decision.reasons[0].code.as_str()), (3, "always"));
+}

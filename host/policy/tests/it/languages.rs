@@ -193,7 +193,8 @@ fn agrees(language: &str, abi: Abi) {
     };
     same(&trace(&policy, &vectors, &limits()), "a second run");
     // Another engine compiles anew, and lays out memory in another way.
-    let other = Engine::new(EngineOptions { pooling: false, ..EngineOptions::default() }).expect("an engine without a pool starts");
+    let other = Engine::new(EngineOptions { pooling: false, ..EngineOptions::default() })
+        .expect("an engine without a pool starts");
     same(&trace(&load(&other, &module), &vectors, &limits()), "on an engine without a pool");
     needs(language, &policy);
 }

@@ -5,6 +5,7 @@
 
 mod cache;
 mod compile;
+mod doors;
 mod dry_run;
 mod fixtures;
 mod hostile;
@@ -13,3 +14,4 @@ mod languages;
 mod modules;
 mod parity;
 mod sandbox;
+mod wasi;

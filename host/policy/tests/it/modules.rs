@@ -40,13 +40,24 @@ pub(crate) fn fates() -> Vec<Fate> {
 pub(crate) fn hostile(name: &str) -> Vec<u8> {
     let fixture = expand(&read(&hostile_dir().join(format!("{name}.wat"))));
     let code = fixture.lines().find(|line| !line.starts_with(";;"));
-    if code.is_some_and(|line| line.starts_with("(component")) { parse(&fixture) } else { module(&fixture) }
+    if code.is_some_and(|line| line.starts_with("(component")) {
+        return parse(&fixture);
+    }
+    if name.starts_with("json-") {
+        return parse(&with_prelude(&fixture, include_str!("../../../../tests/hostile/prelude-json.txt")));
+    }
+    module(&fixture)
 }
 
 /// A module of the functions in `fixture`, the rest from the prelude, and the
 /// component type of the contract.
 pub(crate) fn module(fixture: &str) -> Vec<u8> {
-    embed(&with_prelude(fixture, include_str!("../../../../tests/hostile/prelude.txt")))
+    embed(&text(fixture))
+}
+
+/// The text of that module, without the component type.
+pub(crate) fn text(fixture: &str) -> String {
+    with_prelude(fixture, include_str!("../../../../tests/hostile/prelude.txt"))
 }
 
 /// The text of a module: what `fixture` has, and of the prelude what it lacks.

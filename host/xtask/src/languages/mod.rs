@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use regatta_policy_build::{Language, Project, Tools};
 use sha2::{Digest, Sha256};
 
@@ -49,7 +50,13 @@ pub(crate) fn chosen(wanted: &[Wanted]) -> Vec<Language> {
     Language::ALL.into_iter().filter(asked).collect()
 }
 
-/// Builds the modules of the languages into `out`, a step for each; returns those that were skipped, with the reason.
+/// How many steps [`build`] takes for so many languages.
+pub(crate) fn steps(languages: &[Language]) -> usize {
+    1 + languages.len()
+}
+
+/// Builds the modules of the languages into `out`, one step for all tools and one for each language; returns those
+/// that were skipped, with the reason.
 pub(crate) fn build(
     workspace: &Workspace,
     languages: &[Language],
@@ -57,22 +64,27 @@ pub(crate) fn build(
     steps: &mut Steps,
 ) -> Result<Vec<(Language, String)>> {
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    let homes = workspace.target.join("tools");
+    let step = steps.begin(format_args!("looking for the tools of {} languages", languages.len()));
+    let ready = ready(workspace, languages, &homes);
+    step.done(format_args!("they are in {} or on PATH", homes.display()));
+
     let mut skipped = Vec::new();
     let mut failed = Vec::new();
-    for &language in languages {
+    for (&language, ready) in languages.iter().zip(ready) {
         let step = steps.begin(format_args!("building the example in {}", language.title()));
-        match example(workspace, language, out) {
+        if let Err(error) = ready {
+            let reason = first_lines(&error);
+            remove(&out.join(file_name(language)))?;
+            step.done(format_args!("skipped, its tools cannot be had: {reason}"));
+            skipped.push((language, reason));
+            continue;
+        }
+        match built(workspace, language, &homes, out) {
             Ok(said) => {
                 step.done(said);
             }
-            Err(Trouble::NoTools(error)) => {
-                let reason = first_lines(&error);
-                println!("      skipped: {reason}");
-                step.done("its tools cannot be had");
-                remove(&out.join(file_name(language)))?;
-                skipped.push((language, reason));
-            }
-            Err(Trouble::Failed(error)) => {
+            Err(error) => {
                 ui::error(&error);
                 step.done("FAILED");
                 failed.push(language.as_str());
@@ -86,32 +98,23 @@ pub(crate) fn build(
     Ok(skipped)
 }
 
-/// Why there is no module.
-enum Trouble {
-    /// Not this project's fault.
-    NoTools(anyhow::Error),
-    Failed(anyhow::Error),
+/// Makes the tools ready, of all languages at once: downloads wait for the network, not for the processor.
+fn ready(workspace: &Workspace, languages: &[Language], homes: &Path) -> Vec<Result<()>> {
+    thread::scope(|scope| {
+        let install = |&language| scope.spawn(move || install::ready(workspace, language, homes));
+        let running: Vec<_> = languages.iter().map(install).collect();
+        let panicked = |_| Err(anyhow!("the installation panicked"));
+        running.into_iter().map(|install| install.join().unwrap_or_else(panicked)).collect()
+    })
 }
 
 fn file_name(language: Language) -> String {
     format!("{language}.wasm")
 }
 
-/// Builds one, unless its sources and tools are those of the module that is there; returns what to say of it.
-fn example(workspace: &Workspace, language: Language, out: &Path) -> Result<String, Trouble> {
-    let homes = workspace.target.join("tools");
-    install::ready(workspace, language, &homes).map_err(Trouble::NoTools)?;
-    let source = workspace.root.join(EXAMPLES).join(language.as_str());
-    built(workspace, language, &source, &homes, out).map_err(Trouble::Failed)
-}
-
-fn built(
-    workspace: &Workspace,
-    language: Language,
-    source: &Path,
-    homes: &Path,
-    out: &Path,
-) -> Result<String> {
+/// Builds one, unless its sources are those of the module that is there; returns what to say of it.
+fn built(workspace: &Workspace, language: Language, homes: &Path, out: &Path) -> Result<String> {
+    let source = &workspace.root.join(EXAMPLES).join(language.as_str());
     let module = out.join(file_name(language));
     let note = out.join(format!("{language}.sources"));
     let inputs = sources::digest(workspace, language, source)?;

@@ -20,6 +20,9 @@ mod decision;
 mod figure;
 mod fleet;
 mod hosts;
+mod observed;
+mod pinned;
+mod policies;
 mod policy;
 mod records;
 mod rig;
@@ -38,6 +41,9 @@ struct Args {
     /// Directory with the built policies.
     #[arg(long)]
     policies: PathBuf,
+    /// Directory with an example policy per language.
+    #[arg(long)]
+    languages: PathBuf,
     /// Directory for logs.
     #[arg(long)]
     logs: PathBuf,
@@ -59,6 +65,7 @@ enum What {
     Steady,
     Records,
     Hosts,
+    Policies,
 }
 
 fn main() -> ExitCode {
@@ -95,14 +102,24 @@ async fn run(args: &Args) -> Result<()> {
 async fn measure_all(args: &Args) -> Result<Value> {
     let place = Place { bin: args.bin.clone(), policies: args.policies.clone(), logs: args.logs.clone() };
     let load_before = load_average();
-    let mut figures = Vec::new();
+    let mut figures: Vec<Value> = Vec::new();
+    let mut policies = None;
     for what in What::value_variants() {
         if !args.only.is_empty() && !args.only.contains(what) {
             continue;
         }
         let start = Instant::now();
         eprintln!("measuring {what:?} …");
-        let figure = measure(*what, &place).await.with_context(|| format!("cannot measure {what:?}"))?;
+        let failed = || format!("cannot measure {what:?}");
+        if *what == What::Policies {
+            let mut report = policies::measure(&place, &args.languages).await.with_context(failed)?;
+            if let Value::Array(measured) = report["figures"].take() {
+                figures.extend(measured);
+            }
+            policies = Some(report);
+            continue;
+        }
+        let figure = measure(*what, &place).await.with_context(failed)?;
         let Some(figure) = figure else { continue };
         eprintln!(
             "  {} {}, at most {}: {} ({:.0} s)",
@@ -112,20 +129,26 @@ async fn measure_all(args: &Args) -> Result<Value> {
             if figure.met { "met" } else { "MISSED" },
             start.elapsed().as_secs_f64()
         );
-        figures.push(figure);
+        figures.push(serde_json::to_value(figure)?);
     }
-    Ok(json!({
+    let mut report = json!({
         "cpus": std::thread::available_parallelism().map_or(1, usize::from),
         "load_average": { "before": load_before, "after": load_average() },
         "optimised": !cfg!(debug_assertions),
         "figures": figures,
-    }))
+    });
+    if let Some(policies) = policies {
+        report["policies"] = policies;
+    }
+    Ok(report)
 }
 
 /// None where this machine cannot show the figure; it was said why.
 async fn measure(what: What, place: &Place) -> Result<Option<Figure>> {
     let figure = match what {
         What::Hosts => return hosts::measure(place).await,
+        // Several figures: not through here.
+        What::Policies => return Ok(None),
         What::Decision => decision::measure(&place.policies),
         What::Swap => swap::measure(place).await,
         What::SwapsUnderLoad => swap::under_load(place).await,

@@ -8,8 +8,8 @@ use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::{Engine, EngineOptions, dry_run};
 use serde_json::{Value, json};
 
-use crate::decision;
 use crate::figure::{Figure, Promise, ms, percentile, rounded};
+use crate::observed;
 
 const PROMISE: Promise = Promise {
     name: "compile",
@@ -70,7 +70,7 @@ pub(crate) fn prepare_compiled(policies: &Path) -> Result<Value> {
     let module = read(policies, "target-tracking")?;
     // Holds it in the engine's cache, as a set whose policy it is does.
     let _in_use = engine.load(&module)?;
-    let recorded = decision::recorded(INSTANCES, RECORDED)?;
+    let recorded = observed::recorded(INSTANCES, RECORDED)?;
     let mut took: Vec<Duration> = Vec::new();
     for _ in 0..REPEATS {
         let start = Instant::now();

@@ -1,0 +1,2 @@
+(data (i32.const 8192) "{\22ok\22:{\22capacity\22:3,\22capacity\22:1000}}")
+(func $answer (result i64) (call $text (i32.const 8192) (i32.const 37)))

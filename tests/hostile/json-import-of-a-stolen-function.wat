@@ -1,0 +1,1 @@
+(import "regatta" "spawn" (func (param i32)))

@@ -1,0 +1,1 @@
+;; Nothing of its own: what the prelude does is a valid policy.
