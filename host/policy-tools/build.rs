@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// What a build leaves in an example's folder, and what is written anew for each project.
-const LEFT_OUT: [&str; 9] = [
+const LEFT_OUT: [&str; 8] = [
     "node_modules",
     ".venv",
     "venv",
@@ -13,7 +13,6 @@ const LEFT_OUT: [&str; 9] = [
     "__pycache__",
     "package-lock.json",
     "Cargo.lock",
-    "README.md",
     "policy.yaml",
 ];
 

@@ -1,12 +1,13 @@
 //! What a module is: what its headers say, and what it says of itself.
 
+use std::path::Path;
 use std::time::Duration;
 
-use regatta_policy_host::CompiledPolicy;
+use regatta_policy_host::{CompiledPolicy, Origin};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::module::{ModuleError, load};
+use crate::module::{ModuleError, load_module};
 use crate::outline::{Outline, outline};
 use crate::parameters::{Parameter, parameters};
 
@@ -30,8 +31,10 @@ pub struct Inspection {
     pub size_bytes: usize,
     /// Size of the machine code and its data that it is compiled to, bytes.
     pub compiled_bytes: usize,
-    /// Time of checking and compiling, microseconds.
+    /// Time of checking and compiling, microseconds; or of finding it in the cache.
     pub compile_us: u64,
+    /// Whether it had been compiled before and was found in the cache.
+    pub cached: bool,
     /// The metrics that it asks for.
     pub metrics: Vec<MetricRequest>,
     /// Version of the shape of its state.
@@ -53,13 +56,12 @@ pub struct MetricRequest {
     pub window_ms: u64,
 }
 
-/// Compiles a module, lets it describe itself and tells what it is.
+/// Compiles a module (or takes it from `cache`, as [`load_module`] does), lets it describe itself and tells what it is.
 ///
 /// # Errors
 /// When it is no policy, or this machine cannot run any.
-pub fn inspect(bytes: &[u8]) -> Result<Inspection, ModuleError> {
-    let (_engine, policy) = load(bytes, false)?;
-    Ok(describe(&policy, outline(bytes)))
+pub fn inspect(bytes: &[u8], cache: Option<&Path>) -> Result<Inspection, ModuleError> {
+    Ok(describe(&*load_module(bytes, cache)?, outline(bytes)))
 }
 
 fn describe(policy: &CompiledPolicy, outline: Outline) -> Inspection {
@@ -74,6 +76,7 @@ fn describe(policy: &CompiledPolicy, outline: Outline) -> Inspection {
         size_bytes: policy.size_bytes(),
         compiled_bytes: policy.compiled_bytes(),
         compile_us: micros(policy.compile_time()),
+        cached: policy.compiled_from() == Origin::Cache,
         metrics: metrics
             .map(|wish| MetricRequest { name: wish.name.clone(), window_ms: wish.window_ms })
             .collect(),

@@ -1,8 +1,9 @@
 //! What a policy's author needs, none of it with a daemon: new projects, builds, inspection, checks
 //! and benchmarks of policy modules.
 //!
-//! [`create`] makes a project in one of the [`Language`]s, [`build()`] builds it, [`inspect()`] tells what a module is, [`bench()`] what it costs. They print nothing: the command line
-//! does, and programs read the same values as JSON.
+//! [`create`] makes a project in one of the [`Language`]s, [`build()`] builds it, [`inspect()`] tells what a module is,
+//! [`check::check`] whether it is fit, [`bench()`] what it costs. They print nothing: the command line does, and
+//! programs read the same values as JSON.
 
 mod bench;
 pub mod check;
@@ -14,7 +15,7 @@ mod project;
 
 pub use bench::{Bench, BenchError, BenchOptions, Decisions, bench};
 pub use inspect::{Inspection, MetricRequest, inspect};
-pub use module::{ModuleError, digest, read_module};
+pub use module::{ModuleError, digest, load_module, read_module};
 pub use outline::{ModuleKind, Outline, outline};
 pub use parameters::{Parameter, parameters};
 pub use project::{NewError, ProjectError, ProjectFile, create};

@@ -51,9 +51,16 @@ pub fn digest(bytes: &[u8]) -> String {
     })
 }
 
-/// A policy of these bytes in an engine of its own, set up as the daemon's.
-pub(crate) fn load(bytes: &[u8], pooling: bool) -> Result<(Engine, Arc<CompiledPolicy>), ModuleError> {
-    let engine = Engine::new(EngineOptions { pooling, ..EngineOptions::default() })?;
-    let policy = engine.load(bytes)?;
-    Ok((engine, policy))
+/// A policy of these bytes, compiled as the daemon compiles it, but in this process; or taken from `cache`, a directory
+/// that keeps compiled modules and is made when it is not there.
+///
+/// # Errors
+/// When it is no policy, or this machine cannot run any.
+pub fn load_module(bytes: &[u8], cache: Option<&Path>) -> Result<Arc<CompiledPolicy>, ModuleError> {
+    Ok(engine(false, cache)?.load(bytes)?)
+}
+
+pub(crate) fn engine(pooling: bool, cache: Option<&Path>) -> Result<Engine, ModuleError> {
+    let cache = cache.map(Path::to_owned);
+    Ok(Engine::new(EngineOptions { pooling, cache, ..EngineOptions::default() })?)
 }

@@ -34,6 +34,7 @@ impl Desk {
         let mut command = Command::new(bin_dir().join("regatta"));
         command.arg("policy").args(args).current_dir(self.home.path());
         command.env("REGATTA_SOCKET", self.path("no-daemon.sock"));
+        command.env("XDG_CACHE_HOME", self.path("cache"));
         command.env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", target_dir());
         command.envs(environment.iter().copied());
         let output = command.output().expect("regatta starts");
@@ -94,18 +95,21 @@ fn from_new_to_check(language: &str) -> Desk {
     assert!(!desk.names(&name).iter().any(|name| name.starts_with(".regatta")), "{:?}", desk.names(&name));
 
     let found = desk.json(&["-o", "json", "inspect", &module]);
-    assert_eq!(found["digest"], built["digest"]);
+    assert_eq!((&found["digest"], &found["cached"]), (&built["digest"], &Value::Bool(true)), "compiled once");
     let parameters = found["parameters"].as_array().expect("parameters").iter();
     let parameters: Vec<_> =
         parameters.map(|row| (row["path"].as_str(), row["required"].as_bool())).collect();
     let expected = [("metric", true), ("target", true), ("tolerance", false)];
     assert_eq!(parameters, expected.map(|(path, required)| (Some(path), Some(required))), "{language}");
 
-    let bench = desk.json(&["-o", "json", "bench", &module, "--params", PARAMS, "--instances", "0,10"]);
-    for row in bench["decisions"].as_array().expect("rows") {
-        assert_eq!(row["failed"], Value::Null, "{language}: {row}");
-        assert!(row["fuel"].as_u64() > Some(0) && row["median_us"].as_f64() > Some(0.0), "{language}: {row}");
-    }
+    let vectors = format!("{name}/vectors.json");
+    let check = ["-o", "json", "check", &module, "--params", PARAMS, "--vectors", &vectors];
+    let checked = desk.json(&check);
+    assert_eq!(checked["passed"], true, "{language}: {checked}");
+    let findings = checked["findings"].as_array().expect("findings");
+    let vectors =
+        findings.iter().find(|finding| finding["name"] == "vectors").expect("the vectors were looked at");
+    assert_eq!(vectors["status"], "ok", "{language}: {checked}");
     desk
 }
 
@@ -245,5 +249,41 @@ fn a_bench_needs_parameters_that_the_policy_takes() {
     assert!(output.code == 3 && output.err.contains("/target"), "{}", output.err);
     let bench = desk.json(&["-o", "json", "bench", module, "--instances", "1,100", "--params", PARAMS]);
     assert_eq!(bench["name"], "target-tracking");
-    assert_eq!(bench["decisions"].as_array().map(Vec::len), Some(2));
+    assert!(bench["cached_load_us"].as_f64() > Some(0.0), "{bench}");
+    let rows = bench["decisions"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!(row["failed"], Value::Null, "{row}");
+        assert!(row["fuel"].as_u64() > Some(0) && row["median_us"].as_f64() > Some(0.0), "{row}");
+        assert!(row["memory_bytes"].as_u64() > Some(0), "{row}");
+    }
+}
+
+#[test]
+fn a_check_tells_what_fails_and_ends_so() {
+    let desk = Desk::new();
+    let module = policies_dir().join("target-tracking.wasm");
+    let module = module.to_str().expect("text");
+    let good = desk.run(&["check", module, "--params", PARAMS]);
+    assert_eq!(good.code, 0, "{}{}", good.out, good.err);
+    assert!(good.out.contains("no-oscillation") && good.out.contains("passed"), "{}", good.out);
+
+    let vectors = r#"{"vectors": [{"name": "never so", "params": {"metric": "load", "target": 0.5},
+        "observation": {"set": "x", "tick": 1, "now_ms": 1, "generation": 1, "min": 1, "max": 9, "desired": 1,
+            "instances": {"id": [1], "state": ["in-service"], "state_since_ms": [1], "created_ms": [1], "generation": [1],
+                "protected": [false]},
+            "metrics": [], "last": null, "schedule": []},
+        "expect": {"capacity": 7}}]}"#;
+    fs::write(desk.path("vectors.json"), vectors).expect("written");
+    let skip = ["--skip", "no-oscillation", "--skip", "monotonic-in-load"];
+    let bad =
+        desk.run(&[&["check", module, "--params", PARAMS, "--vectors", "vectors.json"][..], &skip].concat());
+    assert_eq!(bad.code, 3, "{}{}", bad.out, bad.err);
+    assert!(bad.out.contains("never so") && bad.out.contains("FAILED: vectors"), "{}", bad.out);
+    assert!(bad.out.contains("skipped"), "{}", bad.out);
+
+    fs::write(desk.path("vectors.json"), "{\"vectors\": [{\"nam\": 1}]}").expect("written");
+    let broken = desk.run(&["check", module, "--params", PARAMS, "--vectors", "vectors.json"]);
+    assert!(broken.code == 3 && broken.err.contains("vectors.json"), "{}", broken.err);
+    assert_eq!(desk.run(&["check", module, "--skip", "everything"]).code, 2);
 }

@@ -13,7 +13,7 @@ use super::Io;
 use super::exit::Outcome;
 
 /// Spaces between columns.
-const GAP: u16 = 3;
+pub(super) const GAP: usize = 3;
 
 pub(super) const RED: &str = "\x1b[31m";
 pub(super) const GREEN: &str = "\x1b[32m";
@@ -62,7 +62,7 @@ impl Columns {
         };
         table.set_header(headings.iter().map(bold));
         for column in table.column_iter_mut() {
-            column.set_padding((0, GAP));
+            column.set_padding((0, GAP as u16));
         }
         Self { table, colour }
     }

@@ -3,19 +3,20 @@
 mod observations;
 mod params;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regatta_core::decision::PolicyFailure;
 use regatta_core::manifest::PolicyLimits;
-use regatta_policy_host::{CallTimes, CompiledPolicy, Engine, EngineOptions, ParamsError};
+use regatta_policy_host::{CallTimes, CompiledPolicy, Origin, ParamsError};
 use serde::Serialize;
 use thiserror::Error;
 
 pub(crate) use self::observations::observations;
 pub(crate) use self::params::defaults;
 use crate::inspect::micros;
-use crate::module::ModuleError;
+use crate::module::{self, ModuleError};
 
 /// Different ticks that are decided in turn.
 const TICKS: u64 = 16;
@@ -24,6 +25,8 @@ const DECISIONS: std::ops::RangeInclusive<usize> = 16..=2_000;
 const TIME_OF_A_SIZE: Duration = Duration::from_millis(1_500);
 /// How often it is compiled: at most so often, or until the time is over.
 const COMPILES: usize = 5;
+/// How often it is loaded from the cache.
+const LOADS: usize = 9;
 const TIME_OF_COMPILES: Duration = Duration::from_secs(3);
 
 /// What to measure.
@@ -41,6 +44,9 @@ pub enum BenchError {
     /// It cannot be loaded.
     #[error(transparent)]
     Module(#[from] ModuleError),
+    /// There is no place for a cache of compiled modules.
+    #[error("cannot make a temporary directory")]
+    Cache(#[source] std::io::Error),
     /// It has parameters that must be given.
     #[error("the policy has no default for {}: give --params", .0.join(", "))]
     NeedsParams(Vec<String>),
@@ -72,6 +78,8 @@ pub struct Bench {
     pub compile_us: f64,
     /// How often it was compiled.
     pub compiles: usize,
+    /// Median time of checking it and loading it from the cache of compiled modules, as after a restart of the daemon.
+    pub cached_load_us: f64,
     /// Per number of instances.
     pub decisions: Vec<Decisions>,
 }
@@ -95,6 +103,8 @@ pub struct Decisions {
     pub fuel: u64,
     /// That, as a share of the default limit.
     pub fuel_share: f64,
+    /// Most linear memory that a decision had, bytes.
+    pub memory_bytes: u64,
     /// Decisions that failed, and how the first of them did.
     pub failed: Option<Failed>,
 }
@@ -117,8 +127,8 @@ pub struct Failed {
 /// When it cannot be loaded, or not with these parameters.
 pub fn bench(bytes: &[u8], options: &BenchOptions, step: &mut dyn FnMut(&str)) -> Result<Bench, BenchError> {
     step("compiling");
-    let engine = Engine::new(EngineOptions::default()).map_err(ModuleError::from)?;
-    let (policy, compiles) = compiled(&engine, bytes)?;
+    let cache = tempfile::tempdir().map_err(BenchError::Cache)?;
+    let (policy, compiles, cached) = compiled(bytes, cache.path())?;
     let params = match &options.params {
         Some(params) => params.clone(),
         None => defaults(&policy.manifest().params_schema).map_err(BenchError::NeedsParams)?,
@@ -142,21 +152,39 @@ pub fn bench(bytes: &[u8], options: &BenchOptions, step: &mut dyn FnMut(&str)) -
         compiled_bytes: policy.compiled_bytes(),
         compiles: compiles.len(),
         compile_us: median_us(compiles),
+        cached_load_us: median_us(cached),
         decisions,
     })
 }
 
-/// Compiles it some times; an engine forgets a policy that nobody holds.
-fn compiled(engine: &Engine, bytes: &[u8]) -> Result<(Arc<CompiledPolicy>, Vec<Duration>), ModuleError> {
+/// Compiles it some times, and loads it some times from an empty directory's first entry. An engine forgets a policy
+/// that nobody holds.
+fn compiled(
+    bytes: &[u8],
+    cache: &Path,
+) -> Result<(Arc<CompiledPolicy>, Vec<Duration>, Vec<Duration>), ModuleError> {
     let start = Instant::now();
+    let engine = module::engine(true, Some(cache))?;
     let mut policy = engine.load(bytes)?;
-    let mut times = vec![policy.compile_time()];
-    while times.len() < COMPILES && start.elapsed() < TIME_OF_COMPILES {
+    let mut compiles = vec![policy.compile_time()];
+    let mut cached = Vec::new();
+    while cached.len() < LOADS {
         drop(policy);
         policy = engine.load(bytes)?;
-        times.push(policy.compile_time());
+        match policy.compiled_from() {
+            Origin::Cache => cached.push(policy.compile_time()),
+            Origin::Fresh => {
+                // The cache does not keep it: what was measured is one more compilation.
+                compiles.push(policy.compile_time());
+                break;
+            }
+        }
     }
-    Ok((policy, times))
+    let without = module::engine(false, None)?;
+    while compiles.len() < COMPILES && start.elapsed() < TIME_OF_COMPILES {
+        compiles.push(without.load(bytes)?.compile_time());
+    }
+    Ok((policy, compiles, cached))
 }
 
 /// Limits under which only what never ends fails.
@@ -173,7 +201,7 @@ fn roomy() -> PolicyLimits {
 fn decisions(policy: &CompiledPolicy, instances: u32, params: &str) -> Decisions {
     let limits = roomy();
     let ticks = observations(instances, TICKS, &policy.wishes(params));
-    let (mut times, mut fuel, mut state) = (Vec::new(), 0, Vec::new());
+    let (mut times, mut fuel, mut memory_bytes, mut state) = (Vec::new(), 0, 0, Vec::new());
     let mut failures: Vec<PolicyFailure> = Vec::new();
     // The first call pays for pages that no later one pays for again.
     let start = Instant::now();
@@ -184,6 +212,7 @@ fn decisions(policy: &CompiledPolicy, instances: u32, params: &str) -> Decisions
         }
         let call = policy.decide(tick, params, &state, &limits);
         fuel = fuel.max(call.run.fuel);
+        memory_bytes = memory_bytes.max(call.memory_bytes);
         times.push(call.times);
         state = call.state.unwrap_or(state);
         failures.extend(call.run.result.err());
@@ -202,6 +231,7 @@ fn decisions(policy: &CompiledPolicy, instances: u32, params: &str) -> Decisions
         guest_us: median_us(part(|times| times.guest)),
         fuel,
         fuel_share: fuel as f64 / PolicyLimits::default().fuel as f64,
+        memory_bytes,
         failed,
     }
 }

@@ -11,9 +11,12 @@ use std::collections::BTreeMap;
 
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::CompiledPolicy;
-use regatta_policy_host::vectors::{self, Vector};
-use regatta_sdk::testing::properties::{self, Options, Property, Verdict};
+use regatta_policy_host::vectors;
+use regatta_sdk::testing::properties::{self, Options, Verdict};
 use serde_json::Value;
+
+pub use regatta_policy_host::vectors::{Vector, VectorsError, parse as parse_vectors};
+pub use regatta_sdk::testing::properties::Property;
 
 pub use self::cost::Cost;
 pub use self::report::{CheckReport, Finding, Status};

@@ -25,6 +25,7 @@ const RUST_NAMES: [&str; 10] = [
     "schemars",
     "wit-bindgen",
 ];
+const README_NAME: &str = "README.md";
 const README: &str = include_str!("README.template.md");
 const IGNORED: &str = "*.wasm\ntarget/\nnode_modules/\n.venv/\n__pycache__/\n.zig-cache/\n";
 
@@ -98,11 +99,16 @@ fn files(language: Language, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let template =
         LANGUAGES.iter().filter_map(|&(path, content)| Some((path.strip_prefix(&folder)?, content)));
     let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    let mut about = String::new();
     for (path, content) in template {
         let content = match std::str::from_utf8(content) {
             Ok(text) => renamed(text, name).into_bytes(),
             Err(_) => content.to_vec(),
         };
+        if path == README_NAME {
+            about = String::from_utf8_lossy(&content).into_owned();
+            continue;
+        }
         files.push((renamed(path, name).into(), content));
     }
     if language == Language::Rust {
@@ -117,7 +123,7 @@ fn files(language: Language, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     }
     files.push((FILE_NAME.into(), ProjectFile::text(language, name).into_bytes()));
     files.push(("vectors.json".into(), VECTORS.to_vec()));
-    files.push(("README.md".into(), readme(language, name).into_bytes()));
+    files.push((README_NAME.into(), readme(language, name, &about).into_bytes()));
     files.push((".gitignore".into(), IGNORED.into()));
     files.sort();
     files
@@ -133,7 +139,9 @@ fn rust_manifest(text: &str) -> String {
     format!("{text}{RUST_PROFILE}\n{workspace}")
 }
 
-fn readme(language: Language, name: &str) -> String {
+/// How to go on with any project, then what the example says of its language.
+fn readme(language: Language, name: &str, about: &str) -> String {
+    let about = about.split_once('\n').map_or("", |(_heading, rest)| rest.trim());
     let install = match language.installs() {
         [] => "",
         _ => " --install",
@@ -149,6 +157,7 @@ fn readme(language: Language, name: &str) -> String {
         .replace("{language}", language.title())
         .replace("{install}", install)
         .replace("{sdk}", sdk)
+        .replace("{about}", about)
 }
 
 /// A folder that goes when it is dropped, unless it has been renamed.

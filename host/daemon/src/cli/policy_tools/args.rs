@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueHint};
 use regatta_policy_tools::Language;
+use regatta_policy_tools::check::Property;
 
 /// What an author of policies does.
 #[derive(Debug, Subcommand)]
@@ -35,6 +36,17 @@ Examples:
   regatta policy inspect my-policy.wasm
   regatta policy inspect my-policy.wasm -o json | jq .params_schema")]
     Inspect(InspectArgs),
+    /// Check whether a module is fit to scale a set
+    ///
+    /// Needs no daemon. Looks at the contract, at good and broken parameters, at decision vectors, at what every good
+    /// policy does (stays in bounds, does not swing, recovers from a gap of its metrics ...) and at the worst case of
+    /// fuel and memory. Exits with 3 when something failed; warnings do not count.
+    #[command(after_long_help = "\
+Examples:
+  regatta policy check my-policy.wasm --params '{\"metric\": \"load\", \"target\": 0.6}'
+  regatta policy check my-policy.wasm --params @params.json --vectors vectors.json
+  regatta policy check my-policy.wasm --skip no-oscillation -o json | jq .findings")]
+    Check(CheckArgs),
     /// Measure what a module costs: compiling, instances, decisions, fuel
     ///
     /// Needs no daemon. Each size is measured for about two seconds, on ticks like those of a busy set, with a fresh
@@ -88,6 +100,34 @@ pub struct InspectArgs {
     /// The module
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub module: PathBuf,
+}
+
+/// Arguments of `policy check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The module
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub module: PathBuf,
+    /// Parameters as JSON, or @FILE to read them [default: those of the policy's schema]
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub params: Option<String>,
+    /// Ticks with the decisions that it must make, as in vectors.json of a new project
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub vectors: Option<PathBuf>,
+    /// A property that this policy need not have (repeatable)
+    #[arg(long, value_name = "PROPERTY", value_parser = property())]
+    pub skip: Vec<Property>,
+    /// What the metric reads for an instance that is full [default: found out by trying]
+    #[arg(long, value_name = "VALUE")]
+    pub full_at: Option<f64>,
+    /// Seed of the scenarios; the same seed gives the same ones
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// The properties as clap checks and completes them.
+fn property() -> impl TypedValueParser<Value = Property> {
+    PossibleValuesParser::new(Property::ALL.map(Property::name)).try_map(|name| name.parse::<Property>())
 }
 
 /// Arguments of `policy bench`.

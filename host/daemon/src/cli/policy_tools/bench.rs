@@ -35,6 +35,7 @@ pub(super) fn bench(args: &BenchArgs, output: Output, io: &mut Io<'_>) -> Outcom
 fn stop(error: BenchError) -> Stop {
     match error {
         BenchError::Module(error) => error.into(),
+        error @ BenchError::Cache(_) => Stop::Failure(Failure::new(Exit::Failed, "failed", chain(&error))),
         error => Stop::Failure(Failure::new(Exit::Invalid, "invalid", chain(&error))),
     }
 }
@@ -50,8 +51,12 @@ fn table(bench: &Bench, io: &mut Io<'_>) -> Outcome {
     )?;
     let times = if bench.compiles == 1 { "once".to_owned() } else { format!("median of {}", bench.compiles) };
     pair("Compile", &format!("{} ({times})", duration(bench.compile_us)), io)?;
+    let load =
+        if bench.cached_load_us > 0.0 { duration(bench.cached_load_us) } else { "not kept".to_owned() };
+    pair("Cached load", &load, io)?;
     writeln!(io.out)?;
-    let headings = ["INSTANCES", "DECIDE", "P99", "INSTANTIATE", "GUEST", "FUEL", "OF LIMIT", "RUNS"];
+    let headings =
+        ["INSTANCES", "DECIDE", "P99", "INSTANTIATE", "GUEST", "FUEL", "OF LIMIT", "MEMORY", "RUNS"];
     let mut columns = Columns::new(&headings, io);
     for row in &bench.decisions {
         columns.row(vec![
@@ -62,6 +67,7 @@ fn table(bench: &Bench, io: &mut Io<'_>) -> Outcome {
             right(duration(row.guest_us)),
             right(thousands(row.fuel)),
             right(format!("{:.1} %", row.fuel_share * 100.0)),
+            right(size(row.memory_bytes)),
             right(row.runs),
         ]);
     }

@@ -13,7 +13,7 @@ use super::super::args::Output;
 use super::super::exit::{Exit, Failure, Outcome, Stop};
 use super::super::render::{BOLD, json, plain_line};
 use super::args::BuildArgs;
-use super::{duration, inspect};
+use super::{cache_dir, duration, inspect};
 use crate::chain::chain;
 
 /// What `-o json` prints.
@@ -42,7 +42,7 @@ pub(super) fn build(args: &BuildArgs, output: Output, io: &mut Io<'_>) -> Outcom
     let time = start.elapsed();
     built.map_err(|error| failed(&error, &file))?;
 
-    let inspection = regatta_policy_tools::inspect(&read_module(&out)?)?;
+    let inspection = regatta_policy_tools::inspect(&read_module(&out)?, cache_dir().as_deref())?;
     if output == Output::Json {
         let build_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         return json(&Built { output: &out, build_ms, inspection: &inspection }, io);

@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use regatta_policy_tools::{Inspection, ModuleKind, Outline, digest, outline, read_module};
+use comfy_table::Cell;
+use regatta_policy_tools::{Inspection, ModuleKind, Outline, Parameter, digest, outline, read_module};
 
 use super::super::Io;
 use super::super::args::Output;
 use super::super::exit::Outcome;
-use super::super::render::{Columns, json, pair, plain_line, right, text};
+use super::super::render::{Columns, GAP, json, pair, plain_line, right, text};
 use super::super::time::{size, span};
-use super::duration;
+use super::{cache_dir, duration};
+
+/// Narrower than this a description is not broken: the terminal does it as well.
+const LEAST_DESCRIPTION: usize = 24;
 
 pub(super) fn inspect(module: &Path, output: Output, io: &mut Io<'_>) -> Outcome {
     let bytes = read_module(module)?;
-    let inspection = match regatta_policy_tools::inspect(&bytes) {
+    let inspection = match regatta_policy_tools::inspect(&bytes, cache_dir().as_deref()) {
         Ok(inspection) => inspection,
         Err(error) => {
             if output == Output::Table {
@@ -95,7 +99,8 @@ pub(super) fn table(found: &Inspection, io: &mut Io<'_>) -> Outcome {
     pair("Digest", &found.digest, io)?;
     let compiled = size(found.compiled_bytes as u64);
     let time = duration(found.compile_us as f64);
-    pair("Size", &format!("{}, compiled to {compiled} in {time}", size(found.size_bytes as u64)), io)?;
+    let how = if found.cached { "earlier".to_owned() } else { format!("in {time}") };
+    pair("Size", &format!("{}, compiled to {compiled} {how}", size(found.size_bytes as u64)), io)?;
     let migrates = if found.migrates { "takes over that of earlier versions" } else { "no migration" };
     pair("State", &format!("version {}, {migrates}", found.state_version), io)?;
 
@@ -120,21 +125,54 @@ pub(super) fn table(found: &Inspection, io: &mut Io<'_>) -> Outcome {
         writeln!(io.out, "It has no parameters.")?;
         return Ok(());
     }
-    let mut columns = Columns::new(&["PARAMETER", "TYPE", "DEFAULT", "DESCRIPTION"], io);
-    for parameter in &found.parameters {
-        let default = match (&parameter.default, parameter.required) {
-            (_, true) => "required".to_owned(),
-            (Some(serde_json::Value::Null), _) | (None, _) => "-".to_owned(),
-            (Some(default), _) => default.to_string(),
-        };
-        columns.row(vec![
-            text(&parameter.path),
-            text(&parameter.kind),
-            text(default),
-            text(&parameter.description),
-        ]);
+    parameters(&found.parameters, terminal_width(io), io)
+}
+
+/// The table of parameters. On a terminal that has room the descriptions are broken to its width: they are prose,
+/// which nobody greps or copies there.
+fn parameters(found: &[Parameter], width: Option<usize>, io: &mut Io<'_>) -> Outcome {
+    let headings = ["PARAMETER", "TYPE", "DEFAULT", "DESCRIPTION"];
+    let default = |parameter: &Parameter| match (&parameter.default, parameter.required) {
+        (_, true) => "required".to_owned(),
+        (Some(serde_json::Value::Null), _) | (None, _) => "-".to_owned(),
+        (Some(default), _) => default.to_string(),
+    };
+    let rows: Vec<[String; 3]> =
+        found.iter().map(|row| [row.path.clone(), row.kind.clone(), default(row)]).collect();
+    let widest = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0).max(headings[column].len()) + GAP
+    };
+    let left = width.and_then(|width| width.checked_sub((0..3).map(widest).sum()));
+    let left = left.filter(|&left| left >= LEAST_DESCRIPTION).unwrap_or(usize::MAX);
+    let mut columns = Columns::new(&headings, io);
+    for (row, parameter) in rows.iter().zip(found) {
+        let mut cells: Vec<Cell> = row.iter().map(text).collect();
+        cells.push(Cell::new(wrapped(&plain_line(&parameter.description), left)));
+        columns.row(cells);
     }
     columns.print(0, io)
+}
+
+/// Columns of the terminal that standard output is.
+fn terminal_width(io: &Io<'_>) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|_| io.out_terminal)?;
+    Some(usize::from(size.ws_col)).filter(|&width| width > 0)
+}
+
+/// `text` in lines of at most `width` characters, as far as its words allow.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -158,5 +196,13 @@ mod tests {
         );
         assert_eq!(grouped(&["env now".to_owned()]), ["env: now"]);
         assert!(grouped(&[]).is_empty());
+    }
+
+    #[test]
+    fn descriptions_are_broken_between_words() {
+        assert_eq!(wrapped("Name of  the metric.", 11), "Name of the\nmetric.");
+        assert_eq!(wrapped("a incomprehensibilities b", 5), "a\nincomprehensibilities\nb");
+        assert_eq!(wrapped("Name of the metric.", usize::MAX), "Name of the metric.");
+        assert_eq!(wrapped("", 10), "");
     }
 }

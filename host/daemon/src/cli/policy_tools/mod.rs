@@ -3,8 +3,12 @@
 pub(super) mod args;
 mod bench;
 mod build;
+mod check;
 mod inspect;
 mod new;
+
+use std::env;
+use std::path::PathBuf;
 
 use regatta_policy_tools::ModuleError;
 
@@ -19,6 +23,7 @@ pub(super) fn run(command: &PolicyToolCommand, output: Output, io: &mut Io<'_>) 
         PolicyToolCommand::New(args) => new::new(args, output, io)?,
         PolicyToolCommand::Build(args) => build::build(args, output, io)?,
         PolicyToolCommand::Inspect(args) => inspect::inspect(&args.module, output, io)?,
+        PolicyToolCommand::Check(args) => return check::check(args, output, io),
         PolicyToolCommand::Bench(args) => bench::bench(args, output, io)?,
     }
     Ok(Exit::Ok)
@@ -32,6 +37,14 @@ impl From<ModuleError> for Stop {
         };
         Self::Failure(Failure::new(exit, code, chain(&error)))
     }
+}
+
+/// Where compiled modules of the user are kept, so that a slow one is compiled once and not by each command:
+/// `regatta/compiled` in the XDG cache directory. None without a home: then nothing is kept.
+fn cache_dir() -> Option<PathBuf> {
+    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    Some(caches?.join("regatta/compiled"))
 }
 
 /// A time in the unit that leaves few digits: `850 ns`, `66.1 µs`, `61 ms`, `1.5 s`.
