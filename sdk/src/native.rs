@@ -8,9 +8,37 @@ use crate::tick::Source;
 use crate::{InstanceTable, MetricColumn, MetricWindow, Policy, Tick, TickData, run};
 
 /// What `decide` answers, as it crosses from a guest to its host.
+///
+/// ```
+/// use regatta_sdk::native::RawOutcome;
+///
+/// fn wanted(outcome: &RawOutcome) -> (u32, usize) {
+///     (outcome.capacity, outcome.state.len())
+/// }
+/// ```
 pub type RawOutcome = types::Outcome;
 
 /// Where bulk data comes from, as the host's imports in a guest. Asked only when the policy asks.
+///
+/// ```
+/// use regatta_sdk::native::Bulk;
+/// use regatta_sdk::{InstanceTable, MetricColumn, MetricWindow};
+///
+/// let nobody = || InstanceTable {
+///     id: Vec::new(),
+///     state: Vec::new(),
+///     state_since_ms: Vec::new(),
+///     created_ms: Vec::new(),
+///     generation: Vec::new(),
+///     protected: Vec::new(),
+/// };
+/// let bulk = Bulk {
+///     instances: &nobody,
+///     metric: &|_name| MetricColumn { value: vec![0.5], status: vec![regatta_sdk::Freshness::Fresh] },
+///     window: &|_name| MetricWindow { at_ms: Vec::new(), value: Vec::new() },
+/// };
+/// assert_eq!((bulk.metric)("utilization").value, [0.5]);
+/// ```
 pub struct Bulk<'a> {
     /// The instance table.
     pub instances: &'a dyn Fn() -> InstanceTable,

@@ -117,7 +117,9 @@ fn all_of_them_at_once_leave_a_healthy_set_alone() {
             // On a machine that is busy enough, any of them runs past its deadline.
             let expected = kind == wanted || kind == Some("deadline") || (kind.is_none() && decides);
             assert!(expected, "{}: {record}", fate.name);
-            named |= kind == wanted;
+            // A machine may be slow enough for every endless one to meet its deadline before it has used up its
+            // fuel; that it would is proven where the deadline is far away.
+            named |= kind == wanted || (wanted == Some("out-of-fuel") && kind == Some("deadline"));
             let [granted, desired] = [&record["guards"]["granted"], &record["observation"]["desired"]];
             assert!(
                 granted == desired || kind.is_none(),
