@@ -67,7 +67,7 @@ pub fn outline(bytes: &[u8]) -> Outline {
                 outline.contract = Some(String::from_utf8_lossy(section.data()).trim().to_owned());
             }
             Payload::ImportSection(section) if depth == 1 => {
-                let imports = section.into_imports().into_iter().flatten();
+                let imports = section.into_imports().flatten();
                 outline.imports.extend(imports.map(|import| format!("{} {}", import.module, import.name)));
             }
             Payload::ExportSection(section) if depth == 1 => {

@@ -128,7 +128,7 @@ pub struct Failed {
 pub fn bench(bytes: &[u8], options: &BenchOptions, step: &mut dyn FnMut(&str)) -> Result<Bench, BenchError> {
     step("compiling");
     let cache = tempfile::tempdir().map_err(BenchError::Cache)?;
-    let (policy, compiles, cached) = compiled(bytes, cache.path())?;
+    let Compiled { policy, compiles, cached } = compiled(bytes, cache.path())?;
     let params = match &options.params {
         Some(params) => params.clone(),
         None => defaults(&policy.manifest().params_schema).map_err(BenchError::NeedsParams)?,
@@ -159,10 +159,7 @@ pub fn bench(bytes: &[u8], options: &BenchOptions, step: &mut dyn FnMut(&str)) -
 
 /// Compiles it some times, and loads it some times from an empty directory's first entry. An engine forgets a policy
 /// that nobody holds.
-fn compiled(
-    bytes: &[u8],
-    cache: &Path,
-) -> Result<(Arc<CompiledPolicy>, Vec<Duration>, Vec<Duration>), ModuleError> {
+fn compiled(bytes: &[u8], cache: &Path) -> Result<Compiled, ModuleError> {
     let start = Instant::now();
     let engine = module::engine(true, Some(cache))?;
     let mut policy = engine.load(bytes)?;
@@ -184,7 +181,14 @@ fn compiled(
     while compiles.len() < COMPILES && start.elapsed() < TIME_OF_COMPILES {
         compiles.push(without.load(bytes)?.compile_time());
     }
-    Ok((policy, compiles, cached))
+    Ok(Compiled { policy, compiles, cached })
+}
+
+/// A policy, and how long it took to get it: compiled anew, and from disk.
+struct Compiled {
+    policy: Arc<CompiledPolicy>,
+    compiles: Vec<Duration>,
+    cached: Vec<Duration>,
 }
 
 /// Limits under which only what never ends fails.

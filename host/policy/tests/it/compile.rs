@@ -188,9 +188,9 @@ fn a_pathological_module_ends_in_time_and_leaves_the_caller_alone() {
 }
 
 fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let status = std::fs::read_to_string("/proc/self/status").expect("proc is mounted");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("there is such a line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn became(name: &str, ticks: u64, limits: &PolicyLimits) -> Outcome {
         let mut observation = observation_of(2, &[0.5, 0.5]);
         observation.tick = tick;
         let call = policy.decide(&Arc::new(observation), "{}", &state, limits);
-        assert_eq!(BASE64_STANDARD.decode(&call.run.state_in).unwrap(), state, "{name}");
+        assert_eq!(BASE64_STANDARD.decode(&call.run.state_in).expect("base64"), state, "{name}");
         match call.run.result {
             Ok(decision) => capacity = decision.capacity,
             Err(failure) => {

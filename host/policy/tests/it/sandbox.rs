@@ -216,7 +216,11 @@ fn bulk_data_arrives_in_columns() {
 fn a_call_tells_its_memory() {
     let policy = compiled("target-tracking");
     let call = policy.decide(&observation(10, 0.8), TARGET_TRACKING, b"", &limits());
-    assert!(call.memory_bytes >= 17 << 16 && call.memory_bytes % (1 << 16) == 0, "{}", call.memory_bytes);
+    assert!(
+        call.memory_bytes >= 17 << 16 && call.memory_bytes.is_multiple_of(1 << 16),
+        "{}",
+        call.memory_bytes
+    );
     // As much as it has is enough, a page less is not.
     let with = |memory_bytes| {
         let limits = PolicyLimits { memory_bytes, ..limits() };

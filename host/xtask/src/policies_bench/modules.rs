@@ -42,6 +42,8 @@ pub(crate) struct Module {
     pub(crate) bytes: usize,
     /// From bytes to code, on all CPUs.
     pub(crate) compile_ms: f64,
+    /// From bytes to a policy that has described itself, in a new engine, with its code in the cache on disk.
+    pub(crate) cached_load_ms: f64,
     /// Making a fresh instance.
     pub(crate) instantiate_us: f64,
     pub(crate) by_instances: Vec<Decisions>,
@@ -117,6 +119,7 @@ fn names(policies: &Path, languages: &Path) -> Result<Vec<String>> {
 fn module(name: &str, path: &Path) -> Result<Module> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let (engine, compiling) = compile(&bytes)?;
+    let cached = load_cached(&bytes)?;
     let policy = engine.load(&bytes)?;
     policy.validate(PARAMS, &roomy())?;
     // After compiling, which is to have all CPUs.
@@ -132,6 +135,7 @@ fn module(name: &str, path: &Path) -> Result<Module> {
         name: name.to_owned(),
         bytes: bytes.len(),
         compile_ms: percentile(&compiling, 0.5).map_or(f64::NAN, ms),
+        cached_load_ms: percentile(&cached, 0.5).map_or(f64::NAN, ms),
         instantiate_us: percentile(&instantiating, 0.5).map_or(f64::NAN, us),
         by_instances,
         memory_kib: memory(&policy)?,
@@ -150,6 +154,23 @@ fn compile(bytes: &[u8]) -> Result<(Engine, Vec<Duration>)> {
             return Ok((engine, took));
         }
     }
+}
+
+/// Compiles it once more, into a cache, and loads it from there.
+fn load_cached(bytes: &[u8]) -> Result<Vec<Duration>> {
+    let directory = tempfile::Builder::new().prefix("regatta-bench-").tempdir();
+    let directory = directory.context("cannot make a directory")?;
+    let options = EngineOptions { cache: Some(directory.path().join("cache")), ..EngineOptions::default() };
+    Engine::new(options.clone())?.load(bytes)?;
+    let mut took = Vec::new();
+    for _ in 0..COMPILES {
+        // A new one has nothing in memory.
+        let engine = Engine::new(options.clone())?;
+        let start = Instant::now();
+        engine.load(bytes)?;
+        took.push(start.elapsed());
+    }
+    Ok(took)
 }
 
 fn decide(policy: &CompiledPolicy, instances: u32) -> Result<(Decisions, Vec<CallTimes>)> {

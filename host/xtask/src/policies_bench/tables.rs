@@ -34,7 +34,7 @@ pub(crate) fn comparison(lines: &[Line]) -> String {
 pub(crate) fn modules(modules: &[Module]) -> String {
     let sizes = modules.first().map(|module| module.by_instances.as_slice()).unwrap_or_default();
     let mut header: Vec<String> =
-        ["module", "KB", "compile, ms", "instantiate, µs"].map(str::to_owned).to_vec();
+        ["module", "KB", "compile, ms", "cached, ms", "instantiate, µs"].map(str::to_owned).to_vec();
     let title = |instances: u32| format!("{}: median / p99, µs", thousands(u64::from(instances)));
     header.extend(sizes.iter().map(|size| title(size.instances)));
     header.extend(["fuel at 1,000", "memory, KiB"].map(str::to_owned));
@@ -44,6 +44,7 @@ pub(crate) fn modules(modules: &[Module]) -> String {
             module.name.clone(),
             number(kilobytes),
             number(module.compile_ms),
+            number(module.cached_load_ms),
             number(module.instantiate_us),
         ];
         row.extend(module.by_instances.iter().map(|size| pair(size.median_us, size.p99_us)));
@@ -147,12 +148,13 @@ mod tests {
             name: "go".to_owned(),
             bytes: 1_234_000,
             compile_ms: 300.4,
+            cached_load_ms: 2.5,
             instantiate_us: 5.0,
             by_instances: vec![decisions],
             memory_kib: None,
         };
         let text = modules(&[module]);
         let row: Vec<&str> = text.lines().nth(1).unwrap_or_default().split_whitespace().collect();
-        assert_eq!(row.join(" "), "go 1,234 300 5.00 25.0 / 40.0 12,345 too much");
+        assert_eq!(row.join(" "), "go 1,234 300 2.50 5.00 25.0 / 40.0 12,345 too much");
     }
 }
