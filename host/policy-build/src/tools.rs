@@ -1,11 +1,15 @@
 //! Where the programs of languages are.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use crate::error::BuildError;
 use crate::language::Language;
+
+/// Of a script's first line the kernel reads no more.
+const LINE_BYTES: u64 = 256;
 
 /// Folders in which programs are looked for, best first.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +91,17 @@ fn go_of_debian(lib: &Path) -> Vec<PathBuf> {
 
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    let runs = |data: fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
+    fs::metadata(path).is_ok_and(runs) && interpreter(path).is_none_or(|program| program.exists())
+}
+
+/// What runs a script. Those of a Python environment name it by its whole path, which is gone once the environment has
+/// been moved.
+fn interpreter(path: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    fs::File::open(path).ok()?.take(LINE_BYTES).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    Some(PathBuf::from(std::str::from_utf8(line).ok()?.split_whitespace().next()?))
 }
 
 #[cfg(test)]
@@ -112,6 +126,21 @@ mod tests {
         assert_eq!(find().expect("found"), tools.join("javascript/node_modules/.bin/odd-tool"));
         program(&project.join(".venv/bin/odd-tool"), 0o755);
         assert_eq!(find().expect("found"), project.join(".venv/bin/odd-tool"));
+    }
+
+    #[test]
+    fn a_script_of_an_environment_that_was_moved_is_no_program() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (name, line) in
+            [("gone-of-this-test", "#!/no/such/venv/bin/python\n"), ("there-of-this-test", "#! /bin/sh -e\n")]
+        {
+            let path = dir.path().join("venv/bin").join(name);
+            program(&path, 0o755);
+            fs::write(&path, line).expect("written");
+        }
+        let tools = Tools::new(Path::new("nowhere"), Some(dir.path()));
+        assert!(tools.find(Language::Python, &["gone-of-this-test"]).is_err());
+        assert!(tools.find(Language::Python, &["there-of-this-test"]).is_ok());
     }
 
     #[test]
