@@ -25,12 +25,15 @@ impl Tools {
     /// itself or of one in it.
     #[must_use]
     pub fn new(project: &Path, tools: Option<&Path>) -> Self {
+        // They are run in the project's folder, where a path from here would mean another file.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let (project, tools) = (absolute(project), tools.map(absolute));
         let mut folders = vec![project.join("node_modules/.bin"), project.join(".venv/bin")];
         if let Some(tools) = tools {
             let mut homes: Vec<PathBuf> =
-                fs::read_dir(tools).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+                fs::read_dir(&tools).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
             homes.sort();
-            homes.insert(0, tools.to_owned());
+            homes.insert(0, tools);
             for home in homes {
                 folders.extend(go_of_debian(&home.join("usr/lib")));
                 folders
