@@ -54,7 +54,8 @@ class Reader {
 
   /** Takes a string and undoes its escapes. */
   string(): string {
-    let out = "";
+    // Collected first: a string that grows is copied each time.
+    const codes: i32[] = [];
     for (this.at++; this.at < this.text.length; this.at++) {
       let char = this.text.charCodeAt(this.at);
       if (char == c('"')) break;
@@ -70,10 +71,10 @@ class Reader {
           this.at += 4;
         }
       }
-      out += String.fromCharCode(char);
+      codes.push(char);
     }
     this.at++;
-    return out;
+    return String.fromCharCodes(codes);
   }
 
   /** Takes a number, `true`, `false` or `null`. */

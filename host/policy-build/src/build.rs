@@ -75,13 +75,14 @@ pub fn install(
     tools: &Tools,
     run: &mut dyn FnMut(&mut Command) -> io::Result<ExitStatus>,
 ) -> Result<(), BuildError> {
+    let dir = fs::canonicalize(project.dir).map_err(BuildError::file("read", project.dir))?;
     for line in project.language.installs() {
         let [program, args @ ..] = line else { continue };
         let program = match program.contains('/') {
-            true => project.dir.join(program),
+            true => dir.join(program),
             false => tools.find(project.language, &[program])?,
         };
-        execute(Command::new(program).args(args).current_dir(project.dir), run)?;
+        execute(Command::new(program).args(args).current_dir(&dir), run)?;
     }
     Ok(())
 }

@@ -1,11 +1,15 @@
 //! Where the programs of languages are.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use crate::error::BuildError;
 use crate::language::Language;
+
+/// Of a script's first line the kernel reads no more.
+const LINE_BYTES: u64 = 256;
 
 /// Folders in which programs are looked for, best first.
 #[derive(Debug, Clone, Default)]
@@ -21,12 +25,15 @@ impl Tools {
     /// itself or of one in it.
     #[must_use]
     pub fn new(project: &Path, tools: Option<&Path>) -> Self {
+        // They are run in the project's folder, where a path from here would mean another file.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let (project, tools) = (absolute(project), tools.map(absolute));
         let mut folders = vec![project.join("node_modules/.bin"), project.join(".venv/bin")];
         if let Some(tools) = tools {
             let mut homes: Vec<PathBuf> =
-                fs::read_dir(tools).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+                fs::read_dir(&tools).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
             homes.sort();
-            homes.insert(0, tools.to_owned());
+            homes.insert(0, tools);
             for home in homes {
                 folders.extend(go_of_debian(&home.join("usr/lib")));
                 folders
@@ -87,7 +94,17 @@ fn go_of_debian(lib: &Path) -> Vec<PathBuf> {
 
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    let runs = |data: fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
+    fs::metadata(path).is_ok_and(runs) && interpreter(path).is_none_or(|program| program.exists())
+}
+
+/// What runs a script. Those of a Python environment name it by its whole path, which is gone once the environment has
+/// been moved.
+fn interpreter(path: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    fs::File::open(path).ok()?.take(LINE_BYTES).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    Some(PathBuf::from(std::str::from_utf8(line).ok()?.split_whitespace().next()?))
 }
 
 #[cfg(test)]
@@ -112,6 +129,21 @@ mod tests {
         assert_eq!(find().expect("found"), tools.join("javascript/node_modules/.bin/odd-tool"));
         program(&project.join(".venv/bin/odd-tool"), 0o755);
         assert_eq!(find().expect("found"), project.join(".venv/bin/odd-tool"));
+    }
+
+    #[test]
+    fn a_script_of_an_environment_that_was_moved_is_no_program() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (name, line) in
+            [("gone-of-this-test", "#!/no/such/venv/bin/python\n"), ("there-of-this-test", "#! /bin/sh -e\n")]
+        {
+            let path = dir.path().join("venv/bin").join(name);
+            program(&path, 0o755);
+            fs::write(&path, line).expect("written");
+        }
+        let tools = Tools::new(Path::new("nowhere"), Some(dir.path()));
+        assert!(tools.find(Language::Python, &["gone-of-this-test"]).is_err());
+        assert!(tools.find(Language::Python, &["there-of-this-test"]).is_ok());
     }
 
     #[test]

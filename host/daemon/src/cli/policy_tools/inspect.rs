@@ -13,6 +13,8 @@ use super::super::render::{Columns, GAP, json, pair, plain_line, right, text};
 use super::super::time::{size, span};
 use super::{cache_dir, duration};
 
+/// Where the values of [`pair`] begin.
+const LABEL: usize = 16;
 /// Narrower than this a description is not broken: the terminal does it as well.
 const LEAST_DESCRIPTION: usize = 24;
 
@@ -54,10 +56,12 @@ fn headers(outline: &Outline, io: &mut Io<'_>) -> Outcome {
 
 /// An interface a line with its functions; then what belongs to none.
 fn list(label: &str, names: &[String], io: &mut Io<'_>) -> Outcome {
-    let lines = grouped(names);
-    pair(label, lines.first().map_or("none", String::as_str), io)?;
-    for line in lines.iter().skip(1) {
-        writeln!(io.out, "{:16}{}", "", plain_line(line))?;
+    let width = terminal_width(io).and_then(|width| width.checked_sub(LABEL)).unwrap_or(usize::MAX);
+    let lines: Vec<String> = grouped(names).iter().map(|line| wrapped(&plain_line(line), width)).collect();
+    let mut lines = lines.iter().flat_map(|line| line.lines());
+    pair(label, lines.next().unwrap_or("none"), io)?;
+    for line in lines {
+        writeln!(io.out, "{:LABEL$}{line}", "")?;
     }
     Ok(())
 }
@@ -76,6 +80,7 @@ fn grouped(names: &[String]) -> Vec<String> {
     }
     let line = |(interface, mut functions): (&str, Vec<&str>)| {
         functions.sort_unstable();
+        functions.dedup();
         format!("{interface}: {}", functions.join(", "))
     };
     let (interfaces, mut words): (Vec<&str>, Vec<&str>) =
