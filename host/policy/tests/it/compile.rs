@@ -212,6 +212,20 @@ fn each_limit_is_kept_and_named() {
     }
 }
 
+/// What fuzzing found: a component-type section whose packages use each other makes `wit-parser` recurse without end.
+#[test]
+fn a_module_that_overflows_the_stack_of_the_compiler_ends_only_the_child() {
+    let module = include_bytes!("../../../../tests/fuzz/seeds/packages-in-a-circle");
+    match engine(generous()).load(module) {
+        Err(LoadError::Limit(CompileLimit::Crash { status })) => {
+            assert!(status.contains("overflowed its stack"), "{status}");
+        }
+        // A parser that has learnt better.
+        Err(LoadError::Componentize(_) | LoadError::Malformed(_)) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_compiler_that_crashes_is_told_of() {
     for (script, wanted) in [

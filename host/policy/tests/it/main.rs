@@ -8,6 +8,7 @@ mod compile;
 mod doors;
 mod dry_run;
 mod fixtures;
+mod fuzz;
 mod hostile;
 mod json_door;
 mod languages;
