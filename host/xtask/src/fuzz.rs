@@ -39,7 +39,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
             .current_dir(&workspace.root)
             .env("RUSTC_BOOTSTRAP", "1")
             .args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", "--sanitizer", "none", &target])
-            .args(["--", &format!("-max_total_time={}", args.seconds), "-max_len=16384", "-rss_limit_mb=4096"]);
+            .args([
+                "--",
+                &format!("-max_total_time={}", args.seconds),
+                "-max_len=16384",
+                "-rss_limit_mb=4096",
+            ]);
         proc::run(&mut command).with_context(|| format!("the target {target} has found something"))?;
     }
     Ok(())
@@ -48,7 +53,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 /// The names in the manifest of the targets.
 fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     let path = workspace.root.join("tests/fuzz/Cargo.toml");
-    let manifest = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let manifest =
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let binaries = manifest.split("[[bin]]").skip(1);
     let name = |binary: &str| {
         let line = binary.lines().find_map(|line| line.strip_prefix("name = "))?;
