@@ -114,12 +114,14 @@ fn all_of_them_at_once_leave_a_healthy_set_alone() {
                 continue;
             }
             let kind = failure["kind"].as_str();
+            // What never ends meets its fuel or its deadline first, as fast as the machine is; which of them it is
+            // where the other is far away, the tests of the sandbox prove.
+            let overruns = |kind: Option<&str>| matches!(kind, Some("deadline" | "out-of-fuel"));
+            let meets = kind == wanted || (overruns(kind) && overruns(wanted));
             // On a machine that is busy enough, any of them runs past its deadline.
-            let expected = kind == wanted || kind == Some("deadline") || (kind.is_none() && decides);
+            let expected = meets || kind == Some("deadline") || (kind.is_none() && decides);
             assert!(expected, "{}: {record}", fate.name);
-            // A machine may be slow enough for every endless one to meet its deadline before it has used up its
-            // fuel; that it would is proven where the deadline is far away.
-            named |= kind == wanted || (wanted == Some("out-of-fuel") && kind == Some("deadline"));
+            named |= meets;
             let [granted, desired] = [&record["guards"]["granted"], &record["observation"]["desired"]];
             assert!(
                 granted == desired || kind.is_none(),
