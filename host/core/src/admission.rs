@@ -4,8 +4,6 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 use crate::manifest::units::format_size_bytes;
 
 /// What instances may use of the host together.
@@ -115,15 +113,6 @@ impl fmt::Display for Shortage {
             ),
         }
     }
-}
-
-/// How many launches a host has room for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Room {
-    /// So many at most.
-    pub launches: u32,
-    /// Why no more.
-    pub why: String,
 }
 
 /// How many more instances of this `demand` there is room for, up to `wanted`, and why no more.

@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::agent::Identity;
 use crate::manifest::{CloudInit, GuestAddress, ScaleSet, SeedKind};
-use crate::state::InstanceRecord;
 use crate::template::{Variables, render};
 
 /// The files of a seed.
@@ -27,13 +27,13 @@ pub fn instance_name(set: &str, id: u32) -> String {
 
 /// An id that no other instance of any time has: cloud-init does its first-boot work once per id.
 #[must_use]
-pub fn instance_id(set: &str, instance: &InstanceRecord) -> String {
+pub fn instance_id(set: &str, instance: &Identity) -> String {
     format!("{}-{}", instance_name(set, instance.id), instance.created_ms)
 }
 
 /// The files of the seed disk of an instance; none when the set does not want one.
 #[must_use]
-pub fn seed_files(set: &ScaleSet, instance: &InstanceRecord) -> Option<SeedFiles> {
+pub fn seed_files(set: &ScaleSet, instance: &Identity) -> Option<SeedFiles> {
     let cloud_init = set.instance.cloud_init.as_ref().filter(|c| c.seed == SeedKind::Disk)?;
     let guest = set.network.guest_address(instance.address);
     Some(SeedFiles {
@@ -45,7 +45,7 @@ pub fn seed_files(set: &ScaleSet, instance: &InstanceRecord) -> Option<SeedFiles
 
 /// The SMBIOS serial number that tells cloud-init of an instance without a seed disk; none when the set has one, or no cloud-init.
 #[must_use]
-pub fn smbios_serial(set: &ScaleSet, instance: &InstanceRecord) -> Option<String> {
+pub fn smbios_serial(set: &ScaleSet, instance: &Identity) -> Option<String> {
     let cloud_init = set.instance.cloud_init.as_ref().filter(|c| c.seed == SeedKind::Smbios)?;
     let (id, name) = (instance_id(&set.name, instance), instance_name(&set.name, instance.id));
     let mut serial = format!("ds=nocloud;i={id};h={name}");
@@ -57,7 +57,7 @@ pub fn smbios_serial(set: &ScaleSet, instance: &InstanceRecord) -> Option<String
     Some(serial)
 }
 
-fn variables(set: &ScaleSet, instance: &InstanceRecord) -> Variables {
+fn variables(set: &ScaleSet, instance: &Identity) -> Variables {
     let guest = set.network.guest_address(instance.address);
     Variables {
         name: instance_name(&set.name, instance.id),
@@ -69,7 +69,7 @@ fn variables(set: &ScaleSet, instance: &InstanceRecord) -> Variables {
     }
 }
 
-fn meta_data(set: &ScaleSet, instance: &InstanceRecord, cloud_init: &CloudInit) -> String {
+fn meta_data(set: &ScaleSet, instance: &Identity, cloud_init: &CloudInit) -> String {
     let mut fields = json!({
         "instance-id": instance_id(&set.name, instance),
         "local-hostname": instance_name(&set.name, instance.id),
@@ -129,8 +129,16 @@ mod tests {
         read_manifest(text.as_bytes(), "set.yaml", "/").expect("a manifest").set
     }
 
-    fn instance() -> InstanceRecord {
-        InstanceRecord::pending(7, 1_700_000_000_000, 3, Ipv4Addr::new(10, 213, 0, 9))
+    fn instance() -> Identity {
+        Identity {
+            set: "web".into(),
+            id: 7,
+            uid: "1-7".into(),
+            epoch: 1,
+            generation: 3,
+            created_ms: 1_700_000_000_000,
+            address: Ipv4Addr::new(10, 213, 0, 9),
+        }
     }
 
     #[test]

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use crate::combine::Combined;
     use crate::decision::{Decision, FailureKind, PolicyFailure};
-    use crate::guard::GuardTrail;
+    use crate::guard::{GuardMemory, GuardTrail};
     use crate::instance_state::InstanceState;
     use crate::metric::MetricValue;
     use crate::observation::{InstanceRow, InstanceTable, MetricObservation};
@@ -313,7 +313,10 @@ mod tests {
             schedule: Vec::new(),
         };
         TickRecord {
-            v: 1,
+            v: 2,
+            wall_ms: tick * 1000,
+            manifest: String::new(),
+            wanted_metrics: Vec::new(),
             observation,
             changes: Vec::new(),
             facts: PlanFacts::default(),
@@ -333,7 +336,7 @@ mod tests {
                 decided_by_digest: None,
                 votes: Vec::new(),
             },
-            guards: GuardTrail { steps: Vec::new(), granted: 2 },
+            guards: GuardTrail { steps: Vec::new(), granted: 2, memory: GuardMemory::default() },
             plan: Plan::default(),
             operator: Vec::new(),
         }

@@ -152,7 +152,7 @@ fn planned(record: &TickRecord, out: &mut String) {
     let mut lines: Vec<(String, Vec<String>)> = Vec::new();
     for action in &record.plan.actions {
         let (what, id) = match *action {
-            Action::Create { id } => ("create".to_owned(), id),
+            Action::Create { id, .. } => ("create".to_owned(), id),
             Action::Drain { id, cause } => (format!("drain ({})", cause.as_str()), id),
             Action::Terminate { id, cause } => (format!("terminate ({})", cause.as_str()), id),
         };
@@ -169,7 +169,7 @@ fn planned(record: &TickRecord, out: &mut String) {
         row(out, "plan", &format!("{what} {}", some_of(&names)));
     }
     for note in &record.plan.notes {
-        row(out, "note", note);
+        row(out, "note", &note.to_string());
     }
 }
 

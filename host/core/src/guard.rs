@@ -24,7 +24,7 @@ pub struct GuardContext<'a> {
 /// A host rule that may narrow a proposal.
 pub trait Guard {
     /// Stable name, as it stands in the record.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> GuardName;
 
     /// The capacity to go on with and why, or none to let `proposed` pass.
     /// Never called with `proposed` equal to the capacity in force.
@@ -35,7 +35,7 @@ pub trait Guard {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuardStep {
     /// Who changed it.
-    pub guard: String,
+    pub guard: GuardName,
     /// Capacity before; none when the policies gave none.
     pub before: Option<u32>,
     /// Capacity after.
@@ -44,13 +44,53 @@ pub struct GuardStep {
     pub reason: Reason,
 }
 
+/// What the guards of a set remember from tick to tick.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GuardMemory {}
+
+/// Who may change a capacity on its way from policy to plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuardName {
+    /// `on_failure`: no policy returned a decision.
+    OnFailure,
+    /// `missing_data`: a wanted metric has no fresh value.
+    MissingData,
+    /// The set's `min` and `max`.
+    Limits,
+    /// The set is being deleted.
+    Delete,
+}
+
+impl GuardName {
+    /// The name that users read.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OnFailure => "on-failure",
+            Self::MissingData => "missing-data",
+            Self::Limits => "limits",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl std::fmt::Display for GuardName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// What the guards made of a decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GuardTrail {
     /// Every change, in order; empty when the decision passed untouched.
     pub steps: Vec<GuardStep>,
     /// The capacity that the plan works towards.
     pub granted: u32,
+    /// What the guards remember after this tick.
+    #[serde(default)]
+    pub memory: GuardMemory,
 }
 
 /// Forbids what missing data makes unsafe.
@@ -58,8 +98,8 @@ pub struct GuardTrail {
 struct MissingDataGuard(MissingData);
 
 impl Guard for MissingDataGuard {
-    fn name(&self) -> &'static str {
-        "missing-data"
+    fn name(&self) -> GuardName {
+        GuardName::MissingData
     }
 
     fn narrow(&self, context: &GuardContext<'_>, proposed: u32) -> Option<(u32, Reason)> {
@@ -114,7 +154,7 @@ pub fn judge(
             ),
         };
         steps.push(GuardStep {
-            guard: "on-failure".into(),
+            guard: GuardName::OnFailure,
             before: None,
             after,
             reason: Reason { code: "policy-failed".into(), text, evidence: Vec::new() },
@@ -129,7 +169,7 @@ pub fn judge(
         if let Some((wish, reason)) = guard.narrow(context, capacity) {
             let after = wish.clamp(capacity.min(desired), capacity.max(desired));
             if after != capacity {
-                steps.push(GuardStep { guard: guard.name().into(), before: Some(capacity), after, reason });
+                steps.push(GuardStep { guard: guard.name(), before: Some(capacity), after, reason });
                 capacity = after;
             }
         }
@@ -140,7 +180,7 @@ pub fn judge(
         && fallback > capacity
     {
         steps.push(GuardStep {
-            guard: "missing-data".into(),
+            guard: GuardName::MissingData,
             before: Some(capacity),
             after: fallback,
             reason: Reason {
@@ -157,7 +197,7 @@ pub fn judge(
         let (name, limit) =
             if granted > capacity { ("min", observation.min) } else { ("max", observation.max) };
         steps.push(GuardStep {
-            guard: "limits".into(),
+            guard: GuardName::Limits,
             before: Some(capacity),
             after: granted,
             reason: Reason {
@@ -167,7 +207,7 @@ pub fn judge(
             },
         });
     }
-    GuardTrail { steps, granted }
+    GuardTrail { steps, granted, memory: GuardMemory::default() }
 }
 
 /// The metrics among `wanted` that have no fresh value for at least one instance

@@ -5,21 +5,28 @@
 //! daemon, the replayer and the tests run these same functions.
 
 pub mod admission;
+pub mod agent;
+pub mod batch;
 pub mod canary;
 pub mod catalogue;
 pub mod cloud_init;
 pub mod combine;
 pub mod compare;
 pub mod decision;
+pub mod event;
 pub mod explain;
 pub mod guard;
 pub mod instance_state;
 pub mod manifest;
 pub mod metric;
+pub mod metrics;
 pub mod narrate;
+pub mod node;
 pub mod observation;
+pub mod phase;
 pub mod plan;
 pub mod record;
 pub mod state;
 pub mod template;
 pub mod tick;
+pub mod time;

@@ -2,23 +2,23 @@
 
 use crate::canary;
 use crate::decision::PolicyRun;
-use crate::instance_state::{InstanceEvent, InstanceState};
+use crate::event::{Actor, Event, EventKind, PolicyRef};
+use crate::phase::{InstanceEvent, Phase};
 use crate::plan::{Action, RemovalCause};
 use crate::record::{Direction, InstanceChange, TickRecord};
-use crate::state::{Event, PolicyRef};
 
 /// The events of a tick. What lasts since the tick before, `last`, is told once.
 #[must_use]
 pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
     let policy_failed_before = last.is_some_and(|last| last.runs.iter().any(|run| run.result.is_err()));
     let set = &record.observation.set;
-    let event = |at_ms, kind: &str, instance, text| Event {
+    let event = |at_ms, kind: EventKind, instance, text| Event {
         at_ms,
         set: set.clone(),
-        kind: kind.to_owned(),
+        kind,
         instance,
         text,
-        actor: "daemon".to_owned(),
+        actor: Actor::Daemon,
         policy: None,
     };
     let mut events: Vec<Event> = record
@@ -39,7 +39,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
                 let text =
                     format!("{} gave no decision ({}): {}", run.name, failure.kind.as_str(), failure.message);
                 let policy = Some(policy_ref(run));
-                events.push(Event { policy, ..event(now, "policy-failed", None, text) });
+                events.push(Event { policy, ..event(now, EventKind::PolicyFailed, None, text) });
             }
         }
     }
@@ -52,11 +52,11 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
             failure.message
         );
         let policy = Some(policy_ref(run));
-        events.push(Event { policy, ..event(now, "policy-demoted", None, text) });
+        events.push(Event { policy, ..event(now, EventKind::PolicyDemoted, None, text) });
     }
     let kind = match record.direction() {
-        Direction::ScaleOut => Some("scale-out"),
-        Direction::ScaleIn => Some("scale-in"),
+        Direction::ScaleOut => Some(EventKind::ScaleOut),
+        Direction::ScaleIn => Some(EventKind::ScaleIn),
         Direction::None => None,
     };
     if let Some(kind) = kind {
@@ -71,9 +71,9 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         events.push(event(now, kind, None, text));
     }
     match (&record.plan.short, last.and_then(|last| last.plan.short.as_ref())) {
-        (Some(why), None) => events.push(event(now, "host-full", None, why.clone())),
+        (Some(why), None) => events.push(event(now, EventKind::HostFull, None, why.clone())),
         (None, Some(_)) => {
-            events.push(event(now, "host-has-room", None, "the host has room again".to_owned()))
+            events.push(event(now, EventKind::HostHasRoom, None, "the host has room again".to_owned()))
         }
         (None, None) | (Some(_), Some(_)) => {}
     }
@@ -83,7 +83,8 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
             cause: cause @ (RemovalCause::Unhealthy | RemovalCause::DrainTimeout),
         } = *action
         {
-            let kind = if cause == RemovalCause::Unhealthy { "repair" } else { "drain-timeout" };
+            let kind =
+                if cause == RemovalCause::Unhealthy { EventKind::Repair } else { EventKind::DrainTimeout };
             events.push(event(now, kind, Some(id), format!("{set}-{id} is removed: {}", cause.as_str())));
         }
     }
@@ -100,20 +101,21 @@ fn policy_ref(run: &PolicyRun) -> PolicyRef {
     }
 }
 
-fn told(change: &InstanceChange) -> Option<(&'static str, &'static str)> {
+fn told(change: &InstanceChange) -> Option<(EventKind, &'static str)> {
     match (change.event, change.to) {
-        (InstanceEvent::LaunchFailed, _) => Some(("launch-failed", "could not be launched")),
+        (InstanceEvent::LaunchFailed, _) => Some((EventKind::LaunchFailed, "could not be launched")),
+        (InstanceEvent::Refused, _) => Some((EventKind::InstanceRefused, "was refused by its node")),
         (InstanceEvent::BootTimedOut, _) => {
-            Some(("boot-timed-out", "was not healthy within its boot time-out"))
+            Some((EventKind::BootTimedOut, "was not healthy within its boot time-out"))
         }
-        (InstanceEvent::VmmExited, InstanceState::Failed) => {
-            Some(("instance-died", "died: its VMM ended unasked"))
+        (InstanceEvent::VmmExited, Phase::Failed) => {
+            Some((EventKind::InstanceDied, "died: its VMM ended unasked"))
         }
-        (InstanceEvent::GuestPanicked, _) => Some(("guest-panicked", "has panicked")),
-        (InstanceEvent::GuestRebooted, _) => Some(("guest-rebooted", "reboots itself")),
-        (_, InstanceState::InService) => Some(("in-service", "is in service")),
-        (_, InstanceState::Unhealthy) => Some(("unhealthy", "is unhealthy")),
-        (_, InstanceState::Gone) => Some(("instance-gone", "is gone")),
+        (InstanceEvent::GuestPanicked, _) => Some((EventKind::GuestPanicked, "has panicked")),
+        (InstanceEvent::GuestRebooted, _) => Some((EventKind::GuestRebooted, "reboots itself")),
+        (_, Phase::InService) => Some((EventKind::InService, "is in service")),
+        (_, Phase::Unhealthy) => Some((EventKind::Unhealthy, "is unhealthy")),
+        (_, Phase::Gone) => Some((EventKind::InstanceGone, "is gone")),
         _ => None,
     }
 }

@@ -2,22 +2,31 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::admission::Room;
 use crate::combine::Combined;
 use crate::decision::PolicyRun;
-use crate::guard::GuardTrail;
-use crate::instance_state::{InstanceEvent, InstanceState};
+use crate::guard::{GuardMemory, GuardTrail};
+use crate::node::Placement;
 use crate::observation::Observation;
+use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Plan;
 
-/// Version of the record's shape.
-pub const RECORD_VERSION: u32 = 1;
+/// Version of the record's shape. Version 1 lacked what the plan rests on, so its ticks can be read but not decided again.
+pub const RECORD_VERSION: u32 = 2;
 
 /// Everything that one tick saw and did; enough to decide it again, bit for bit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TickRecord {
-    /// Version of this shape.
+    /// Version of this shape; see [`RECORD_VERSION`].
     pub v: u32,
+    /// Wall clock of the tick, Unix milliseconds, for people: policies see the steadier clock of the observation.
+    #[serde(default)]
+    pub wall_ms: u64,
+    /// SHA-256 of the manifest in force, as JSON; empty in version 1.
+    #[serde(default)]
+    pub manifest: String,
+    /// Names of the metrics that the active policies want.
+    #[serde(default)]
+    pub wanted_metrics: Vec<String>,
     /// The frozen input.
     pub observation: Observation,
     /// What happened to instances since the last tick: the outcomes of earlier plans.
@@ -62,26 +71,54 @@ pub struct ShadowRun {
     pub run: PolicyRun,
 }
 
-/// What a plan rests on beside the observation.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a plan rests on beside the observation: all that it was allowed to use.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanFacts {
     /// Draining instances without an open connection.
     pub drained: Vec<u32>,
     /// The first instance id that was never used.
     pub next_id: u32,
-    /// No launch before this time, Unix milliseconds; 0 for none.
+    /// No launch before this moment on the set's own clock, `lived_ms`; 0 for none.
     pub launches_resume_ms: u64,
     /// The set is being deleted: its capacity is zero, whatever anyone wants.
     pub deleting: bool,
-    /// Where the host is short of room for all that the set may want.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub room: Option<Room>,
     /// Why no launch may begin now, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<String>,
+    /// How long daemons have run this set, milliseconds: durations of the plan are measured on this clock.
+    #[serde(default)]
+    pub lived_ms: u64,
+    /// Phase of each instance, in the order of the observation's table.
+    #[serde(default)]
+    pub phase: Vec<Phase>,
+    /// Since when it is in that phase, on the clock of `lived_ms`.
+    #[serde(default)]
+    pub phase_since_ms: Vec<u64>,
+    /// Where each instance runs.
+    #[serde(default)]
+    pub placement: Vec<Placement>,
+    /// What each node has capacity for.
+    #[serde(default)]
+    pub nodes: Vec<NodeCapacity>,
+    /// What the guards remembered before this tick.
+    #[serde(default)]
+    pub guard_memory: GuardMemory,
 }
 
-/// An instance went from one state to another.
+/// How many more instances of a set a node has capacity for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCapacity {
+    /// The node.
+    #[serde(flatten)]
+    pub placement: Placement,
+    /// How many launches, at most as many as the set may ever want.
+    pub launches: u32,
+    /// Why no more, when that is less than the set may want.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// An instance went from one phase to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceChange {
     /// Which instance.
@@ -91,9 +128,9 @@ pub struct InstanceChange {
     /// What happened.
     pub event: InstanceEvent,
     /// From.
-    pub from: InstanceState,
+    pub from: Phase,
     /// To.
-    pub to: InstanceState,
+    pub to: Phase,
     /// What there is to say about it, for example the error of a launch.
     pub detail: Option<String>,
 }

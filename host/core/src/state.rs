@@ -1,12 +1,18 @@
 //! What the daemon remembers across restarts.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::instance_state::{IllegalTransition, InstanceEvent, InstanceState, step};
+use crate::event::PolicyRef;
+use crate::guard::GuardMemory;
 use crate::manifest::ScaleSet;
+use crate::metrics::MetricWish;
+use crate::node::Placement;
+use crate::phase::{IllegalTransition, InstanceEvent, Phase, step};
 use crate::record::InstanceChange;
+use crate::time::SetClock;
 
 /// A scale set as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,10 +38,25 @@ pub struct SetState {
     pub activations: u64,
     /// Launches that failed since the last instance came into service.
     pub launch_failures_in_a_row: u32,
-    /// No launch before this time, Unix milliseconds.
+    /// No launch before this moment on the set's own clock, [`SetClock::lived_ms`]; 0 for none.
     pub launches_resume_ms: u64,
     /// Digests of the golden image, as imported.
     pub image: ImageDigests,
+    /// Tells this set from an earlier one of the same name; drawn at random when it is created.
+    #[serde(default)]
+    pub incarnation: u64,
+    /// Counts the owners of this set, from 1: each daemon that takes it over has the next one.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Its clocks at the last commit.
+    #[serde(default)]
+    pub clock: SetClock,
+    /// What the guards remember.
+    #[serde(default)]
+    pub guard_memory: GuardMemory,
+    /// The manifests that live instances were made from, by generation: SHA-256 of each as JSON.
+    #[serde(default)]
+    pub manifests: BTreeMap<u64, String>,
 }
 
 /// A place among the policies of a set, and who holds it.
@@ -109,6 +130,9 @@ pub struct PolicyActivation {
     pub state: String,
     /// Since when, Unix milliseconds.
     pub since_ms: u64,
+    /// The metrics that it asks for, with its parameters.
+    #[serde(default)]
+    pub wishes: Vec<MetricWish>,
 }
 
 impl PolicyActivation {
@@ -142,23 +166,40 @@ pub struct ImageDigests {
 pub struct InstanceRecord {
     /// Ordinal within the set.
     pub id: u32,
-    /// State.
-    pub state: InstanceState,
-    /// When it entered that state, Unix milliseconds.
-    pub state_since_ms: u64,
+    /// Unique over all sets and times: the set's incarnation and the ordinal. Empty when an earlier version made it.
+    #[serde(default)]
+    pub uid: String,
+    /// Where it is.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Epoch of the owner that created it.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Phase of its life.
+    #[serde(rename = "state")]
+    pub phase: Phase,
+    /// When it entered that phase, Unix milliseconds.
+    #[serde(rename = "state_since_ms")]
+    pub phase_since_ms: u64,
+    /// The same moment on the set's own clock, [`SetClock::lived_ms`].
+    #[serde(default)]
+    pub phase_since_lived_ms: u64,
     /// When it was first wanted, Unix milliseconds.
     pub created_ms: u64,
+    /// Since when its guest boots, on the set's own clock: since it was wanted, or since its last reboot.
+    #[serde(default)]
+    pub boot_since_lived_ms: u64,
     /// Generation of the manifest that it is made from.
     pub generation: u64,
-    /// Address of the guest.
-    pub address: Ipv4Addr,
+    /// Address of the guest; none until its node has given it one.
+    pub address: Option<Ipv4Addr>,
     /// Protected from scale-in.
     pub protected: bool,
     /// Was in service at least once.
     pub served: bool,
     /// Its VMM process, once known.
     pub vmm: Option<VmmProcessId>,
-    /// What there is to say about its state.
+    /// What there is to say about its phase.
     pub detail: Option<String>,
     /// In which ways its VMM is not contained, because the host does not allow them: `own-user`, `landlock`, …
     #[serde(default)]
@@ -175,17 +216,31 @@ pub struct InstanceRecord {
     pub start: Option<String>,
 }
 
+/// A moment on both clocks of a set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Wall clock, Unix milliseconds: what people read.
+    pub wall_ms: u64,
+    /// [`SetClock::lived_ms`]: what durations are measured on.
+    pub lived_ms: u64,
+}
+
 impl InstanceRecord {
     /// An instance that is wanted and of which nothing exists yet.
     #[must_use]
-    pub fn pending(id: u32, now_ms: u64, generation: u64, address: Ipv4Addr) -> Self {
+    pub fn pending(id: u32, at: Moment, generation: u64) -> Self {
         Self {
             id,
-            state: InstanceState::Pending,
-            state_since_ms: now_ms,
-            created_ms: now_ms,
+            uid: String::new(),
+            placement: Placement::default(),
+            epoch: 0,
+            phase: Phase::Pending,
+            phase_since_ms: at.wall_ms,
+            phase_since_lived_ms: at.lived_ms,
+            created_ms: at.wall_ms,
+            boot_since_lived_ms: at.lived_ms,
             generation,
-            address,
+            address: None,
             protected: false,
             served: false,
             vmm: None,
@@ -197,30 +252,32 @@ impl InstanceRecord {
         }
     }
 
-    /// Lets an event meet the state. None when it is old news.
+    /// Lets an event meet the phase. None when it is old news.
     ///
     /// # Errors
-    /// [`IllegalTransition`] when the event means nothing in this state; the
+    /// [`IllegalTransition`] when the event means nothing in this phase; the
     /// record stays as it is.
     pub fn meet(
         &mut self,
         event: InstanceEvent,
-        at_ms: u64,
+        at: Moment,
         detail: Option<String>,
     ) -> Result<Option<InstanceChange>, IllegalTransition> {
-        let from = self.state;
+        let from = self.phase;
         let to = step(from, event)?;
         if to == from {
             return Ok(None);
         }
-        self.state = to;
-        self.state_since_ms = at_ms;
-        self.served |= to == InstanceState::InService;
+        self.phase = to;
+        self.phase_since_ms = at.wall_ms;
+        self.phase_since_lived_ms = at.lived_ms;
+        self.served |= to == Phase::InService;
         if event == InstanceEvent::GuestRebooted {
-            self.rebooted_ms = at_ms;
+            self.rebooted_ms = at.wall_ms;
+            self.boot_since_lived_ms = at.lived_ms;
         }
         self.detail.clone_from(&detail);
-        Ok(Some(InstanceChange { id: self.id, at_ms, event, from, to, detail }))
+        Ok(Some(InstanceChange { id: self.id, at_ms: at.wall_ms, event, from, to, detail }))
     }
 }
 
@@ -231,41 +288,6 @@ pub struct VmmProcessId {
     pub pid: u32,
     /// Start time in clock ticks since boot, field 22 of `/proc/<pid>/stat`.
     pub start_time_ticks: u64,
-}
-
-/// Something that operators want to know afterwards.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// When, Unix milliseconds.
-    pub at_ms: u64,
-    /// Which set.
-    pub set: String,
-    /// Stable kind, for example `policy-swapped`.
-    pub kind: String,
-    /// Which instance, if one.
-    pub instance: Option<u32>,
-    /// One line for people.
-    pub text: String,
-    /// Who caused it: `daemon`, or the user name of the caller.
-    pub actor: String,
-    /// The policy that it is about, if one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<PolicyRef>,
-}
-
-/// Which policy an event is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyRef {
-    /// Its place in the set.
-    pub slot: String,
-    /// Name, as the module describes itself.
-    pub name: String,
-    /// Version, likewise.
-    pub version: String,
-    /// SHA-256 of the module; empty when it was refused before it was known.
-    pub digest: String,
-    /// Where it came from.
-    pub source: String,
 }
 
 impl PolicyActivation {

@@ -4,15 +4,22 @@
 use crate::canary;
 use crate::combine::{Combined, combine};
 use crate::decision::{PolicyRun, Reason};
-use crate::guard::{GuardContext, GuardStep, GuardTrail, guards_of, judge, metrics_without_data};
+use crate::guard::{
+    GuardContext, GuardMemory, GuardName, GuardStep, GuardTrail, guards_of, judge, metrics_without_data,
+};
 use crate::manifest::ScaleSet;
 use crate::observation::{LastDecision, Observation};
+use crate::phase::Phase;
 use crate::plan::{PlanInput, PlannedInstance, plan};
 use crate::record::{CanaryRun, InstanceChange, PlanFacts, RECORD_VERSION, ShadowRun, TickRecord};
 
 /// What a tick knows once its policies have run.
 #[derive(Debug, Clone)]
 pub struct TickInput {
+    /// Wall clock, Unix milliseconds.
+    pub wall_ms: u64,
+    /// SHA-256 of the manifest in force, as JSON.
+    pub manifest: String,
     /// The frozen input of the policies.
     pub observation: Observation,
     /// What happened to instances since the last tick.
@@ -34,7 +41,18 @@ pub struct TickInput {
 /// Combines, guards and plans.
 #[must_use]
 pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
-    let TickInput { observation, changes, operator, facts, runs, canaries, shadows, wanted_metrics } = input;
+    let TickInput {
+        wall_ms,
+        manifest,
+        observation,
+        changes,
+        operator,
+        facts,
+        runs,
+        canaries,
+        shadows,
+        wanted_metrics,
+    } = input;
     let combined = match canaries.is_empty() {
         true => combine(set.combine, observation.desired, &runs),
         false => {
@@ -51,10 +69,15 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
     let instances: Vec<PlannedInstance> = observation
         .instances
         .rows()
-        .map(|row| PlannedInstance {
+        .enumerate()
+        .map(|(index, row)| PlannedInstance {
             id: row.id,
-            state: row.state,
-            state_since_ms: row.state_since_ms,
+            phase: facts.phase.get(index).copied().unwrap_or(Phase::Gone),
+            in_phase_ms: facts
+                .phase_since_ms
+                .get(index)
+                .map_or(0, |since_ms| facts.lived_ms.saturating_sub(*since_ms)),
+            placement: facts.placement.get(index).cloned().unwrap_or_default(),
             generation: row.generation,
             protected: row.protected && !facts.deleting,
             drained: facts.drained.contains(&row.id),
@@ -66,15 +89,17 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         victims: &combined.victims,
         generation: observation.generation,
         next_id: facts.next_id,
-        now_ms: observation.now_ms,
         repair: set.repair,
         drain_timeout_ms: set.load_balancer.as_ref().map_or(0, |lb| lb.drain.timeout_ms),
-        launches_resume_ms: facts.launches_resume_ms,
-        room: facts.room.as_ref(),
+        launches_resume_in_ms: facts.launches_resume_ms.saturating_sub(facts.lived_ms),
+        nodes: &facts.nodes,
         hold: facts.hold.as_deref(),
     });
     TickRecord {
         v: RECORD_VERSION,
+        wall_ms,
+        manifest,
+        wanted_metrics,
         observation,
         changes,
         operator,
@@ -91,7 +116,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
 fn deletion(combined: &Combined) -> GuardTrail {
     GuardTrail {
         steps: vec![GuardStep {
-            guard: "delete".into(),
+            guard: GuardName::Delete,
             before: combined.capacity,
             after: 0,
             reason: Reason {
@@ -101,13 +126,15 @@ fn deletion(combined: &Combined) -> GuardTrail {
             },
         }],
         granted: 0,
+        memory: GuardMemory::default(),
     }
 }
 
 /// What the next tick's policies may know of this one.
 #[must_use]
 pub fn last_decision(record: &TickRecord) -> LastDecision {
-    let mut narrowed_by: Vec<String> = record.guards.steps.iter().map(|step| step.guard.clone()).collect();
+    let mut narrowed_by: Vec<String> =
+        record.guards.steps.iter().map(|step| step.guard.to_string()).collect();
     narrowed_by.dedup();
     LastDecision {
         tick: record.observation.tick,
@@ -115,5 +142,24 @@ pub fn last_decision(record: &TickRecord) -> LastDecision {
         granted: record.guards.granted,
         reasons: record.combined.reasons.clone(),
         narrowed_by,
+    }
+}
+
+impl TickRecord {
+    /// What the tick knew when it was concluded: [`conclude`] with the same manifest gives this record again.
+    #[must_use]
+    pub fn input(&self) -> TickInput {
+        TickInput {
+            wall_ms: self.wall_ms,
+            manifest: self.manifest.clone(),
+            observation: self.observation.clone(),
+            changes: self.changes.clone(),
+            operator: self.operator.clone(),
+            facts: self.facts.clone(),
+            runs: self.runs.clone(),
+            canaries: self.canaries.clone(),
+            shadows: self.shadows.clone(),
+            wanted_metrics: self.wanted_metrics.clone(),
+        }
     }
 }

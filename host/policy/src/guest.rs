@@ -13,18 +13,10 @@ pub(crate) use crate::limiter::{Limiter, Refused};
 use crate::observe::state_of;
 use crate::text;
 use crate::wasi::{Stream, Wasi};
+pub use regatta_core::metrics::MetricWish;
 
 /// Bytes of one logged line.
 pub(crate) const LOG_LINE_BYTES: usize = 1024;
-
-/// A metric that the policy asked for, with the parameter's value put in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetricWish {
-    /// Name of the metric.
-    pub name: String,
-    /// How far back the policy looks, milliseconds; 0 for no window.
-    pub window_ms: u64,
-}
 
 /// Data of the store of one call.
 pub(crate) struct Guest {

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use regatta_core::instance_state::InstanceState;
-use regatta_core::metric::{Aggregate, MetricValue, quantize};
-use regatta_core::observation::{InstanceTable, MetricObservation, MetricScope, WindowSample};
+use crate::instance_state::InstanceState;
+use crate::metric::{Aggregate, MetricValue, quantize};
+use crate::observation::{InstanceTable, MetricObservation, MetricScope, WindowSample};
 
 /// A value is fresh for so many of its periods: it may come late or be lost
 /// once, no more.
@@ -246,8 +246,8 @@ impl Metric {
 
 #[cfg(test)]
 mod tests {
+    use crate::observation::InstanceRow;
     use proptest::prelude::*;
-    use regatta_core::observation::InstanceRow;
 
     use super::*;
 

@@ -1,0 +1,185 @@
+//! The event log: what operators want to know afterwards.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Something that operators want to know afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// Which set.
+    pub set: String,
+    /// What kind of event.
+    pub kind: EventKind,
+    /// Which instance, if one.
+    pub instance: Option<u32>,
+    /// One line for people.
+    pub text: String,
+    /// Who caused it.
+    pub actor: Actor,
+    /// The policy that it is about, if one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyRef>,
+}
+
+/// Which policy an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRef {
+    /// Its slot in the set.
+    pub slot: String,
+    /// Name, as the module describes itself.
+    pub name: String,
+    /// Version, likewise.
+    pub version: String,
+    /// SHA-256 of the module; empty when it was refused before it was known.
+    pub digest: String,
+    /// Where it came from.
+    pub source: String,
+}
+
+macro_rules! event_kinds {
+    ($($(#[doc = $doc:literal])* $kind:ident = $name:literal,)*) => {
+        /// What kind of event; users filter by the name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum EventKind {
+            $($(#[doc = $doc])* #[serde(rename = $name)] $kind,)*
+        }
+
+        impl EventKind {
+            /// All kinds.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// The name that users read and filter by.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $name,)* }
+            }
+        }
+    };
+}
+
+event_kinds! {
+    /// A set was created.
+    SetCreated = "set-created",
+    /// A set is being deleted.
+    SetDeleting = "set-deleting",
+    /// A set and everything of it was removed.
+    SetDeleted = "set-deleted",
+    /// Another manifest is in force.
+    ManifestApplied = "manifest-applied",
+    /// The capacity was set by an operator.
+    ScaledByHand = "scaled-by-hand",
+    /// An instance was protected from scale-in, or no longer is.
+    Protection = "protection",
+    /// The capacity went up.
+    ScaleOut = "scale-out",
+    /// The capacity went down.
+    ScaleIn = "scale-in",
+    /// The hosts have no capacity for all instances that are wanted.
+    HostFull = "host-full",
+    /// The hosts have capacity again.
+    HostHasRoom = "host-has-room",
+    /// A node refused to run an instance.
+    InstanceRefused = "instance-refused",
+    /// An instance could not be launched.
+    LaunchFailed = "launch-failed",
+    /// An instance was not healthy within its boot time-out.
+    BootTimedOut = "boot-timed-out",
+    /// An instance came into service.
+    InService = "in-service",
+    /// An instance became unhealthy.
+    Unhealthy = "unhealthy",
+    /// An unhealthy instance is replaced.
+    Repair = "repair",
+    /// A VMM exited unexpectedly.
+    InstanceDied = "instance-died",
+    /// A guest's kernel panicked.
+    GuestPanicked = "guest-panicked",
+    /// A guest rebooted itself.
+    GuestRebooted = "guest-rebooted",
+    /// Connections were still open when the drain time-out was over.
+    DrainTimeout = "drain-timeout",
+    /// An instance and everything of it was removed.
+    InstanceGone = "instance-gone",
+    /// A policy returned no decision.
+    PolicyFailed = "policy-failed",
+    /// A canary failed and was removed.
+    PolicyDemoted = "policy-demoted",
+    /// Another policy took over a slot.
+    PolicySwapped = "policy-swapped",
+    /// The previous policy took over again.
+    PolicyRolledBack = "policy-rolled-back",
+    /// A shadow or canary took over.
+    PolicyPromoted = "policy-promoted",
+    /// A shadow was added.
+    PolicyShadowed = "policy-shadowed",
+    /// A canary was added.
+    PolicyCanary = "policy-canary",
+    /// A shadow or canary was removed.
+    PolicyDropped = "policy-dropped",
+    /// A policy was refused before it could take over.
+    PolicyRefused = "policy-refused",
+    /// A golden snapshot is ready.
+    SnapshotReady = "snapshot-ready",
+    /// No golden snapshot could be made.
+    SnapshotFailed = "snapshot-failed",
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Who caused something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Actor {
+    /// The daemon itself.
+    Daemon,
+    /// A policy directory whose file changed.
+    PolicyDir,
+    /// A user, by login name.
+    User(String),
+}
+
+impl Actor {
+    /// The name that users read.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Daemon => "daemon",
+            Self::PolicyDir => "policy-dir",
+            Self::User(name) => name,
+        }
+    }
+}
+
+impl From<&str> for Actor {
+    fn from(name: &str) -> Self {
+        match name {
+            "daemon" => Self::Daemon,
+            "policy-dir" => Self::PolicyDir,
+            name => Self::User(name.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for Actor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Actor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(String::deserialize(deserializer)?.as_str().into())
+    }
+}
