@@ -17,6 +17,7 @@ pub mod event;
 pub mod explain;
 pub mod guard;
 pub mod instance_state;
+pub mod machine;
 pub mod manifest;
 pub mod metric;
 pub mod metrics;

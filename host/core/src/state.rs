@@ -186,6 +186,9 @@ pub struct InstanceRecord {
     pub phase_since_lived_ms: u64,
     /// When it was first wanted, Unix milliseconds.
     pub created_ms: u64,
+    /// The same moment on the set's own clock.
+    #[serde(default)]
+    pub created_lived_ms: u64,
     /// Since when its guest boots, on the set's own clock: since it was wanted, or since its last reboot.
     #[serde(default)]
     pub boot_since_lived_ms: u64,
@@ -238,6 +241,7 @@ impl InstanceRecord {
             phase_since_ms: at.wall_ms,
             phase_since_lived_ms: at.lived_ms,
             created_ms: at.wall_ms,
+            created_lived_ms: at.lived_ms,
             boot_since_lived_ms: at.lived_ms,
             generation,
             address: None,

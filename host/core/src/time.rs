@@ -19,6 +19,9 @@ pub struct Time {
 /// never off by more than that share.
 const SLEW_DIVISOR: u64 = 8;
 
+/// How far it may be off without being corrected, so that the jitter of two clocks does not show in records.
+const TOLERANCE_MS: u64 = 1_000;
+
 /// The clocks of one set. Stored with it, so that they continue where they were when a daemon comes back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetClock {
@@ -40,12 +43,9 @@ impl SetClock {
     pub fn advance(&mut self, passed_ms: u64, wall_ms: u64) {
         self.lived_ms = self.lived_ms.saturating_add(passed_ms);
         let due_ms = self.steady_ms.saturating_add(passed_ms);
-        let slew_ms = passed_ms / SLEW_DIVISOR;
-        self.steady_ms = if wall_ms >= due_ms {
-            due_ms + (wall_ms - due_ms).min(slew_ms)
-        } else {
-            due_ms - (due_ms - wall_ms).min(slew_ms)
-        };
+        let off_ms = wall_ms.abs_diff(due_ms).saturating_sub(TOLERANCE_MS);
+        let slew_ms = off_ms.min(passed_ms / SLEW_DIVISOR);
+        self.steady_ms = if wall_ms >= due_ms { due_ms + slew_ms } else { due_ms - slew_ms };
     }
 }
 

@@ -102,6 +102,14 @@ impl Network {
         }
     }
 
+    /// First and last address of the pool; none without a network.
+    #[must_use]
+    pub fn pool_bounds(&self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        let (base, prefix) = self.pool()?;
+        let (first, last) = bounds(base, prefix);
+        Some((first.into(), last.into()))
+    }
+
     /// How many instances the pool has room for.
     pub(crate) fn room(&self) -> u32 {
         let Some((_, prefix)) = self.pool() else { return u32::MAX };

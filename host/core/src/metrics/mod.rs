@@ -25,3 +25,15 @@ pub struct MetricWish {
     /// How far back the policy looks, milliseconds; 0 for no window.
     pub window_ms: u64,
 }
+
+/// The longest window that is asked for, by metric.
+pub fn longest_wishes<'a>(
+    wishes: impl IntoIterator<Item = &'a MetricWish>,
+) -> std::collections::BTreeMap<String, u64> {
+    let mut longest = std::collections::BTreeMap::new();
+    for wish in wishes {
+        let known: &mut u64 = longest.entry(wish.name.clone()).or_default();
+        *known = wish.window_ms.max(*known);
+    }
+    longest
+}

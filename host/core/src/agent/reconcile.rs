@@ -1,0 +1,186 @@
+//! What an agent does about the difference between what is wanted and what it has.
+//!
+//! | has \ wanted | run | stop |
+//! | --- | --- | --- |
+//! | nothing | `Pending`: admit and launch, or refuse. Else: report that it is not there | nothing is left |
+//! | refused | report it again | nothing is left |
+//! | held | watch it as the want says | stop it |
+//! | stopping | a stop cannot be taken back | – |
+//! | cleaned | report it again | report it again |
+
+use super::{Agent, Effect, Found, Have, Identity, Input, Instance, Key, Order, Report, Running, Want};
+use crate::admission::Demand;
+use crate::phase::Phase;
+
+impl Agent {
+    /// What `input` about an instance leads to.
+    pub fn on(&mut self, key: &Key, input: Input) -> Vec<Effect> {
+        match input {
+            Input::Want { want, demand, disk_left_bytes } => self.on_want(key, want, demand, disk_left_bytes),
+            Input::Forget => {
+                if matches!(self.have(key), Some(Have::Cleaned { .. } | Have::Refused { .. })) {
+                    self.instances.remove(key);
+                }
+                Vec::new()
+            }
+            Input::Found { found, address, demand } => self.on_found(key, found, address, demand),
+            Input::News(report) => self.on_news(key, report),
+        }
+    }
+
+    fn on_want(&mut self, key: &Key, want: Want, demand: Demand, disk_left_bytes: u64) -> Vec<Effect> {
+        let report = |report| vec![Effect::Report { key: key.clone(), report }];
+        let Some(instance) = self.instances.get_mut(key) else {
+            return self.on_new(key, want, demand, disk_left_bytes);
+        };
+        let effects = match (&instance.have, &want.order) {
+            (Have::Refused { why }, Order::Run { .. }) => report(Report::Refused { why: why.clone() }),
+            (Have::Refused { .. }, Order::Stop(_)) => {
+                instance.have = Have::Cleaned { note: None };
+                report(Report::Cleaned { note: None })
+            }
+            (Have::Held, Order::Run { .. }) => instance.watch_as_wanted(key, &want),
+            (Have::Held, Order::Stop(order)) => {
+                instance.have = Have::Stopping;
+                let order = order.clone();
+                let mut effects = instance.unwatch(key);
+                effects.push(Effect::Stop { key: key.clone(), order });
+                effects
+            }
+            (Have::Stopping, _) => Vec::new(),
+            (Have::Cleaned { note }, _) => report(Report::Cleaned { note: note.clone() }),
+        };
+        instance.want = Some(want);
+        effects
+    }
+
+    /// A want of an instance of which the agent has nothing.
+    fn on_new(&mut self, key: &Key, want: Want, demand: Demand, disk_left_bytes: u64) -> Vec<Effect> {
+        let mut have = Instance { have: Have::Held, address: None, runs: false, want: None, watched: None };
+        let report = |report| Effect::Report { key: key.clone(), report };
+        let effects = match &want.order {
+            Order::Run { phase: Phase::Pending, manifest, .. } => {
+                match self.take(key, &manifest.network, demand, disk_left_bytes) {
+                    Ok(address) => {
+                        have.address = Some(address);
+                        let identity = Identity {
+                            set: key.set.to_string(),
+                            id: key.id,
+                            uid: want.uid.clone(),
+                            epoch: want.epoch,
+                            generation: want.generation,
+                            created_ms: want.created_ms,
+                            address,
+                        };
+                        vec![
+                            report(Report::Admitted { address }),
+                            Effect::Launch { identity, manifest: manifest.clone() },
+                        ]
+                    }
+                    Err(why) => {
+                        have.have = Have::Refused { why: why.clone() };
+                        vec![report(Report::Refused { why })]
+                    }
+                }
+            }
+            Order::Run { .. } => vec![report(Report::Exited { why: NOT_THERE.to_owned() })],
+            // What lies about without a process is removed all the same.
+            Order::Stop(order) => {
+                have.have = Have::Stopping;
+                vec![Effect::Stop { key: key.clone(), order: order.clone() }]
+            }
+        };
+        have.want = Some(want);
+        self.instances.insert(key.clone(), have);
+        effects
+    }
+
+    fn on_found(
+        &mut self,
+        key: &Key,
+        found: Found,
+        address: Option<std::net::Ipv4Addr>,
+        demand: Demand,
+    ) -> Vec<Effect> {
+        self.ledger.claim(key, demand);
+        if let Some(address) = address {
+            self.addresses.claim(address);
+        }
+        let runs = matches!(found, Found::Running(_) | Found::Unreachable(_));
+        let instance = Instance { have: Have::Held, address, runs, want: None, watched: None };
+        self.instances.insert(key.clone(), instance);
+        let report = |report| Effect::Report { key: key.clone(), report };
+        let admitted = address.map(|address| report(Report::Admitted { address }));
+        admitted.into_iter().chain([report(Report::Found(found))]).collect()
+    }
+
+    fn on_news(&mut self, key: &Key, report: Report) -> Vec<Effect> {
+        let Some(instance) = self.instances.get_mut(key) else { return Vec::new() };
+        let mut effects = vec![Effect::Report { key: key.clone(), report: report.clone() }];
+        match report {
+            Report::Booted(Running { .. }) => {
+                instance.runs = true;
+                if let Some(want) = instance.want.clone() {
+                    effects.extend(instance.watch_as_wanted(key, &want));
+                }
+            }
+            Report::GuestRebooted => {
+                // Probes begin anew: what the guest was before says nothing of what it will be.
+                if let Some(Want { order: Order::Run { phase, .. }, .. }) = &mut instance.want {
+                    *phase = Phase::Booting;
+                }
+                instance.watched = None;
+                if let Some(want) = instance.want.clone() {
+                    effects.extend(instance.watch_as_wanted(key, &want));
+                }
+            }
+            Report::LaunchFailed { .. } | Report::Exited { .. } | Report::GuestPanicked => {
+                instance.runs = false;
+                effects.extend(instance.unwatch(key));
+            }
+            Report::Cleaned { note } => {
+                instance.have = Have::Cleaned { note };
+                effects.extend(instance.unwatch(key));
+                self.release(key);
+            }
+            Report::Admitted { .. }
+            | Report::Refused { .. }
+            | Report::LaunchStarted
+            | Report::EventsRead { .. }
+            | Report::Stuck { .. }
+            | Report::Found(_) => {}
+        }
+        effects
+    }
+}
+
+impl Instance {
+    fn watch_as_wanted(&mut self, key: &Key, want: &Want) -> Vec<Effect> {
+        let (Order::Run { phase, manifest, watch }, true, Some(address)) =
+            (&want.order, self.runs && self.have == Have::Held, self.address)
+        else {
+            return Vec::new();
+        };
+        if self.watched.as_ref() == Some(watch) {
+            return Vec::new();
+        }
+        self.watched = Some(watch.clone());
+        vec![Effect::Watch {
+            key: key.clone(),
+            address,
+            phase: *phase,
+            watch: watch.clone(),
+            network: manifest.network.clone(),
+        }]
+    }
+
+    fn unwatch(&mut self, key: &Key) -> Vec<Effect> {
+        match self.watched.take() {
+            Some(_) => vec![Effect::Unwatch { key: key.clone() }],
+            None => Vec::new(),
+        }
+    }
+}
+
+/// What an owner is told of an instance that it believes to run and of which the node has nothing.
+const NOT_THERE: &str = "its node has nothing of it";

@@ -1,0 +1,185 @@
+//! Storing what shall be, and making it true once it is stored.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::batch::{Batch, History, Revision, StateChange};
+use crate::event::{Actor, Event, EventKind};
+use crate::narrate::events_of;
+use crate::phase::{InstanceEvent, Phase};
+use crate::plan::{Action, RemovalCause};
+use crate::record::InstanceChange;
+use crate::state::InstanceRecord;
+use crate::tick::last_decision;
+
+use super::instance::Instance;
+use super::tick::Intent;
+use super::{Busy, CommitError, Effect, SetMachine, manifest_blob};
+
+impl SetMachine {
+    /// The batch of a tick: nothing is acted on that is not stored.
+    pub(super) fn batch_of(&self, intent: &Intent) -> Batch {
+        let name = self.state.set.name.clone();
+        let mut events = events_of(&intent.record, self.last.as_deref());
+        events.extend(self.told.iter().cloned());
+        if intent.removed {
+            events.push(self.event(EventKind::SetDeleted, format!("{name} was deleted"), Actor::Daemon));
+            let removed_sets = vec![name];
+            return Batch {
+                expect: self.expect(),
+                state: StateChange { removed_sets, ..StateChange::default() },
+                history: History { events, records: Vec::new() },
+                blobs: Vec::new(),
+            };
+        }
+        let staged: BTreeSet<u32> = intent.instances.iter().map(|(record, _)| record.id).collect();
+        let dirty = self.instances.values().filter(|it| it.dirty && !staged.contains(&it.record.id));
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            dirty.map(|instance| &instance.record).partition(|record| record.phase == Phase::Gone);
+        let of_set = |record: &InstanceRecord| (name.clone(), record.clone());
+        let staged = intent.instances.iter().map(|(record, _)| record);
+        Batch {
+            expect: self.expect(),
+            state: StateChange {
+                sets: vec![intent.state.clone()],
+                instances: kept.into_iter().chain(staged).map(of_set).collect(),
+                removed_instances: gone.into_iter().map(|record| (name.clone(), record.id)).collect(),
+                ..StateChange::default()
+            },
+            history: History { records: vec![intent.record.clone()], events },
+            blobs: Vec::new(),
+        }
+    }
+
+    /// The batch of a command: the next state with what is known of instances meanwhile.
+    pub(super) fn batch_of_command(&self, next: crate::state::SetState, event: Event) -> Batch {
+        let name = &self.state.set.name;
+        let dirty = self.instances.values().filter(|it| it.dirty && it.record.phase != Phase::Gone);
+        let blobs = match next.generation == self.state.generation {
+            true => Vec::new(),
+            false => vec![manifest_blob(&next.set)],
+        };
+        Batch {
+            expect: self.expect(),
+            state: StateChange {
+                sets: vec![next],
+                instances: dirty.map(|it| (name.clone(), it.record.clone())).collect(),
+                ..StateChange::default()
+            },
+            history: History { records: Vec::new(), events: vec![event] },
+            blobs,
+        }
+    }
+
+    fn expect(&self) -> Vec<(String, Revision)> {
+        vec![(self.state.set.name.clone(), self.revision)]
+    }
+
+    pub(super) fn event(&self, kind: EventKind, text: String, actor: Actor) -> Event {
+        Event {
+            at_ms: self.now.wall_ms,
+            set: self.state.set.name.clone(),
+            kind,
+            instance: None,
+            text,
+            actor,
+            policy: None,
+        }
+    }
+
+    /// Something that the next tick stores among its events.
+    pub(super) fn tell(&mut self, kind: EventKind, text: String) {
+        self.told.push(self.event(kind, text, Actor::Daemon));
+    }
+
+    pub(super) fn on_committed(&mut self, result: Result<Revision, CommitError>, effects: &mut Vec<Effect>) {
+        if let Ok(revision) = result {
+            self.revision = revision;
+            self.store_error = None;
+        }
+        match (std::mem::replace(&mut self.busy, Busy::Idle), result) {
+            (Busy::Storing(intent), Ok(_)) => self.act(*intent, effects),
+            (Busy::Storing(_), Err(error)) => self.leave_it(error, effects),
+            (Busy::Command(pending), result) => self.command_committed(*pending, result, effects),
+            (other, _) => self.busy = other,
+        }
+    }
+
+    /// What was stored becomes true.
+    fn act(&mut self, intent: Intent, effects: &mut Vec<Effect>) {
+        let Intent { record, state, instances, removed } = intent;
+        self.state = state;
+        self.shadows.stored(record.shadows.len());
+        self.changes.clear();
+        self.operator.clear();
+        self.told.clear();
+        let gone: Vec<u32> = self
+            .instances
+            .extract_if(.., |_, instance| instance.record.phase == Phase::Gone)
+            .map(|(id, _)| id)
+            .collect();
+        effects.extend(gone.into_iter().map(|id| Effect::Forget { id }));
+        self.manifests.retain(|generation, _| self.state.manifests.contains_key(generation));
+        for instance in self.instances.values_mut() {
+            instance.dirty = false;
+        }
+        for (staged, change) in instances {
+            let instance = self.instances.entry(staged.id).or_insert_with(|| Instance::new(staged.clone()));
+            instance.record = staged;
+            self.changes.extend(change);
+        }
+        let want = |id: &u32, effect: &dyn Fn(&InstanceRecord) -> Effect| {
+            self.instances.get(id).map(|instance| effect(&instance.record))
+        };
+        let mut ordered = BTreeSet::new();
+        for action in &record.plan.actions {
+            match action {
+                Action::Create { id, .. } => effects.extend(want(id, &|record| self.want_run(record))),
+                Action::Drain { .. } => {}
+                Action::Terminate { id, cause } => {
+                    ordered.insert(*id);
+                    effects.extend(want(id, &|record| self.want_stop(record, *cause)));
+                }
+            }
+        }
+        // Those that came to be terminating without a plan: their VMM ended while they were drained.
+        let by_itself = |it: &&InstanceChange| {
+            it.to == Phase::Terminating
+                && it.event != InstanceEvent::TerminateRequested
+                && !ordered.contains(&it.id)
+        };
+        let ended = record.changes.iter().filter(by_itself);
+        for change in ended {
+            effects.extend(want(&change.id, &|record| self.want_stop(record, RemovalCause::Failed)));
+        }
+        let record = Arc::new(record);
+        self.last_decision = Some(last_decision(&record));
+        self.last = Some(Arc::clone(&record));
+        effects.push(Effect::Ticked(Arc::clone(&record)));
+        if removed {
+            self.busy = Busy::Ended;
+            effects.push(Effect::Ended);
+            return;
+        }
+        if !self.state.shadows.is_empty() {
+            self.ask_shadows(&Arc::new(record.observation.clone()), effects);
+        }
+    }
+
+    /// The tick could not be stored: nothing of it happens. What was seen is kept for the next one.
+    fn leave_it(&mut self, error: CommitError, effects: &mut Vec<Effect>) {
+        match error {
+            CommitError::Failed(why) => {
+                self.store_error =
+                    Some(format!("the store cannot be written; nothing of the set changes: {why}"));
+            }
+            CommitError::Conflict(why) => self.reload(why, effects),
+        }
+    }
+
+    /// What is stored is not what the machine believes.
+    pub(super) fn reload(&mut self, why: String, effects: &mut Vec<Effect>) {
+        self.busy = Busy::Ended;
+        effects.push(Effect::Reload(why));
+    }
+}

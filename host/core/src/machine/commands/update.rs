@@ -1,0 +1,87 @@
+//! Another manifest.
+
+use std::sync::Arc;
+
+use crate::agent::Watch;
+use crate::event::EventKind;
+use crate::state::{PolicySlot, SetState};
+
+use super::super::slots::{Origin, Seat, Seating};
+use super::super::{Effect, SetMachine, Update, manifest_blob, observe};
+use super::{Change, Step};
+
+impl SetMachine {
+    pub(super) fn update(&self, update: Update) -> Step {
+        // A listener that moves keeps its open connections; one that is no longer wanted stays until the manifest is stored.
+        match update.set.load_balancer {
+            Some(_) => Step::Listen(Box::new(update)),
+            None => Step::Seat(Box::new(self.seat(update))),
+        }
+    }
+
+    /// Gives the policies of another manifest their slots.
+    pub(super) fn seat(&self, update: Update) -> Seating {
+        let Update { set, image, policies } = update;
+        let generation = self.state.generation + 1;
+        let mut next = SetState {
+            generation,
+            image,
+            // A new manifest may mend what kept launches from succeeding.
+            launch_failures_in_a_row: 0,
+            launches_resume_ms: 0,
+            set,
+            ..self.state.clone()
+        };
+        next.manifests.insert(generation, manifest_blob(&next.set).0);
+        let (mut slots, mut seats) = (Vec::with_capacity(policies.len()), Vec::new());
+        for (spec, new) in next.set.policies.iter().zip(policies) {
+            let old = self.state.slot(&spec.name);
+            match (new, old) {
+                (None, Some(old)) => slots.push(old.clone()),
+                (None, None) => {}
+                (Some(new), old) => {
+                    next.activations += 1;
+                    seats.push(Seat {
+                        place: slots.len(),
+                        state: Origin::of(&new, old.map(|old| &old.active), spec.limits),
+                    });
+                    let mut active = new.activation;
+                    active.number = next.activations;
+                    slots.push(PolicySlot {
+                        name: spec.name.clone(),
+                        active,
+                        previous: old.map(|old| old.active.clone()),
+                        canary: None,
+                    });
+                }
+            }
+        }
+        next.policies = slots;
+        let kept = |slot: &str| next.policies.iter().any(|it| it.name == slot);
+        next.shadows = next.shadows.iter().filter(|shadow| kept(&shadow.slot)).cloned().collect();
+        let text = format!("generation {generation} applied");
+        Seating { change: Change::new(next, EventKind::ManifestApplied, text), seats, switch: false }
+    }
+
+    /// The manifest of the state is in force.
+    pub(super) fn updated(&mut self, effects: &mut Vec<Effect>) {
+        self.manifest = Arc::new(self.state.set.clone());
+        self.manifest_digest = manifest_blob(&self.manifest).0;
+        self.manifests.insert(self.state.generation, Arc::clone(&self.manifest));
+        self.watch = Arc::new(Watch::of(&self.manifest));
+        // Its files were opened before it was applied.
+        self.image_problem = None;
+        self.listening = self.manifest.load_balancer.is_some();
+        self.listen_error = None;
+        self.windows.reconfigure(observe::specs_of(&self.state));
+        for instance in self.instances.values_mut() {
+            instance.meters.guest.clear();
+        }
+        if self.manifest.load_balancer.is_none() {
+            effects.push(Effect::Listen(None));
+        }
+        effects.push(Effect::Updated);
+        let running = self.instances.values().filter(|instance| instance.record.phase.may_answer());
+        effects.extend(running.map(|instance| self.want_run(&instance.record)));
+    }
+}

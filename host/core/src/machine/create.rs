@@ -1,0 +1,80 @@
+//! The beginning of a set.
+
+use std::collections::BTreeMap;
+
+use crate::batch::{Batch, History, Revision, StateChange};
+use crate::event::{Actor, Event, EventKind};
+use crate::guard::GuardMemory;
+use crate::manifest::ScaleSet;
+use crate::state::{ImageDigests, PolicyActivation, PolicySlot, SetState};
+use crate::time::{SetClock, Time};
+
+use super::manifest_blob;
+
+/// A set that shall be created: a checked manifest and what it names.
+#[derive(Debug, Clone)]
+pub struct NewSet {
+    /// The manifest.
+    pub set: ScaleSet,
+    /// What its instances start from.
+    pub image: ImageDigests,
+    /// Its policies, one for each spec of the manifest, in its order.
+    pub policies: Vec<PolicyActivation>,
+    /// Tells it from an earlier set of the same name: a random number.
+    pub incarnation: u64,
+}
+
+/// The state of a new set, and the batch that creates it.
+#[must_use]
+pub fn create(new: NewSet, now: Time, actor: Actor) -> (SetState, Batch) {
+    let NewSet { set, image, policies, incarnation } = new;
+    let slots: Vec<PolicySlot> = set
+        .policies
+        .iter()
+        .zip(policies)
+        .enumerate()
+        .map(|(index, (spec, activation))| PolicySlot {
+            name: spec.name.clone(),
+            active: PolicyActivation { number: index as u64 + 1, ..activation },
+            previous: None,
+            canary: None,
+        })
+        .collect();
+    let blob = manifest_blob(&set);
+    let state = SetState {
+        generation: 1,
+        desired: set.capacity.initial,
+        next_instance_id: 1,
+        last_tick: 0,
+        deleting: false,
+        activations: slots.len() as u64,
+        policies: slots,
+        shadows: Vec::new(),
+        launch_failures_in_a_row: 0,
+        launches_resume_ms: 0,
+        image,
+        incarnation,
+        epoch: 0,
+        clock: SetClock::starting_at(now.wall_ms),
+        guard_memory: GuardMemory::default(),
+        manifests: BTreeMap::from([(1, blob.0.clone())]),
+        set,
+    };
+    let name = state.set.name.clone();
+    let event = Event {
+        at_ms: now.wall_ms,
+        set: name.clone(),
+        kind: EventKind::SetCreated,
+        instance: None,
+        text: format!("{name} created, initial capacity {}", state.desired),
+        actor,
+        policy: None,
+    };
+    let batch = Batch {
+        expect: vec![(name, Revision(0))],
+        state: StateChange { sets: vec![state.clone()], ..StateChange::default() },
+        history: History { records: Vec::new(), events: vec![event] },
+        blobs: vec![blob],
+    };
+    (state, batch)
+}

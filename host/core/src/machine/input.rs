@@ -1,0 +1,362 @@
+//! What reaches the machine of a set, and what it wants done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::agent::{Report, Want};
+use crate::batch::{Batch, Revision};
+use crate::decision::PolicyRun;
+use crate::event::Actor;
+use crate::manifest::{LoadBalancer, PolicyLimits, ScaleSet};
+use crate::observation::Observation;
+use crate::phase::InstanceEvent;
+use crate::record::{NodeCapacity, TickRecord};
+use crate::state::{ImageDigests, PolicyActivation};
+
+/// Tells the shell which caller a reply is for.
+pub type Token = u64;
+
+/// What reaches the machine of a set.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// An agent has told all that it found after its start; ticks begin.
+    InventoryComplete,
+    /// A tick is due.
+    Tick(Box<TickFacts>),
+    /// The policies that act have answered.
+    Decided {
+        /// The tick that they were asked in.
+        tick: u64,
+        /// One answer for each ask, in its order.
+        answers: Vec<Answer>,
+    },
+    /// A shadow has answered.
+    Shadow {
+        /// The tick that it was asked in.
+        tick: u64,
+        /// What it says.
+        answer: Answer,
+    },
+    /// A batch is stored, or not.
+    Committed(Result<Revision, CommitError>),
+    /// States of policies were migrated, in the order asked for: base64, or why not.
+    Migrated(Vec<Result<String, String>>),
+    /// The load balancer listens as it was told, or why not.
+    Listening(Result<(), String>),
+    /// What became of an instance.
+    Report {
+        /// Which.
+        id: u32,
+        /// What.
+        report: Report,
+    },
+    /// Probes found something out about an instance.
+    Probed {
+        /// Which.
+        id: u32,
+        /// What: the first answer, healthy, unhealthy.
+        event: InstanceEvent,
+        /// What the last probe came to, when that says why.
+        detail: Option<String>,
+    },
+    /// Values of guests' metrics.
+    Scraped(Vec<Scrape>),
+    /// How it is with the set's golden snapshot.
+    Snapshot(SnapshotStatus),
+    /// What an operator wants.
+    Command {
+        /// For the reply.
+        token: Token,
+        /// Who.
+        actor: Actor,
+        /// What.
+        command: Command,
+    },
+}
+
+/// What is measured when a tick begins.
+#[derive(Debug, Clone, Default)]
+pub struct TickFacts {
+    /// Readings of VMM processes.
+    pub processes: Vec<ProcessReading>,
+    /// What the load balancer counts; none without one.
+    pub traffic: Option<TrafficReading>,
+    /// The last probes of instances that are still booting, for people.
+    pub last_probes: BTreeMap<u32, String>,
+    /// What each node has capacity for.
+    pub nodes: Vec<NodeCapacity>,
+}
+
+/// Counters of one VMM process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessReading {
+    /// Of which instance.
+    pub id: u32,
+    /// CPU time since its start.
+    pub cpu_time_ns: Option<u64>,
+    /// Resident memory.
+    pub rss_bytes: Option<u64>,
+}
+
+/// Counters of the load balancers in front of the set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrafficReading {
+    /// Connections accepted since the listener was made.
+    pub accepted: u64,
+    /// Open connections of each instance that has an endpoint, also of those that drain. One that is not here has none.
+    pub open: BTreeMap<u32, u32>,
+}
+
+/// One scrape of one guest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scrape {
+    /// Of which instance.
+    pub id: u32,
+    /// When it was complete, on the monotonic clock of [`crate::time::Time`].
+    pub at_mono_ms: u64,
+    /// One value per metric of the manifest, in its order; none if there is none.
+    pub values: Vec<Option<f64>>,
+}
+
+/// Why a batch is not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitError {
+    /// Somebody else changed the set meanwhile: what the machine knows of it is outdated.
+    Conflict(String),
+    /// The store cannot be written.
+    Failed(String),
+}
+
+/// How it is with the golden snapshot that instances of a set start from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SnapshotStatus {
+    /// None is wanted, or none was looked for yet.
+    #[default]
+    Off,
+    /// It is being made.
+    Making {
+        /// Why it failed before, if it did.
+        failed: Option<String>,
+    },
+    /// It can be started from.
+    Ready {
+        /// What it takes on disk.
+        disk_bytes: u64,
+    },
+    /// It could not be made.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What an operator wants.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Another manifest, already checked.
+    Update(Box<Update>),
+    /// Another capacity.
+    Scale {
+        /// The capacity.
+        capacity: u32,
+    },
+    /// Protection of an instance from scale-in, or no longer.
+    Protect {
+        /// Which.
+        id: u32,
+        /// Whether.
+        protected: bool,
+    },
+    /// Another policy takes over. A slot that is not named is the only one, in all commands.
+    Swap {
+        /// Which slot.
+        slot: Option<String>,
+        /// The policy.
+        policy: Box<NewPolicy>,
+    },
+    /// The previous policy again.
+    Rollback {
+        /// Which slot.
+        slot: Option<String>,
+    },
+    /// Another policy is judged beside the active one.
+    Shadow {
+        /// Which slot.
+        slot: Option<String>,
+        /// The policy.
+        policy: Box<NewPolicy>,
+    },
+    /// Another policy acts, within bounds.
+    Canary {
+        /// Which slot.
+        slot: Option<String>,
+        /// The policy.
+        policy: Box<NewPolicy>,
+        /// How many instances it may be away from the active one.
+        within: u32,
+    },
+    /// A shadow or canary takes over; none for the only one.
+    Promote {
+        /// Number of its activation.
+        number: Option<u64>,
+    },
+    /// A shadow or canary goes.
+    Drop {
+        /// Number of its activation.
+        number: u64,
+    },
+    /// The end of the set.
+    Delete,
+}
+
+/// Another manifest with what it names.
+#[derive(Debug, Clone)]
+pub struct Update {
+    /// The manifest.
+    pub set: ScaleSet,
+    /// What its instances start from.
+    pub image: ImageDigests,
+    /// Its policies, in its order; none keeps the one that has that slot.
+    pub policies: Vec<Option<NewPolicy>>,
+}
+
+/// A policy that may take a slot: compiled, checked and rehearsed.
+#[derive(Debug, Clone)]
+pub struct NewPolicy {
+    /// As it will be stored; its number is given when it takes its slot. Its state is what it built in the rehearsal.
+    pub activation: PolicyActivation,
+    /// How that state came to be, for people.
+    pub state_origin: String,
+}
+
+/// Why a command was not carried out; nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandError {
+    /// Not in the present state.
+    Conflict(String),
+    /// There is no such thing.
+    NotFound(String),
+    /// The store cannot be written.
+    Store(String),
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    /// It was carried out.
+    Ok,
+    /// Another policy is active.
+    Switched(Box<Switched>),
+    /// A policy stands beside the active one, or no longer does.
+    Placed(Box<Placed>),
+}
+
+/// A switch from one policy to another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Switched {
+    /// The slot.
+    pub slot: String,
+    /// The policy before.
+    pub from: PolicyActivation,
+    /// The active policy.
+    pub to: PolicyActivation,
+    /// The last tick that the old one decided.
+    pub after_tick: u64,
+    /// How the state of the new one came to be, for people.
+    pub state_origin: String,
+}
+
+/// A policy beside the active one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    /// The slot that it would take.
+    pub slot: String,
+    /// The policy.
+    pub activation: PolicyActivation,
+    /// The last tick before.
+    pub after_tick: u64,
+}
+
+/// One decision to be asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ask {
+    /// The slot.
+    pub slot: String,
+    /// The policy; its module is known by its digest.
+    pub activation: PolicyActivation,
+    /// What the decision may cost.
+    pub limits: PolicyLimits,
+}
+
+/// One decision.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Number of the activation that was asked.
+    pub number: u64,
+    /// How it went.
+    pub run: PolicyRun,
+    /// The state that it leaves, base64; none when it stays.
+    pub state: Option<String>,
+}
+
+/// A state of a policy to be taken over by another version of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Migration {
+    /// SHA-256 of the module that takes over.
+    pub digest: String,
+    /// Version of the state.
+    pub from_version: u32,
+    /// The state, base64.
+    pub state: String,
+    /// What the migration may cost.
+    pub limits: PolicyLimits,
+}
+
+/// What the machine of a set wants done, in this order.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Ask the policies that act; answered by [`Input::Decided`].
+    Ask {
+        /// What they see.
+        observation: Arc<Observation>,
+        /// Who is asked.
+        asks: Vec<Ask>,
+    },
+    /// Ask a policy that is only judged; answered by [`Input::Shadow`].
+    AskShadow {
+        /// What it sees.
+        observation: Arc<Observation>,
+        /// Who is asked.
+        ask: Ask,
+    },
+    /// Migrate states; answered by [`Input::Migrated`].
+    Migrate(Vec<Migration>),
+    /// Listen like this, or not at all; answered by [`Input::Listening`].
+    Listen(Option<LoadBalancer>),
+    /// Store this; answered by [`Input::Committed`].
+    Commit(Box<Batch>),
+    /// Tell the node of an instance what is wanted of it.
+    Want(Want),
+    /// Tell the node that its owner knows of an instance's end.
+    Forget {
+        /// Which.
+        id: u32,
+    },
+    /// Look after the golden snapshot: there shall be one of this manifest, or none. Told once a tick.
+    Snapshot(Option<Arc<ScaleSet>>),
+    /// Answer an operator.
+    Reply {
+        /// Whom.
+        token: Token,
+        /// What came of the command.
+        result: Result<Done, CommandError>,
+    },
+    /// A tick is stored.
+    Ticked(Arc<TickRecord>),
+    /// The manifest in force is another one.
+    Updated,
+    /// What the store has of the set is not what the machine believes: read it again and start anew.
+    Reload(String),
+    /// The set is gone.
+    Ended,
+}

@@ -1,0 +1,58 @@
+//! One instance in the memory of its set's machine.
+
+use crate::metrics::{CounterRate, CpuShare};
+use crate::phase::{InstanceEvent, Phase};
+use crate::state::InstanceRecord;
+
+use super::{CHANGES_MAX, SetMachine};
+
+/// An instance and what is known of it beside its record.
+#[derive(Debug)]
+pub(super) struct Instance {
+    /// As it is, or is about to be, stored.
+    pub(super) record: InstanceRecord,
+    /// Differs from what is stored.
+    pub(super) dirty: bool,
+    /// Its counters that become rates.
+    pub(super) meters: Meters,
+}
+
+/// Counters of one instance that become rates.
+#[derive(Debug, Default)]
+pub(super) struct Meters {
+    pub(super) cpu: CpuShare,
+    /// In the order of the manifest's metrics; unused for those that are no rates.
+    pub(super) guest: Vec<CounterRate>,
+}
+
+impl Instance {
+    pub(super) fn new(record: InstanceRecord) -> Self {
+        Self { record, dirty: false, meters: Meters::default() }
+    }
+}
+
+impl SetMachine {
+    /// Lets an event meet an instance and remembers what came of it. What means nothing in its phase is old news.
+    pub(super) fn meet(&mut self, id: u32, event: InstanceEvent, detail: Option<String>) {
+        let at = self.moment();
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        let Ok(Some(change)) = instance.record.meet(event, at, detail) else { return };
+        instance.dirty = true;
+        if change.to == Phase::InService {
+            self.state.launch_failures_in_a_row = 0;
+            self.state.launches_resume_ms = 0;
+        }
+        // They wait for a record; while the store cannot be written none is made.
+        if self.changes.len() < CHANGES_MAX {
+            self.changes.push(change);
+        }
+    }
+
+    /// Changes the record of an instance.
+    pub(super) fn note(&mut self, id: u32, change: impl FnOnce(&mut InstanceRecord)) {
+        if let Some(instance) = self.instances.get_mut(&id) {
+            change(&mut instance.record);
+            instance.dirty = true;
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a tick sees: the set's instances and metrics, frozen.
+
+use crate::metrics::{
+    CONNECTION_RATE, CONNECTIONS, CPU, CounterRate, MEMORY, MetricSpec, SetWindows, longest_wishes,
+};
+use crate::observation::{InstanceRow, InstanceTable, Observation};
+use crate::phase::Phase;
+use crate::state::SetState;
+
+use super::{ProcessReading, Scrape, SetMachine, TrafficReading};
+
+/// The metrics that a set keeps: the built-in ones and those of its manifest, each as far back as its policies look.
+pub(super) fn specs_of(state: &SetState) -> Vec<MetricSpec> {
+    let set = &state.set;
+    let mut specs =
+        vec![MetricSpec::per_instance(CPU, set.tick_ms), MetricSpec::per_instance(MEMORY, set.tick_ms)];
+    if set.load_balancer.is_some() {
+        specs.push(MetricSpec::per_instance(CONNECTIONS, set.tick_ms));
+        specs.push(MetricSpec::per_set(CONNECTION_RATE, set.tick_ms));
+    }
+    specs.extend(set.metrics.iter().map(|metric| MetricSpec::per_instance(&metric.name, set.tick_ms)));
+    let wishes = longest_wishes(state.activations_kept().flat_map(|activation| &activation.wishes));
+    let reach = |spec: MetricSpec| match wishes.get(&spec.name) {
+        Some(&window_ms) => spec.reaching_back(window_ms),
+        None => spec,
+    };
+    specs.into_iter().map(reach).collect()
+}
+
+/// Fills windows from the last observation before a restart.
+pub(super) fn restore(windows: &mut SetWindows, last: &Observation) {
+    windows.restore(&last.metrics);
+}
+
+impl SetMachine {
+    /// Takes in what is read when a tick begins: processes and the load balancer.
+    pub(super) fn sample(&mut self, processes: &[ProcessReading], traffic: Option<&TrafficReading>) {
+        let (now_ms, lived_ms) = (self.clock.steady_ms, self.clock.lived_ms);
+        let vcpus = self.manifest.instance.vcpus;
+        for reading in processes {
+            let Some(instance) = self.instances.get_mut(&reading.id) else { continue };
+            let cpu =
+                reading.cpu_time_ns.and_then(|cpu_ns| instance.meters.cpu.push(lived_ms, cpu_ns, vcpus));
+            if let Some(cpu) = cpu {
+                self.windows.push_instance(CPU, reading.id, now_ms, cpu);
+            }
+            if let Some(rss_bytes) = reading.rss_bytes {
+                self.windows.push_instance(MEMORY, reading.id, now_ms, as_metric(rss_bytes));
+            }
+        }
+        let Some(traffic) = traffic else { return };
+        for (&id, &open) in &traffic.open {
+            self.windows.push_instance(CONNECTIONS, id, now_ms, f64::from(open));
+        }
+        if let Some(rate) = self.connection_rate.push(lived_ms, as_metric(traffic.accepted)) {
+            self.windows.push_set(CONNECTION_RATE, now_ms, rate);
+        }
+    }
+
+    pub(super) fn on_scrape(&mut self, scrape: &Scrape) {
+        let age_ms = self.now.mono_ms.saturating_sub(scrape.at_mono_ms);
+        let (at_ms, lived_ms) =
+            (self.clock.steady_ms.saturating_sub(age_ms), self.clock.lived_ms.saturating_sub(age_ms));
+        let Some(instance) = self.instances.get_mut(&scrape.id) else { return };
+        let metrics = &self.manifest.metrics;
+        instance.meters.guest.resize_with(metrics.len(), CounterRate::default);
+        for ((metric, value), rate) in metrics.iter().zip(&scrape.values).zip(&mut instance.meters.guest) {
+            let value = match value {
+                Some(value) if metric.rate => rate.push(lived_ms, *value),
+                other => *other,
+            };
+            if let Some(value) = value {
+                self.windows.push_instance(&metric.name, scrape.id, at_ms, value);
+            }
+        }
+    }
+
+    /// Freezes what is known now.
+    pub(super) fn observe(&mut self) -> Observation {
+        let now_ms = self.clock.steady_ms;
+        let mut instances = InstanceTable::default();
+        for instance in self.instances.values().map(|instance| &instance.record) {
+            if instance.phase == Phase::Gone {
+                continue;
+            }
+            instances.push(InstanceRow {
+                id: instance.id,
+                state: instance.phase.state(),
+                state_since_ms: self.steady_of(instance.phase_since_lived_ms),
+                created_ms: self.steady_of(instance.created_lived_ms),
+                generation: instance.generation,
+                protected: instance.protected,
+            });
+        }
+        let metrics = self.windows.build_metrics(now_ms, &instances);
+        self.windows.end_tick(now_ms, &instances);
+        let state = &self.state;
+        Observation {
+            set: state.set.name.clone(),
+            tick: state.last_tick + 1,
+            now_ms,
+            generation: state.generation,
+            min: state.set.capacity.min,
+            max: state.set.capacity.max,
+            desired: state.desired,
+            instances,
+            metrics,
+            last: self.last_decision.clone(),
+            schedule: Vec::new(),
+        }
+    }
+}
+
+/// A count as a metric; exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "counts and bytes stay far below 2^53")]
+fn as_metric(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,62 @@
+//! Policies that are judged beside the active ones and never applied.
+//!
+//! They are asked after a tick is stored, and nobody waits for them: however slow one is, the tick is not late for it. What
+//! they said stands in the next record.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::observation::Observation;
+use crate::record::ShadowRun;
+
+use super::{Answer, Ask, Effect, SetMachine};
+
+/// Runs that may wait for a record; more are dropped while the store cannot be written.
+const WAITING_MAX: usize = 256;
+
+/// What the machine knows of its shadows between two ticks.
+#[derive(Debug, Default)]
+pub(super) struct Shadows {
+    /// Activations that are still at an earlier tick: they skip this one.
+    busy: BTreeSet<u64>,
+    /// What they have said since the last record.
+    pub(super) waiting: Vec<ShadowRun>,
+}
+
+impl Shadows {
+    /// The record that has so many of them is stored.
+    pub(super) fn stored(&mut self, count: usize) {
+        self.waiting.drain(..count.min(self.waiting.len()));
+    }
+}
+
+impl SetMachine {
+    /// Shows a tick to every shadow that is not still busy with an earlier one.
+    pub(super) fn ask_shadows(&mut self, observation: &Arc<Observation>, effects: &mut Vec<Effect>) {
+        for shadow in &self.state.shadows {
+            if self.shadows.busy.insert(shadow.activation.number) {
+                let ask = Ask {
+                    slot: shadow.slot.clone(),
+                    activation: shadow.activation.clone(),
+                    limits: self.limits_of(&shadow.slot),
+                };
+                effects.push(Effect::AskShadow { observation: Arc::clone(observation), ask });
+            }
+        }
+    }
+
+    pub(super) fn on_shadow(&mut self, tick: u64, answer: Answer) {
+        let Answer { number, run, state } = answer;
+        self.shadows.busy.remove(&number);
+        // It may have been dropped, or promoted: then the state is another one.
+        let Some(shadow) = self.state.shadows.iter_mut().find(|it| it.activation.number == number) else {
+            return;
+        };
+        if let Some(state) = state {
+            shadow.activation.state = state;
+        }
+        if self.shadows.waiting.len() < WAITING_MAX {
+            self.shadows.waiting.push(ShadowRun { tick, number, run });
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What others see of a set: its state, its endpoints, and what keeps it from being as wanted.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::manifest::ScaleSet;
+use crate::phase::Phase;
+use crate::record::TickRecord;
+use crate::state::{InstanceRecord, SetState};
+
+use super::{Busy, SetMachine};
+
+/// Where a load balancer sends connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Of which instance.
+    pub id: u32,
+    /// Where its service answers.
+    pub addr: SocketAddr,
+}
+
+impl SetMachine {
+    /// The set.
+    #[must_use]
+    pub fn state(&self) -> &SetState {
+        &self.state
+    }
+
+    /// The manifest in force.
+    #[must_use]
+    pub fn manifest(&self) -> &Arc<ScaleSet> {
+        &self.manifest
+    }
+
+    /// Its instances, by id.
+    pub fn instances(&self) -> impl Iterator<Item = &InstanceRecord> {
+        self.instances.values().map(|instance| &instance.record)
+    }
+
+    /// What the last tick decided.
+    #[must_use]
+    pub fn last(&self) -> Option<&Arc<TickRecord>> {
+        self.last.as_ref()
+    }
+
+    /// Whether its instances can be launched from what the manifest names, as far as is known.
+    #[must_use]
+    pub fn image_is_usable(&self) -> bool {
+        self.image_problem.is_none()
+    }
+
+    /// How many launches the set may want at most, beside what counts as capacity already.
+    #[must_use]
+    pub fn launches_max(&self) -> u32 {
+        let counted = self.instances.values().filter(|it| it.record.phase.counts_as_capacity()).count();
+        self.state.set.capacity.max.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
+    }
+
+    /// Whether the set is gone.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        matches!(self.busy, Busy::Ended)
+    }
+
+    /// Where connections may go: every instance in service, at the port that it was made for.
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.instances.values().filter(|it| it.record.phase == Phase::InService).filter_map(|instance| {
+            let record = &instance.record;
+            let port = self.manifest_of(record).network.port()?;
+            Some(Endpoint { id: record.id, addr: (record.address?, port).into() })
+        })
+    }
+
+    /// What keeps the set from being as wanted, for people.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
+        problems.extend(self.listen_error.iter().cloned());
+        problems.extend(self.image_problem.iter().cloned());
+        problems.extend(
+            self.snapshot
+                .failure()
+                .map(|why| format!("instances boot; there is no snapshot that they could start from: {why}")),
+        );
+        if let Some(last) = &self.last {
+            let failed =
+                last.runs.iter().filter_map(|run| run.result.as_ref().err().map(|failure| (run, failure)));
+            problems.extend(failed.map(|(run, failure)| {
+                format!("policy {} failed ({}): {}", run.name, failure.kind.as_str(), failure.message)
+            }));
+            problems.extend(last.plan.notes.iter().map(ToString::to_string));
+        }
+        problems
+    }
+}

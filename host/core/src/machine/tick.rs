@@ -1,0 +1,232 @@
+//! One tick: observe, ask, conclude, and store what shall be done before it is done.
+
+use std::sync::Arc;
+
+use crate::canary;
+use crate::decision::PolicyRun;
+use crate::manifest::PolicyLimits;
+use crate::observation::Observation;
+use crate::phase::{InstanceEvent, Phase};
+use crate::plan::Action;
+use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
+use crate::state::{InstanceRecord, Moment, SetState};
+use crate::tick::{TickInput, conclude};
+
+use super::{Answer, Ask, Busy, Effect, SetMachine, TickFacts, TrafficReading};
+
+/// A tick while its policies decide.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    pub(super) observation: Arc<Observation>,
+    at: Moment,
+    facts: PlanFacts,
+    /// For each ask, how far a canary may be away; none for an active policy.
+    within: Vec<Option<u32>>,
+}
+
+/// What a tick is about to make true.
+#[derive(Debug)]
+pub(super) struct Intent {
+    pub(super) record: TickRecord,
+    pub(super) state: SetState,
+    /// Instances as they will be, and how they came to be so; no change for new ones.
+    pub(super) instances: Vec<(InstanceRecord, Option<InstanceChange>)>,
+    /// The set is removed with this batch.
+    pub(super) removed: bool,
+}
+
+impl SetMachine {
+    pub(super) fn on_tick(&mut self, facts: TickFacts, effects: &mut Vec<Effect>) {
+        if !self.listening && self.manifest.load_balancer.is_some() && !self.state.deleting {
+            // Whoever holds the address may let go of it.
+            effects.push(Effect::Listen(self.manifest.load_balancer.clone()));
+        }
+        effects.push(Effect::Snapshot(self.wanted_snapshot()));
+        self.give_up_slow_boots(&facts.last_probes);
+        self.sample(&facts.processes, facts.traffic.as_ref());
+        let observation = Arc::new(self.observe());
+        let (asks, within): (Vec<Ask>, Vec<Option<u32>>) = self.asks().into_iter().unzip();
+        let frozen = Frozen {
+            facts: self.facts(&observation, facts.traffic.as_ref(), facts.nodes),
+            observation: Arc::clone(&observation),
+            at: self.moment(),
+            within,
+        };
+        if asks.is_empty() {
+            return self.decided(frozen, Vec::new(), effects);
+        }
+        self.busy = Busy::Deciding(Box::new(frozen));
+        effects.push(Effect::Ask { observation, asks });
+    }
+
+    pub(super) fn on_decided(&mut self, tick: u64, answers: Vec<Answer>, effects: &mut Vec<Effect>) {
+        match std::mem::replace(&mut self.busy, Busy::Idle) {
+            Busy::Deciding(frozen)
+                if frozen.observation.tick == tick && frozen.within.len() == answers.len() =>
+            {
+                self.decided(*frozen, answers, effects);
+            }
+            // An answer that comes twice, or too late.
+            other => self.busy = other,
+        }
+    }
+
+    fn decided(&mut self, frozen: Frozen, answers: Vec<Answer>, effects: &mut Vec<Effect>) {
+        let (mut runs, mut canaries, mut states) = (Vec::new(), Vec::new(), Vec::new());
+        for (Answer { number, run, state }, within) in answers.into_iter().zip(&frozen.within) {
+            states.extend(state.map(|state| (number, state)));
+            match *within {
+                Some(within) => canaries.push(CanaryRun { within, run }),
+                None => runs.push(run),
+            }
+        }
+        let input = TickInput {
+            wall_ms: frozen.at.wall_ms,
+            manifest: self.manifest_digest.clone(),
+            observation: Arc::unwrap_or_clone(frozen.observation),
+            changes: self.changes.clone(),
+            operator: self.operator.clone(),
+            facts: frozen.facts,
+            runs,
+            canaries,
+            shadows: self.shadows.waiting.clone(),
+            wanted_metrics: self.wanted_metrics(),
+        };
+        let record = conclude(&self.manifest, input);
+        let intent = self.intend(record, frozen.at, &states);
+        effects.push(Effect::Commit(Box::new(self.batch_of(&intent))));
+        self.busy = Busy::Storing(Box::new(intent));
+    }
+
+    /// Every policy that acts, and how far a canary may be away from its active policy.
+    fn asks(&self) -> Vec<(Ask, Option<u32>)> {
+        if self.state.deleting {
+            return Vec::new();
+        }
+        let slots = self.state.policies.iter().flat_map(|slot| {
+            let limits = self.limits_of(&slot.name);
+            let ask = move |activation: &crate::state::PolicyActivation| Ask {
+                slot: slot.name.clone(),
+                activation: activation.clone(),
+                limits,
+            };
+            let canary = slot.canary.as_ref().map(|canary| (ask(&canary.activation), Some(canary.within)));
+            std::iter::once((ask(&slot.active), None)).chain(canary)
+        });
+        slots.collect()
+    }
+
+    /// What a decision for that slot may cost.
+    pub(super) fn limits_of(&self, slot: &str) -> PolicyLimits {
+        let spec = self.state.set.policies.iter().find(|spec| spec.name == slot);
+        spec.map_or_else(PolicyLimits::default, |spec| spec.limits)
+    }
+
+    /// Names of the metrics that the policies which act ask for, each once.
+    fn wanted_metrics(&self) -> Vec<String> {
+        let mut wanted: Vec<String> = Vec::new();
+        for slot in &self.state.policies {
+            let canary = slot.canary.as_ref().map(|canary| &canary.activation);
+            for wish in std::iter::once(&slot.active).chain(canary).flat_map(|it| &it.wishes) {
+                if !wanted.contains(&wish.name) {
+                    wanted.push(wish.name.clone());
+                }
+            }
+        }
+        wanted
+    }
+
+    /// All that the plan may rest on and use.
+    fn facts(
+        &self,
+        observation: &Observation,
+        traffic: Option<&TrafficReading>,
+        nodes: Vec<NodeCapacity>,
+    ) -> PlanFacts {
+        // What a load balancer does not list has no connection; without one nobody has any.
+        let open = |id: u32| traffic.and_then(|traffic| traffic.open.get(&id)).copied().unwrap_or(0);
+        let seen: Vec<&InstanceRecord> = observation
+            .instances
+            .id
+            .iter()
+            .filter_map(|id| self.instances.get(id).map(|instance| &instance.record))
+            .collect();
+        let drained = seen.iter().filter(|it| it.phase == Phase::Draining && open(it.id) == 0);
+        PlanFacts {
+            drained: drained.map(|record| record.id).collect(),
+            next_id: self.state.next_instance_id,
+            launches_resume_ms: self.state.launches_resume_ms,
+            deleting: self.state.deleting,
+            hold: self.snapshot_hold(),
+            lived_ms: self.clock.lived_ms,
+            phase: seen.iter().map(|record| record.phase).collect(),
+            phase_since_ms: seen.iter().map(|record| record.phase_since_lived_ms).collect(),
+            placement: seen.iter().map(|record| record.placement.clone()).collect(),
+            nodes,
+            guard_memory: self.state.guard_memory.clone(),
+        }
+    }
+
+    /// Works out what the record's plan makes of state and instances, without touching either.
+    fn intend(&self, record: TickRecord, at: Moment, policy_states: &[(u64, String)]) -> Intent {
+        let mut state = self.state.clone();
+        state.desired = record.guards.granted;
+        state.last_tick = record.observation.tick;
+        state.guard_memory = record.guards.memory.clone();
+        state.clock = self.clock;
+        for slot in &mut state.policies {
+            let canary = slot.canary.as_mut().map(|canary| &mut canary.activation);
+            for activation in std::iter::once(&mut slot.active).chain(canary) {
+                let new = policy_states.iter().find(|(number, _)| *number == activation.number);
+                if let Some((_, new)) = new {
+                    activation.state.clone_from(new);
+                }
+            }
+            // A canary that failed is not given another tick.
+            if canary::failed(&record.canaries).any(|(run, _): (&PolicyRun, _)| run.slot == slot.name) {
+                slot.canary = None;
+            }
+        }
+        self.back_off(&record, &mut state);
+        self.prune_manifests(&mut state);
+
+        let mut instances = Vec::new();
+        for action in &record.plan.actions {
+            match action {
+                Action::Create { id, generation, placement, .. } => {
+                    state.next_instance_id = state.next_instance_id.max(id + 1);
+                    let mut instance = InstanceRecord::pending(*id, at, *generation);
+                    instance.uid = format!("{:016x}-{id}", state.incarnation);
+                    instance.placement = placement.clone();
+                    instance.epoch = state.epoch;
+                    instances.push((instance, None));
+                }
+                Action::Drain { id, .. } => {
+                    instances.extend(self.staged(*id, InstanceEvent::DrainRequested, at));
+                }
+                Action::Terminate { id, .. } => {
+                    instances.extend(self.staged(*id, InstanceEvent::TerminateRequested, at));
+                }
+            }
+        }
+        let nothing_left = self.instances.values().all(|instance| instance.record.phase == Phase::Gone);
+        let removed = state.deleting && nothing_left && instances.is_empty() && self.snapshot_is_idle();
+        Intent { record, state, instances, removed }
+    }
+
+    fn staged(
+        &self,
+        id: u32,
+        event: InstanceEvent,
+        at: Moment,
+    ) -> Option<(InstanceRecord, Option<InstanceChange>)> {
+        let mut record = self.instances.get(&id)?.record.clone();
+        let detail = record.detail.clone();
+        let change = record.meet(event, at, detail).ok()??;
+        Some((record, Some(change)))
+    }
+
+    fn snapshot_is_idle(&self) -> bool {
+        !matches!(self.snapshot, super::SnapshotStatus::Making { .. })
+    }
+}

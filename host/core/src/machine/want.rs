@@ -1,0 +1,58 @@
+//! What is wanted of each instance, as its node is told.
+
+use std::sync::Arc;
+
+use crate::agent::{Order, StopOrder, Want};
+use crate::phase::Phase;
+use crate::plan::RemovalCause;
+use crate::state::InstanceRecord;
+
+use super::{Effect, SetMachine};
+
+impl SetMachine {
+    fn want(&self, record: &InstanceRecord, order: Order) -> Effect {
+        Effect::Want(Want {
+            id: record.id,
+            uid: record.uid.clone(),
+            epoch: record.epoch,
+            generation: record.generation,
+            created_ms: record.created_ms,
+            order,
+        })
+    }
+
+    /// An instance shall run.
+    pub(super) fn want_run(&self, record: &InstanceRecord) -> Effect {
+        let order = Order::Run {
+            phase: record.phase,
+            manifest: Arc::clone(self.manifest_of(record)),
+            watch: Arc::clone(&self.watch),
+        };
+        self.want(record, order)
+    }
+
+    /// An instance whose termination is stored shall end.
+    pub(super) fn want_stop(&self, record: &InstanceRecord, cause: RemovalCause) -> Effect {
+        // Only a guest that has served and is well is asked to shut down: one
+        // that still boots or is broken would not hear it.
+        let grace_ms = match cause {
+            RemovalCause::Drained | RemovalCause::DrainTimeout => {
+                self.manifest_of(record).instance.shutdown_timeout_ms
+            }
+            _ => 0,
+        };
+        // What went wrong in a guest is in its logs.
+        let failure = record.detail.clone().filter(|_| cause == RemovalCause::Failed);
+        self.want(record, Order::Stop(StopOrder { grace_ms, failure }))
+    }
+
+    /// What is wanted of an instance in its present phase, when its node has to be told again.
+    pub(super) fn want_again(&self, record: &InstanceRecord) -> Option<Effect> {
+        match record.phase {
+            Phase::Terminating => Some(self.want_stop(record, RemovalCause::Failed)),
+            Phase::Pending => Some(self.want_run(record)),
+            phase if phase.may_answer() => Some(self.want_run(record)),
+            _ => None,
+        }
+    }
+}
