@@ -108,6 +108,18 @@ impl SetState {
     }
 }
 
+impl SetState {
+    /// As [`Self::activations_kept`], to be changed.
+    pub fn activations_kept_mut(&mut self) -> impl Iterator<Item = &mut PolicyActivation> {
+        let slots = self.policies.iter_mut().flat_map(|slot| {
+            std::iter::once(&mut slot.active)
+                .chain(&mut slot.previous)
+                .chain(slot.canary.as_mut().map(|canary| &mut canary.activation))
+        });
+        slots.chain(self.shadows.iter_mut().map(|shadow| &mut shadow.activation))
+    }
+}
+
 /// A policy that is or was in charge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyActivation {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use regatta_core::cloud_init::{instance_name, seed_files, smbios_serial};
 use regatta_core::manifest::{FileRef, GuestAddress, Image, Network, Overlay, ScaleSet, isolated_gateway};
-use regatta_core::state::{ImageDigests, InstanceRecord};
+use regatta_core::agent::Identity;
+use regatta_core::state::ImageDigests;
 use regatta_vmm::{
     BootSource, BridgedNetwork, DataDisk, Digest, GoldenImage, ImageError, ImageStore, InstanceDir,
     IsolatedNetwork, LaunchSpec, NetworkSpec, OverlayKind, RootDisk, Seed, SharedDisk, Smbios, StartFrom,
@@ -196,7 +197,7 @@ impl SetImages {
     pub(crate) fn launch_spec(
         &self,
         set: &ScaleSet,
-        instance: &InstanceRecord,
+        instance: &Identity,
         dir: InstanceDir,
     ) -> Result<LaunchSpec, String> {
         if let Some(problem) = &self.problem {
@@ -225,6 +226,7 @@ impl SetImages {
         };
         Ok(LaunchSpec {
             dir,
+            identity: serde_json::to_string(instance).ok(),
             start: StartFrom::Boot,
             vcpus: set.instance.vcpus,
             memory_bytes: set.instance.memory_bytes,
@@ -250,7 +252,7 @@ impl SetImages {
 
 /// The guest learns address, name and port from its command line, as any Linux
 /// kernel does (`Documentation/admin-guide/nfs/nfsroot.rst`).
-fn kernel_cmdline(base: &str, name: &str, network: &Network, instance: &InstanceRecord) -> String {
+fn kernel_cmdline(base: &str, name: &str, network: &Network, instance: &Identity) -> String {
     let own = match (network.guest_address(instance.address), network.port()) {
         (Some(guest), Some(port)) => {
             let GuestAddress { address, prefix, gateway, .. } = guest;
@@ -266,7 +268,7 @@ fn kernel_cmdline(base: &str, name: &str, network: &Network, instance: &Instance
     if base.is_empty() { own } else { format!("{base} {own}") }
 }
 
-fn network_spec(network: &Network, instance: &InstanceRecord, guest: Option<GuestAddress>) -> NetworkSpec {
+fn network_spec(network: &Network, instance: &Identity, guest: Option<GuestAddress>) -> NetworkSpec {
     let Some(GuestAddress { mac, gateway, .. }) = guest else { return NetworkSpec::None };
     match network {
         Network::Isolated { guest, guest_prefix, outbound, published, .. } => {
@@ -344,7 +346,15 @@ mod tests {
 
     #[test]
     fn the_command_line_carries_address_name_and_port() {
-        let instance = InstanceRecord::pending(7, 0, 1, Ipv4Addr::new(127, 40, 0, 7));
+        let instance = Identity {
+            set: "web".into(),
+            id: 7,
+            uid: "1-7".into(),
+            epoch: 1,
+            generation: 1,
+            created_ms: 0,
+            address: Ipv4Addr::new(127, 40, 0, 7),
+        };
         let loopback = Network::Loopback { base: Ipv4Addr::new(127, 40, 0, 0), prefix: 24, port: 8080 };
         assert_eq!(
             kernel_cmdline("console=ttyS0", "web-7", &loopback, &instance),

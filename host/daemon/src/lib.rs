@@ -3,16 +3,16 @@
 //! One binary of the same name starts from [`cli::run`]. The command line reaches
 //! the daemon only through [`api`]; [`serve`] is the daemon.
 
-mod addresses;
 pub mod api;
 mod catalogue;
 mod chain;
 pub mod cli;
 mod clock;
 mod fleet;
-mod host_ledger;
 mod images;
+mod node;
 pub mod paths;
 pub mod serve;
 mod set;
 mod shared;
+mod stored;

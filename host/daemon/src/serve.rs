@@ -18,12 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::addresses::AddressBook;
 use crate::api;
+use crate::clock;
 use crate::api::types::VmmInfo;
 use crate::cli::serve_args::{GuestEngine, LogFormat, ServeArgs, VmmChoice};
 use crate::fleet::{Fleet, PolicyDirs};
-use crate::host_ledger::{HostLedger, HostLimits};
+use crate::node::{HostLimits, Node};
 use crate::paths::{DataDirs, default_data_dir, socket_in};
 use crate::shared::Shared;
 
@@ -105,16 +105,20 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         }
         Err(why) => tracing::warn!(%why, "whether the data directory shares blocks is not known"),
     }
-    let shared = Arc::new(Shared {
-        snapshots: SnapshotStore::new(&dirs.snapshots),
+    clock::start()?;
+    let node = Node::new(
+        limits,
+        dirs.instances.clone(),
+        vmms,
         images,
+        SnapshotStore::new(&dirs.snapshots),
+        WatchRuntime::start()?,
+    );
+    let shared = Arc::new(Shared {
+        node: Arc::new(node),
         writer,
         store,
         policies: Engine::new(policy_engine(&dirs.compiled))?,
-        vmms: Arc::new(vmms),
-        watching: WatchRuntime::start()?,
-        addresses: AddressBook::default(),
-        ledger: HostLedger::new(limits, &dirs.instances),
         exposition: Exposition::new(),
         events: Notify::new(),
         dirs,

@@ -154,7 +154,7 @@ impl Exposition {
             families.capacity_changes.get_or_create(&labels).inc();
         }
         for step in &record.guards.steps {
-            families.guard_steps.get_or_create(&self.labels(set, &[("guard", &step.guard)])).inc();
+            families.guard_steps.get_or_create(&self.labels(set, &[("guard", step.guard.as_str())])).inc();
         }
         for action in &record.plan.actions {
             let (action, cause) = match action {
@@ -176,7 +176,7 @@ impl Exposition {
         load_balancer: Option<&LbTotals>,
     ) {
         self.observe_capacity(set, state.set.capacity, state.desired, state.generation);
-        self.observe_instances(set, instances.iter().map(|instance| instance.state));
+        self.observe_instances(set, instances.iter().map(|instance| instance.phase.state()));
         if let Some(totals) = load_balancer {
             self.observe_load_balancer(set, totals);
         }
@@ -350,9 +350,10 @@ fn put(family: &Counters, labels: &Labels, total: u64) {
 mod tests {
     use regatta_core::combine::Combined;
     use regatta_core::decision::{Decision, FailureKind, PolicyFailure, Reason};
-    use regatta_core::guard::{GuardStep, GuardTrail};
+    use regatta_core::guard::{GuardMemory, GuardName, GuardStep, GuardTrail};
     use regatta_core::observation::{InstanceTable, Observation};
-    use regatta_core::plan::{Plan, RemovalCause};
+    use regatta_core::node::Placement;
+    use regatta_core::plan::{CreateCause, Plan, RemovalCause};
     use regatta_core::record::{PlanFacts, RECORD_VERSION};
 
     use super::*;
@@ -391,6 +392,9 @@ mod tests {
             canaries: Vec::new(),
             shadows: Vec::new(),
             v: RECORD_VERSION,
+            wall_ms: 1,
+            manifest: String::new(),
+            wanted_metrics: Vec::new(),
             observation: Observation {
                 set: set.to_owned(),
                 tick: 1,
@@ -419,16 +423,22 @@ mod tests {
             },
             guards: GuardTrail {
                 steps: vec![GuardStep {
-                    guard: "missing-data".to_owned(),
+                    guard: GuardName::MissingData,
                     before: Some(1),
                     after: 2,
                     reason: Reason { code: String::new(), text: String::new(), evidence: Vec::new() },
                 }],
                 granted: 2,
+                memory: GuardMemory::default(),
             },
             plan: Plan {
                 actions: vec![
-                    Action::Create { id: 4 },
+                    Action::Create {
+                        id: 4,
+                        cause: CreateCause::ScaleOut,
+                        generation: 1,
+                        placement: Placement::default(),
+                    },
                     Action::Drain { id: 1, cause: RemovalCause::ScaleIn },
                     Action::Terminate { id: 2, cause: RemovalCause::Failed },
                 ],

@@ -1,7 +1,7 @@
 //! Fetches the guests' metrics at an interval.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -129,8 +129,8 @@ impl Page {
 pub struct ScrapeReport {
     /// Id of the instance.
     pub id: u32,
-    /// When it was complete, Unix milliseconds.
-    pub at_ms: u64,
+    /// When it was complete.
+    pub at: std::time::Instant,
     /// One value per metric of the manifest, in its order; none if there is none.
     pub values: Vec<Option<f64>>,
     /// What went wrong, if anything.
@@ -184,8 +184,8 @@ async fn run(
     let mut slot = Instant::now() + interval.mul_f64(rng.random_range(0.0..1.0));
     loop {
         let (values, error) = target.scrape(&client).await;
-        let at_ms = unix_ms();
-        match reports.try_send(ScrapeReport { id, at_ms, values, error }) {
+        let at = std::time::Instant::now();
+        match reports.try_send(ScrapeReport { id, at, values, error }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => tracing::debug!(id, "scrape dropped, nobody reads them"),
             Err(TrySendError::Closed(_)) => return,
@@ -196,9 +196,4 @@ async fn run(
         slot += interval.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER));
         slot = slot.max(Instant::now());
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -44,6 +44,7 @@ async fn launch_all(vmm: &Path, data: &Path, count: usize) -> Duration {
         .map(|number| {
             let id = format!("i{number}");
             let spec = LaunchSpec {
+                identity: None,
                 dir: InstanceDir::new(&data.join("i"), "set", &id).expect("dir"),
                 id,
                 start: StartFrom::Boot,

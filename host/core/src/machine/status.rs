@@ -10,6 +10,9 @@ use crate::state::{InstanceRecord, SetState};
 
 use super::{Busy, SetMachine};
 
+/// No tick sooner after the last one than this, whatever a policy wishes.
+const TICK_MS_MIN: u64 = 20;
+
 /// Where a load balancer sends connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
@@ -54,6 +57,13 @@ impl SetMachine {
     pub fn launches_max(&self) -> u32 {
         let counted = self.instances.values().filter(|it| it.record.phase.counts_as_capacity()).count();
         self.state.set.capacity.max.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
+    }
+
+    /// When the next tick is due, milliseconds after the last one: a tick, or earlier when a policy wishes so.
+    #[must_use]
+    pub fn next_tick_in_ms(&self) -> u64 {
+        let wish_ms = self.last.as_ref().and_then(|last| last.combined.wake_after_ms);
+        wish_ms.map_or(self.manifest.tick_ms, |wish_ms| wish_ms.max(TICK_MS_MIN).min(self.manifest.tick_ms))
     }
 
     /// Whether the set is gone.

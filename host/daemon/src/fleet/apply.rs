@@ -1,17 +1,21 @@
 //! Applying a manifest: everything is read and checked first, every problem is
 //! told, and only then does anything change.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
-use regatta_core::state::{Event, ImageDigests, PolicySlot, SetState};
-use regatta_store::Batch;
+use regatta_core::machine::{Command, NewPolicy, NewSet, Start, Update, create};
+use regatta_core::state::ImageDigests;
+use regatta_policy_host::CompiledPolicy;
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
 use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem};
 use crate::chain::chain;
-use crate::clock::now_ms;
+use crate::clock;
 use crate::images::{ImageProblem, SetImages};
-use crate::set::{Command, Manifest, NewPolicy, ReadyPolicies, Start};
+use crate::set::{Call, Modules, Setup};
 
 /// A manifest with everything that it names, ready to be put in force.
 struct Checked {
@@ -19,7 +23,14 @@ struct Checked {
     images: SetImages,
     /// Policies with their modules, in the order of the manifest; none where the set
     /// keeps the one that it has in that place.
-    policies: Vec<Option<(NewPolicy, Vec<u8>)>>,
+    policies: Vec<Option<Prepared>>,
+}
+
+/// A policy that is ready to take a slot.
+pub(super) struct Prepared {
+    pub(super) policy: NewPolicy,
+    pub(super) compiled: Arc<CompiledPolicy>,
+    pub(super) module: Vec<u8>,
 }
 
 impl Fleet {
@@ -71,19 +82,23 @@ impl Fleet {
             None => self.create(checked, actor).await?,
             Some(_) => {
                 let Checked { set, images, policies } = checked;
-                let mut prepared = Vec::with_capacity(policies.len());
+                let (mut seats, mut modules) = (Vec::with_capacity(policies.len()), Vec::new());
                 for policy in policies {
-                    prepared.push(match policy {
-                        Some((policy, module)) => {
+                    seats.push(match policy {
+                        Some(Prepared { policy, compiled, module }) => {
                             self.keep_module(&policy.activation.digest, module).await?;
+                            modules.push(compiled);
                             Some(policy)
                         }
                         None => None,
                     });
                 }
-                let (name, actor) = (set.name.clone(), actor.to_owned());
-                let manifest = Box::new(Manifest { set, images, policies: prepared });
-                self.command(&name, |reply| Command::Update { manifest, actor, reply }).await?;
+                let name = set.name.clone();
+                let update = Update { set, image: images.digests(), policies: seats };
+                let command = Command::Update(Box::new(update));
+                let update =
+                    |reply| Call { command, actor: actor.into(), modules, images: Some(images), reply };
+                self.call(&name, update).await?;
             }
         }
         Ok(outcome)
@@ -105,7 +120,7 @@ impl Fleet {
             self.prepare_policy(spec).await.map(Some)
         });
         let policies = futures::future::join_all(policies.collect::<Vec<_>>());
-        let (images, policies) = tokio::join!(SetImages::take(&self.shared.images, &set, named), policies);
+        let (images, policies) = tokio::join!(SetImages::take(&self.shared.node.images, &set, named), policies);
         let mut problems = Vec::new();
         if let Err(image_problems) = &images {
             problems.extend(
@@ -125,20 +140,14 @@ impl Fleet {
 
     async fn create(&self, checked: Checked, actor: &str) -> Answer<()> {
         let Checked { set, images, policies } = checked;
-        let (mut slots, mut modules, mut ready) = (Vec::new(), Vec::new(), ReadyPolicies::default());
-        for (spec, policy) in set.policies.iter().zip(policies) {
-            let Some((NewPolicy { mut activation, compiled, .. }, module)) = policy else {
+        let (mut activations, mut blobs, mut modules) = (Vec::new(), Vec::new(), Modules::default());
+        for policy in policies {
+            let Some(Prepared { policy, compiled, module }) = policy else {
                 return Err(error(ErrorCode::Internal, "a new set without a policy"));
             };
-            activation.number = slots.len() as u64 + 1;
-            ready.insert(activation.number, Ok(compiled));
-            modules.push((activation.digest.clone(), module));
-            slots.push(PolicySlot {
-                name: spec.name.clone(),
-                active: activation,
-                previous: None,
-                canary: None,
-            });
+            modules.insert(&policy.activation.digest, Ok(compiled));
+            blobs.push((policy.activation.digest.clone(), module));
+            activations.push(policy.activation);
         }
         let load_balancer = match &set.load_balancer {
             Some(spec) => {
@@ -147,45 +156,36 @@ impl Fleet {
             }
             None => None,
         };
-        let state = SetState {
-            generation: 1,
-            desired: set.capacity.initial,
-            next_instance_id: 1,
-            last_tick: 0,
-            deleting: false,
-            activations: slots.len() as u64,
-            policies: slots,
-            shadows: Vec::new(),
-            launch_failures_in_a_row: 0,
-            launches_resume_ms: 0,
-            image: images.digests(),
-            set,
-        };
-        let event = Event {
-            at_ms: now_ms(),
-            set: state.set.name.clone(),
-            kind: "set-created".into(),
-            instance: None,
-            text: format!("{} with {} instances to begin with", state.set.name, state.desired),
-            actor: actor.to_owned(),
-            policy: None,
-        };
-        let batch = Batch { sets: vec![state.clone()], modules, events: vec![event], ..Batch::default() };
-        self.shared.writer.commit(batch).await.map_err(|why| {
-            let message = format!("nothing was created, the store cannot be written: {}", chain(&why));
+        let incarnation = random_incarnation()?;
+        let new = NewSet { set, image: images.digests(), policies: activations, incarnation };
+        let (state, mut batch) = create(new, clock::now(), actor.into());
+        batch.blobs.extend(blobs);
+        let revision = self.shared.writer.commit(batch).await.map_err(|why| {
+            let message = format!("nothing was created; the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
         })?;
         self.shared.events.notify_waiters();
-        self.start(Start {
+        let start = Start {
             state,
-            images,
-            ready,
-            load_balancer,
+            revision,
             instances: Vec::new(),
-            found: std::collections::BTreeMap::new(),
+            manifests: BTreeMap::new(),
             last: None,
-        });
+            listening: load_balancer.is_some(),
+            image_problem: None,
+        };
+        self.start(start, Setup { images, modules, load_balancer, found: BTreeMap::new() });
         Ok(())
+    }
+}
+
+/// Tells a set from every other of its name.
+fn random_incarnation() -> Answer<u64> {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) {
+        Ok(8) => Ok(u64::from_le_bytes(bytes)),
+        Ok(_) => Err(error(ErrorCode::Internal, "the system gave too few random bytes")),
+        Err(why) => Err(error(ErrorCode::Internal, format!("the system has no random numbers: {why}"))),
     }
 }
 

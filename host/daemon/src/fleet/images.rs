@@ -6,7 +6,7 @@ use std::sync::Arc;
 use regatta_core::catalogue::{NamedDisk, NamedFile, NamedImage};
 use regatta_core::manifest::nearest;
 use regatta_core::state::ImageDigests;
-use regatta_store::Batch;
+use regatta_core::batch::{Batch, StateChange};
 use regatta_vmm::{Digest, GoldenImage, InstanceDir, StoredFile};
 use tokio::sync::watch;
 
@@ -52,8 +52,8 @@ impl Fleet {
         let _one_at_a_time = self.naming.lock().await;
         self.refuse_taken(&plan.name, replace).await?;
         let image = named(plan, source, &files);
-        let batch = Batch { images: vec![image.clone()], ..Batch::default() };
-        self.write_images(batch).await?;
+        let change = StateChange { images: vec![image.clone()], ..StateChange::default() };
+        self.write_images(change).await?;
         tracing::info!(image = image.name, source = image.source, actor, "an image was imported");
         Ok(self.info(image))
     }
@@ -88,7 +88,7 @@ impl Fleet {
             tell(0);
             tell
         };
-        let store = &self.shared.images;
+        let store = &self.shared.node.images;
         let refuse = |why: regatta_vmm::ImageError| {
             let code = match why {
                 regatta_vmm::ImageError::Write { .. } | regatta_vmm::ImageError::NoRoom { .. } => {
@@ -116,9 +116,10 @@ impl Fleet {
         Ok(files)
     }
 
-    async fn write_images(&self, batch: Batch) -> Answer<()> {
-        self.shared.writer.commit(batch).await.map_err(|why| {
-            let message = format!("nothing was changed, the store cannot be written: {}", chain(&why));
+    async fn write_images(&self, state: StateChange) -> Answer<()> {
+        let batch = Batch { state, ..Batch::default() };
+        self.shared.writer.commit(batch).await.map(drop).map_err(|why| {
+            let message = format!("nothing was changed; the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
         })
     }
@@ -159,7 +160,7 @@ impl Fleet {
                 format!("no image is named {name}; {}", advice(name, &images)),
             ));
         };
-        self.write_images(Batch { removed_images: vec![name.to_owned()], ..Batch::default() }).await?;
+        self.write_images(StateChange { removed_images: vec![name.to_owned()], ..StateChange::default() }).await?;
         tracing::info!(image = name, actor, "the name of an image was removed");
         Ok(self.info(image.clone()))
     }
@@ -175,7 +176,7 @@ impl Fleet {
             .map_err(|why| error(ErrorCode::Unavailable, format!("nothing was removed: {why}")))?;
         let named = images.iter().map(NamedImage::digests);
         let mut keep = run_on;
-        for digests in named.chain(sets.iter().map(|(state, _)| state.image.clone())) {
+        for digests in named.chain(sets.iter().map(|stored| stored.state.image.clone())) {
             let ImageDigests { disk, kernel, initramfs, firmware, shared_disks, cmdline: _ } = digests;
             for digest in [disk, kernel, initramfs, firmware].into_iter().flatten().chain(shared_disks) {
                 keep.push(digest.parse().map_err(|why: regatta_vmm::DigestError| {
@@ -183,7 +184,7 @@ impl Fleet {
                 })?);
             }
         }
-        let request = self.shared.images.prune(keep, dry_run).await;
+        let request = self.shared.node.images.prune(keep, dry_run).await;
         let removed = request
             .map_err(|why| error(ErrorCode::Unavailable, format!("not all was removed: {}", chain(&why))))?;
         let freed_bytes = removed.iter().map(|file| file.disk_bytes).sum();

@@ -8,9 +8,11 @@ mod restart;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_core::compare::Comparison;
+use regatta_core::machine::{Command, CommandError, Done, Start};
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
 use tokio::sync::{oneshot, watch};
@@ -24,7 +26,7 @@ use crate::api::types::{
     SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
 };
 use crate::clock::now_ms;
-use crate::set::{self, Command, CommandError, SetHandle, Start};
+use crate::set::{self, Answered, Call, SetHandle, Setup};
 use crate::shared::Shared;
 
 pub(crate) use self::policies::PolicyDirs;
@@ -76,9 +78,9 @@ impl Fleet {
     }
 
     /// Starts the loop of a set and forgets it when it has ended.
-    fn start(&self, start: Start) {
+    fn start(&self, start: Start, setup: Setup) {
         let name = start.state.set.name.clone();
-        let handle = set::start(Arc::clone(&self.shared), start, self.shutdown.clone());
+        let handle = set::start(Arc::clone(&self.shared), start, setup, self.shutdown.clone());
         self.sets_now().insert(name.clone(), handle.clone());
         let sets = Arc::clone(&self.sets);
         let shared = Arc::clone(&self.shared);
@@ -104,16 +106,23 @@ impl Fleet {
     }
 
     /// Sends a command to a set and waits for its answer.
-    async fn command<T>(
+    async fn command(&self, set: &str, command: Command, actor: &str) -> Answer<Done> {
+        let plain = |reply| Call { command, actor: actor.into(), modules: Vec::new(), images: None, reply };
+        Ok(self.call(set, plain).await?.0)
+    }
+
+    /// Sends a command to a set with what it takes to carry it out. Returns what came of it, and how long it held the set.
+    async fn call(
         &self,
         set: &str,
-        make: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Command,
-    ) -> Answer<T> {
+        make: impl FnOnce(oneshot::Sender<Answered>) -> Call,
+    ) -> Answer<(Done, Duration)> {
         let handle = self.find(set)?;
         let (reply, answer) = oneshot::channel();
-        let ended = || error(ErrorCode::NotFound, format!("the set {set} has just ended"));
+        let ended = || error(ErrorCode::NotFound, format!("set {set} was deleted"));
         handle.send(make(reply)).await.ok_or_else(ended)?;
-        answer.await.map_err(|_| ended())?.map_err(ApiError::from)
+        let Answered { result, held } = answer.await.map_err(|_| ended())?;
+        Ok((result?, held))
     }
 
     async fn summary_of(&self, set: &str) -> Answer<SetSummary> {
@@ -170,23 +179,20 @@ impl Control for Fleet {
     }
 
     async fn protect(&self, set: &str, id: u32, protected: bool, actor: &str) -> Answer<InstanceInfo> {
-        let actor = actor.to_owned();
-        self.command(set, |reply| Command::Protect { id, protected, actor, reply }).await?;
+        self.command(set, Command::Protect { id, protected }, actor).await?;
         let instances = self.instances(set).await?;
         let found = instances.into_iter().find(|instance| instance.id == id);
         found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))
     }
 
     async fn scale(&self, set: &str, capacity: u32, actor: &str) -> Answer<SetSummary> {
-        let actor = actor.to_owned();
-        self.command(set, |reply| Command::Scale { capacity, actor, reply }).await?;
+        self.command(set, Command::Scale { capacity }, actor).await?;
         self.summary_of(set).await
     }
 
     async fn delete(&self, set: &str, actor: &str) -> Answer<SetSummary> {
         let before = self.summary_of(set).await?;
-        let actor = actor.to_owned();
-        self.command(set, |reply| Command::Delete { actor, reply }).await?;
+        self.command(set, Command::Delete, actor).await?;
         Ok(self.summary_of(set).await.unwrap_or(before))
     }
 

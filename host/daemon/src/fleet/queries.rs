@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_core::record::{Direction, TickRecord};
-use regatta_core::state::Event;
+use regatta_core::event::Event;
 use regatta_store::{Order, RecordQuery, Store, StoreError};
 
 use super::{Fleet, error};
@@ -110,10 +110,10 @@ impl Fleet {
             seq,
             at_ms: event.at_ms,
             set: event.set,
-            kind: event.kind,
+            kind: event.kind.to_string(),
             instance: event.instance,
             text: event.text,
-            actor: event.actor,
+            actor: event.actor.to_string(),
         };
         Ok(events.into_iter().map(entry).collect())
     }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use regatta_core::state::{InstanceRecord, SetState};
+use regatta_store::StoredSet;
 use regatta_vmm::{Adoption, FoundVmm, InstanceDir, VmmIdentity, discover};
 
 use super::Fleet;
 use crate::chain::chain;
 use crate::images::SetImages;
-use crate::set::{self, ReadyPolicies, Start};
+use crate::set::{self, Modules, Setup};
+use crate::stored;
 
 /// VMMs that were found running, by set and instance.
 type Found = BTreeMap<String, BTreeMap<u32, VmmIdentity>>;
@@ -27,16 +28,16 @@ impl Fleet {
         }
         self.sweep(&stored).await;
         self.sweep_network().await;
-        let sets: Vec<&str> = stored.iter().map(|(state, _)| state.set.name.as_str()).collect();
-        if let Err(why) = self.shared.snapshots.sweep(&sets) {
+        let sets: Vec<&str> = stored.iter().map(|stored| stored.state.set.name.as_str()).collect();
+        if let Err(why) = self.shared.node.snapshots.sweep(&sets) {
             tracing::warn!(why = chain(&why), "leftovers of snapshots stay");
         }
         // Side by side: compiling a policy takes its time, and no set waits for another's.
-        let returns = stored.into_iter().map(|(state, instances)| {
-            let found = found.remove(&state.set.name).unwrap_or_default();
-            let (set, instances_stored, running) = (&state.set.name, instances.len(), found.len());
-            tracing::info!(set, instances = instances_stored, running, "brought back");
-            self.bring_back(state, instances, found)
+        let returns = stored.into_iter().map(|stored| {
+            let set = &stored.state.set.name;
+            let found = found.remove(set).unwrap_or_default();
+            tracing::info!(set, instances = stored.instances.len(), running = found.len(), "brought back");
+            self.bring_back(stored, found)
         });
         futures::future::join_all(returns.collect::<Vec<_>>()).await;
         Ok(())
@@ -44,14 +45,14 @@ impl Fleet {
 
     /// Removes directories that no instance has: the daemon was killed between
     /// the end of an instance and the end of a launch that it had cut off.
-    async fn sweep(&self, stored: &[(SetState, Vec<InstanceRecord>)]) {
+    async fn sweep(&self, stored: &[StoredSet]) {
         let dirs = match InstanceDir::list(&self.shared.dirs.instances) {
             Ok(dirs) => dirs,
             Err(why) => return tracing::warn!(why = chain(&why), "leftovers are not looked for"),
         };
         for dir in dirs.iter().filter(|dir| !is_known(dir, stored)) {
             let path = dir.path().display();
-            match self.shared.vmms.discard(dir, None).await {
+            match self.shared.node.vmms.discard(dir, None).await {
                 Ok(()) => tracing::info!(%path, "a leftover was removed"),
                 Err(why) => tracing::warn!(%path, why = chain(&why), "a leftover stays"),
             }
@@ -65,7 +66,7 @@ impl Fleet {
             Ok(dirs) => dirs,
             Err(why) => return tracing::warn!(why = chain(&why), "leftovers are not looked for"),
         };
-        match self.shared.vmms.sweep_network(&dirs).await {
+        match self.shared.node.vmms.sweep_network(&dirs).await {
             Ok(removed) => {
                 removed.iter().for_each(|what| tracing::info!(what, "a leftover was removed"));
             }
@@ -73,21 +74,17 @@ impl Fleet {
         }
     }
 
-    async fn bring_back(
-        &self,
-        state: SetState,
-        instances: Vec<InstanceRecord>,
-        found: BTreeMap<u32, VmmIdentity>,
-    ) {
-        let images = SetImages::load(&self.shared.images, &state.image).await;
-        let reloads =
-            state.activations_kept().map(|it| async { (it.number, self.reload_policy(&it.digest).await) });
-        let mut ready = ReadyPolicies::default();
-        for (number, compiled) in futures::future::join_all(reloads.collect::<Vec<_>>()).await {
+    async fn bring_back(&self, stored: StoredSet, found: BTreeMap<u32, VmmIdentity>) {
+        let state = &stored.state;
+        let images = SetImages::load(&self.shared.node.images, &state.image).await;
+        let reloads = state.activations_kept().map(|it| async { (it, self.reload_policy(&it.digest).await) });
+        let mut modules = Modules::default();
+        for (activation, compiled) in futures::future::join_all(reloads.collect::<Vec<_>>()).await {
             if let Err(why) = &compiled {
+                let number = activation.number;
                 tracing::error!(set = state.set.name, activation = number, why, "a policy cannot run");
             }
-            ready.insert(number, compiled);
+            modules.insert(&activation.digest, compiled);
         }
         let load_balancer = state.set.load_balancer.as_ref().and_then(|spec| {
             set::bind(spec)
@@ -96,26 +93,18 @@ impl Fleet {
                 })
                 .ok()
         });
-        let last = self.shared.store.last_record(&state.set.name, None).unwrap_or_else(|why| {
-            tracing::warn!(set = state.set.name, why = chain(&why), "the last record cannot be read");
-            None
-        });
-        self.start(Start {
-            state,
-            images,
-            ready,
-            load_balancer,
-            instances,
-            found,
-            last: last.map(std::sync::Arc::new),
-        });
+        let image_problem = images.problem().map(ToOwned::to_owned);
+        let mut start =
+            stored::start(&*self.shared.store, stored, load_balancer.is_some(), image_problem);
+        modules.complete(&mut start.state);
+        self.start(start, Setup { images, modules, load_balancer, found });
     }
 
     /// A VMM in our directory that no set knows: its set was deleted while the
     /// daemon was killed in between. It is ours, and it goes.
     async fn remove_orphan(&self, orphan: FoundVmm) {
         let id = format!("{}-{}", orphan.dir.set(), orphan.dir.id());
-        match self.shared.vmms.adopt(&orphan.dir, Some(&orphan.identity)).await {
+        match self.shared.node.vmms.adopt(&orphan.dir, Some(&orphan.identity)).await {
             Ok(Adoption::Adopted(adopted)) => match adopted.vmm.stop(Duration::ZERO).await {
                 Ok(_) => tracing::warn!(instance = id, "a VMM that no set knows was stopped"),
                 Err(why) => {
@@ -129,7 +118,7 @@ impl Fleet {
 }
 
 /// Assigns what was found to the stored instances; the rest are orphans.
-fn sort(all: Vec<FoundVmm>, stored: &[(SetState, Vec<InstanceRecord>)]) -> (Found, Vec<FoundVmm>) {
+fn sort(all: Vec<FoundVmm>, stored: &[StoredSet]) -> (Found, Vec<FoundVmm>) {
     let mut found = Found::new();
     let mut orphans = Vec::new();
     for vmm in all {
@@ -143,8 +132,8 @@ fn sort(all: Vec<FoundVmm>, stored: &[(SetState, Vec<InstanceRecord>)]) -> (Foun
 }
 
 /// Whether a stored instance has this directory.
-fn is_known(dir: &InstanceDir, stored: &[(SetState, Vec<InstanceRecord>)]) -> bool {
-    let of_set = stored.iter().find(|(state, _)| state.set.name == dir.set());
+fn is_known(dir: &InstanceDir, stored: &[StoredSet]) -> bool {
+    let of_set = stored.iter().find(|stored| stored.state.set.name == dir.set());
     let id: Option<u32> = dir.id().parse().ok();
-    of_set.is_some_and(|(_, instances)| instances.iter().any(|instance| Some(instance.id) == id))
+    of_set.is_some_and(|stored| stored.instances.iter().any(|instance| Some(instance.id) == id))
 }

@@ -1,79 +1,80 @@
-//! The loop of one scale set. It alone holds the set's state; everyone else
-//! sends it messages and reads the view that it publishes.
-//!
-//! Messages change what the set *knows* (an instance has booted, a probe fails,
-//! an operator wants another policy). Only a tick *acts*, and only after what it
-//! is about to do has been written down.
+//! The shell of one set: it receives, lets the set's machine decide ([`regatta_core::machine`]), and performs what the machine
+//! wants done. The only place of a set with tokio in it.
 
-mod commands;
-mod driver;
-mod guest_events;
-mod instance;
-mod observe;
-mod policy;
-mod policy_commands;
-mod recover;
-mod shadows;
-mod tick;
+mod policies;
 mod view;
-mod warm;
-mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use regatta_core::instance_state::{InstanceEvent, InstanceState};
-use regatta_core::observation::LastDecision;
-use regatta_core::record::{InstanceChange, TickRecord};
-use regatta_core::state::{Event, InstanceRecord, SetState, VmmProcessId};
-use regatta_metrics::{CounterRate, SetWindows};
-use regatta_traffic::{Endpoint, LbConfig, LbError, LoadBalancer, ProbeReport, ScrapeReport};
-use regatta_vmm::{EventTail, InstanceDir, Vmm, VmmIdentity};
-use tokio::sync::{mpsc, watch as tokio_watch};
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
+use futures::stream::{FuturesUnordered, StreamExt};
+use regatta_core::agent::Order;
+use regatta_core::batch::Batch;
+use regatta_core::event::Actor;
+use regatta_core::machine::{
+    self, Command, CommandError, CommitError, Done, Effect, Input, Scrape, SetMachine, Start, TickFacts, Token,
+    TrafficReading,
+};
+use regatta_core::phase::Phase;
+use regatta_core::record::TickRecord;
+use regatta_policy_host::CompiledPolicy;
+use regatta_store::StoreError;
+use regatta_traffic::{
+    Endpoint, LbConfig, LbError, LoadBalancer, ProbeEvent, ProbeReport, ScrapeReport,
+};
+use regatta_vmm::VmmIdentity;
+use tokio::sync::{mpsc, oneshot, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::commands::{Command, CommandError, Manifest};
-pub(crate) use self::policy::{NewPolicy, ReadyPolicies};
-pub(crate) use self::policy_commands::{Placed, PolicyCommand, Switched};
+pub(crate) use self::policies::Modules;
 pub(crate) use self::view::{SetView, Traffic, policy_entries, policy_info};
 
-use self::driver::News;
-use self::instance::Instance;
-use self::shadows::Shadows;
-use self::warm::Warm;
-use crate::clock::now_ms;
+use crate::chain::chain;
+use crate::clock;
 use crate::images::SetImages;
+use crate::node::{Ears, LocalInstances, News, Told, describe};
 use crate::shared::Shared;
+use crate::stored;
 
-/// Messages that may wait for a set's loop.
+/// Messages that may wait for a set.
 const QUEUE: usize = 4_096;
 
-/// Changes that may wait for a record.
-const CHANGES_MAX: usize = 10_000;
+/// A command with what it takes to carry it out, and where its answer goes.
+pub(crate) struct Call {
+    pub(crate) command: Command,
+    pub(crate) actor: Actor,
+    /// Modules of the policies that it names.
+    pub(crate) modules: Vec<Arc<CompiledPolicy>>,
+    /// What instances of its manifest start from.
+    pub(crate) images: Option<SetImages>,
+    pub(crate) reply: oneshot::Sender<Answered>,
+}
 
-/// What a set begins with.
-pub(crate) struct Start {
-    /// Its state, as stored.
-    pub state: SetState,
+/// What came of a command, and how long the set was held by it.
+pub(crate) struct Answered {
+    pub(crate) result: Result<Done, CommandError>,
+    pub(crate) held: Duration,
+}
+
+/// What a set begins with, beside its machine.
+pub(crate) struct Setup {
     /// What its instances start from.
     pub images: SetImages,
     /// Its policies, ready to run.
-    pub ready: ReadyPolicies,
+    pub modules: Modules,
     /// Its load balancer, already listening.
     pub load_balancer: Option<LoadBalancer>,
-    /// Instances that are stored.
-    pub instances: Vec<InstanceRecord>,
     /// VMMs that were found running, by instance.
     pub found: BTreeMap<u32, VmmIdentity>,
-    /// What the last tick before a restart decided.
-    pub last: Option<Arc<TickRecord>>,
 }
 
 /// A handle on a running set.
 #[derive(Debug, Clone)]
 pub(crate) struct SetHandle {
-    commands: mpsc::Sender<Command>,
+    calls: mpsc::Sender<Call>,
     view: tokio_watch::Receiver<Arc<SetView>>,
 }
 
@@ -85,313 +86,329 @@ impl SetHandle {
     }
 
     /// Sends a command; none if the set has ended.
-    pub(crate) async fn send(&self, command: Command) -> Option<()> {
-        self.commands.send(command).await.ok()
+    pub(crate) async fn send(&self, call: Call) -> Option<()> {
+        self.calls.send(call).await.ok()
     }
 
     /// Resolves when the set has ended.
     pub(crate) async fn ended(&self) {
-        self.commands.closed().await;
+        self.calls.closed().await;
     }
 }
 
-/// The state of the loop.
-pub(crate) struct SetTask {
+/// The shell of a set.
+struct Shell {
     shared: Arc<Shared>,
-    state: SetState,
-    images: SetImages,
-    ready: ReadyPolicies,
-    shadows: Shadows,
+    machine: SetMachine,
+    local: LocalInstances,
+    modules: Modules,
     load_balancer: Option<LoadBalancer>,
-    instances: BTreeMap<u32, Instance>,
-    windows: SetWindows,
-    connection_rate: CounterRate,
-    /// Since the last record.
-    changes: Vec<InstanceChange>,
-    operator: Vec<String>,
-    last: Option<Arc<TickRecord>>,
-    last_decision: Option<LastDecision>,
-    /// The snapshot that instances go on from.
-    warm: Warm,
-    /// Events that wait for a tick to write them down.
-    told: Vec<Event>,
-    /// Why the last tick could not be written down.
-    store_error: Option<String>,
-    /// Why the load balancer does not listen, if it should.
-    listen_error: Option<String>,
-    /// When this loop began, Unix milliseconds.
-    since_ms: u64,
-    /// How long a command holds the loop, at most, as far as is known.
+    /// What the manifest of the update under way starts from.
+    next_images: Option<SetImages>,
+    callers: HashMap<Token, (oneshot::Sender<Answered>, Instant)>,
+    last_token: Token,
+    /// Effects that are being performed.
+    under_way: FuturesUnordered<BoxFuture<'static, Input>>,
+    /// Inputs that wait for the machine.
+    inputs: VecDeque<Input>,
+    /// How long a command holds the set, at most, as far as is known.
     command_takes: Duration,
-    logs_limited: Instant,
-    news: mpsc::Sender<(u32, News)>,
-    probes: mpsc::Sender<ProbeReport>,
-    scrapes: mpsc::Sender<ScrapeReport>,
+    tick_begun: Option<Instant>,
     view: tokio_watch::Sender<Arc<SetView>>,
 }
 
-/// Where the loop's messages arrive.
+/// Where messages arrive.
 struct Inbox {
-    commands: mpsc::Receiver<Command>,
+    calls: mpsc::Receiver<Call>,
     news: mpsc::Receiver<(u32, News)>,
     probes: mpsc::Receiver<ProbeReport>,
     scrapes: mpsc::Receiver<ScrapeReport>,
-    shadows: mpsc::Receiver<(u64, policy::Answer)>,
 }
 
-/// Starts the loop of a set. It ends when the set is deleted and gone, or on `shutdown`.
-pub(crate) fn start(shared: Arc<Shared>, start: Start, shutdown: CancellationToken) -> SetHandle {
-    let (command_sender, commands) = mpsc::channel(64);
+/// Starts a set. It ends when the set is deleted and gone, or on `shutdown`.
+pub(crate) fn start(shared: Arc<Shared>, start: Start, setup: Setup, shutdown: CancellationToken) -> SetHandle {
+    let (call_sender, calls) = mpsc::channel(64);
     let (news_sender, news) = mpsc::channel(QUEUE);
     let (probe_sender, probes) = mpsc::channel(QUEUE);
     let (scrape_sender, scrapes) = mpsc::channel(QUEUE);
-    let (shadow_sender, shadows) = mpsc::channel(64);
-    let inbox = Inbox { commands, news, probes, scrapes, shadows };
+    let inbox = Inbox { calls, news, probes, scrapes };
+    let ears = Ears { news: news_sender, probes: probe_sender, scrapes: scrape_sender };
 
-    let records = start.instances.clone();
-    let instances =
-        start.instances.into_iter().map(|record| (record.id, Instance::new(record, false))).collect();
-    let first_view = SetView {
-        state: Arc::new(start.state.clone()),
-        instances: Arc::new(records),
-        last: start.last.clone(),
-        problems: Vec::new(),
-        image_usable: start.images.problem().is_none(),
-        traffic: None,
-    };
-    let (view_sender, view) = tokio_watch::channel(Arc::new(first_view));
-    let windows = SetWindows::new(observe::specs_of(&start.state.set));
-    let task = SetTask {
+    let Setup { images, modules, load_balancer, found } = setup;
+    let local = LocalInstances::new(Arc::clone(&shared.node), &start.state.set.name, images, ears);
+    let machine = SetMachine::new(start, clock::now());
+    let (view_sender, view) = tokio_watch::channel(Arc::new(SetView::of(&machine, None)));
+    let shell = Shell {
         shared,
-        windows,
-        connection_rate: CounterRate::default(),
-        state: start.state,
-        images: start.images,
-        ready: start.ready,
-        shadows: Shadows::new(shadow_sender),
-        load_balancer: start.load_balancer,
-        instances,
-        changes: Vec::new(),
-        operator: Vec::new(),
-        last_decision: start.last.as_deref().map(regatta_core::tick::last_decision),
-        last: start.last,
-        warm: Warm::default(),
-        told: Vec::new(),
-        store_error: None,
-        listen_error: None,
-        since_ms: now_ms(),
+        machine,
+        local,
+        modules,
+        load_balancer,
+        next_images: None,
+        callers: HashMap::new(),
+        last_token: 0,
+        under_way: FuturesUnordered::new(),
+        inputs: VecDeque::new(),
         command_takes: Duration::ZERO,
-        logs_limited: Instant::now(),
-        news: news_sender,
-        probes: probe_sender,
-        scrapes: scrape_sender,
+        tick_begun: None,
         view: view_sender,
     };
-    tokio::spawn(task.run(start.found, inbox, shutdown));
-    SetHandle { commands: command_sender, view }
+    tokio::spawn(shell.run(found, inbox, shutdown));
+    SetHandle { calls: call_sender, view }
 }
 
-impl SetTask {
+impl Shell {
     async fn run(mut self, found: BTreeMap<u32, VmmIdentity>, mut inbox: Inbox, shutdown: CancellationToken) {
-        self.recover(found).await;
-        self.publish();
-        let mut ticks = interval(self.state.set.tick_ms);
+        let records: Vec<_> = self.machine.instances().cloned().collect();
+        let manifest = Arc::clone(self.machine.manifest());
+        let told = self.local.adopt(&manifest, &records, &found).await;
+        self.told(told);
+        self.inputs.push_back(Input::InventoryComplete);
+        self.work();
+        let mut tick_ms = manifest.tick_ms;
+        let mut ticks = interval(tick_ms);
         let mut next_due = tokio::time::Instant::now();
-        let mut waiting: Option<Command> = None;
-        loop {
+        while !self.machine.has_ended() {
+            let idle = !self.machine.is_busy();
+            // A command holds the set while it is stored: none is begun when a tick would have to wait for it.
+            let may_command = idle && tokio::time::Instant::now() + self.command_takes <= next_due;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some((id, news)) = inbox.news.recv() => self.on_news(id, news),
-                Some(report) = inbox.probes.recv() => self.on_probe(report),
-                Some((tick, answer)) = inbox.shadows.recv() => {
-                    self.on_shadow(tick, answer);
-                    // Nothing that others see has changed.
-                    continue;
+                Some(input) = self.under_way.next() => self.inputs.push_back(input),
+                Some((id, news)) = inbox.news.recv() => {
+                    let told = self.local.on_news(id, news);
+                    self.told(told);
                 }
-                command = inbox.commands.recv(), if waiting.is_none() => {
-                    let Some(command) = command else { break };
-                    if tokio::time::Instant::now() + self.command_takes > next_due {
-                        waiting = Some(command);
-                        continue;
-                    }
-                    if self.carry_out(command).await {
-                        ticks = interval(self.state.set.tick_ms);
-                    }
-                }
-                due = ticks.tick() => {
+                Some(report) = inbox.probes.recv() => self.inputs.push_back(probed(report)),
+                Some(call) = inbox.calls.recv(), if may_command => self.call(call),
+                due = ticks.tick(), if idle => {
                     next_due = due + ticks.period();
-                    self.shared.exposition.tick_started(&self.state.set.name, due.elapsed());
-                    let begun = Instant::now();
-                    // Fetched in one go: waking up for each report costs more than the report.
-                    while let Ok(report) = inbox.scrapes.try_recv() {
-                        self.on_scrape(&report);
-                    }
-                    self.tick().await;
-                    self.shared.exposition.tick_took(&self.state.set.name, begun.elapsed());
-                    if self.is_gone() {
-                        self.forget_snapshots().await;
-                        break;
-                    }
-                    // A policy's wish for an earlier tick.
-                    if let Some(wake_after_ms) = self.last.as_ref().and_then(|last| last.combined.wake_after_ms) {
-                        let earliest = Duration::from_millis(wake_after_ms.max(crate::shared::TICK_MIN_MS));
-                        if earliest < ticks.period() {
-                            ticks.reset_after(earliest);
-                            next_due = tokio::time::Instant::now() + earliest;
-                        }
-                    }
-                    if let Some(command) = waiting.take() && self.carry_out(command).await {
-                        ticks = interval(self.state.set.tick_ms);
-                    }
+                    self.shared.exposition.tick_started(&self.machine.state().set.name, due.elapsed());
+                    self.tick_begun = Some(Instant::now());
+                    self.begin_tick(&mut inbox.scrapes);
                 }
             }
-            self.publish();
+            self.work();
+            if let Some(begun) = self.tick_begun
+                && !self.machine.is_busy()
+            {
+                self.tick_begun = None;
+                self.shared.exposition.tick_took(&self.machine.state().set.name, begun.elapsed());
+                // A policy's wish for an earlier tick.
+                let earliest = Duration::from_millis(self.machine.next_tick_in_ms());
+                if earliest < ticks.period() {
+                    ticks.reset_after(earliest);
+                    next_due = tokio::time::Instant::now() + earliest;
+                }
+            }
+            if self.machine.manifest().tick_ms != tick_ms {
+                tick_ms = self.machine.manifest().tick_ms;
+                ticks = interval(tick_ms);
+            }
+        }
+        if self.machine.has_ended() {
+            self.local.forget_snapshots().await;
         }
         if let Some(load_balancer) = &self.load_balancer {
             load_balancer.shutdown(Duration::ZERO).await;
         }
     }
 
-    /// Carries out a command. One waits for the disk, so none is begun when a tick
-    /// would have to wait for it. True when the ticks have another length now.
-    async fn carry_out(&mut self, command: Command) -> bool {
-        let (begun, tick_ms) = (Instant::now(), self.state.set.tick_ms);
-        self.on_command(command).await;
-        // The longest of late, forgotten by and by; half a tick is left to commands in any case.
-        self.command_takes = (self.command_takes * 9 / 10)
-            .max(begun.elapsed())
-            .min(Duration::from_millis(self.state.set.tick_ms) / 2);
-        self.state.set.tick_ms != tick_ms
-    }
-
-    /// Deleted, and nothing is left.
-    fn is_gone(&self) -> bool {
-        self.state.deleting && self.instances.is_empty() && self.store_error.is_none() && self.warm.is_idle()
-    }
-
-    /// Lets an event meet an instance and remembers what came of it.
-    fn meet(&mut self, id: u32, event: InstanceEvent, detail: Option<String>) {
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        let Some(change) = instance.meet(event, now_ms(), detail) else { return };
-        if change.to == InstanceState::InService {
-            self.state.launch_failures_in_a_row = 0;
-            self.state.launches_resume_ms = 0;
-        }
-        // They wait for a record; while the store cannot be written none is made.
-        if self.changes.len() < CHANGES_MAX {
-            self.changes.push(change);
-        }
-    }
-
-    fn on_news(&mut self, id: u32, news: News) {
-        match news {
-            News::LaunchStarted => self.meet(id, InstanceEvent::LaunchStarted, None),
-            News::Booted(vmm) => self.on_booted(id, vmm),
-            News::LaunchFailed(why) => self.meet(id, InstanceEvent::LaunchFailed, Some(why)),
-            News::Exited(how) => {
-                let why = self.why_ended(id, how);
-                self.meet(id, InstanceEvent::VmmExited, Some(why));
+    /// Lets the machine take in what has come, performs what it wants, and shows what the set is now.
+    fn work(&mut self) {
+        while let Some(input) = self.inputs.pop_front() {
+            for effect in self.machine.on(clock::now(), input) {
+                self.perform(effect);
             }
-            News::Stuck(why) => {
-                tracing::warn!(set = self.state.set.name, instance = id, why, "cannot be removed yet");
-                if let Some(instance) = self.instances.get_mut(&id) {
-                    instance.record.detail = Some(why);
-                    instance.dirty = true;
+        }
+        self.publish();
+    }
+
+    fn told(&mut self, told: Vec<Told>) {
+        self.inputs.extend(told.into_iter().map(|(id, report)| Input::Report { id, report }));
+    }
+
+    fn call(&mut self, call: Call) {
+        let Call { command, actor, modules, images, reply } = call;
+        for compiled in modules {
+            self.modules.insert(&compiled.digest().to_owned(), Ok(compiled));
+        }
+        self.next_images = images.or_else(|| self.next_images.take());
+        self.last_token += 1;
+        self.callers.insert(self.last_token, (reply, Instant::now()));
+        self.inputs.push_back(Input::Command { token: self.last_token, actor, command });
+    }
+
+    fn begin_tick(&mut self, scrapes: &mut mpsc::Receiver<ScrapeReport>) {
+        self.local.limit_logs();
+        let told = self.local.follow_events();
+        self.told(told);
+        // Fetched in one go: waking up for each report costs more than the report.
+        let mut scraped = Vec::new();
+        while let Ok(report) = scrapes.try_recv() {
+            if let Some(error) = &report.error {
+                tracing::debug!(instance = report.id, error = chain(error), "scrape");
+            }
+            let at_mono_ms = clock::mono_ms_at(report.at);
+            scraped.push(Scrape { id: report.id, at_mono_ms, values: report.values });
+        }
+        self.inputs.push_back(Input::Scraped(scraped));
+        let manifest = Arc::clone(self.machine.manifest());
+        let facts = TickFacts {
+            processes: self.local.readings(),
+            traffic: self.load_balancer.as_ref().map(|load_balancer| self.traffic(load_balancer)),
+            last_probes: self.local.last_probes(),
+            nodes: vec![self.local.capacity(&manifest, self.machine.launches_max())],
+        };
+        self.inputs.push_back(Input::Tick(Box::new(facts)));
+    }
+
+    fn traffic(&self, load_balancer: &LoadBalancer) -> TrafficReading {
+        let stats = load_balancer.stats();
+        let mut open: BTreeMap<u32, u32> =
+            stats.endpoints.iter().map(|endpoint| (endpoint.endpoint.id, endpoint.open)).collect();
+        for draining in self.machine.instances().filter(|record| record.phase == Phase::Draining) {
+            open.insert(draining.id, load_balancer.drain_state(draining.id).open);
+        }
+        TrafficReading { accepted: stats.totals.accepted, open }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Ask { observation, asks } => {
+                let (shared, tick) = (Arc::clone(&self.shared), observation.tick);
+                let set = observation.set.clone();
+                let asks: Vec<_> = asks.into_iter().map(|ask| self.modules.ask(&observation, ask)).collect();
+                let decided = join_all(asks).map(move |answers| {
+                    answers.iter().for_each(|answer| shared.exposition.policy_ran(&set, &answer.run));
+                    Input::Decided { tick, answers }
+                });
+                self.under_way.push(decided.boxed());
+            }
+            Effect::AskShadow { observation, ask } => {
+                let tick = observation.tick;
+                let shadow = self.modules.ask(&observation, ask);
+                self.under_way.push(shadow.map(move |answer| Input::Shadow { tick, answer }).boxed());
+            }
+            Effect::Migrate(migrations) => {
+                self.under_way.push(self.modules.migrate(migrations).map(Input::Migrated).boxed());
+            }
+            Effect::Listen(spec) => {
+                let listening = self.listen(spec.as_ref()).map_err(|error| chain(&error));
+                if let Err(why) = &listening {
+                    let set = &self.machine.state().set.name;
+                    tracing::error!(set, why, "the load balancer cannot listen");
+                }
+                self.inputs.push_back(Input::Listening(listening));
+            }
+            Effect::Commit(batch) => self.under_way.push(commit(Arc::clone(&self.shared), *batch).boxed()),
+            Effect::Want(want) => {
+                if let (Order::Stop(_), Some(load_balancer)) = (&want.order, &self.load_balancer) {
+                    load_balancer.cut(want.id);
+                }
+                let manifest = Arc::clone(self.machine.manifest());
+                let told = self.local.want(&manifest, want);
+                self.told(told);
+            }
+            Effect::Forget { id } => self.local.forget(id),
+            Effect::Snapshot(manifest) => {
+                let generation = self.machine.state().generation;
+                let status = self.local.look_after_snapshot(manifest.as_ref(), generation);
+                self.inputs.push_back(Input::Snapshot(status));
+            }
+            Effect::Reply { token, result } => self.reply(token, result),
+            Effect::Ticked(record) => self.ticked(&record),
+            Effect::Updated => {
+                if let Some(images) = self.next_images.take() {
+                    self.local.set_images(images);
+                }
+                let spec = self.machine.manifest().load_balancer.as_ref();
+                if let (Some(load_balancer), Some(spec)) = (&self.load_balancer, spec) {
+                    load_balancer.set_max_connections(spec.max_connections);
                 }
             }
-            News::Cleaned(note) => self.meet(id, InstanceEvent::Cleaned, note),
+            Effect::Reload(why) => self.reload(&why),
+            Effect::Ended => {}
         }
     }
 
-    fn on_booted(&mut self, id: u32, vmm: Arc<Vmm>) {
-        self.meet(id, InstanceEvent::Booted, None);
-        self.attach(id, vmm);
+    fn ticked(&mut self, record: &TickRecord) {
+        self.modules.retain_of(self.machine.state());
+        self.shared.exposition.ticked(record);
+        self.shared.events.notify_waiters();
     }
 
-    /// Makes a running VMM the instance's own, and begins to watch it.
-    fn attach(&mut self, id: u32, vmm: Arc<Vmm>) {
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        let identity = vmm.identity();
-        instance.record.vmm = u32::try_from(identity.pid)
-            .ok()
-            .map(|pid| VmmProcessId { pid, start_time_ticks: identity.start_time_ticks });
-        instance.record.start = vmm.started().map(ToString::to_string);
-        instance.events = Some(EventTail::from(&vmm.dir().events(), instance.record.events_read_bytes));
-        instance.record.not_contained =
-            vmm.containment().missing().map(|(measure, _)| measure.as_str().to_owned()).collect();
-        instance.vmm = Some(vmm);
-        instance.dirty = true;
-        self.watch(id);
+    fn reply(&mut self, token: Token, result: Result<Done, CommandError>) {
+        self.next_images = None;
+        self.modules.retain_of(self.machine.state());
+        self.shared.events.notify_waiters();
+        let Some((reply, begun)) = self.callers.remove(&token) else { return };
+        let held = begun.elapsed();
+        // The longest of late, forgotten gradually; half a tick is left to commands in any case.
+        let half_a_tick = Duration::from_millis(self.machine.manifest().tick_ms) / 2;
+        self.command_takes = (self.command_takes * 9 / 10).max(held).min(half_a_tick);
+        // A caller that has gone away does not want its answer.
+        let _ = reply.send(Answered { result, held });
     }
 
-    /// Begins to probe and scrape an instance, from its present state.
-    fn watch(&mut self, id: u32) {
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        if instance::may_answer(instance.record.state) {
-            instance.watch = watch::start(
-                &self.shared.watching,
-                &self.state.set,
-                &instance.record,
-                &self.probes,
-                &self.scrapes,
-            );
+    /// Listens where a manifest wants it. A listener that moves keeps its open connections.
+    fn listen(&mut self, spec: Option<&regatta_core::manifest::LoadBalancer>) -> Result<(), LbError> {
+        match (spec, &self.load_balancer) {
+            (Some(spec), Some(present)) => present.rebind(spec.listen)?,
+            (Some(spec), None) => self.load_balancer = Some(bind(spec)?),
+            (None, _) => self.load_balancer = None,
         }
+        Ok(())
     }
 
-    fn on_probe(&mut self, report: ProbeReport) {
-        let detail = match report.event {
-            regatta_traffic::ProbeEvent::BecameUnhealthy => Some(watch::describe(&report.outcome)),
-            _ => None,
-        };
-        self.meet(report.id, report.event.into(), detail);
+    /// The store knows better: begins again from what is stored, with the instances that are there.
+    fn reload(&mut self, why: &str) {
+        let set = self.machine.state().set.name.clone();
+        tracing::warn!(set, why, "the stored set is not what it was believed to be: it is read again");
+        let listening = self.load_balancer.is_some();
+        let usable = self.local.image_problem();
+        match stored::start_of(&*self.shared.store, &set, listening, usable) {
+            Ok(Some(start)) => {
+                let records = start.instances.clone();
+                self.machine = SetMachine::new(start, clock::now());
+                let manifest = Arc::clone(self.machine.manifest());
+                let told = self.local.found_again(&manifest, &records);
+                self.told(told);
+                self.inputs.push_back(Input::InventoryComplete);
+            }
+            Ok(None) => tracing::error!(set, "the set is not stored any more"),
+            Err(why) => tracing::error!(set, why = chain(&why), "the stored set cannot be read"),
+        }
+        // Those whose answer was lost.
+        let lost = || CommandError::Store("the answer of the store was lost; look at the set".to_owned());
+        for token in self.callers.keys().copied().collect::<Vec<_>>() {
+            self.reply(token, Err(lost()));
+        }
     }
 
     /// Tells the load balancer and everyone who looks what the set is now.
     fn publish(&self) {
         let traffic = self.load_balancer.as_ref().map(|load_balancer| {
-            load_balancer.set_endpoints(self.endpoints());
+            let endpoints = self.machine.endpoints();
+            load_balancer.set_endpoints(endpoints.map(|machine::Endpoint { id, addr }| Endpoint { id, addr }));
             Arc::new(Traffic { listen: load_balancer.local_addr(), stats: load_balancer.stats() })
         });
-        let view = SetView {
-            state: Arc::new(self.state.clone()),
-            instances: Arc::new(self.instances.values().map(|instance| instance.record.clone()).collect()),
-            last: self.last.clone(),
-            problems: self.problems(),
-            image_usable: self.images.problem().is_none(),
-            traffic,
-        };
-        self.view.send_replace(Arc::new(view));
+        self.view.send_replace(Arc::new(SetView::of(&self.machine, traffic)));
     }
+}
 
-    fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
-        let port = self.state.set.network.port();
-        let in_service = |instance: &&Instance| instance.record.state == InstanceState::InService;
-        self.instances.values().filter(in_service).filter_map(move |instance| {
-            Some(Endpoint { id: instance.record.id, addr: (instance.record.address, port?).into() })
-        })
-    }
+async fn commit(shared: Arc<Shared>, batch: Batch) -> Input {
+    let committed = shared.writer.commit(batch).await;
+    Input::Committed(committed.map_err(|error| match &error {
+        StoreError::Conflict { .. } => CommitError::Conflict(chain(&error)),
+        _ => CommitError::Failed(chain(&error)),
+    }))
+}
 
-    /// What keeps the set from being as wanted.
-    fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
-        problems.extend(self.listen_error.iter().cloned());
-        problems.extend(self.images.problem().map(ToOwned::to_owned));
-        problems.extend(self.warm.problem());
-        if let Some(last) = &self.last {
-            let failed =
-                last.runs.iter().filter_map(|run| run.result.as_ref().err().map(|failure| (run, failure)));
-            problems.extend(failed.map(|(run, failure)| {
-                format!("policy {} failed ({}): {}", run.name, failure.kind.as_str(), failure.message)
-            }));
-            problems.extend(last.plan.notes.iter().cloned());
-        }
-        problems
-    }
-
-    fn dir_of(&self, id: u32) -> Result<InstanceDir, regatta_vmm::DirError> {
-        InstanceDir::new(&self.shared.dirs.instances, &self.state.set.name, &id.to_string())
-    }
+fn probed(report: ProbeReport) -> Input {
+    let detail = matches!(report.event, ProbeEvent::BecameUnhealthy).then(|| describe(&report.outcome));
+    Input::Probed { id: report.id, event: report.event.into(), detail }
 }
 
 /// Listens for a set's traffic.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use regatta_core::instance_state::InstanceState;
+use regatta_core::machine::SetMachine;
 use regatta_core::metric::MetricValue;
 use regatta_core::observation::{MetricObservation, MetricScope};
+use regatta_core::phase::Phase;
 use regatta_core::record::TickRecord;
 use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
 use regatta_traffic::LbStats;
@@ -42,13 +43,26 @@ pub(crate) struct Traffic {
 }
 
 impl SetView {
+    /// What a machine knows of its set.
+    #[must_use]
+    pub(super) fn of(machine: &SetMachine, traffic: Option<Arc<Traffic>>) -> Self {
+        Self {
+            state: Arc::new(machine.state().clone()),
+            instances: Arc::new(machine.instances().cloned().collect()),
+            last: machine.last().cloned(),
+            problems: machine.problems(),
+            image_usable: machine.image_is_usable(),
+            traffic,
+        }
+    }
+
     /// The set in one line.
     #[must_use]
     pub(crate) fn summary(&self) -> SetSummary {
         let state = &self.state;
         let mut instances: BTreeMap<String, u32> = BTreeMap::new();
         for instance in self.instances.iter() {
-            *instances.entry(instance.state.as_str().to_owned()).or_default() += 1;
+            *instances.entry(instance.phase.state().as_str().to_owned()).or_default() += 1;
         }
         SetSummary {
             name: state.set.name.clone(),
@@ -80,7 +94,7 @@ impl SetView {
     }
 
     fn notes(&self) -> Vec<String> {
-        let planned = self.last.as_deref().map(|record| record.plan.notes.clone()).unwrap_or_default();
+        let planned = self.last.as_deref().map(|record| record.plan.notes.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_or_default();
         let lacking: BTreeSet<&str> = self
             .instances
             .iter()
@@ -108,13 +122,13 @@ impl SetView {
         InstanceInfo {
             name: format!("{}-{}", set.name, instance.id),
             id: instance.id,
-            state: instance.state.as_str().to_owned(),
-            state_since_ms: instance.state_since_ms,
+            state: instance.phase.state().as_str().to_owned(),
+            state_since_ms: instance.phase_since_ms,
             created_ms: instance.created_ms,
             generation: instance.generation,
-            address: match set.network.port() {
-                Some(port) => format!("{}:{port}", instance.address),
-                None => "none".to_owned(),
+            address: match (set.network.port(), instance.address) {
+                (Some(port), Some(address)) => format!("{address}:{port}"),
+                _ => "none".to_owned(),
             },
             pid: instance.vmm.map(|vmm| vmm.pid),
             protected: instance.protected,
@@ -183,7 +197,7 @@ fn metrics_now(record: &TickRecord) -> Vec<MetricNow> {
 
 fn metrics_of(record: &TickRecord, instance: &InstanceRecord) -> BTreeMap<String, f64> {
     let observation = &record.observation;
-    if instance.state == InstanceState::Gone {
+    if instance.phase == Phase::Gone {
         return BTreeMap::new();
     }
     let Ok(row) = observation.instances.id.binary_search(&instance.id) else { return BTreeMap::new() };

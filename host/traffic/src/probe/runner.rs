@@ -16,6 +16,9 @@ use crate::lb::connect_to;
 /// Of the answer to a probe; only its status matters.
 const BODY_LIMIT_BYTES: usize = 64 << 10;
 
+/// A time-out that comes so late says something about this host and nothing about the guest.
+const STOPPED: Duration = Duration::from_secs(1);
+
 /// Which instance is probed.
 #[derive(Debug, Clone)]
 pub struct ProbeTarget {
@@ -112,6 +115,14 @@ enum Asking {
 }
 
 impl Asking {
+    fn timeout(&self) -> Duration {
+        match self {
+            Self::Nothing => Duration::MAX,
+            Self::Http { request, .. } => request.timeout,
+            Self::Tcp { timeout, .. } => *timeout,
+        }
+    }
+
     async fn ask(&self) -> ProbeOutcome {
         match self {
             Self::Nothing => ProbeOutcome::Passed,
@@ -165,6 +176,12 @@ impl Run {
             tokio::time::sleep_until(self.clock + Duration::from_millis(self.state.due_ms())).await;
             let asked = Instant::now();
             let outcome = self.asking.ask().await;
+            if outcome == ProbeOutcome::Failed(ProbeFailure::TimedOut)
+                && asked.elapsed() > self.asking.timeout().saturating_add(STOPPED)
+            {
+                // This process was stopped meanwhile: nobody knows whether the guest answered in time.
+                continue;
+            }
             let took_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
             let now_ms = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
             let events = self.state.on_result(&outcome, now_ms);

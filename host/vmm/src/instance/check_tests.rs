@@ -7,7 +7,9 @@ use crate::instance::error::chain_text;
 use crate::instance::{BootSource, DataDisk, InstanceDir, NetworkSpec, Seed, SharedDisk, StartFrom};
 
 fn spec() -> LaunchSpec {
+    identity: None,
     LaunchSpec {
+        identity: None,
         id: "web-1".to_owned(),
         dir: InstanceDir::new(Path::new("/data"), "web", "1").expect("dir"),
         start: StartFrom::Boot,

@@ -35,6 +35,7 @@ pub(crate) async fn prepare(
     let id = spec.id.clone();
     let disks = DiskPlan::of(spec);
     let files = uses::files_of(spec);
+    let identity = spec.identity.clone();
     let needs = Needs::of(spec, vmm);
     let own_dir = matches!(spec.start, StartFrom::BootForSnapshot).then(|| dir.snapshot());
     let links = match &spec.start {
@@ -55,6 +56,9 @@ pub(crate) async fn prepare(
         let failed = |source| LaunchError::Dir { id: id.clone(), source };
         dir.prepare().map_err(failed)?;
         let guard = DirGuard(Some(dir.clone()));
+        if let Some(identity) = identity {
+            dir.note_identity(&identity).map_err(failed)?;
+        }
         uses::note(&dir, &files).map_err(failed)?;
         if let Some(path) = own_dir {
             fs::DirBuilder::new()

@@ -16,6 +16,8 @@ pub struct LaunchSpec {
     pub id: String,
     /// Where its files go.
     pub dir: InstanceDir,
+    /// Who it is, as JSON: written into its directory first, for whoever finds it later ([`InstanceDir::identity`]).
+    pub identity: Option<String>,
     /// How its guest comes to run.
     pub start: StartFrom,
     /// Virtual processors, at least 1.

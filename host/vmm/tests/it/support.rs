@@ -73,6 +73,7 @@ impl Data {
     }
 
     pub(crate) fn spec(&self, id: &str) -> LaunchSpec {
+        identity: None,
         spec(self.path(), &self.instances(), id)
     }
 
@@ -152,7 +153,9 @@ pub(crate) fn isolation() -> Isolation {
 }
 
 pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {
+    identity: None,
     LaunchSpec {
+        identity: None,
         id: id.to_owned(),
         dir: InstanceDir::new(instances, "set", id).expect("dir"),
         start: StartFrom::Boot,

@@ -121,6 +121,7 @@ impl Fleet {
         let id = format!("bench-{number}");
         let address = Ipv4Addr::new(10, 213, 0, 1 + number);
         Ok(LaunchSpec {
+            identity: None,
             dir: InstanceDir::new(&self.data.join(INSTANCES), "bench", &id)?,
             vcpus: 1,
             memory_bytes: 128 << 20,

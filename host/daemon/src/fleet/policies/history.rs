@@ -1,8 +1,10 @@
 //! What was done with the policies of a set, and how shadows fare beside those in charge.
 
 use regatta_core::compare::{Comparison, LoadBasis, compare};
-use regatta_core::state::{Event, PolicyRef, SetState};
-use regatta_store::{Batch, RecordQuery};
+use regatta_core::batch::{Batch, History};
+use regatta_core::event::{Event, EventKind, PolicyRef};
+use regatta_core::state::SetState;
+use regatta_store::RecordQuery;
 
 use super::super::error;
 use super::Fleet;
@@ -21,7 +23,7 @@ impl Fleet {
     pub(super) async fn policy_events(&self, set: &str) -> Answer<Vec<Event>> {
         let set = set.to_owned();
         let events = self.read(move |store| store.latest_events(Some(&set), EVENTS_LOOKED_AT)).await?;
-        Ok(events.into_iter().map(|(_, event)| event).filter(|it| it.kind.starts_with("policy-")).collect())
+        Ok(events.into_iter().map(|(_, event)| event).filter(|it| it.kind.as_str().starts_with("policy-")).collect())
     }
 
     pub(in crate::fleet) async fn history(&self, set: &str) -> Answer<Vec<PolicyHistoryEntry>> {
@@ -35,8 +37,8 @@ impl Fleet {
                 name: text(|it| &it.name),
                 version: text(|it| &it.version),
                 digest: text(|it| &it.digest),
-                actor: event.actor,
-                kind: event.kind,
+                actor: event.actor.to_string(),
+                kind: event.kind.to_string(),
                 outcome: event.text,
             }
         };
@@ -49,15 +51,18 @@ impl Fleet {
         let event = Event {
             at_ms: now_ms(),
             set: set.to_owned(),
-            kind: "policy-refused".to_owned(),
+            kind: EventKind::PolicyRefused,
             instance: None,
             text: format!("{} is refused: {why}", policy.source),
-            actor: actor.to_owned(),
+            actor: actor.into(),
             policy: Some(policy),
         };
-        let batch = Batch { events: vec![event], ..Batch::default() };
+        let batch = Batch {
+            history: History { events: vec![event], ..History::default() },
+            ..Batch::default()
+        };
         match self.shared.writer.commit(batch).await {
-            Ok(()) => self.shared.events.notify_waiters(),
+            Ok(_) => self.shared.events.notify_waiters(),
             Err(why) => tracing::warn!(set, why = chain(&why), "a refusal is not in the history"),
         }
     }

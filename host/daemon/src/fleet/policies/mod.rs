@@ -5,16 +5,18 @@ mod history;
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use regatta_core::machine::{Command, Done, NewPolicy, Placed, Switched};
 use regatta_core::manifest::{ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem};
 use regatta_core::observation::Observation;
-use regatta_core::state::{PolicyActivation, PolicyRef, PolicySlot, SetState};
+use regatta_core::event::PolicyRef;
+use regatta_core::state::{PolicyActivation, PolicySlot, SetState};
 use regatta_policy_host::{CompiledPolicy, ParamsError, dry_run};
-use regatta_store::{Batch, RecordQuery, sha256_hex};
-use tokio::sync::oneshot;
+use regatta_core::batch::Batch;
+use regatta_store::{ RecordQuery, sha256_hex};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
@@ -23,9 +25,8 @@ use crate::api::types::{
 };
 use crate::chain::chain;
 use crate::clock::now_ms;
-use crate::set::{
-    Command, CommandError, NewPolicy, Placed, PolicyCommand, SetView, Switched, policy_entries, policy_info,
-};
+use crate::fleet::apply::Prepared;
+use crate::set::{Call, SetView, policy_entries, policy_info};
 
 pub(crate) use self::dirs::{PolicyDirs, Shelf};
 
@@ -62,15 +63,15 @@ impl Fleet {
     pub(super) async fn prepare_policy(
         &self,
         spec: &PolicySpec,
-    ) -> Result<(NewPolicy, Vec<u8>), Vec<PolicyProblem>> {
+    ) -> Result<Prepared, Vec<PolicyProblem>> {
         let path = self.policy_dirs.resolve(&spec.module).map_err(PolicyProblem::of_module)?;
         let module = read_module(&path).await.map_err(PolicyProblem::of_module)?;
         let compiled = self.compile(module.clone()).await.map_err(PolicyProblem::of_module)?;
         let params = spec.params.to_string();
         self.validate(&compiled, &params, spec.limits).await?;
         let activation = activation(&compiled, &spec.module, params);
-        let state = "empty".to_owned();
-        Ok((NewPolicy { activation, compiled, state }, module))
+        let policy = NewPolicy { activation, state_origin: "empty".to_owned() };
+        Ok(Prepared { policy, compiled, module })
     }
 
     /// Compiling takes long: off the loops. What was compiled last is held for a
@@ -111,34 +112,31 @@ impl Fleet {
 
     /// Stores a module, so that a restart finds it.
     pub(super) async fn keep_module(&self, digest: &str, module: Vec<u8>) -> Answer<()> {
-        let batch = Batch { modules: vec![(digest.to_owned(), module)], ..Batch::default() };
-        self.shared.writer.commit(batch).await.map_err(|why| {
-            let message = format!("nothing was changed, the store cannot be written: {}", chain(&why));
+        let batch = Batch { blobs: vec![(digest.to_owned(), module)], ..Batch::default() };
+        self.shared.writer.commit(batch).await.map(drop).map_err(|why| {
+            let message = format!("nothing was changed; the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
         })
     }
 
     /// A stored policy, ready to run again after a restart.
     pub(super) async fn reload_policy(&self, digest: &str) -> Result<Arc<CompiledPolicy>, String> {
-        let module = self.shared.store.module(digest).map_err(|why| chain(&why))?;
+        let module = self.shared.store.blob(digest).map_err(|why| chain(&why))?;
         self.compile(module.ok_or("its module is not in the store")?).await
     }
 
     pub(super) async fn swap(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<SwapOutcome> {
         let ready = self.ready(set, &request, actor).await?;
-        let (slot, actor) = (request.slot, actor.to_owned());
-        let (ticks, prepare_ms, policy) = (ready.ticks, ready.prepare_ms, ready.policy);
-        let swap = |reply| PolicyCommand::Swap { slot, policy, actor, reply };
-        let switched = self.policy_command(set, swap).await?;
-        Ok(outcome(&switched, ticks, prepare_ms))
+        let swap = Command::Swap { slot: request.slot, policy: Box::new(ready.policy.clone()) };
+        let (switched, held) = self.policy_command(set, swap, Some(&ready), actor).await?;
+        Ok(outcome(&switched_of(switched)?, held, ready.ticks, ready.prepare_ms))
     }
 
     pub(super) async fn shadow(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<PlacedOutcome> {
         let ready = self.ready(set, &request, actor).await?;
-        let (slot, actor) = (request.slot, actor.to_owned());
-        let policy = ready.policy.clone();
-        let shadow = |reply| PolicyCommand::Shadow { slot, policy, actor, reply };
-        Ok(placed(&self.policy_command(set, shadow).await?, Some(&ready)))
+        let shadow = Command::Shadow { slot: request.slot, policy: Box::new(ready.policy.clone()) };
+        let (done, _) = self.policy_command(set, shadow, Some(&ready), actor).await?;
+        Ok(placed(&placed_of(done)?, Some(&ready)))
     }
 
     pub(super) async fn canary(
@@ -149,31 +147,30 @@ impl Fleet {
     ) -> Answer<PlacedOutcome> {
         let CanaryRequest { policy: request, within } = request;
         let ready = self.ready(set, &request, actor).await?;
-        let (slot, actor) = (request.slot, actor.to_owned());
-        let policy = ready.policy.clone();
-        let canary = |reply| PolicyCommand::Canary { slot, policy, within, actor, reply };
-        Ok(placed(&self.policy_command(set, canary).await?, Some(&ready)))
+        let canary = Command::Canary { slot: request.slot, policy: Box::new(ready.policy.clone()), within };
+        let (done, _) = self.policy_command(set, canary, Some(&ready), actor).await?;
+        Ok(placed(&placed_of(done)?, Some(&ready)))
     }
 
     pub(super) async fn promote(&self, set: &str, number: Option<u64>, actor: &str) -> Answer<SwapOutcome> {
-        let actor = actor.to_owned();
-        let switched =
-            self.policy_command(set, |reply| PolicyCommand::Promote { number, actor, reply }).await?;
-        Ok(outcome(&switched, 0, 0))
+        let (done, held) = self.policy_command(set, Command::Promote { number }, None, actor).await?;
+        Ok(outcome(&switched_of(done)?, held, 0, 0))
     }
 
     pub(super) async fn drop_candidate(&self, set: &str, number: u64, actor: &str) -> Answer<PlacedOutcome> {
-        let actor = actor.to_owned();
-        let dropped = self.policy_command(set, |reply| PolicyCommand::Drop { number, actor, reply }).await?;
-        Ok(placed(&dropped, None))
+        let (done, _) = self.policy_command(set, Command::Drop { number }, None, actor).await?;
+        Ok(placed(&placed_of(done)?, None))
     }
 
-    async fn policy_command<T>(
+    async fn policy_command(
         &self,
         set: &str,
-        make: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> PolicyCommand,
-    ) -> Answer<T> {
-        self.command(set, |reply| Command::Policy(Box::new(make(reply)))).await
+        command: Command,
+        ready: Option<&Ready>,
+        actor: &str,
+    ) -> Answer<(Done, Duration)> {
+        let modules = ready.map(|ready| Arc::clone(&ready.compiled)).into_iter().collect();
+        self.call(set, |reply| Call { command, actor: actor.into(), modules, images: None, reply }).await
     }
 
     /// Finds, compiles, checks and rehearses a policy for a set, and stores its
@@ -227,7 +224,7 @@ impl Fleet {
         let (ticks, state) = self.rehearse(&view.state.set.name, &compiled, &mut activation, limits).await?;
         // Before the switch: the loop of the set is not held for so much to write.
         self.keep_module(&activation.digest, module).await?;
-        Ok(Ready { policy: NewPolicy { activation, compiled, state }, ticks, prepare_ms: 0 })
+        Ok(Ready { policy: NewPolicy { activation, state_origin: state }, compiled, ticks, prepare_ms: 0 })
     }
 
     /// Tries the policy on the last recorded observations: it must decide each of
@@ -313,7 +310,7 @@ impl Fleet {
             }
         };
         let stored = digest.clone();
-        let module = match self.read(move |store| store.module(&stored)).await? {
+        let module = match self.read(move |store| store.blob(&stored)).await? {
             Some(module) => module,
             None => {
                 let path = files.into_iter().find(|(it, _)| *it == digest).map(|(_, path)| path);
@@ -325,10 +322,8 @@ impl Fleet {
     }
 
     pub(super) async fn rollback(&self, set: &str, slot: Option<String>, actor: &str) -> Answer<SwapOutcome> {
-        let actor = actor.to_owned();
-        let switched =
-            self.policy_command(set, |reply| PolicyCommand::Rollback { slot, actor, reply }).await?;
-        Ok(outcome(&switched, 0, 0))
+        let (done, held) = self.policy_command(set, Command::Rollback { slot }, None, actor).await?;
+        Ok(outcome(&switched_of(done)?, held, 0, 0))
     }
 
     pub(super) fn list_policies(&self, set: &str) -> Answer<PolicyList> {
@@ -344,6 +339,7 @@ impl Fleet {
 /// A policy that may take a place in a set.
 struct Ready {
     policy: NewPolicy,
+    compiled: Arc<CompiledPolicy>,
     /// Recorded ticks that it was tried on.
     ticks: u32,
     prepare_ms: u64,
@@ -382,6 +378,7 @@ fn told(why: &ApiError) -> String {
 fn activation(compiled: &CompiledPolicy, source: &str, params: String) -> PolicyActivation {
     let manifest = compiled.manifest();
     PolicyActivation {
+        wishes: compiled.wishes(&params),
         number: 1,
         digest: compiled.digest().to_owned(),
         name: manifest.name.clone(),
@@ -414,16 +411,30 @@ fn params_invalid(source: &str, problems: &[PolicyProblem]) -> ApiError {
     ApiError { code: ErrorCode::Invalid, message, problems: told.collect() }
 }
 
-fn outcome(switched: &Switched, rehearsed_ticks: u32, prepare_ms: u64) -> SwapOutcome {
+fn switched_of(done: Done) -> Answer<Switched> {
+    match done {
+        Done::Switched(switched) => Ok(*switched),
+        Done::Ok | Done::Placed(_) => Err(error(ErrorCode::Internal, "the set switched no policy")),
+    }
+}
+
+fn placed_of(done: Done) -> Answer<Placed> {
+    match done {
+        Done::Placed(placed) => Ok(*placed),
+        Done::Ok | Done::Switched(_) => Err(error(ErrorCode::Internal, "the set placed no policy")),
+    }
+}
+
+fn outcome(switched: &Switched, held: Duration, rehearsed_ticks: u32, prepare_ms: u64) -> SwapOutcome {
     SwapOutcome {
         slot: switched.slot.clone(),
         from: policy_info(&switched.slot, &switched.from),
         to: policy_info(&switched.slot, &switched.to),
         after_tick: switched.after_tick,
         rehearsed_ticks,
-        state: switched.state.clone(),
+        state: switched.state_origin.clone(),
         prepare_ms,
-        switch_us: switched.switch_us,
+        switch_us: u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
     }
 }
 
@@ -432,7 +443,7 @@ fn placed(placed: &Placed, ready: Option<&Ready>) -> PlacedOutcome {
         policy: policy_info(&placed.slot, &placed.activation),
         after_tick: placed.after_tick,
         rehearsed_ticks: ready.map_or(0, |ready| ready.ticks),
-        state: ready.map(|ready| ready.policy.state.clone()).unwrap_or_default(),
+        state: ready.map(|ready| ready.policy.state_origin.clone()).unwrap_or_default(),
         prepare_ms: ready.map_or(0, |ready| ready.prepare_ms),
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use regatta_core::agent::StopOrder;
 use regatta_vmm::{InstanceDir, LaunchError, LaunchSpec, StartFrom, StopHow, Stopped, Vmm, VmmHost};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -18,7 +19,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What a driver tells its set.
 #[derive(Debug)]
-pub(super) enum News {
+pub(crate) enum News {
     /// The launch has begun.
     LaunchStarted,
     /// The guest boots.
@@ -33,14 +34,6 @@ pub(super) enum News {
     Cleaned(Option<String>),
 }
 
-/// The order to end an instance.
-#[derive(Debug, Clone, Default)]
-pub(super) struct StopOrder {
-    /// How long the guest may take to shut down.
-    pub grace: Duration,
-    /// What was wrong with it: its logs are kept with this text.
-    pub failure: Option<String>,
-}
 
 /// What a driver begins with.
 #[derive(Debug)]
@@ -71,11 +64,6 @@ impl Driver {
         let (stop, stopped) = watch::channel(None);
         let desk = Desk { id, news, stop: stopped };
         Self { stop, task: tokio::spawn(drive(job, vmms, desk)) }
-    }
-
-    /// Whether it was asked to stop.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stop.borrow().is_some()
     }
 
     /// Asks for the end of the instance. Asking again changes nothing.
@@ -224,12 +212,13 @@ struct Resists {
 
 async fn end_and_remove(vmm: &Vmm, order: &mut StopOrder, vmms: &VmmHost) -> Result<Option<String>, Resists> {
     let resists = |why| Resists { note: None, why };
+    let grace = Duration::from_millis(order.grace_ms);
     if order.failure.is_none() {
-        let stopped = vmm.stop(order.grace).await.map_err(|error| resists(chain(&error)))?;
-        return Ok(ignored_button(stopped, order.grace));
+        let stopped = vmm.stop(grace).await.map_err(|error| resists(chain(&error)))?;
+        return Ok(ignored_button(stopped, grace));
     }
-    let stopped = vmm.end(order.grace).await.map_err(|error| resists(chain(&error)))?;
-    let note = ignored_button(stopped, order.grace);
+    let stopped = vmm.end(grace).await.map_err(|error| resists(chain(&error)))?;
+    let note = ignored_button(stopped, grace);
     discard(vmm.dir(), order, vmms)
         .await
         .map_err(|Resists { why, .. }| Resists { note: note.clone(), why })?;
@@ -244,6 +233,6 @@ async fn discard(dir: &InstanceDir, order: &mut StopOrder, vmms: &VmmHost) -> Re
 fn ignored_button(stopped: Stopped, grace: Duration) -> Option<String> {
     let forced = matches!(stopped.how, StopHow::Terminated | StopHow::Killed);
     (forced && !grace.is_zero()).then(|| {
-        format!("the guest was not off {grace:?} after its power button was pressed, it was stopped hard")
+        format!("did not shut down within {grace:?}; killed")
     })
 }

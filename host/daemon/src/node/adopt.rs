@@ -1,0 +1,190 @@
+//! After a restart of the daemon: finding every VMM again.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regatta_core::agent::{Found as FoundReport, Identity, Input, Running};
+use regatta_core::manifest::ScaleSet;
+use regatta_core::phase::Phase;
+use regatta_core::state::InstanceRecord;
+use regatta_vmm::{
+    Adopted, AdoptedState, Adoption, Digest, GoldenImage, InstanceDir, VmState, Vmm, VmmHost, VmmIdentity,
+};
+
+use super::driver::Job;
+use super::{LocalInstances, Told};
+use crate::chain::chain;
+
+/// Tries to find out about a VMM, and the time between them.
+const FIND_TRIES: u32 = 20;
+const FIND_PAUSE: Duration = Duration::from_millis(250);
+
+/// What is left of an instance.
+enum Found {
+    /// Its guest runs.
+    Running(Arc<Vmm>),
+    /// A VMM whose guest never came to run, or has ended.
+    HalfMade(Arc<Vmm>),
+    /// A process that cannot be asked: it is just starting, or its socket is gone.
+    Unreachable(Arc<Vmm>),
+    /// No process.
+    Nothing,
+}
+
+impl LocalInstances {
+    /// Looks for all stored instances of the set. Bounded in time: a VMM that does not answer is adopted by its process alone.
+    pub(crate) async fn adopt(
+        &mut self,
+        manifest: &ScaleSet,
+        records: &[InstanceRecord],
+        running: &BTreeMap<u32, VmmIdentity>,
+    ) -> Vec<Told> {
+        let bases = self.open_bases(records).await;
+        let finds = records.iter().map(|record| {
+            let dir = self.dir_of(record.id);
+            let known = running.get(&record.id);
+            let vmms = Arc::clone(&self.node.vmms);
+            async move {
+                match dir {
+                    Ok(dir) => (find(&vmms, &dir, known).await, address_in(&dir)),
+                    Err(_) => (Found::Nothing, None),
+                }
+            }
+        });
+        let found = futures::future::join_all(finds.collect::<Vec<_>>()).await;
+        let mut told = Vec::new();
+        for (record, (found, noted)) in records.iter().zip(found) {
+            if let (Found::Running(vmm) | Found::Unreachable(vmm), Some(base)) =
+                (&found, bases.get(&record.id))
+            {
+                vmm.hold_image(base.clone());
+            }
+            // What the daemon did not live to store stands in the instance's own directory.
+            let address = record.address.or(noted);
+            let found = self.take_up(record, found);
+            let demand = self.demand(manifest);
+            told.extend(self.on(record.id, Input::Found { found, address, demand }));
+        }
+        told
+    }
+
+    /// What is known of the instances of a set whose machine begins anew while the daemon runs.
+    pub(crate) fn found_again(&mut self, manifest: &ScaleSet, records: &[InstanceRecord]) -> Vec<Told> {
+        let mut told = Vec::new();
+        for record in records {
+            let Some(live) = self.live.get(&record.id) else { continue };
+            // One that is still being launched, or is being stopped, is told of by its driver.
+            let Some(vmm) = &live.vmm else { continue };
+            let found = match vmm.exit_status() {
+                None => FoundReport::Running(Running {
+                    process: record.vmm,
+                    start: record.start.clone(),
+                    not_contained: record.not_contained.clone(),
+                }),
+                Some(_) => FoundReport::Nothing,
+            };
+            let (address, demand) = (record.address, self.demand(manifest));
+            told.extend(self.on(record.id, Input::Found { found, address, demand }));
+        }
+        told
+    }
+
+    fn take_up(&mut self, record: &InstanceRecord, found: Found) -> FoundReport {
+        let id = record.id;
+        let ended = matches!(record.phase, Phase::Terminating | Phase::Failed | Phase::Refused | Phase::Gone);
+        let mut drive = |vmm: &Arc<Vmm>| {
+            self.drive(id, Job::Watch(Arc::clone(vmm)));
+            if ended { Running::default() } else { self.attach(id, Arc::clone(vmm), record.events_read_bytes) }
+        };
+        match found {
+            Found::Running(vmm) => FoundReport::Running(drive(&vmm)),
+            Found::Unreachable(vmm) => FoundReport::Unreachable(drive(&vmm)),
+            Found::HalfMade(vmm) => {
+                self.drive(id, Job::Watch(vmm));
+                FoundReport::HalfMade
+            }
+            Found::Nothing => FoundReport::Nothing,
+        }
+    }
+
+    /// Opens, and so locks, the golden images under the overlays of these instances; their set may
+    /// have others by now. Each is looked at once, however many instances stand on it.
+    async fn open_bases(&self, records: &[InstanceRecord]) -> BTreeMap<u32, GoldenImage> {
+        let mut bases: BTreeMap<Digest, Vec<u32>> = BTreeMap::new();
+        for id in records.iter().map(|record| record.id) {
+            match self.dir_of(id).and_then(|dir| dir.images_in_use()) {
+                Ok(used) => drop(used.disk.map(|disk| bases.entry(disk).or_default().push(id))),
+                Err(why) => tracing::warn!(instance = id, why = chain(&why), "its image stays unlocked"),
+            }
+        }
+        let mut opened = BTreeMap::new();
+        for (digest, ids) in bases {
+            match self.node.images.get(digest).await {
+                Ok(image) => opened.extend(ids.into_iter().map(|id| (id, image.clone()))),
+                Err(why) => {
+                    let set = &*self.set;
+                    tracing::error!(
+                        set,
+                        why = chain(&why),
+                        "the image under running instances is not what it was"
+                    );
+                }
+            }
+        }
+        opened
+    }
+}
+
+/// The address that an instance was given, as its directory says.
+fn address_in(dir: &InstanceDir) -> Option<Ipv4Addr> {
+    let text = dir.identity().unwrap_or_else(|why| {
+        tracing::warn!(instance = dir.id(), why = chain(&why), "its identity cannot be read");
+        None
+    })?;
+    let identity: Result<Identity, _> = serde_json::from_str(&text);
+    identity
+        .inspect_err(|why| tracing::warn!(instance = dir.id(), %why, "its identity cannot be read"))
+        .ok()
+        .map(|identity| identity.address)
+}
+
+/// Looks for the VMM of an instance. What cannot be decided is looked at again:
+/// calling a VMM gone that runs would cost a guest.
+async fn find(vmms: &VmmHost, dir: &InstanceDir, known: Option<&VmmIdentity>) -> Found {
+    let mut tries = 0;
+    let adoption = loop {
+        match vmms.adopt(dir, known).await {
+            Err(error) if tries < FIND_TRIES => {
+                tracing::warn!(instance = dir.id(), error = chain(&error), "cannot be adopted yet");
+                tries += 1;
+                tokio::time::sleep(FIND_PAUSE).await;
+            }
+            other => break other,
+        }
+    };
+    match adoption {
+        Ok(Adoption::Adopted(adopted)) => {
+            let Adopted { vmm, state } = *adopted;
+            let vmm = Arc::new(vmm);
+            match state {
+                AdoptedState::Known(VmState::NotCreated | VmState::Created | VmState::HalfMade) => {
+                    Found::HalfMade(vmm)
+                }
+                AdoptedState::Known(VmState::Running | VmState::Paused | VmState::Unknown)
+                | AdoptedState::Unresponsive => Found::Running(vmm),
+                AdoptedState::Unreachable => Found::Unreachable(vmm),
+            }
+        }
+        Ok(Adoption::Gone) => Found::Nothing,
+        Ok(Adoption::Stranger { pid, why }) => {
+            tracing::warn!(instance = dir.id(), pid, why, "not adopted");
+            Found::Nothing
+        }
+        Err(error) => {
+            tracing::error!(instance = dir.id(), error = chain(&error), "cannot be adopted");
+            Found::Nothing
+        }
+    }
+}
