@@ -32,7 +32,7 @@ pub fn bounded(active: &PolicyRun, canary: &CanaryRun, desired: u32) -> PolicyRu
     let mut decision = Decision { capacity, ..wish.clone() };
     if capacity != wish.capacity {
         let text = format!(
-            "on trial: it wants {}, and may be {within} away from the {center} of the policy in charge",
+            "canary wants {}; limited to {capacity}, within {within} of the active policy's {center}",
             wish.capacity
         );
         let evidence = vec![

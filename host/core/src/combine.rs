@@ -35,7 +35,7 @@ impl CombineRule {
 }
 
 /// What the active policies want together.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Combined {
     /// Wanted capacity; none when every policy failed.
     pub capacity: Option<u32>,
@@ -106,7 +106,7 @@ pub fn combine(rule: CombineRule, desired: u32, runs: &[PolicyRun]) -> Combined 
             0,
             Reason {
                 code: "abstention-blocks-scale-in".into(),
-                text: "a policy gave no decision, so nothing scales in".into(),
+                text: "a policy returned no decision; scale-in blocked".into(),
                 evidence: Vec::new(),
             },
         );

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use crate::combine::Combined;
     use crate::decision::{Decision, FailureKind, PolicyFailure};
-    use crate::guard::{GuardMemory, GuardTrail};
+    use crate::guard::GuardTrail;
     use crate::instance_state::InstanceState;
     use crate::metric::MetricValue;
     use crate::observation::{InstanceRow, InstanceTable, MetricObservation};
@@ -336,7 +336,7 @@ mod tests {
                 decided_by_digest: None,
                 votes: Vec::new(),
             },
-            guards: GuardTrail { steps: Vec::new(), granted: 2, memory: GuardMemory::default() },
+            guards: GuardTrail { granted: 2, ..GuardTrail::default() },
             plan: Plan::default(),
             operator: Vec::new(),
         }

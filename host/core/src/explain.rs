@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::decision::PolicyRun;
 use crate::instance_state::INSTANCE_STATES;
 use crate::metric::MetricValue;
+use crate::node::Placement;
 use crate::plan::Action;
 use crate::record::{Direction, TickRecord};
 
@@ -83,7 +84,8 @@ fn policies(record: &TickRecord, out: &mut String) {
     for run in &record.runs {
         policy("policy", run, "", out);
         if let Some(canary) = record.canaries.iter().find(|canary| canary.run.slot == run.slot) {
-            policy("on trial", &canary.run, &format!(", within {} of it", canary.within), out);
+            let bounds = format!(", limited to within {} of the active policy", canary.within);
+            policy("canary", &canary.run, &bounds, out);
         }
     }
     let combined = &record.combined;
@@ -115,9 +117,9 @@ fn short(digest: &str) -> &str {
 }
 
 fn policy(label: &str, run: &PolicyRun, bounds: &str, out: &mut String) {
-    let place = if run.slot.is_empty() || run.slot == run.name { "" } else { run.slot.as_str() };
-    let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
-    let who = format!("{place}{} {} ({})", run.name, run.version, short(&run.digest));
+    let named = run.slot.is_empty() || run.slot == run.name;
+    let slot = if named { String::new() } else { format!("{}: ", run.slot) };
+    let who = format!("{slot}{} {} ({})", run.name, run.version, short(&run.digest));
     match &run.result {
         Ok(decision) => {
             row(out, label, &format!("{who} wants {}{bounds}", decision.capacity));
@@ -138,12 +140,15 @@ fn policy(label: &str, run: &PolicyRun, bounds: &str, out: &mut String) {
 }
 
 fn guards(record: &TickRecord, out: &mut String) {
-    if record.guards.steps.is_empty() {
+    if record.guards.steps.is_empty() && record.guards.limits.is_empty() {
         row(out, "guards", "none changed the decision");
     }
     for step in &record.guards.steps {
         let before = step.before.map_or_else(|| "no decision".to_owned(), |before| before.to_string());
         row(out, "guards", &format!("{}: {before} → {} ({})", step.guard, step.after, step.reason.text));
+    }
+    for limit in &record.guards.limits {
+        row(out, "guards", &format!("{}: {} ({})", limit.guard, limit.budget, limit.reason.text));
     }
 }
 
@@ -151,12 +156,16 @@ fn planned(record: &TickRecord, out: &mut String) {
     let set = &record.observation.set;
     let mut lines: Vec<(String, Vec<String>)> = Vec::new();
     for action in &record.plan.actions {
-        let (what, id) = match *action {
-            Action::Create { id, .. } => ("create".to_owned(), id),
-            Action::Drain { id, cause } => (format!("drain ({})", cause.as_str()), id),
-            Action::Terminate { id, cause } => (format!("terminate ({})", cause.as_str()), id),
+        let what = match action {
+            // Where is only worth a word when there is more than one node.
+            Action::Create { cause, placement, .. } if *placement != Placement::default() => {
+                format!("create ({}, on {})", cause.as_str(), placement.node)
+            }
+            Action::Create { cause, .. } => format!("create ({})", cause.as_str()),
+            Action::Drain { cause, .. } => format!("drain ({})", cause.as_str()),
+            Action::Terminate { cause, .. } => format!("terminate ({})", cause.as_str()),
         };
-        let name = format!("{set}-{id}");
+        let name = format!("{set}-{}", action.id());
         match lines.last_mut() {
             Some((last, names)) if *last == what => names.push(name),
             _ => lines.push((what, vec![name])),

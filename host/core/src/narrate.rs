@@ -26,18 +26,22 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         .iter()
         .filter_map(|change| {
             let (kind, text) = told(change)?;
-            // What the text says already is not said again.
+            // The text already says what the detail would.
             let detail = change.detail.as_ref().filter(|_| change.event != InstanceEvent::GuestPanicked);
             let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
-            Some(event(change.at_ms, kind, Some(change.id), format!("{set}-{} {text}{detail}", change.id)))
+            Some(event(change.at_ms, kind, Some(change.id), format!("{set}-{}{text}{detail}", change.id)))
         })
         .collect();
     let now = record.observation.now_ms;
     if !policy_failed_before {
         for run in &record.runs {
             if let Err(failure) = &run.result {
-                let text =
-                    format!("{} gave no decision ({}): {}", run.name, failure.kind.as_str(), failure.message);
+                let text = format!(
+                    "{} returned no decision ({}): {}",
+                    run.name,
+                    failure.kind.as_str(),
+                    failure.message
+                );
                 let policy = Some(policy_ref(run));
                 events.push(Event { policy, ..event(now, EventKind::PolicyFailed, None, text) });
             }
@@ -45,7 +49,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
     }
     for (run, failure) in canary::failed(&record.canaries) {
         let text = format!(
-            "the trial of {} {} is over, it gave no decision ({}): {}",
+            "canary {} {} removed: it returned no decision ({}): {}",
             run.name,
             run.version,
             failure.kind.as_str(),
@@ -73,7 +77,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
     match (&record.plan.short, last.and_then(|last| last.plan.short.as_ref())) {
         (Some(why), None) => events.push(event(now, EventKind::HostFull, None, why.clone())),
         (None, Some(_)) => {
-            events.push(event(now, EventKind::HostHasRoom, None, "the host has room again".to_owned()))
+            events.push(event(now, EventKind::HostHasRoom, None, "the hosts have capacity again".to_owned()))
         }
         (None, None) | (Some(_), Some(_)) => {}
     }
@@ -85,7 +89,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         {
             let kind =
                 if cause == RemovalCause::Unhealthy { EventKind::Repair } else { EventKind::DrainTimeout };
-            events.push(event(now, kind, Some(id), format!("{set}-{id} is removed: {}", cause.as_str())));
+            events.push(event(now, kind, Some(id), format!("removing {set}-{id}: {}", cause.as_str())));
         }
     }
     events
@@ -101,21 +105,22 @@ fn policy_ref(run: &PolicyRun) -> PolicyRef {
     }
 }
 
+/// What kind of event a change is, and what to say after the instance's name.
 fn told(change: &InstanceChange) -> Option<(EventKind, &'static str)> {
     match (change.event, change.to) {
-        (InstanceEvent::LaunchFailed, _) => Some((EventKind::LaunchFailed, "could not be launched")),
-        (InstanceEvent::Refused, _) => Some((EventKind::InstanceRefused, "was refused by its node")),
+        (InstanceEvent::LaunchFailed, _) => Some((EventKind::LaunchFailed, " could not be launched")),
+        (InstanceEvent::Refused, _) => Some((EventKind::InstanceRefused, " was refused by its node")),
         (InstanceEvent::BootTimedOut, _) => {
-            Some((EventKind::BootTimedOut, "was not healthy within its boot time-out"))
+            Some((EventKind::BootTimedOut, " did not become healthy within its boot timeout"))
         }
         (InstanceEvent::VmmExited, Phase::Failed) => {
-            Some((EventKind::InstanceDied, "died: its VMM ended unasked"))
+            Some((EventKind::InstanceDied, ": VMM exited unexpectedly"))
         }
-        (InstanceEvent::GuestPanicked, _) => Some((EventKind::GuestPanicked, "has panicked")),
-        (InstanceEvent::GuestRebooted, _) => Some((EventKind::GuestRebooted, "reboots itself")),
-        (_, Phase::InService) => Some((EventKind::InService, "is in service")),
-        (_, Phase::Unhealthy) => Some((EventKind::Unhealthy, "is unhealthy")),
-        (_, Phase::Gone) => Some((EventKind::InstanceGone, "is gone")),
+        (InstanceEvent::GuestPanicked, _) => Some((EventKind::GuestPanicked, ": guest panicked")),
+        (InstanceEvent::GuestRebooted, _) => Some((EventKind::GuestRebooted, ": guest rebooted")),
+        (_, Phase::InService) => Some((EventKind::InService, " is in service")),
+        (_, Phase::Unhealthy) => Some((EventKind::Unhealthy, " is unhealthy")),
+        (_, Phase::Gone) => Some((EventKind::InstanceGone, " was removed")),
         _ => None,
     }
 }

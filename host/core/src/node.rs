@@ -14,8 +14,9 @@ pub struct NodeId(pub String);
 #[serde(transparent)]
 pub struct FaultDomain(pub String);
 
-/// Where an instance runs.
+/// Where an instance runs. What was stored before there were nodes has none: it reads as the only one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Placement {
     /// The host.
     pub node: NodeId,

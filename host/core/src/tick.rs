@@ -4,11 +4,10 @@
 use crate::canary;
 use crate::combine::{Combined, combine};
 use crate::decision::{PolicyRun, Reason};
-use crate::guard::{
-    GuardContext, GuardMemory, GuardName, GuardStep, GuardTrail, guards_of, judge, metrics_without_data,
-};
+use crate::guard::{GuardContext, GuardName, GuardTrail, guards_of, judge, metrics_without_data};
 use crate::manifest::ScaleSet;
-use crate::observation::{LastDecision, Observation};
+use crate::node::Placement;
+use crate::observation::{InstanceRow, LastDecision, Observation};
 use crate::phase::Phase;
 use crate::plan::{PlanInput, PlannedInstance, plan};
 use crate::record::{CanaryRun, InstanceChange, PlanFacts, RECORD_VERSION, ShadowRun, TickRecord};
@@ -63,26 +62,16 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         deletion(&combined)
     } else {
         let metrics_without_data = metrics_without_data(&observation, &wanted_metrics);
-        let context = GuardContext { observation: &observation, metrics_without_data: &metrics_without_data };
+        let context = GuardContext {
+            observation: &observation,
+            metrics_without_data: &metrics_without_data,
+            lived_ms: facts.lived_ms,
+            memory: &facts.guard_memory,
+        };
         judge(&set.guards, &guards_of(&set.guards), &context, &combined)
     };
-    let instances: Vec<PlannedInstance> = observation
-        .instances
-        .rows()
-        .enumerate()
-        .map(|(index, row)| PlannedInstance {
-            id: row.id,
-            phase: facts.phase.get(index).copied().unwrap_or(Phase::Gone),
-            in_phase_ms: facts
-                .phase_since_ms
-                .get(index)
-                .map_or(0, |since_ms| facts.lived_ms.saturating_sub(*since_ms)),
-            placement: facts.placement.get(index).cloned().unwrap_or_default(),
-            generation: row.generation,
-            protected: row.protected && !facts.deleting,
-            drained: facts.drained.contains(&row.id),
-        })
-        .collect();
+    let nowhere = Placement::default();
+    let instances = planned_instances(&observation, &facts, &nowhere);
     let plan = plan(&PlanInput {
         instances: &instances,
         capacity: guards.granted,
@@ -94,6 +83,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         launches_resume_in_ms: facts.launches_resume_ms.saturating_sub(facts.lived_ms),
         nodes: &facts.nodes,
         hold: facts.hold.as_deref(),
+        budget: guards.budget(),
     });
     TickRecord {
         v: RECORD_VERSION,
@@ -113,21 +103,38 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
     }
 }
 
+/// Joins the columns of the observation and those of the facts. `nowhere` is where an instance is whose placement is not
+/// known.
+fn planned_instances<'a>(
+    observation: &Observation,
+    facts: &'a PlanFacts,
+    nowhere: &'a Placement,
+) -> Vec<PlannedInstance<'a>> {
+    let rows = observation.instances.rows().enumerate();
+    let planned = |(index, row): (usize, InstanceRow)| {
+        let phase = facts.phase.get(index).copied().unwrap_or(Phase::Gone);
+        PlannedInstance {
+            id: row.id,
+            phase,
+            in_phase_ms: facts
+                .phase_since_ms
+                .get(index)
+                .map_or(0, |since| facts.lived_ms.saturating_sub(*since)),
+            placement: facts.placement.get(index).unwrap_or(nowhere),
+            generation: row.generation,
+            protected: row.protected && !facts.deleting,
+            drained: phase == Phase::Draining && facts.drained.contains(&row.id),
+        }
+    };
+    rows.map(planned).collect()
+}
+
 fn deletion(combined: &Combined) -> GuardTrail {
-    GuardTrail {
-        steps: vec![GuardStep {
-            guard: GuardName::Delete,
-            before: combined.capacity,
-            after: 0,
-            reason: Reason {
-                code: "set-deleted".into(),
-                text: "the set is being deleted".into(),
-                evidence: Vec::new(),
-            },
-        }],
-        granted: 0,
-        memory: GuardMemory::default(),
-    }
+    let mut trail = GuardTrail::default();
+    let text = "the set is being deleted".to_owned();
+    let reason = Reason { code: "set-deleted".into(), text, evidence: Vec::new() };
+    trail.step(GuardName::Delete, combined.capacity, 0, reason);
+    trail
 }
 
 /// What the next tick's policies may know of this one.

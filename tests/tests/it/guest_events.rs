@@ -47,7 +47,7 @@ fn a_guest_that_panics_is_replaced_and_its_logs_are_kept() {
     let (daemon, id, _) = one_in_service("panics");
     daemon.order("panics", id, &json!({ "do": "panic" }));
     let told = wait_for_event(&daemon, "guest-panicked");
-    assert_eq!(told, format!("panics-{id} has panicked"));
+    assert_eq!(told, format!("panics-{id}: guest panicked"));
     wait_replaced(&daemon, "panics", id);
     assert_eq!(kept_logs(&daemon), ["the guest panicked\n"]);
 }

@@ -22,7 +22,7 @@ fn a_set_that_cannot_grow_says_so_and_keeps_what_it_has() {
 
     let says = |text: &str| {
         let told = text.contains(
-            "2 missing: the host is out of CPUs: an instance needs 1 virtual CPUs, 0 of 2 are left",
+            "2 instances short: the host is out of CPUs: an instance needs 1 virtual CPUs, 0 of 2 are left",
         );
         if told { Ok(()) } else { Err(text.to_owned()) }
     };
@@ -52,7 +52,7 @@ fn a_vm_that_is_larger_than_the_host_is_not_even_begun() {
     daemon.apply_ok(&manifest);
     wait_for("the set to say what is missing", || {
         let text = daemon.run(&["describe", "huge"]).out;
-        if text.contains("1 missing: the host is out of memory: an instance needs 1TiB") {
+        if text.contains("1 instance short: the host is out of memory: an instance needs 1TiB") {
             Ok(())
         } else {
             Err(text)

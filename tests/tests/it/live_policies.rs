@@ -118,7 +118,7 @@ fn a_canary_stays_within_its_bounds_and_is_demoted_when_it_fails() {
     assert_eq!(acted["combined"]["decided_by_digest"], digest, "{acted}");
     assert_eq!(acted["canaries"][0]["run"]["result"]["Ok"]["capacity"], 9);
     let why = daemon.run(&["why", "web", "--tick", &tick.to_string()]).out;
-    assert!(why.contains("on trial") && why.contains("within 1 of it"), "{why}");
+    assert!(why.contains("canary") && why.contains("within 1 of the active policy"), "{why}");
 
     // It traps: that very tick is decided by the policy in charge, and the trial is over.
     let demoted = wait_for("the end of the trial", || {

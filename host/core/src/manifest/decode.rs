@@ -362,7 +362,12 @@ fn guards(section: &Section<'_>, bounds: Bounds) -> Result<Guards, Invalid> {
             _ => MissingData::NoScaleIn,
         })
     });
-    Ok(Guards { on_failure: on_failure?, missing_data: missing_data? })
+    let stabilization_ms = section.item("scale_in_stabilization").and_then(Item::duration_ms);
+    Ok(Guards {
+        on_failure: on_failure?,
+        missing_data: missing_data?,
+        scale_in_stabilization_ms: stabilization_ms?,
+    })
 }
 
 /// A size that the bounds of the capacity allow.

@@ -61,7 +61,14 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
         several => fields.push(("policies", Tree::List(several.iter().map(policy).collect()))),
     }
     fields.push(("combine", text(set.combine.as_str())));
-    fields.push(("guards", map([("on_failure", on_failure(set)), ("missing_data", missing_data(set))])));
+    fields.push((
+        "guards",
+        map([
+            ("on_failure", on_failure(set)),
+            ("missing_data", missing_data(set)),
+            ("scale_in_stabilization", duration(set.guards.scale_in_stabilization_ms)),
+        ]),
+    ));
     fields.push((
         "repair",
         map([

@@ -408,6 +408,13 @@ static GUARDS: Object = Object {
              `hold` keeps the size, `{ default: N }` goes to N if that is larger, `ignore` leaves it to \
              the policy.",
         ),
+        field(
+            "scale_in_stabilization",
+            duration(0, DAY),
+            Default("0s"),
+            "Scale in only to the largest capacity that the policies wanted within this time, as the Kubernetes HPA's \
+             stabilization window does. `0s` lets every scale-in pass.",
+        ),
     ],
 };
 

@@ -358,6 +358,9 @@ pub struct Guards {
     pub on_failure: OnFailure,
     /// When a metric that the policy wants has no fresh value.
     pub missing_data: MissingData,
+    /// Scale in only to the largest capacity wanted within so long; default 0, which lets every scale-in pass.
+    #[serde(default)]
+    pub scale_in_stabilization_ms: u64,
 }
 
 /// When the policy gives no decision. Never a scale-in.

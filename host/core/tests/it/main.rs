@@ -1,7 +1,8 @@
 //! Properties of the pure core.
 
 mod guards;
-mod instance_state;
 mod metric;
+mod phase;
 mod plan;
+mod replay;
 mod tick;

@@ -1,129 +1,158 @@
+//! Whole plans: how the steps play together. Each step has tests of its own beside it.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use regatta_core::admission::Room;
-use regatta_core::instance_state::{INSTANCE_STATES, InstanceState as S};
 use regatta_core::manifest::Repair;
-use regatta_core::plan::{Action, Plan, PlanInput, PlannedInstance, RemovalCause, launch_backoff_ms, plan};
+use regatta_core::node::{FaultDomain, NodeId, Placement};
+use regatta_core::phase::{PHASES, Phase as P};
+use regatta_core::plan::{
+    Action, Budget, CreateCause, Plan, PlanInput, PlanNote, PlannedInstance, RemovalCause, plan,
+};
+use regatta_core::record::NodeCapacity;
 
-const NOW: u64 = 1_000_000;
 const REPAIR: Repair = Repair { enabled: true, grace_ms: 10_000, max_percent: 5 };
 
-fn instance(id: u32, state: S) -> PlannedInstance {
-    PlannedInstance {
-        id,
-        state,
-        state_since_ms: NOW - 60_000,
-        generation: 1,
-        protected: false,
-        drained: false,
+/// An instance that owns its placement.
+#[derive(Debug, Clone)]
+struct Instance {
+    id: u32,
+    phase: P,
+    in_phase_ms: u64,
+    placement: Placement,
+    generation: u64,
+    protected: bool,
+    drained: bool,
+}
+
+fn instance(id: u32, phase: P) -> Instance {
+    let placement = Placement::default();
+    Instance { id, phase, in_phase_ms: 60_000, placement, generation: 1, protected: false, drained: false }
+}
+
+fn local(launches: u32, why: Option<&str>) -> NodeCapacity {
+    NodeCapacity { placement: Placement::default(), launches, why: why.map(str::to_owned) }
+}
+
+/// What may differ between the plans of these tests.
+struct Given<'a> {
+    victims: &'a [u32],
+    next_id: u32,
+    launches_resume_in_ms: u64,
+    nodes: &'a [NodeCapacity],
+    hold: Option<&'a str>,
+    budget: Budget,
+}
+
+impl Given<'_> {
+    fn plan(&self, fleet: &[Instance], capacity: u32) -> Plan {
+        let instances: Vec<PlannedInstance<'_>> = fleet
+            .iter()
+            .map(|i| PlannedInstance {
+                id: i.id,
+                phase: i.phase,
+                in_phase_ms: i.in_phase_ms,
+                placement: &i.placement,
+                generation: i.generation,
+                protected: i.protected,
+                drained: i.drained,
+            })
+            .collect();
+        plan(&PlanInput {
+            instances: &instances,
+            capacity,
+            victims: self.victims,
+            generation: 1,
+            next_id: self.next_id,
+            repair: REPAIR,
+            drain_timeout_ms: 30_000,
+            launches_resume_in_ms: self.launches_resume_in_ms,
+            nodes: self.nodes,
+            hold: self.hold,
+            budget: self.budget,
+        })
     }
 }
 
-fn planned(instances: &[PlannedInstance], capacity: u32) -> Plan {
-    planned_with(instances, capacity, &[], 0)
+fn given(nodes: &[NodeCapacity]) -> Given<'_> {
+    Given {
+        victims: &[],
+        next_id: 100,
+        launches_resume_in_ms: 0,
+        nodes,
+        hold: None,
+        budget: Budget::UNLIMITED,
+    }
 }
 
-fn planned_with(instances: &[PlannedInstance], capacity: u32, victims: &[u32], resume: u64) -> Plan {
-    plan(&PlanInput {
-        instances,
-        capacity,
-        victims,
-        generation: 1,
-        next_id: 100,
-        now_ms: NOW,
-        repair: REPAIR,
-        drain_timeout_ms: 30_000,
-        launches_resume_ms: resume,
-        room: None,
-        hold: None,
-    })
+fn planned(fleet: &[Instance], capacity: u32) -> Plan {
+    given(&[local(10_000, None)]).plan(fleet, capacity)
+}
+
+fn created(id: u32, cause: CreateCause) -> Action {
+    Action::Create { id, cause, generation: 1, placement: Placement::default() }
+}
+
+fn notes(plan: &Plan) -> Vec<String> {
+    plan.notes.iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn creates_what_is_missing_with_ids_never_used() {
-    let plan = planned(&[instance(1, S::InService), instance(2, S::Booting)], 4);
-    assert_eq!(plan.actions, [Action::Create { id: 100 }, Action::Create { id: 101 }]);
+    let plan = planned(&[instance(1, P::InService), instance(2, P::Booting)], 4);
+    assert_eq!(plan.actions, [100, 101].map(|id| created(id, CreateCause::ScaleOut)));
 }
 
 #[test]
-fn a_full_host_gets_no_more_than_it_has_room_for_and_the_plan_says_why() {
-    let room = Room { launches: 1, why: "the host is out of memory".into() };
-    let short = |capacity| {
-        plan(&PlanInput {
-            instances: &[instance(1, S::InService)],
-            capacity,
-            victims: &[],
-            generation: 1,
-            next_id: 100,
-            now_ms: NOW,
-            repair: REPAIR,
-            drain_timeout_ms: 0,
-            launches_resume_ms: 0,
-            room: Some(&room),
-            hold: None,
-        })
-    };
+fn a_full_host_gets_no_more_than_it_has_capacity_for_and_the_plan_says_why() {
+    let nodes = [local(1, Some("the host is out of memory"))];
+    let short = |capacity| given(&nodes).plan(&[instance(1, P::InService)], capacity);
     let plan = short(4);
-    assert_eq!(plan.actions, [Action::Create { id: 100 }]);
-    assert_eq!(plan.notes, ["2 missing: the host is out of memory"]);
+    assert_eq!(plan.actions, [created(100, CreateCause::ScaleOut)]);
+    assert_eq!(notes(&plan), ["2 instances short: the host is out of memory"]);
     assert_eq!(plan.short.as_deref(), Some("the host is out of memory"));
-    assert_eq!(short(2).short, None, "there is room for all that is wanted");
+    assert_eq!(short(2).short, None, "there is capacity for all that are wanted");
     assert_eq!(short(1), Plan::default(), "what is there stays");
 }
 
 #[test]
-fn held_launches_wait_and_the_plan_says_for_what_but_everything_else_goes_on() {
-    let held = |instances: &[PlannedInstance], capacity| {
-        plan(&PlanInput {
-            instances,
-            capacity,
-            victims: &[],
-            generation: 1,
-            next_id: 100,
-            now_ms: NOW,
-            repair: REPAIR,
-            drain_timeout_ms: 0,
-            launches_resume_ms: 0,
-            room: None,
-            hold: Some("the snapshot is being made"),
-        })
-    };
-    let plan = held(&[instance(1, S::InService), instance(2, S::Failed)], 3);
+fn held_launches_wait_and_the_plan_says_for_what_but_everything_else_continues() {
+    let nodes = [local(10, None)];
+    let held = Given { hold: Some("the snapshot is being made"), ..given(&nodes) };
+    let plan = held.plan(&[instance(1, P::InService), instance(2, P::Failed)], 3);
     assert_eq!(plan.actions, [Action::Terminate { id: 2, cause: RemovalCause::Failed }]);
-    assert_eq!(plan.notes, ["2 missing: the snapshot is being made"]);
-    let plan = held(&[instance(1, S::InService), instance(2, S::InService)], 1);
+    assert_eq!(notes(&plan), ["2 instances short: the snapshot is being made"]);
+    let plan = held.plan(&[instance(1, P::InService), instance(2, P::InService)], 1);
     assert_eq!(plan.actions, [Action::Drain { id: 2, cause: RemovalCause::ScaleIn }]);
-    assert_eq!(plan.notes, Vec::<String>::new(), "nothing is missing");
+    assert_eq!(plan.notes, [], "nothing is missing");
 }
 
 #[test]
 fn does_nothing_when_all_is_as_wanted() {
-    let plan = planned(&[instance(1, S::InService), instance(2, S::Pending)], 2);
+    let plan = planned(&[instance(1, P::InService), instance(2, P::Pending)], 2);
     assert_eq!(plan, Plan::default());
 }
 
 #[test]
 fn gives_up_what_is_not_in_service_first_then_the_policys_victims_then_the_newest() {
     let fleet = [
-        instance(1, S::InService),
-        instance(2, S::InService),
-        instance(3, S::InService),
-        instance(4, S::Booting),
-        instance(5, S::Unhealthy),
+        instance(1, P::InService),
+        instance(2, P::InService),
+        instance(3, P::InService),
+        instance(4, P::Booting),
+        instance(5, P::Unhealthy),
     ];
+    let nodes = [local(10, None)];
     let order = |capacity| -> Vec<u32> {
-        planned_with(&fleet, capacity, &[1], 0)
-            .actions
-            .iter()
-            .filter_map(|action| match *action {
-                Action::Drain { id, cause: RemovalCause::ScaleIn }
-                | Action::Terminate { id, cause: RemovalCause::ScaleIn } => Some(id),
-                _ => None,
-            })
-            .collect()
+        let plan = Given { victims: &[1], ..given(&nodes) }.plan(&fleet, capacity);
+        let scale_in = plan.actions.iter().filter_map(|action| match action {
+            Action::Drain { id, cause: RemovalCause::ScaleIn }
+            | Action::Terminate { id, cause: RemovalCause::ScaleIn } => Some(*id),
+            _ => None,
+        });
+        scale_in.collect()
     };
-    // One of the five is repaired anyway: 5 is unhealthy beyond its grace, but 4 is warming.
+    // One of the five would be repaired, for 5 is unhealthy beyond its grace, but 4 is warming.
     assert_eq!(order(4), [4]);
     assert_eq!(order(3), [4, 5]);
     assert_eq!(order(2), [4, 5, 1]);
@@ -132,148 +161,229 @@ fn gives_up_what_is_not_in_service_first_then_the_policys_victims_then_the_newes
 
 #[test]
 fn a_protected_instance_stays_and_the_plan_says_so() {
-    let protected = PlannedInstance { protected: true, ..instance(1, S::InService) };
+    let protected = Instance { protected: true, ..instance(1, P::InService) };
     let plan = planned(&[protected], 0);
     assert!(plan.actions.is_empty());
-    assert_eq!(plan.notes, ["1 too many stay: 1 protected from scale-in"]);
+    assert_eq!(notes(&plan), ["1 surplus instance kept: protected from scale-in"]);
 }
 
 #[test]
-fn failed_instances_go_and_are_replaced_in_the_same_plan() {
-    let plan = planned(&[instance(1, S::InService), instance(2, S::Failed)], 2);
-    let expected = [Action::Terminate { id: 2, cause: RemovalCause::Failed }, Action::Create { id: 100 }];
+fn broken_instances_go_and_are_replaced_in_the_same_plan() {
+    let plan = planned(&[instance(1, P::InService), instance(2, P::Failed), instance(3, P::Unhealthy)], 4);
+    let expected = [
+        Action::Terminate { id: 2, cause: RemovalCause::Failed },
+        Action::Terminate { id: 3, cause: RemovalCause::Unhealthy },
+        created(100, CreateCause::Replacement),
+        created(101, CreateCause::Replacement),
+        created(102, CreateCause::ScaleOut),
+    ];
     assert_eq!(plan.actions, expected);
 }
 
 #[test]
 fn launches_wait_after_failures() {
-    let plan = planned_with(&[], 3, &[], NOW + 2_500);
+    let nodes = [local(10, None)];
+    let plan = Given { launches_resume_in_ms: 2_500, ..given(&nodes) }.plan(&[], 3);
     assert!(plan.actions.is_empty());
-    assert_eq!(plan.notes, ["3 missing: launches failed, the next try is in 2500 ms"]);
-    assert_eq!([0, 1, 2, 3, 7, 40].map(launch_backoff_ms), [0, 1_000, 2_000, 4_000, 60_000, 60_000]);
+    assert_eq!(notes(&plan), ["3 instances short: launches failed, retrying in 2.5 s"]);
 }
 
 #[test]
 fn a_draining_instance_goes_when_it_is_empty_or_its_time_is_up() {
-    let busy = PlannedInstance { state_since_ms: NOW - 1_000, ..instance(1, S::Draining) };
-    let empty = PlannedInstance { drained: true, ..busy };
+    let busy = Instance { in_phase_ms: 1_000, ..instance(1, P::Draining) };
+    let empty = Instance { drained: true, ..busy.clone() };
     assert!(planned(&[busy], 0).actions.is_empty());
     let gone = |cause| vec![Action::Terminate { id: 1, cause }];
     assert_eq!(planned(&[empty], 0).actions, gone(RemovalCause::Drained));
-    assert_eq!(planned(&[instance(1, S::Draining)], 0).actions, gone(RemovalCause::DrainTimeout));
+    assert_eq!(planned(&[instance(1, P::Draining)], 0).actions, gone(RemovalCause::DrainTimeout));
 }
 
 #[test]
 fn repairs_after_the_grace_period_one_share_at_a_time() {
-    let mut fleet: Vec<_> = (1..=40).map(|id| instance(id, S::Unhealthy)).collect();
+    let mut fleet: Vec<_> = (1..=40).map(|id| instance(id, P::Unhealthy)).collect();
     let plan = planned(&fleet, 40);
     let removed = plan.actions.iter().filter(|a| matches!(a, Action::Terminate { .. })).count();
-    assert_eq!(removed, 2, "5 % of 40");
-    assert_eq!(plan.notes, ["40 unhealthy, 2 repaired now: at most 2 at a time"]);
-    fleet[0].state = S::Booting;
-    fleet[1].state = S::Booting;
-    assert!(planned(&fleet, 40).actions.is_empty(), "the earlier repairs are still going on");
-    let fresh = PlannedInstance { state_since_ms: NOW - 9_999, ..instance(1, S::Unhealthy) };
+    assert_eq!(removed, 2, "5% of 40");
+    assert_eq!(notes(&plan), ["40 instances unhealthy: replacing 2 now, at most 2 at a time"]);
+    fleet[0].phase = P::Booting;
+    fleet[1].phase = P::Booting;
+    assert!(planned(&fleet, 40).actions.is_empty(), "the earlier repairs are not finished");
+    let fresh = Instance { in_phase_ms: 9_999, ..instance(1, P::Unhealthy) };
     assert!(planned(&[fresh], 1).actions.is_empty(), "still within its grace");
+}
+
+#[test]
+fn a_guard_that_freezes_the_budget_stops_repair_and_launches_but_no_removal() {
+    let nodes = [local(10, None)];
+    let frozen = Given { budget: Budget::NONE, ..given(&nodes) };
+    let plan = frozen.plan(&[instance(1, P::Unhealthy), instance(2, P::Failed)], 2);
+    assert_eq!(plan.actions, [Action::Terminate { id: 2, cause: RemovalCause::Failed }]);
+    let expected = [
+        PlanNote::RepairLimited { unhealthy: 1, now: 0, at_once: 0 },
+        PlanNote::CreatesLimited { short: 1, now: 0 },
+    ];
+    assert_eq!(plan.notes, expected);
+    let plan = frozen.plan(&[instance(1, P::InService)], 0);
+    assert_eq!(plan.actions, [Action::Drain { id: 1, cause: RemovalCause::ScaleIn }]);
+}
+
+fn placement(node: u8, domain: u8) -> Placement {
+    Placement { node: NodeId(format!("node-{node}")), domain: FaultDomain(format!("rack-{domain}")) }
 }
 
 prop_compose! {
     fn any_instance(id: u32)(
-        state in prop::sample::select(&INSTANCE_STATES[..INSTANCE_STATES.len() - 1]),
-        age in 0u64..100_000,
+        phase in prop::sample::select(&PHASES[..PHASES.len() - 1]),
+        in_phase_ms in 0u64..100_000,
+        placement in (0u8..5, 0u8..3).prop_map(|(node, domain)| placement(node, domain)),
         generation in 0u64..3,
         protected in prop::bool::weighted(0.1),
         drained: bool,
-    ) -> PlannedInstance {
-        PlannedInstance { id, state, state_since_ms: NOW - age, generation, protected, drained }
+    ) -> Instance {
+        Instance { id, phase, in_phase_ms, placement, generation, protected, drained }
     }
 }
 
-fn any_fleet() -> impl Strategy<Value = Vec<PlannedInstance>> {
+fn any_fleet() -> impl Strategy<Value = Vec<Instance>> {
     (0u32..60).prop_flat_map(|n| (0..n).map(any_instance).collect::<Vec<_>>())
 }
 
+/// Up to four nodes in up to three racks, each with little capacity or plenty.
+fn any_nodes() -> impl Strategy<Value = Vec<NodeCapacity>> {
+    let node = |(index, (domain, launches)): (usize, (u8, u32))| NodeCapacity {
+        placement: placement(u8::try_from(index).unwrap(), domain),
+        launches,
+        why: (launches < 100).then(|| format!("node-{index} is out of memory")),
+    };
+    let capacity = (0u8..3, prop_oneof![0u32..10, Just(1_000)]);
+    prop::collection::vec(capacity, 0..5)
+        .prop_map(move |nodes| nodes.into_iter().enumerate().map(node).collect())
+}
+
+fn any_budget() -> impl Strategy<Value = Budget> {
+    let limit = || prop_oneof![2 => Just(u32::MAX), 1 => 0u32..20];
+    (limit(), limit(), limit(), limit()).prop_map(|(unavailable, surge, in_flight, creates)| Budget {
+        unavailable,
+        surge,
+        in_flight,
+        creates,
+    })
+}
+
 /// What the world looks like once the actions are done and everything has settled.
-fn carried_out(fleet: &[PlannedInstance], plan: &Plan) -> Vec<PlannedInstance> {
-    let removed: HashSet<u32> = plan
-        .actions
-        .iter()
-        .filter_map(|action| match *action {
-            Action::Terminate { id, .. } | Action::Drain { id, .. } => Some(id),
-            Action::Create { .. } => None,
-        })
-        .collect();
-    let created = plan.actions.iter().filter_map(|action| match *action {
-        Action::Create { id } => Some(instance(id, S::InService)),
-        _ => None,
-    });
-    let kept = fleet.iter().filter(|i| !removed.contains(&i.id)).copied();
-    let settled = kept.map(|mut i| {
-        if i.state.is_warming() {
-            i.state = S::InService;
+fn carried_out(fleet: &[Instance], plan: &Plan) -> Vec<Instance> {
+    let mut next: Vec<Instance> = Vec::new();
+    for i in fleet {
+        let mut i = i.clone();
+        match plan.actions.iter().find(|action| action.id() == i.id) {
+            Some(Action::Terminate { .. }) => continue,
+            Some(Action::Drain { .. }) => i.phase = P::Draining,
+            Some(Action::Create { .. }) => panic!("{} is there already", i.id),
+            None if i.phase == P::Terminating => continue,
+            None if i.phase.is_warming() => i.phase = P::InService,
+            None => {}
         }
-        if i.state == S::Draining {
-            i.drained = true;
+        i.drained = i.phase == P::Draining;
+        i.in_phase_ms += 100_000;
+        next.push(i);
+    }
+    for action in &plan.actions {
+        if let Action::Create { id, placement, .. } = action {
+            next.push(Instance { placement: placement.clone(), ..instance(*id, P::InService) });
         }
-        i
-    });
-    settled.filter(|i| i.state != S::Terminating).chain(created).collect()
+    }
+    next
+}
+
+fn count(fleet: &[Instance], wanted: impl Fn(&Instance) -> bool) -> u32 {
+    u32::try_from(fleet.iter().filter(|i| wanted(i)).count()).unwrap()
 }
 
 proptest! {
     #[test]
     fn a_plan_never_overshoots_names_each_instance_once_and_removes_only_what_is_there(
-        fleet in any_fleet(), capacity in 0u32..80, victims in prop::collection::vec(0u32..60, 0..5)
+        fleet in any_fleet(), nodes in any_nodes(), budget in any_budget(), capacity in 0u32..80,
+        victims in prop::collection::vec(0u32..60, 0..5)
     ) {
-        let plan = planned_with(&fleet, capacity, &victims, 0);
+        let plan = Given { victims: &victims, budget, ..given(&nodes) }.plan(&fleet, capacity);
         let mut named = HashSet::new();
-        let mut counted = fleet.iter().filter(|i| i.state.counts_as_capacity()).count();
+        let counted = count(&fleet, |i| i.phase.counts_as_capacity());
+        let (mut after, mut creates, mut repairs) = (counted, 0, 0);
         for action in &plan.actions {
-            let (Action::Create { id } | Action::Drain { id, .. } | Action::Terminate { id, .. }) = *action;
-            prop_assert!(named.insert(id), "{id} is named twice");
-            match *action {
-                Action::Create { .. } => {
-                    prop_assert!(id >= 100);
-                    counted += 1;
+            prop_assert!(named.insert(action.id()), "{} is named twice", action.id());
+            let target = fleet.iter().find(|i| i.id == action.id());
+            match action {
+                Action::Create { id, generation, placement, .. } => {
+                    prop_assert!(*id >= 100 && *generation == 1);
+                    prop_assert!(nodes.iter().any(|node| node.placement == *placement));
+                    after += 1;
+                    creates += 1;
                 }
-                Action::Drain { id, cause } | Action::Terminate { id, cause } => {
-                    let target = fleet.iter().find(|i| i.id == id).expect("removes what is there");
-                    prop_assert!(!(cause == RemovalCause::ScaleIn && target.protected));
-                    if target.state.counts_as_capacity() {
-                        counted -= 1;
-                    }
+                Action::Drain { cause, .. } | Action::Terminate { cause, .. } => {
+                    let target = target.expect("removes what is there");
+                    prop_assert!(!(*cause == RemovalCause::ScaleIn && target.protected));
+                    after -= u32::from(target.phase.counts_as_capacity());
+                    repairs += u32::from(*cause == RemovalCause::Unhealthy);
                 }
             }
         }
-        let kept_by_protection = fleet.iter().filter(|i| i.protected && i.state.counts_as_capacity()).count();
-        prop_assert!(counted >= capacity as usize);
-        prop_assert!(counted <= (capacity as usize).max(kept_by_protection));
+        // Never beyond the capacity plus surge, which is none; what was there before or is protected aside.
+        let protected = count(&fleet, |i| i.protected && i.phase.counts_as_capacity());
+        prop_assert!(after <= capacity.max(protected));
+        // Never below, but for what the budget, the nodes or the repair leave to later ticks.
+        let room: u32 = nodes.iter().map(|node| node.launches).sum();
+        let warming = count(&fleet, |i| i.phase.is_warming());
+        let may_create = budget.creates.min(budget.in_flight.saturating_sub(warming)).min(room);
+        prop_assert!(after >= capacity.min((counted - repairs) + may_create));
+        // The budget holds, and so does the capacity of the nodes: of each, and of all together.
+        let share = (capacity * REPAIR.max_percent / 100).max(1).min(budget.unavailable);
+        prop_assert!(repairs <= share.saturating_sub(warming));
+        prop_assert!(creates <= may_create);
+        for node in &nodes {
+            let here = plan.actions.iter().filter(|action| {
+                matches!(action, Action::Create { placement, .. } if *placement == node.placement)
+            });
+            prop_assert!(u32::try_from(here.count()).unwrap() <= node.launches);
+        }
+        // What is short is said, and a shortage of the nodes is one of them.
+        prop_assert!(after >= capacity || !plan.notes.is_empty());
+        prop_assert_eq!(plan.short.is_some(), plan.notes.iter().any(|note| matches!(note, PlanNote::NodesFull { .. })));
+    }
+
+    /// An instance in service is only ever given up when there are more than wanted, and then no more than are too many.
+    #[test]
+    fn never_below_the_minimum_available(fleet in any_fleet(), nodes in any_nodes(), capacity in 0u32..80) {
+        let plan = given(&nodes).plan(&fleet, capacity);
+        let available = |i: &Instance| i.phase == P::InService;
+        let kept = |i: &Instance| available(i) && plan.actions.iter().all(|action| action.id() != i.id);
+        // Protected ones that do not serve yet stay as well, and take the place of others.
+        let instead = count(&fleet, |i| i.protected && i.phase.counts_as_capacity() && !available(i));
+        let least = count(&fleet, available).min(capacity.saturating_sub(instead));
+        prop_assert!(count(&fleet, kept) >= least);
     }
 
     #[test]
-    fn carried_out_again_and_again_the_fleet_comes_to_rest_at_the_capacity(fleet in any_fleet(), capacity in 0u32..80) {
+    fn carried_out_again_and_again_the_fleet_comes_to_rest_at_the_capacity(
+        fleet in any_fleet(), capacity in 0u32..80, domains in prop::collection::vec(0u8..3, 1..5)
+    ) {
+        let node = |(index, domain): (usize, &u8)| NodeCapacity {
+            placement: placement(u8::try_from(index).unwrap(), *domain), launches: 100, why: None,
+        };
+        let nodes: Vec<_> = domains.iter().enumerate().map(node).collect();
         let mut fleet = fleet;
+        let mut rest = false;
         for round in 0..200 {
-            let plan = plan(&PlanInput {
-                instances: &fleet,
-                capacity,
-                victims: &[],
-                generation: 1,
-                next_id: 1_000 + round * 100,
-                now_ms: NOW + 100_000,
-                repair: REPAIR,
-                drain_timeout_ms: 30_000,
-                launches_resume_ms: 0,
-                room: None,
-                hold: None,
-            });
-            if plan.actions.is_empty() && fleet.iter().all(|i| matches!(i.state, S::InService | S::Standby)) {
+            let plan = Given { next_id: 1_000 + round * 100, ..given(&nodes) }.plan(&fleet, capacity);
+            let settled = fleet.iter().all(|i| matches!(i.phase, P::InService | P::Standby));
+            rest = plan.actions.is_empty() && settled;
+            if rest {
                 break;
             }
             fleet = carried_out(&fleet, &plan);
         }
-        let serving = fleet.iter().filter(|i| i.state == S::InService).count();
-        let protected = fleet.iter().filter(|i| i.protected && i.state == S::InService).count();
-        prop_assert!(serving == capacity as usize || (serving == protected && serving > capacity as usize));
+        prop_assert!(rest, "it does not come to rest");
+        let serving = count(&fleet, |i| i.phase == P::InService);
+        let protected = count(&fleet, |i| i.protected && i.phase == P::InService);
+        prop_assert!(serving == capacity || (serving == protected && serving > capacity));
     }
 }

@@ -3,14 +3,17 @@ use std::net::Ipv4Addr;
 use regatta_core::combine::CombineRule;
 use regatta_core::decision::{Decision, FailureKind, PolicyFailure, PolicyRun, Reason};
 use regatta_core::explain::explain;
-use regatta_core::instance_state::{InstanceEvent, InstanceState};
+use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::*;
 use regatta_core::metric::MetricValue;
+use regatta_core::narrate::events_of;
+use regatta_core::node::Placement;
 use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
-use regatta_core::record::{Direction, InstanceChange, PlanFacts, TickRecord};
+use regatta_core::phase::{InstanceEvent, Phase};
+use regatta_core::record::{CanaryRun, Direction, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
 use regatta_core::tick::{TickInput, conclude, last_decision};
 
-fn set() -> ScaleSet {
+pub(crate) fn set() -> ScaleSet {
     ScaleSet {
         name: "web".into(),
         tick_ms: 1_000,
@@ -54,7 +57,7 @@ fn set() -> ScaleSet {
     }
 }
 
-fn observation() -> Observation {
+pub(crate) fn observation() -> Observation {
     let mut instances = InstanceTable::default();
     for (id, state) in
         [(1, InstanceState::InService), (2, InstanceState::InService), (3, InstanceState::Booting)]
@@ -89,7 +92,7 @@ fn observation() -> Observation {
     }
 }
 
-fn run(result: Result<u32, PolicyFailure>) -> PolicyRun {
+pub(crate) fn run(result: Result<u32, PolicyFailure>) -> PolicyRun {
     PolicyRun {
         slot: "load".into(),
         name: "target-tracking".into(),
@@ -114,10 +117,25 @@ fn run(result: Result<u32, PolicyFailure>) -> PolicyRun {
     }
 }
 
-fn tick(result: Result<u32, PolicyFailure>, facts: PlanFacts) -> TickRecord {
+/// What the plan of that observation rests on: one node with capacity for plenty.
+pub(crate) fn facts() -> PlanFacts {
+    PlanFacts {
+        next_id: 4,
+        lived_ms: 60_000,
+        phase: vec![Phase::InService, Phase::InService, Phase::Booting],
+        phase_since_ms: vec![1_000; 3],
+        placement: vec![Placement::default(); 3],
+        nodes: vec![NodeCapacity { placement: Placement::default(), launches: 100, why: None }],
+        ..PlanFacts::default()
+    }
+}
+
+pub(crate) fn tick(result: Result<u32, PolicyFailure>, facts: PlanFacts) -> TickRecord {
     conclude(
         &set(),
         TickInput {
+            wall_ms: 60_000,
+            manifest: "0123".into(),
             canaries: Vec::new(),
             shadows: Vec::new(),
             observation: observation(),
@@ -125,8 +143,8 @@ fn tick(result: Result<u32, PolicyFailure>, facts: PlanFacts) -> TickRecord {
                 id: 3,
                 at_ms: 59_000,
                 event: InstanceEvent::Booted,
-                from: InstanceState::Creating,
-                to: InstanceState::Booting,
+                from: Phase::Creating,
+                to: Phase::Booting,
                 detail: None,
             }],
             operator: Vec::new(),
@@ -139,7 +157,7 @@ fn tick(result: Result<u32, PolicyFailure>, facts: PlanFacts) -> TickRecord {
 
 #[test]
 fn a_scale_out_explained() {
-    let record = tick(Ok(6), PlanFacts { next_id: 4, ..PlanFacts::default() });
+    let record = tick(Ok(6), facts());
     assert_eq!(record.direction(), Direction::ScaleOut);
     insta::assert_snapshot!(explain(&record, "2026-11-23 12:00:00"));
     let last = last_decision(&record);
@@ -149,35 +167,51 @@ fn a_scale_out_explained() {
 #[test]
 fn a_failed_policy_explained() {
     let failure = PolicyFailure { kind: FailureKind::OutOfFuel, message: "used up 50000000 fuel".into() };
-    let record = tick(Err(failure), PlanFacts::default());
+    let record = tick(Err(failure), facts());
     assert_eq!(record.direction(), Direction::None);
     insta::assert_snapshot!(explain(&record, "2026-11-23 12:00:00"));
 }
 
 #[test]
 fn a_deleted_set_goes_to_zero_whatever_the_policy_wants() {
-    let record = tick(Ok(5), PlanFacts { deleting: true, ..PlanFacts::default() });
+    let record = tick(Ok(5), PlanFacts { deleting: true, ..facts() });
     assert_eq!(record.guards.granted, 0);
     insta::assert_snapshot!(explain(&record, "2026-11-23 12:00:00"));
 }
 
 #[test]
-fn a_record_survives_json_and_concludes_the_same_again() {
-    let record = tick(Ok(6), PlanFacts { next_id: 4, ..PlanFacts::default() });
-    let again: TickRecord = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
-    assert_eq!(again, record);
-    let replayed = conclude(
-        &set(),
-        TickInput {
-            canaries: Vec::new(),
-            shadows: Vec::new(),
-            observation: again.observation.clone(),
-            changes: again.changes.clone(),
-            operator: again.operator.clone(),
-            facts: again.facts.clone(),
-            runs: again.runs.clone(),
-            wanted_metrics: vec!["utilization".into()],
-        },
-    );
-    assert_eq!(replayed, record);
+fn a_canary_explained() {
+    let mut input = tick(Ok(3), facts()).input();
+    input.canaries = vec![CanaryRun { within: 1, run: PolicyRun { version: "0.2.0".into(), ..run(Ok(9)) } }];
+    insta::assert_snapshot!(explain(&conclude(&set(), input), "2026-11-23 12:00:00"));
+}
+
+#[test]
+fn what_happens_to_instances_as_operators_read_it() {
+    let mut input = tick(Ok(3), facts()).input();
+    let change = |event, to| InstanceChange {
+        id: 3,
+        at_ms: 59_000,
+        event,
+        from: Phase::InService,
+        to,
+        detail: Some("why".into()),
+    };
+    input.changes = vec![
+        change(InstanceEvent::LaunchFailed, Phase::Failed),
+        change(InstanceEvent::Refused, Phase::Refused),
+        change(InstanceEvent::BootTimedOut, Phase::Failed),
+        change(InstanceEvent::VmmExited, Phase::Failed),
+        change(InstanceEvent::GuestPanicked, Phase::Failed),
+        change(InstanceEvent::GuestRebooted, Phase::Booting),
+        change(InstanceEvent::BecameHealthy, Phase::InService),
+        change(InstanceEvent::BecameUnhealthy, Phase::Unhealthy),
+        change(InstanceEvent::Cleaned, Phase::Gone),
+        change(InstanceEvent::LaunchStarted, Phase::Creating),
+    ];
+    input.runs = vec![run(Err(PolicyFailure { kind: FailureKind::Trap, message: "unreachable".into() }))];
+    input.canaries = vec![CanaryRun { within: 1, run: input.runs[0].clone() }];
+    let events = events_of(&conclude(&set(), input), None);
+    let lines: Vec<_> = events.iter().map(|event| format!("{:<17} {}", event.kind, event.text)).collect();
+    insta::assert_snapshot!(lines.join("\n"));
 }

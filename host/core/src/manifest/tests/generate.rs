@@ -397,7 +397,13 @@ fn guards(capacity: Capacity) -> impl Strategy<Value = Guards> {
         Just(MissingData::Ignore),
         size.prop_map(|capacity| MissingData::Default { capacity }),
     ];
-    (on_failure, missing_data).prop_map(|(on_failure, missing_data)| Guards { on_failure, missing_data })
+    (on_failure, missing_data, 0..86_400_001_u64).prop_map(
+        |(on_failure, missing_data, scale_in_stabilization_ms)| Guards {
+            on_failure,
+            missing_data,
+            scale_in_stabilization_ms,
+        },
+    )
 }
 
 fn repair() -> impl Strategy<Value = Repair> {

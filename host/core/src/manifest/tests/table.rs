@@ -64,7 +64,7 @@ pub(super) fn full_manifest() -> Json {
             "limits": { "fuel": 20_000, "deadline": "1ms", "memory": "1MiB", "output": "1KiB", "log_lines": 1, "table": 2 },
         },
         "combine": "max",
-        "guards": { "on_failure": { "static": 3 }, "missing_data": { "default": 3 } },
+        "guards": { "on_failure": { "static": 3 }, "missing_data": { "default": 3 }, "scale_in_stabilization": "5m" },
         "repair": { "enabled": false, "grace": "1s", "max_percent": 7 },
     })
 }

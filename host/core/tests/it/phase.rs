@@ -1,13 +1,12 @@
 use proptest::prelude::*;
-use regatta_core::instance_state::{
-    INSTANCE_EVENTS, INSTANCE_STATES, InstanceEvent as E, InstanceState as S, step,
-};
+use regatta_core::instance_state::{INSTANCE_STATES, InstanceState};
+use regatta_core::phase::{INSTANCE_EVENTS, InstanceEvent as E, PHASES, Phase as S, step};
 
 /// The table, drawn from the code itself, so that a changed edge is seen in review.
 #[test]
 fn transition_table() {
     let mut table = String::new();
-    for state in INSTANCE_STATES {
+    for state in PHASES {
         for event in INSTANCE_EVENTS {
             if let Ok(next) = step(state, event)
                 && next != state
@@ -17,6 +16,53 @@ fn transition_table() {
         }
     }
     insta::assert_snapshot!(table);
+}
+
+/// Every phase has a state of the contract, and every state of the contract a phase.
+#[test]
+fn policies_see_a_state_of_every_phase() {
+    let seen: Vec<String> = PHASES.iter().map(|phase| format!("{phase} {}", phase.state())).collect();
+    let expected = [
+        "pending pending",
+        "creating creating",
+        "booting booting",
+        "initializing initializing",
+        "in-service in-service",
+        "standby standby",
+        "unhealthy unhealthy",
+        "draining draining",
+        "terminating terminating",
+        "failed failed",
+        "refused failed",
+        "gone gone",
+    ];
+    assert_eq!(seen, expected);
+    for state in INSTANCE_STATES {
+        assert!(PHASES.iter().any(|phase| phase.state() == state), "no phase is seen as {state}");
+    }
+}
+
+/// The contract's names never change: policies and records hold them.
+#[test]
+fn the_names_that_policies_see_are_those_of_the_contract() {
+    let names =
+        "pending creating booting initializing in-service standby unhealthy draining terminating failed gone";
+    assert_eq!(INSTANCE_STATES.map(InstanceState::as_str).join(" "), names);
+    for state in INSTANCE_STATES {
+        assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+    }
+}
+
+/// What was stored before there were phases is the name of a state.
+#[test]
+fn phases_are_stored_by_name_and_every_state_is_one() {
+    for phase in PHASES {
+        assert_eq!(serde_json::to_value(phase).unwrap(), phase.as_str());
+    }
+    for state in INSTANCE_STATES {
+        let phase: S = serde_json::from_value(state.as_str().into()).unwrap();
+        assert_eq!(phase.state(), state);
+    }
 }
 
 #[test]
@@ -54,11 +100,11 @@ proptest! {
             }
             if leaving {
                 prop_assert!(
-                    matches!(state, S::Draining | S::Terminating | S::Failed | S::Gone),
+                    matches!(state, S::Draining | S::Terminating | S::Failed | S::Refused | S::Gone),
                     "{} after {:?} though it was leaving", state, event
                 );
             }
-            leaving |= matches!(state, S::Draining | S::Terminating | S::Failed | S::Gone);
+            leaving |= matches!(state, S::Draining | S::Terminating | S::Failed | S::Refused | S::Gone);
         }
     }
 

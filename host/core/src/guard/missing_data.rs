@@ -1,0 +1,105 @@
+//! `missing_data`: forbids what missing data makes unsafe.
+
+use super::{Guard, GuardContext, GuardMemory, GuardName};
+use crate::decision::Reason;
+use crate::manifest::MissingData;
+use crate::observation::Observation;
+
+/// Forbids what missing data makes unsafe.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MissingDataGuard(pub(super) MissingData);
+
+impl Guard for MissingDataGuard {
+    fn name(&self) -> GuardName {
+        GuardName::MissingData
+    }
+
+    fn narrow(&self, context: &GuardContext<'_>, _: &GuardMemory, proposed: u32) -> Option<(u32, Reason)> {
+        let desired = context.observation.desired;
+        let blocked = match self.0 {
+            MissingData::Ignore => false,
+            MissingData::NoScaleIn => proposed < desired,
+            MissingData::Hold | MissingData::Default { .. } => true,
+        };
+        if !blocked || context.metrics_without_data.is_empty() {
+            return None;
+        }
+        let what = if proposed < desired { "scale-in" } else { "scale-out" };
+        let text = format!("{what} refused: not every instance in service has fresh data");
+        Some((desired, reason("missing-data", text, context)))
+    }
+}
+
+/// The capacity that `missing_data: {default}` asks for at least while a wanted metric has no data, and why.
+pub(super) fn stand_in(setting: MissingData, context: &GuardContext<'_>) -> Option<(u32, Reason)> {
+    let MissingData::Default { capacity } = setting else { return None };
+    if context.metrics_without_data.is_empty() {
+        return None;
+    }
+    let text = "not every instance in service has fresh data; using at least the default capacity".to_owned();
+    Some((capacity, reason("missing-data-default", text, context)))
+}
+
+fn reason(code: &str, text: String, context: &GuardContext<'_>) -> Reason {
+    let metrics = context.metrics_without_data.join(", ");
+    Reason { code: code.into(), text, evidence: vec![("metrics".into(), metrics)] }
+}
+
+/// The metrics among `wanted` that have no fresh value for at least one instance
+/// in service, or for the set. A metric that the observation lacks counts as such.
+#[must_use]
+pub fn metrics_without_data(observation: &Observation, wanted: &[String]) -> Vec<String> {
+    let lacks_data = |name: &&String| {
+        observation.metric(name).is_none_or(|metric| {
+            let aggregate = observation.aggregate(metric);
+            aggregate.missing > 0 || aggregate.stale > 0
+        })
+    };
+    wanted.iter().filter(lacks_data).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::testing::{context, observation};
+    use crate::metric::MetricValue;
+    use crate::observation::{MetricObservation, MetricScope};
+
+    #[test]
+    fn with_all_data_there_it_says_nothing() {
+        let observation = observation(0, 10, 5);
+        let context = context(&observation);
+        let setting = MissingData::Default { capacity: 8 };
+        assert_eq!(MissingDataGuard(setting).narrow(&context, context.memory, 3), None);
+        assert_eq!(stand_in(setting, &context), None);
+    }
+
+    #[test]
+    fn the_reason_names_the_metrics() {
+        let observation = observation(0, 10, 5);
+        let metrics = ["cpu".to_owned(), "rps".to_owned()];
+        let context = GuardContext { metrics_without_data: &metrics, ..context(&observation) };
+        let narrowed = MissingDataGuard(MissingData::NoScaleIn).narrow(&context, context.memory, 3);
+        let (capacity, reason) = narrowed.expect("it refuses");
+        assert_eq!((capacity, &reason.evidence[0].1[..]), (5, "cpu, rps"));
+        assert_eq!(MissingDataGuard(MissingData::NoScaleIn).narrow(&context, context.memory, 6), None);
+    }
+
+    #[test]
+    fn a_metric_that_is_stale_or_not_there_is_without_data() {
+        let mut observation = observation(0, 10, 5);
+        let metric = |name: &str, value| MetricObservation {
+            name: name.into(),
+            scope: MetricScope::Set,
+            values: vec![value],
+            window: Vec::new(),
+        };
+        observation.metrics = vec![
+            metric("fresh", MetricValue::Fresh(0.0)),
+            metric("stale", MetricValue::Stale { value: 1.0, age_ms: 9 }),
+            metric("missing", MetricValue::Missing),
+        ];
+        let wanted = ["fresh", "stale", "missing", "unknown"].map(str::to_owned);
+        assert_eq!(metrics_without_data(&observation, &wanted), ["stale", "missing", "unknown"]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Host rules between what the policies want and what happens.
+//!
+//! A guard may only narrow: what it returns lies between the capacity in force and what was proposed to it, and it can
+//! take budget away from the plan but never add any. [`judge`] holds every guard to that. The set's limits come last and
+//! are not a guard: they bind whatever came before.
+
+mod limits;
+mod missing_data;
+mod on_failure;
+mod stabilization;
+#[cfg(test)]
+mod testing;
+mod trail;
+
+pub use self::missing_data::metrics_without_data;
+pub use self::stabilization::WantedCapacity;
+pub use self::trail::{BudgetLimit, GuardName, GuardStep, GuardTrail};
+
+use serde::{Deserialize, Serialize};
+
+use self::missing_data::MissingDataGuard;
+use self::stabilization::StabilizationGuard;
+use crate::combine::Combined;
+use crate::decision::Reason;
+use crate::manifest::Guards;
+use crate::observation::Observation;
+use crate::plan::Budget;
+
+/// What a guard may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct GuardContext<'a> {
+    /// The tick's observation.
+    pub observation: &'a Observation,
+    /// Names of the metrics that the active policies want and that have no fresh
+    /// value for at least one instance in service (or for the set).
+    pub metrics_without_data: &'a [String],
+    /// How long daemons have run this set, milliseconds. Guards measure time on it.
+    pub lived_ms: u64,
+    /// What the guards remembered before this tick.
+    pub memory: &'a GuardMemory,
+}
+
+/// A host rule that may narrow a proposal.
+pub trait Guard {
+    /// Stable name, as it stands in the record.
+    fn name(&self) -> GuardName;
+
+    /// Writes what this guard wants to remember into `memory`, which starts empty each tick: what a guard does not carry
+    /// over from `context.memory` is forgotten. Must stay bounded. Called in every tick, with what the policies want.
+    fn remember(&self, _context: &GuardContext<'_>, _wanted: u32, _memory: &mut GuardMemory) {}
+
+    /// The capacity to continue with and why, or none to let `proposed` pass. `memory` is what the guards remember after
+    /// this tick. Never called with `proposed` equal to the capacity in force.
+    fn narrow(
+        &self,
+        context: &GuardContext<'_>,
+        memory: &GuardMemory,
+        proposed: u32,
+    ) -> Option<(u32, Reason)>;
+
+    /// What the plan may spend at most, and why, or none to leave its budget alone.
+    fn limit(&self, _context: &GuardContext<'_>) -> Option<(Budget, Reason)> {
+        None
+    }
+}
+
+/// What the guards of a set remember from tick to tick. Bounded: each guard keeps at most a few dozen entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardMemory {
+    /// `scale_in_stabilization`: what the policies wanted lately, oldest first, as far as it can still be the largest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<WantedCapacity>,
+}
+
+/// The guards of a set, in the order in which they judge.
+#[must_use]
+pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
+    let mut guards: Vec<Box<dyn Guard + Send + Sync>> =
+        vec![Box::new(MissingDataGuard(settings.missing_data))];
+    if settings.scale_in_stabilization_ms > 0 {
+        guards.push(Box::new(StabilizationGuard { window_ms: settings.scale_in_stabilization_ms }));
+    }
+    guards
+}
+
+/// Takes what the policies want through `guards` to what the plan works towards.
+///
+/// `settings` supplies a capacity where the policies cannot: `on_failure` when
+/// all of them failed, `missing_data: {default}` when a wanted metric has no data.
+#[must_use]
+pub fn judge(
+    settings: &Guards,
+    guards: &[Box<dyn Guard + Send + Sync>],
+    context: &GuardContext<'_>,
+    combined: &Combined,
+) -> GuardTrail {
+    let (desired, wanted) = (context.observation.desired, combined.capacity);
+    let mut trail = GuardTrail { granted: wanted.unwrap_or(desired), ..GuardTrail::default() };
+    if wanted.is_none() {
+        let (after, reason) = on_failure::stand_in(settings.on_failure, desired);
+        trail.step(GuardName::OnFailure, None, after, reason);
+    }
+    let wanted = trail.granted;
+    for guard in guards {
+        guard.remember(context, wanted, &mut trail.memory);
+    }
+    for guard in guards {
+        let proposed = trail.granted;
+        if proposed == desired {
+            break;
+        }
+        if let Some((wish, reason)) = guard.narrow(context, &trail.memory, proposed) {
+            let after = wish.clamp(proposed.min(desired), proposed.max(desired));
+            trail.change(guard.name(), after, reason);
+        }
+    }
+    if let Some((after, reason)) = missing_data::stand_in(settings.missing_data, context) {
+        trail.change(GuardName::MissingData, after.max(trail.granted), reason);
+    }
+    if let Some((after, reason)) = limits::bind(context.observation, trail.granted) {
+        trail.change(GuardName::Limits, after, reason);
+    }
+    for guard in guards {
+        if let Some((budget, reason)) = guard.limit(context) {
+            trail.limits.push(BudgetLimit { guard: guard.name(), budget, reason });
+        }
+    }
+    trail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{context, observation};
+    use super::*;
+
+    #[test]
+    fn what_no_guard_carries_over_is_forgotten() {
+        let observation = observation(0, 10, 3);
+        let memory = GuardMemory { wanted: vec![WantedCapacity { at_ms: 0, capacity: 9 }] };
+        let context = GuardContext { memory: &memory, ..context(&observation) };
+        let trail = |settings: &Guards| judge(settings, &guards_of(settings), &context, &Combined::default());
+        assert_eq!(trail(&Guards::default()).memory, GuardMemory::default());
+        let stabilized = Guards { scale_in_stabilization_ms: 60_000, ..Guards::default() };
+        assert_eq!(trail(&stabilized).memory.wanted[0], memory.wanted[0]);
+    }
+}

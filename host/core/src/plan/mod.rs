@@ -1,0 +1,140 @@
+//! From what is to what should be: the actions of one tick.
+//!
+//! Level-triggered: each tick plans anew from the present state, and the next tick is the retry. Nothing here
+//! remembers what an earlier plan said.
+
+mod action;
+mod budget;
+mod create;
+mod draft;
+mod drains;
+mod failed;
+mod note;
+mod placement;
+mod repair;
+mod shrink;
+#[cfg(test)]
+mod testing;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::action::{Action, CreateCause, RemovalCause};
+pub use self::budget::{Budget, CREATES_PER_TICK_MAX};
+pub use self::note::PlanNote;
+
+use self::draft::Draft;
+use crate::manifest::Repair;
+use crate::node::Placement;
+use crate::phase::Phase;
+use crate::record::NodeCapacity;
+
+/// What the planner knows of one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedInstance<'a> {
+    /// Ordinal within the set.
+    pub id: u32,
+    /// Phase of its life.
+    pub phase: Phase,
+    /// For how long, milliseconds.
+    pub in_phase_ms: u64,
+    /// Where it runs.
+    pub placement: &'a Placement,
+    /// Generation of the manifest that it was made from.
+    pub generation: u64,
+    /// Protected from scale-in.
+    pub protected: bool,
+    /// Draining, and no connection is left.
+    pub drained: bool,
+}
+
+/// Everything that a plan depends on.
+#[derive(Debug, Clone)]
+pub struct PlanInput<'a> {
+    /// All instances that are not gone, each id once.
+    pub instances: &'a [PlannedInstance<'a>],
+    /// The granted capacity.
+    pub capacity: u32,
+    /// Preferred victims, best first.
+    pub victims: &'a [u32],
+    /// Generation of the manifest in force.
+    pub generation: u64,
+    /// The first id that was never used.
+    pub next_id: u32,
+    /// How broken instances are replaced.
+    pub repair: Repair,
+    /// How long a draining instance may finish its connections.
+    pub drain_timeout_ms: u64,
+    /// Time until launches may begin again, milliseconds; 0 when they may begin now.
+    pub launches_resume_in_ms: u64,
+    /// What each node has capacity for. Instances are created on these nodes only.
+    pub nodes: &'a [NodeCapacity],
+    /// Why no launch may begin now, if so.
+    pub hold: Option<&'a str>,
+    /// What the guards allow at most; [`Budget::UNLIMITED`] leaves it to the set's own settings.
+    pub budget: Budget,
+}
+
+/// What shall be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The actions, in order. Each instance is named at most once.
+    pub actions: Vec<Action>,
+    /// Why something that one might expect is not among them.
+    pub notes: Vec<PlanNote>,
+    /// What the hosts are short of, when that keeps instances from being created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short: Option<String>,
+}
+
+/// What one step did, and why not more.
+#[derive(Debug, Default)]
+struct Report {
+    actions: Vec<Action>,
+    notes: Vec<PlanNote>,
+    short: Option<String>,
+}
+
+/// The steps, in order. Each sees only what earlier ones left, and all spend one budget.
+const STEPS: [fn(&mut Draft<'_>) -> Report; 5] = [
+    failed::remove,  // what is broken beyond repair
+    drains::finish,  // what has finished its connections, or had its time to
+    repair::remove,  // what has been unhealthy for too long, few at a time
+    create::missing, // what is missing now, replacements included
+    shrink::surplus, // what is too many
+];
+
+/// Makes the plan of one tick.
+#[must_use]
+pub fn plan(input: &PlanInput<'_>) -> Plan {
+    let mut draft = Draft::new(input);
+    let mut plan = Plan::default();
+    for step in STEPS {
+        let report = step(&mut draft);
+        plan.actions.extend(report.actions);
+        plan.notes.extend(report.notes);
+        plan.short = plan.short.or(report.short);
+    }
+    plan
+}
+
+/// How long launches wait after failures in a row: 1 s, doubling up to 1 min.
+#[must_use]
+pub fn launch_backoff_ms(failures_in_a_row: u32) -> u64 {
+    match failures_in_a_row {
+        0 => 0,
+        n => 1_000u64.saturating_mul(1 << (n - 1).min(6)).min(60_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_doubles_up_to_a_minute() {
+        assert_eq!(
+            [0, 1, 2, 3, 7, 40, u32::MAX].map(launch_backoff_ms),
+            [0, 1_000, 2_000, 4_000, 60_000, 60_000, 60_000]
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! Why something that one might expect is not in the plan.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Why something that one might expect is not in the plan. Its [`Display`](fmt::Display) is the text that users read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "note", rename_all = "kebab-case")]
+pub enum PlanNote {
+    /// Launches failed and are not tried again yet.
+    LaunchesFailed {
+        /// Instances short of the granted capacity.
+        short: u32,
+        /// Time until the next try, milliseconds.
+        retry_in_ms: u64,
+    },
+    /// Launches wait for something.
+    LaunchesHeld {
+        /// Instances short of the granted capacity.
+        short: u32,
+        /// For what.
+        why: String,
+    },
+    /// The nodes have no capacity for all that are missing.
+    NodesFull {
+        /// Instances that stay missing.
+        short: u32,
+        /// What the nodes are short of.
+        why: String,
+    },
+    /// No node is known to create instances on.
+    NoNode {
+        /// Instances short of the granted capacity.
+        short: u32,
+    },
+    /// The budget lets only some be created now.
+    CreatesLimited {
+        /// Instances short of the granted capacity.
+        short: u32,
+        /// Of these, how many are created now.
+        now: u32,
+    },
+    /// Unhealthy instances stay: the set does without repair.
+    RepairOff {
+        /// How many are due.
+        unhealthy: u32,
+    },
+    /// The budget lets only some be repaired now.
+    RepairLimited {
+        /// How many are due.
+        unhealthy: u32,
+        /// Of these, how many are replaced now.
+        now: u32,
+        /// How many may be out of service for repairs at once.
+        at_once: u32,
+    },
+    /// Surplus instances stay: what is left is protected from scale-in.
+    Protected {
+        /// How many more than wanted.
+        surplus: u32,
+    },
+    /// Text of a record of version 1.
+    #[serde(untagged)]
+    Text(String),
+}
+
+impl fmt::Display for PlanNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LaunchesFailed { short, retry_in_ms } => {
+                write!(
+                    f,
+                    "{} short: launches failed, retrying in {}",
+                    Instances(*short),
+                    Seconds(*retry_in_ms)
+                )
+            }
+            Self::LaunchesHeld { short, why } | Self::NodesFull { short, why } => {
+                write!(f, "{} short: {why}", Instances(*short))
+            }
+            Self::NoNode { short } => write!(f, "{} short: no node has reported capacity", Instances(*short)),
+            Self::CreatesLimited { short, now } => {
+                write!(f, "{} short: creating {now} now, the rest in later ticks", Instances(*short))
+            }
+            Self::RepairOff { unhealthy } => write!(f, "{} unhealthy: repair is off", Instances(*unhealthy)),
+            Self::RepairLimited { unhealthy, at_once: 0, .. } => {
+                write!(f, "{} unhealthy: a guard stops repair", Instances(*unhealthy))
+            }
+            Self::RepairLimited { unhealthy, now, at_once } => {
+                write!(
+                    f,
+                    "{} unhealthy: replacing {now} now, at most {at_once} at a time",
+                    Instances(*unhealthy)
+                )
+            }
+            Self::Protected { surplus } => {
+                let s = if *surplus == 1 { "" } else { "s" };
+                write!(f, "{surplus} surplus instance{s} kept: protected from scale-in")
+            }
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+struct Instances(u32);
+
+impl fmt::Display for Instances {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} instance{s}", self.0)
+    }
+}
+
+/// Milliseconds in seconds, rounded up to tenths: nobody is told to wait for less than it takes.
+struct Seconds(u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenths = self.0.div_ceil(100);
+        match tenths % 10 {
+            0 => write!(f, "{} s", tenths / 10),
+            tenth => write!(f, "{}.{tenth} s", tenths / 10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<PlanNote> {
+        let why = "the host is out of memory".to_owned();
+        vec![
+            PlanNote::LaunchesFailed { short: 3, retry_in_ms: 2_500 },
+            PlanNote::LaunchesFailed { short: 1, retry_in_ms: 60_000 },
+            PlanNote::LaunchesHeld { short: 2, why: "the snapshot is being made".into() },
+            PlanNote::NodesFull { short: 2, why },
+            PlanNote::NoNode { short: 2 },
+            PlanNote::CreatesLimited { short: 1_500, now: 1_000 },
+            PlanNote::RepairOff { unhealthy: 1 },
+            PlanNote::RepairLimited { unhealthy: 40, now: 2, at_once: 2 },
+            PlanNote::RepairLimited { unhealthy: 1, now: 0, at_once: 0 },
+            PlanNote::Protected { surplus: 1 },
+            PlanNote::Protected { surplus: 2 },
+            PlanNote::Text("1 unhealthy: repair is off".into()),
+        ]
+    }
+
+    #[test]
+    fn notes_as_users_read_them() {
+        let text: Vec<String> = all().iter().map(ToString::to_string).collect();
+        let expected = [
+            "3 instances short: launches failed, retrying in 2.5 s",
+            "1 instance short: launches failed, retrying in 60 s",
+            "2 instances short: the snapshot is being made",
+            "2 instances short: the host is out of memory",
+            "2 instances short: no node has reported capacity",
+            "1500 instances short: creating 1000 now, the rest in later ticks",
+            "1 instance unhealthy: repair is off",
+            "40 instances unhealthy: replacing 2 now, at most 2 at a time",
+            "1 instance unhealthy: a guard stops repair",
+            "1 surplus instance kept: protected from scale-in",
+            "2 surplus instances kept: protected from scale-in",
+            "1 unhealthy: repair is off",
+        ];
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn every_note_reads_back_and_a_text_of_version_1_is_one() {
+        let json = serde_json::to_string(&all()).expect("writes");
+        assert!(json.starts_with(r#"[{"note":"launches-failed","short":3,"retry_in_ms":2500},"#), "{json}");
+        assert_eq!(serde_json::from_str::<Vec<PlanNote>>(&json).expect("reads"), all());
+        let old: PlanNote = serde_json::from_str(r#""3 missing: launches failed""#).expect("reads");
+        assert_eq!(old, PlanNote::Text("3 missing: launches failed".into()));
+        serde_json::from_str::<PlanNote>(r#"{"note":"unknown"}"#).expect_err("no note of ours");
+    }
+}

@@ -1,0 +1,72 @@
+//! Removes what has been unhealthy for too long, few at a time.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use super::budget::{Budget, count};
+use super::draft::Draft;
+use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report};
+use crate::phase::Phase;
+
+/// Removes instances that have been unhealthy for longer than their grace, the longest first and as many as the budget
+/// allows. Their replacements are created by the step that creates what is missing.
+pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
+    let input = draft.input;
+    let is_due =
+        |i: &&PlannedInstance<'_>| i.phase == Phase::Unhealthy && i.in_phase_ms >= input.repair.grace_ms;
+    let mut due: Vec<_> = draft.rest().filter(is_due).collect();
+    let unhealthy = count(due.len());
+    if unhealthy == 0 {
+        return Report::default();
+    }
+    if !input.repair.enabled {
+        return Report { notes: vec![PlanNote::RepairOff { unhealthy }], ..Report::default() };
+    }
+    let now = unhealthy.min(draft.budget.unavailable);
+    let mut report = Report::default();
+    if now < unhealthy {
+        let at_once = Budget::repairs_at_once(input);
+        report.notes.push(PlanNote::RepairLimited { unhealthy, now, at_once });
+    }
+    due.sort_by_key(|i| (Reverse(i.in_phase_ms), i.id));
+    due.truncate(now as usize);
+    let ids: HashSet<u32> = due.iter().map(|i| i.id).collect();
+    draft.take(|i| ids.contains(&i.id));
+    draft.budget.unavailable -= now;
+    draft.lost += now;
+    report.actions =
+        due.iter().map(|i| Action::Terminate { id: i.id, cause: RemovalCause::Unhealthy }).collect();
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing::{fleet, input};
+
+    #[test]
+    fn those_go_first_that_have_been_unhealthy_for_longest() {
+        let mut instances = fleet(&[Phase::Unhealthy; 3]);
+        instances[1].in_phase_ms += 1;
+        let input = input(&instances, 3);
+        let mut draft = Draft::new(&input);
+        let report = remove(&mut draft);
+        assert_eq!(report.actions, [Action::Terminate { id: 2, cause: RemovalCause::Unhealthy }]);
+        assert_eq!(report.notes, [PlanNote::RepairLimited { unhealthy: 3, now: 1, at_once: 1 }]);
+        assert_eq!((draft.budget.unavailable, draft.lost, draft.counted()), (0, 1, 2));
+    }
+
+    #[test]
+    fn a_guard_may_stop_repair_and_a_set_may_do_without() {
+        let instances = fleet(&[Phase::Unhealthy]);
+        let mut input = input(&instances, 1);
+        input.budget = Budget { unavailable: 0, ..Budget::UNLIMITED };
+        let report = remove(&mut Draft::new(&input));
+        assert_eq!(report.notes, [PlanNote::RepairLimited { unhealthy: 1, now: 0, at_once: 0 }]);
+        assert!(report.actions.is_empty());
+        input.repair.enabled = false;
+        let report = remove(&mut Draft::new(&input));
+        assert_eq!(report.notes, [PlanNote::RepairOff { unhealthy: 1 }]);
+        assert!(report.actions.is_empty());
+    }
+}

@@ -1,0 +1,109 @@
+//! Gives up what is too many.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+use super::budget::count;
+use super::draft::Draft;
+use super::{Action, PlanInput, PlanNote, PlannedInstance, RemovalCause, Report};
+use crate::phase::Phase;
+
+/// Gives up surplus instances: those that serve drain first, the others go at once. Protected ones stay.
+pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
+    let input = draft.input;
+    let surplus = draft.counted().saturating_sub(input.capacity);
+    if surplus == 0 {
+        return Report::default();
+    }
+    let mut victims: Vec<_> = draft.rest().filter(|i| i.phase.counts_as_capacity() && !i.protected).collect();
+    let mut report = Report::default();
+    let kept = surplus.saturating_sub(count(victims.len()));
+    if kept > 0 {
+        report.notes.push(PlanNote::Protected { surplus: kept });
+    }
+    let preferred = places(input.victims);
+    victims.sort_by_cached_key(|i| rank(input, &preferred, i));
+    victims.truncate(surplus as usize);
+    let ids: HashSet<u32> = victims.iter().map(|i| i.id).collect();
+    draft.take(|i| ids.contains(&i.id));
+    let cause = RemovalCause::ScaleIn;
+    let give_up = |i: &&PlannedInstance<'_>| match i.phase.is_warming() {
+        true => Action::Terminate { id: i.id, cause },
+        false => Action::Drain { id: i.id, cause },
+    };
+    report.actions = victims.iter().map(give_up).collect();
+    report
+}
+
+/// Where each preferred victim first stands in its list.
+fn places(victims: &[u32]) -> HashMap<u32, usize> {
+    let mut places = HashMap::new();
+    for (place, &id) in victims.iter().enumerate() {
+        places.entry(id).or_insert(place);
+    }
+    places
+}
+
+/// The order in which instances are given up, least loss first: those not in service (the least advanced first),
+/// unhealthy ones, the policy's preferred victims, outdated ones, then the newest.
+fn rank(
+    input: &PlanInput<'_>,
+    preferred: &HashMap<u32, usize>,
+    instance: &PlannedInstance<'_>,
+) -> impl Ord + use<> {
+    let service = match instance.phase {
+        Phase::Pending => 0,
+        Phase::Creating => 1,
+        Phase::Booting => 2,
+        Phase::Initializing => 3,
+        Phase::Unhealthy => 4,
+        _ => 5,
+    };
+    let place = preferred.get(&instance.id).copied().unwrap_or(usize::MAX);
+    let up_to_date = instance.generation >= input.generation;
+    (service, place, up_to_date, Reverse(instance.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing::{fleet, input};
+
+    #[test]
+    fn the_least_advanced_go_at_once_and_those_that_serve_drain() {
+        let instances = fleet(&[
+            Phase::InService,
+            Phase::Unhealthy,
+            Phase::Initializing,
+            Phase::Booting,
+            Phase::Creating,
+            Phase::Pending,
+        ]);
+        let input = input(&instances, 0);
+        let cause = RemovalCause::ScaleIn;
+        let mut expected: Vec<_> = [6, 5, 4, 3].map(|id| Action::Terminate { id, cause }).into();
+        expected.extend([2, 1].map(|id| Action::Drain { id, cause }));
+        assert_eq!(surplus(&mut Draft::new(&input)).actions, expected);
+    }
+
+    #[test]
+    fn preferred_victims_go_before_outdated_ones_and_those_before_the_newest() {
+        let mut instances = fleet(&[Phase::InService; 5]);
+        instances[1].generation = 0;
+        let mut input = input(&instances, 0);
+        input.victims = &[4, 1, 4, 77];
+        let order: Vec<u32> = surplus(&mut Draft::new(&input)).actions.iter().map(Action::id).collect();
+        assert_eq!(order, [4, 1, 2, 5, 3]);
+    }
+
+    #[test]
+    fn protected_instances_stay_and_the_report_says_so() {
+        let mut instances = fleet(&[Phase::InService; 3]);
+        instances[0].protected = true;
+        instances[2].protected = true;
+        let input = input(&instances, 1);
+        let report = surplus(&mut Draft::new(&input));
+        assert_eq!(report.actions, [Action::Drain { id: 2, cause: RemovalCause::ScaleIn }]);
+        assert_eq!(report.notes, [PlanNote::Protected { surplus: 1 }]);
+    }
+}

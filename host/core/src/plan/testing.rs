@@ -1,0 +1,43 @@
+//! What the tests of the steps start from.
+
+use std::sync::LazyLock;
+
+use super::{Budget, PlanInput, PlannedInstance};
+use crate::manifest::Repair;
+use crate::node::Placement;
+use crate::phase::Phase;
+use crate::record::NodeCapacity;
+
+static LOCAL: LazyLock<[NodeCapacity; 1]> =
+    LazyLock::new(|| [NodeCapacity { placement: Placement::default(), launches: 10_000, why: None }]);
+
+/// One instance per phase, with ids from 1, each long in its phase.
+pub(super) fn fleet(phases: &[Phase]) -> Vec<PlannedInstance<'static>> {
+    let instance = |(id, &phase)| PlannedInstance {
+        id,
+        phase,
+        in_phase_ms: 60_000,
+        placement: &LOCAL[0].placement,
+        generation: 1,
+        protected: false,
+        drained: false,
+    };
+    (1..).zip(phases).map(instance).collect()
+}
+
+/// A set on one node with plenty of capacity; the next id is 100.
+pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> PlanInput<'a> {
+    PlanInput {
+        instances,
+        capacity,
+        victims: &[],
+        generation: 1,
+        next_id: 100,
+        repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5 },
+        drain_timeout_ms: 30_000,
+        launches_resume_in_ms: 0,
+        nodes: &*LOCAL,
+        hold: None,
+        budget: Budget::UNLIMITED,
+    }
+}
