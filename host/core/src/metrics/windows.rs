@@ -1,21 +1,18 @@
 //! The metrics of a set over the last while, in memory: what is fresh, what is
 //! stale, what is missing, and what a policy sees of it. Time is an argument.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
+use super::downsample;
 use crate::instance_state::InstanceState;
 use crate::metric::{Aggregate, MetricValue, quantize};
-use crate::observation::{InstanceTable, MetricObservation, MetricScope, WindowSample};
+use crate::observation::{InstanceTable, MetricObservation, MetricScope, Observation, WindowSample};
 
 /// A value is fresh for so many of its periods: it may come late or be lost
 /// once, no more.
 const FRESH_PERIODS: f64 = 2.5;
 /// After so many of its periods a value is forgotten.
 const KEPT_PERIODS: u64 = 20;
-/// Samples kept per instance and metric.
-const INSTANCE_SAMPLES: usize = 32;
-/// Samples of the set that a policy sees by default.
-const WINDOW_SAMPLES: usize = 60;
 
 /// A metric that a set keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,132 +21,99 @@ pub struct MetricSpec {
     pub name: String,
     /// Whether it is measured per instance or once for the whole set.
     pub scope: MetricScope,
-    /// How often a value is expected, milliseconds.
+    /// How often a value is expected, milliseconds: once per tick.
     pub period_ms: u64,
+    /// How far back its window reaches, milliseconds; 0 for the newest
+    /// [`EXACT_SAMPLES`](downsample::EXACT_SAMPLES).
+    pub window_ms: u64,
 }
 
 impl MetricSpec {
     /// A metric with one value per instance.
     #[must_use]
     pub fn per_instance(name: impl Into<String>, period_ms: u64) -> Self {
-        Self { name: name.into(), scope: MetricScope::Instance, period_ms }
+        Self { name: name.into(), scope: MetricScope::Instance, period_ms, window_ms: 0 }
     }
 
     /// A metric with one value for the set.
     #[must_use]
     pub fn per_set(name: impl Into<String>, period_ms: u64) -> Self {
-        Self { name: name.into(), scope: MetricScope::Set, period_ms }
+        Self { name: name.into(), scope: MetricScope::Set, period_ms, window_ms: 0 }
     }
 
-    /// Reaches that far back.
+    /// With a window of at least the last `window_ms`, as the
+    /// [longest wish](super::longest_wishes) for it asks.
     #[must_use]
-    pub fn reaching_back(self, _window_ms: u64) -> Self {
-        self
+    pub fn reaching_back(self, window_ms: u64) -> Self {
+        Self { window_ms, ..self }
     }
 
-    fn fresh_ms(&self) -> u64 {
-        (self.period_ms as f64 * FRESH_PERIODS) as u64
-    }
-
-    fn kept_ms(&self) -> u64 {
-        self.period_ms.saturating_mul(KEPT_PERIODS)
+    /// What a value is worth at `now_ms`.
+    fn aged(&self, sample: WindowSample, now_ms: u64) -> MetricValue {
+        let age_ms = now_ms.abs_diff(sample.at_ms);
+        if age_ms <= (self.period_ms as f64 * FRESH_PERIODS) as u64 {
+            MetricValue::Fresh(sample.value)
+        } else if age_ms <= self.period_ms.saturating_mul(KEPT_PERIODS) {
+            MetricValue::Stale { value: sample.value, age_ms }
+        } else {
+            MetricValue::Missing
+        }
     }
 }
 
 /// The metrics of one set.
 ///
-/// Times are Unix milliseconds. A clock that is set back makes values from the
-/// future; they age like values of the past, so they cannot stay fresh.
-#[derive(Debug, Clone)]
+/// Times are those of the set's steady clock, milliseconds. A value from the
+/// future ages like one of the past, so it cannot stay fresh.
+#[derive(Debug, Clone, Default)]
 pub struct SetWindows {
     metrics: BTreeMap<String, Metric>,
-    window_samples: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Metric {
     spec: MetricSpec,
-    instances: BTreeMap<u32, Series>,
-    set: Series,
-    window: VecDeque<WindowSample>,
-}
-
-/// Samples of one thing, oldest first.
-#[derive(Debug, Clone, Default)]
-struct Series(VecDeque<WindowSample>);
-
-impl Series {
-    fn push(&mut self, at_ms: u64, value: f64) {
-        // Two samples of one moment, or of a clock that was set back: the last counts.
-        while self.0.back().is_some_and(|sample| sample.at_ms >= at_ms) {
-            self.0.pop_back();
-        }
-        if self.0.len() == INSTANCE_SAMPLES {
-            self.0.pop_front();
-        }
-        self.0.push_back(WindowSample { at_ms, value });
-    }
-
-    fn latest(&self, spec: &MetricSpec, now_ms: u64) -> MetricValue {
-        self.0.back().map_or(MetricValue::Missing, |sample| aged(sample.value, sample.at_ms, spec, now_ms))
-    }
-
-    fn mean(&self, spec: &MetricSpec, now_ms: u64, over_ms: u64) -> MetricValue {
-        let within = self.0.iter().filter(|sample| now_ms.abs_diff(sample.at_ms) <= over_ms);
-        let (count, sum) = within.fold((0_u32, 0.0), |(count, sum), sample| (count + 1, sum + sample.value));
-        match self.0.back() {
-            Some(newest) if count > 0 => aged(quantize(sum / f64::from(count)), newest.at_ms, spec, now_ms),
-            _ => self.latest(spec, now_ms),
-        }
-    }
-}
-
-fn aged(value: f64, at_ms: u64, spec: &MetricSpec, now_ms: u64) -> MetricValue {
-    let age_ms = now_ms.abs_diff(at_ms);
-    if age_ms <= spec.fresh_ms() {
-        MetricValue::Fresh(value)
-    } else if age_ms <= spec.kept_ms() {
-        MetricValue::Stale { value, age_ms }
-    } else {
-        MetricValue::Missing
-    }
+    /// The latest value of each instance, ordered by id as the instance table is.
+    instances: Vec<(u32, WindowSample)>,
+    /// The latest value of the set.
+    set: Option<WindowSample>,
+    window: Vec<WindowSample>,
 }
 
 impl SetWindows {
-    /// Keeps these metrics, with a window of 60 samples of the set for each.
+    /// Keeps these metrics.
     #[must_use]
     pub fn new(specs: impl IntoIterator<Item = MetricSpec>) -> Self {
-        let mut windows = Self { metrics: BTreeMap::new(), window_samples: WINDOW_SAMPLES };
+        let mut windows = Self::default();
         windows.reconfigure(specs);
         windows
     }
 
-    /// Fills windows after a restart.
-    pub fn restore(&mut self, _metrics: &[MetricObservation]) {}
-
-    /// As [`Self::new`] with another length of the windows; 0 keeps none.
-    #[must_use]
-    pub fn with_window(mut self, samples: usize) -> Self {
-        self.window_samples = samples;
-        self
-    }
-
     /// Keeps these metrics from now on. What is known of those that stay (by name
-    /// and scope) stays.
+    /// and scope) stays; a window that is to reach back further fills with time.
     pub fn reconfigure(&mut self, specs: impl IntoIterator<Item = MetricSpec>) {
         let mut before = std::mem::take(&mut self.metrics);
         for spec in specs {
             let known = before.remove(&spec.name).filter(|metric| metric.spec.scope == spec.scope);
             let metric = match known {
                 Some(metric) => Metric { spec, ..metric },
-                None => Metric {
-                    spec,
-                    instances: BTreeMap::new(),
-                    set: Series::default(),
-                    window: VecDeque::new(),
-                },
+                None => Metric { spec, instances: Vec::new(), set: None, window: Vec::new() },
             };
             self.metrics.insert(metric.spec.name.clone(), metric);
+        }
+    }
+
+    /// Takes up the windows as they were when the tick of `last` had ended, from
+    /// the set's last record: a daemon that starts again goes on with them. The
+    /// latest values of the instances are measured anew.
+    pub fn restore(&mut self, last: &Observation) {
+        for seen in &last.metrics {
+            if let Some(metric) = self.metrics.get_mut(&seen.name)
+                && metric.spec.scope == seen.scope
+            {
+                metric.window.clone_from(&seen.window);
+                metric.end_tick(last.now_ms, last.aggregate(seen).mean);
+            }
         }
     }
 
@@ -159,9 +123,12 @@ impl SetWindows {
     pub fn push_instance(&mut self, metric: &str, instance: u32, at_ms: u64, value: f64) {
         if let Some(metric) = self.metrics.get_mut(metric)
             && metric.spec.scope == MetricScope::Instance
-            && value.is_finite()
+            && let Some(sample) = sample(at_ms, value)
         {
-            metric.instances.entry(instance).or_default().push(at_ms, quantize(value));
+            match metric.instances.binary_search_by_key(&instance, |&(id, _)| id) {
+                Ok(at) => metric.instances[at].1 = sample,
+                Err(at) => metric.instances.insert(at, (instance, sample)),
+            }
         }
     }
 
@@ -169,88 +136,80 @@ impl SetWindows {
     pub fn push_set(&mut self, metric: &str, at_ms: u64, value: f64) {
         if let Some(metric) = self.metrics.get_mut(metric)
             && metric.spec.scope == MetricScope::Set
-            && value.is_finite()
+            && let Some(sample) = sample(at_ms, value)
         {
-            metric.set.push(at_ms, quantize(value));
+            metric.set = Some(sample);
         }
-    }
-
-    /// The latest value of an instance.
-    #[must_use]
-    pub fn instance(&self, metric: &str, instance: u32, now_ms: u64) -> MetricValue {
-        let metric = self.metrics.get(metric);
-        metric.map_or(MetricValue::Missing, |metric| metric.of_instance(instance, now_ms))
-    }
-
-    /// The mean of an instance's values of the last `over_ms`, as fresh as the
-    /// newest of them; the latest value if there is none so young.
-    #[must_use]
-    pub fn instance_mean(&self, metric: &str, instance: u32, now_ms: u64, over_ms: u64) -> MetricValue {
-        let Some(metric) = self.metrics.get(metric) else { return MetricValue::Missing };
-        let series = metric.instances.get(&instance);
-        series.map_or(MetricValue::Missing, |series| series.mean(&metric.spec, now_ms, over_ms))
-    }
-
-    /// The latest value of the set.
-    #[must_use]
-    pub fn set(&self, metric: &str, now_ms: u64) -> MetricValue {
-        let metric = self.metrics.get(metric);
-        metric.map_or(MetricValue::Missing, |metric| metric.set.latest(&metric.spec, now_ms))
     }
 
     /// What a policy sees at `now_ms`: the metrics sorted by name, their values in
     /// the order of `table`, their windows without this moment.
     #[must_use]
     pub fn build_metrics(&self, now_ms: u64, table: &InstanceTable) -> Vec<MetricObservation> {
-        self.metrics
-            .values()
-            .map(|metric| MetricObservation {
-                name: metric.spec.name.clone(),
-                scope: metric.spec.scope,
-                values: match metric.spec.scope {
-                    MetricScope::Instance => {
-                        table.id.iter().map(|&id| metric.of_instance(id, now_ms)).collect()
-                    }
-                    MetricScope::Set => vec![metric.set.latest(&metric.spec, now_ms)],
-                },
-                window: metric.window.iter().copied().collect(),
-            })
-            .collect()
+        let observed = |metric: &Metric| MetricObservation {
+            name: metric.spec.name.clone(),
+            scope: metric.spec.scope,
+            values: match metric.spec.scope {
+                MetricScope::Instance => metric.values(now_ms, table).collect(),
+                MetricScope::Set => vec![metric.set_value(now_ms)],
+            },
+            window: metric.window.clone(),
+        };
+        self.metrics.values().map(observed).collect()
     }
 
     /// Ends a tick: what it saw of the set goes into the windows (the set's value,
     /// or the mean over the instances in service; only if fresh), and instances
     /// that are not in `table` are forgotten.
     pub fn end_tick(&mut self, now_ms: u64, table: &InstanceTable) {
-        // Ids ascend in the table.
         for metric in self.metrics.values_mut() {
-            metric.instances.retain(|id, _| table.id.binary_search(id).is_ok());
-            if let MetricValue::Fresh(value) = metric.of_set(now_ms, table) {
-                while metric.window.back().is_some_and(|sample| sample.at_ms >= now_ms) {
-                    metric.window.pop_back();
+            let mut rows = table.id.iter().copied().peekable();
+            metric.instances.retain(|&(id, _)| {
+                while rows.next_if(|&row| row < id).is_some() {}
+                rows.peek() == Some(&id)
+            });
+            let value = match metric.spec.scope {
+                MetricScope::Set => metric.set_value(now_ms),
+                MetricScope::Instance => {
+                    let rows = metric.values(now_ms, table).zip(&table.state);
+                    let in_service = rows.filter(|&(_, &state)| state == InstanceState::InService);
+                    Aggregate::of(in_service.map(|(value, _)| value)).mean
                 }
-                metric.window.push_back(WindowSample { at_ms: now_ms, value: quantize(value) });
-            }
-            let surplus = metric.window.len().saturating_sub(self.window_samples);
-            metric.window.drain(..surplus);
+            };
+            metric.end_tick(now_ms, value);
         }
     }
 }
 
 impl Metric {
-    fn of_instance(&self, instance: u32, now_ms: u64) -> MetricValue {
-        self.instances.get(&instance).map_or(MetricValue::Missing, |series| series.latest(&self.spec, now_ms))
+    fn set_value(&self, now_ms: u64) -> MetricValue {
+        self.set.map_or(MetricValue::Missing, |sample| self.spec.aged(sample, now_ms))
     }
 
-    fn of_set(&self, now_ms: u64, table: &InstanceTable) -> MetricValue {
-        match self.spec.scope {
-            MetricScope::Set => self.set.latest(&self.spec, now_ms),
-            MetricScope::Instance => {
-                let in_service = table.rows().filter(|row| row.state == InstanceState::InService);
-                Aggregate::of(in_service.map(|row| self.of_instance(row.id, now_ms))).mean
+    /// The values of the instances of `table`. Ids ascend there as here, so both
+    /// are walked along together.
+    fn values(&self, now_ms: u64, table: &InstanceTable) -> impl Iterator<Item = MetricValue> {
+        let mut known = self.instances.iter().peekable();
+        table.id.iter().map(move |&row| {
+            while known.next_if(|&&(id, _)| id < row).is_some() {}
+            match known.peek() {
+                Some(&&(id, sample)) if id == row => self.spec.aged(sample, now_ms),
+                _ => MetricValue::Missing,
             }
+        })
+    }
+
+    fn end_tick(&mut self, now_ms: u64, value: MetricValue) {
+        if let Some(sample) = value.fresh().and_then(|value| sample(now_ms, value)) {
+            downsample::append(&mut self.window, sample, self.spec.period_ms, self.spec.window_ms);
         }
     }
+}
+
+/// None for what is no value, also after rounding.
+fn sample(at_ms: u64, value: f64) -> Option<WindowSample> {
+    let value = quantize(value);
+    value.is_finite().then_some(WindowSample { at_ms, value })
 }
 
 #[cfg(test)]
@@ -282,12 +241,18 @@ mod tests {
         ])
     }
 
+    /// The latest value of instance 1, or of the set.
+    fn latest(windows: &SetWindows, metric: &str, now_ms: u64) -> MetricValue {
+        let seen = windows.build_metrics(now_ms, &table(&[(1, InstanceState::InService)]));
+        seen.iter().find(|seen| seen.name == metric).map_or(MetricValue::Missing, |seen| seen.values[0])
+    }
+
     #[test]
     fn no_data_is_missing_late_data_is_stale_and_neither_is_zero() {
         let mut windows = windows();
-        assert_eq!(windows.instance("utilization", 1, 0), MetricValue::Missing);
+        assert_eq!(latest(&windows, "utilization", 0), MetricValue::Missing);
         windows.push_instance("utilization", 1, 10_000, 0.123_456);
-        let at = |now_ms| windows.instance("utilization", 1, now_ms);
+        let at = |now_ms| latest(&windows, "utilization", now_ms);
         assert_eq!(at(10_000), MetricValue::Fresh(0.1235));
         assert_eq!(at(12_500), MetricValue::Fresh(0.1235));
         assert_eq!(at(12_501), MetricValue::Stale { value: 0.1235, age_ms: 2_501 });
@@ -305,22 +270,8 @@ mod tests {
         windows.push_set("utilization", 20, 9.0);
         windows.push_instance("connection_rate", 1, 20, 9.0);
         windows.push_set("no_such", 20, 9.0);
-        assert_eq!(windows.instance("utilization", 1, 20), MetricValue::Fresh(0.5));
-        assert_eq!(windows.set("connection_rate", 20), MetricValue::Missing);
-    }
-
-    #[test]
-    fn a_mean_is_over_the_last_while() {
-        let mut windows = windows();
-        for (at_ms, value) in [(1_000, 1.0), (2_000, 2.0), (3_000, 4.0)] {
-            windows.push_instance("utilization", 1, at_ms, value);
-        }
-        let mean = |now_ms, over_ms| windows.instance_mean("utilization", 1, now_ms, over_ms);
-        assert_eq!(mean(3_000, 1_000), MetricValue::Fresh(3.0));
-        assert_eq!(mean(3_000, 5_000), MetricValue::Fresh(2.333));
-        assert_eq!(mean(3_100, 10), MetricValue::Fresh(4.0));
-        assert_eq!(mean(9_000, 7_500), MetricValue::Stale { value: 3.0, age_ms: 6_000 });
-        assert_eq!(windows.instance_mean("utilization", 2, 0, 10), MetricValue::Missing);
+        assert_eq!(latest(&windows, "utilization", 20), MetricValue::Fresh(0.5));
+        assert_eq!(latest(&windows, "connection_rate", 20), MetricValue::Missing);
     }
 
     #[test]
@@ -347,7 +298,7 @@ mod tests {
         let seen = windows.build_metrics(2_500, &table);
         assert_eq!(seen[0].window, [WindowSample { at_ms: 1_500, value: 12.0 }]);
         assert_eq!(seen[1].window, [WindowSample { at_ms: 1_500, value: 0.3 }], "in service only");
-        assert_eq!(windows.instance("utilization", 99, 1_500), Missing, "forgotten");
+        assert_eq!(windows.metrics["utilization"].instances.len(), 3, "99 is forgotten");
 
         windows.end_tick(9_000, &table);
         let seen = windows.build_metrics(9_500, &table);
@@ -363,31 +314,103 @@ mod tests {
             MetricSpec::per_instance("utilization", 10),
             MetricSpec::per_instance("connection_rate", 10),
         ]);
-        assert_eq!(windows.instance("utilization", 1, 10), MetricValue::Fresh(0.5));
-        assert_eq!(windows.instance("utilization", 1, 100), MetricValue::Stale { value: 0.5, age_ms: 90 });
-        assert_eq!(windows.set("connection_rate", 10), MetricValue::Missing);
+        assert_eq!(latest(&windows, "utilization", 10), MetricValue::Fresh(0.5));
+        assert_eq!(latest(&windows, "utilization", 100), MetricValue::Stale { value: 0.5, age_ms: 90 });
+        assert_eq!(latest(&windows, "connection_rate", 10), MetricValue::Missing);
+    }
+
+    /// Ticks, as the time since the one before and what instances report in them.
+    fn ticks() -> impl Strategy<Value = Vec<(u64, Vec<(u32, f64)>)>> {
+        let step = prop_oneof![8 => 900..1_100_u64, 1 => 0..50_000_u64];
+        let value = prop_oneof![8 => 0.0..100.0_f64, 1 => any::<f64>()];
+        let reports = proptest::collection::vec((0..5_u32, value), 0..4);
+        proptest::collection::vec((step, reports), 0..400)
+    }
+
+    fn after(ticks: &[(u64, Vec<(u32, f64)>)], window_ms: u64) -> (SetWindows, Observation) {
+        let instances = table(&[(0, InstanceState::InService), (1, InstanceState::InService)]);
+        let spec = MetricSpec::per_instance("utilization", 1_000).reaching_back(window_ms);
+        let mut windows = SetWindows::new([spec]);
+        let mut last = Observation {
+            set: "web".to_owned(),
+            tick: 0,
+            now_ms: 0,
+            generation: 1,
+            min: 1,
+            max: 9,
+            desired: 2,
+            instances,
+            metrics: Vec::new(),
+            last: None,
+            schedule: Vec::new(),
+        };
+        for (passed_ms, reports) in ticks {
+            last.now_ms += passed_ms;
+            for &(id, value) in reports {
+                windows.push_instance("utilization", id, last.now_ms, value);
+            }
+            last.metrics = windows.build_metrics(last.now_ms, &last.instances);
+            windows.end_tick(last.now_ms, &last.instances);
+        }
+        (windows, last)
     }
 
     proptest! {
         /// However samples come, nothing grows without bound and windows ascend.
         #[test]
-        fn bounded_and_ascending(
-            steps in proptest::collection::vec((0_u64..100_000, 0_u32..5, any::<f64>(), any::<bool>()), 0..400),
-        ) {
-            let table = table(&[(0, InstanceState::InService), (1, InstanceState::InService)]);
-            let mut windows = windows().with_window(10);
-            for (at_ms, id, value, tick) in steps {
-                windows.push_instance("utilization", id, at_ms, value);
-                if tick {
-                    windows.end_tick(at_ms, &table);
-                }
-                let metric = &windows.metrics["utilization"];
-                prop_assert!(metric.window.len() <= 10);
-                prop_assert!(metric.window.iter().is_sorted_by(|a, b| a.at_ms < b.at_ms));
-                prop_assert!(metric.instances.values().all(|series| series.0.len() <= INSTANCE_SAMPLES));
-                prop_assert!(!tick || metric.instances.len() <= 2);
-                prop_assert!(metric.window.iter().all(|sample| sample.value.is_finite()));
-            }
+        fn bounded_and_ascending(ticks in ticks(), window_ms in 0..1_000_000_u64) {
+            let (windows, last) = after(&ticks, window_ms);
+            let metric = &windows.metrics["utilization"];
+            prop_assert!(metric.window.len() <= downsample::most_samples(1_000, window_ms));
+            prop_assert!(metric.window.iter().is_sorted_by(|a, b| a.at_ms < b.at_ms));
+            prop_assert!(metric.window.iter().all(|sample| sample.value.is_finite()));
+            prop_assert!(ticks.is_empty() || metric.instances.len() <= last.instances.len());
         }
+
+        /// A daemon that starts again has the windows that it had, and they go on as they would have.
+        #[test]
+        fn a_restart_keeps_the_windows(ticks in ticks(), window_ms in 0..1_000_000_u64, more in 0..100_u64) {
+            let (mut windows, last) = after(&ticks, window_ms);
+            let (mut restored, _) = after(&[], window_ms);
+            restored.restore(&last);
+            for n in 1..=more {
+                for windows in [&mut windows, &mut restored] {
+                    let now_ms = last.now_ms + n * 1_000;
+                    for id in [0, 1] {
+                        windows.push_instance("utilization", id, now_ms, n as f64);
+                    }
+                    windows.end_tick(now_ms, &last.instances);
+                }
+            }
+            prop_assert_eq!(&restored.metrics["utilization"].window, &windows.metrics["utilization"].window);
+        }
+    }
+
+    #[test]
+    fn a_window_reaches_as_far_as_it_is_asked_to_and_shrinks_again() {
+        let ticks: Vec<_> = (0..2_000).map(|n| (1_000, vec![(0, f64::from(n))])).collect();
+        let (mut windows, last) = after(&ticks, 1_200_000);
+        let reach_ms = |windows: &SetWindows| last.now_ms - windows.metrics["utilization"].window[0].at_ms;
+        assert!((1_200_000..1_240_000).contains(&reach_ms(&windows)));
+        // In force with the next sample.
+        windows.reconfigure([MetricSpec::per_instance("utilization", 1_000)]);
+        windows.push_instance("utilization", 0, last.now_ms + 1_000, 1.0);
+        windows.end_tick(last.now_ms + 1_000, &last.instances);
+        assert_eq!(reach_ms(&windows), 58_000);
+    }
+
+    #[test]
+    fn instances_that_come_and_go_keep_their_values_apart() {
+        use InstanceState::InService;
+        let mut windows = windows();
+        for id in [5, 1, 9, 3] {
+            windows.push_instance("utilization", id, 1_000, f64::from(id));
+        }
+        windows.end_tick(1_000, &table(&[(0, InService), (3, InService), (4, InService), (9, InService)]));
+        windows.push_instance("utilization", 4, 1_000, 4.0);
+        let seen = windows
+            .build_metrics(1_000, &table(&[(3, InService), (4, InService), (5, InService), (9, InService)]));
+        use MetricValue::{Fresh, Missing};
+        assert_eq!(seen[1].values, [Fresh(3.0), Fresh(4.0), Missing, Fresh(9.0)]);
     }
 }
