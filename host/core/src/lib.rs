@@ -27,6 +27,7 @@ pub mod observation;
 pub mod phase;
 pub mod plan;
 pub mod record;
+pub mod replay;
 pub mod state;
 pub mod template;
 pub mod tick;

@@ -173,6 +173,12 @@ pub struct ImageDigests {
     pub cmdline: Option<String>,
 }
 
+/// The unique id of an instance: no other one of any set and any time has it.
+#[must_use]
+pub fn instance_uid(incarnation: u64, id: u32) -> String {
+    format!("{incarnation:016x}-{id}")
+}
+
 /// An instance as it is stored. Written before anything is done about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRecord {

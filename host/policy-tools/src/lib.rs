@@ -12,6 +12,8 @@ mod module;
 mod outline;
 mod parameters;
 mod project;
+mod recording;
+mod replay;
 
 pub use bench::{Bench, BenchError, BenchOptions, Decisions, bench};
 pub use inspect::{Inspection, MetricRequest, inspect};
@@ -19,4 +21,6 @@ pub use module::{ModuleError, digest, load_module, read_module};
 pub use outline::{ModuleKind, Outline, outline};
 pub use parameters::{Parameter, parameters};
 pub use project::{NewError, ProjectError, ProjectFile, create};
+pub use recording::{RecordingError, RecordingReader, RecordingWriter};
+pub use replay::{Fetch, Replayer};
 pub use regatta_policy_build::{BuildError, Language, Project, Tools, build, install};

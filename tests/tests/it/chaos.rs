@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use regatta_core::instance_state::InstanceState;
+use regatta_core::phase::Phase;
 use regatta_core::state::{InstanceRecord, SetState};
-use regatta_store::{Options, RedbStore, Store};
+use regatta_store::{Options, RedbStore, StateStore};
 use regatta_tests::{Daemon, get, wait_for};
 use serde_json::Value;
 
@@ -217,7 +217,7 @@ impl Chaos {
             RedbStore::open(copy.path(), Options::default()).expect("what a crash leaves can be opened");
         let sets = store.load().expect("what a crash leaves can be read");
         let by_id = |instances: Vec<InstanceRecord>| instances.into_iter().map(|i| (i.id, i)).collect();
-        sets.into_iter().map(|(state, i)| (state.set.name.clone(), (state, by_id(i)))).collect()
+        sets.into_iter().map(|it| (it.state.set.name.clone(), (it.state, by_id(it.instances)))).collect()
     }
 
     /// VMs whose guest is up, and that were not written down as on their way out.
@@ -226,16 +226,16 @@ impl Chaos {
             let (state, instances) = stored.get(&vmm.set)?;
             let record = instances.get(&vmm.id).unwrap_or_else(|| panic!("{vmm:?} was never written down"));
             let leaving = matches!(
-                record.state,
-                InstanceState::Draining
-                    | InstanceState::Terminating
-                    | InstanceState::Failed
-                    | InstanceState::Gone
+                record.phase,
+                Phase::Draining
+                    | Phase::Terminating
+                    | Phase::Failed
+                    | Phase::Gone
             );
             if leaving || state.deleting {
                 return None;
             }
-            let address = SocketAddr::from((record.address, state.set.network.port().expect("a network")));
+            let address = SocketAddr::from((record.address?, state.set.network.port().expect("a network")));
             let served = requests(address).ok()?;
             Some(Survivor { vmm, address, served })
         };
@@ -295,7 +295,7 @@ impl Chaos {
             }
         }
         for (name, (state, instances)) in stored {
-            let counted = instances.values().filter(|i| i.state.counts_as_capacity()).count();
+            let counted = instances.values().filter(|i| i.phase.counts_as_capacity()).count();
             let surplus = counted.saturating_sub(state.desired as usize);
             let lost = survivors.iter().filter(|s| s.vmm.set == *name && !vmms.contains(&s.vmm)).count();
             assert!(lost <= surplus, "{lost} of {name} went, {surplus} were too many\n{}", self.told());

@@ -377,6 +377,11 @@ impl Agent {
         Ok(address)
     }
 
+    /// Marks the address of a VM that no owner knows, so that nobody else is given it.
+    pub fn claim_address(&mut self, address: Ipv4Addr) {
+        self.addresses.claim(address);
+    }
+
     /// Gives back what [`Self::take_apart`] took.
     pub fn give_back(&mut self, key: &Key) {
         self.release(key);

@@ -20,7 +20,7 @@ pub(super) fn specs_of(state: &SetState) -> Vec<MetricSpec> {
     }
     specs.extend(set.metrics.iter().map(|metric| MetricSpec::per_instance(&metric.name, set.tick_ms)));
     let wishes = longest_wishes(state.activations_kept().flat_map(|activation| &activation.wishes));
-    let reach = |spec: MetricSpec| match wishes.get(&spec.name) {
+    let reach = |spec: MetricSpec| match wishes.get(spec.name.as_str()) {
         Some(&window_ms) => spec.reaching_back(window_ms),
         None => spec,
     };
@@ -29,7 +29,7 @@ pub(super) fn specs_of(state: &SetState) -> Vec<MetricSpec> {
 
 /// Fills windows from the last observation before a restart.
 pub(super) fn restore(windows: &mut SetWindows, last: &Observation) {
-    windows.restore(&last.metrics);
+    windows.restore(last);
 }
 
 impl SetMachine {

@@ -9,7 +9,7 @@ use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Action;
 use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
-use crate::state::{InstanceRecord, Moment, SetState};
+use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
 
 use super::{Answer, Ask, Busy, Effect, SetMachine, TickFacts, TrafficReading};
@@ -196,7 +196,7 @@ impl SetMachine {
                 Action::Create { id, generation, placement, .. } => {
                     state.next_instance_id = state.next_instance_id.max(id + 1);
                     let mut instance = InstanceRecord::pending(*id, at, *generation);
-                    instance.uid = format!("{:016x}-{id}", state.incarnation);
+                    instance.uid = instance_uid(state.incarnation, *id);
                     instance.placement = placement.clone();
                     instance.epoch = state.epoch;
                     instances.push((instance, None));

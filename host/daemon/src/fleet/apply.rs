@@ -2,6 +2,7 @@
 //! told, and only then does anything change.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
@@ -156,7 +157,7 @@ impl Fleet {
             }
             None => None,
         };
-        let incarnation = random_incarnation()?;
+        let incarnation = random_incarnation(&set.name);
         let new = NewSet { set, image: images.digests(), policies: activations, incarnation };
         let (state, mut batch) = create(new, clock::now(), actor.into());
         batch.blobs.extend(blobs);
@@ -179,14 +180,9 @@ impl Fleet {
     }
 }
 
-/// Tells a set from every other of its name.
-fn random_incarnation() -> Answer<u64> {
-    let mut bytes = [0; 8];
-    match rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) {
-        Ok(8) => Ok(u64::from_le_bytes(bytes)),
-        Ok(_) => Err(error(ErrorCode::Internal, "the system gave too few random bytes")),
-        Err(why) => Err(error(ErrorCode::Internal, format!("the system has no random numbers: {why}"))),
-    }
+/// Tells a set from every other of its name: the standard library seeds its hashes from the system's random numbers.
+fn random_incarnation(name: &str) -> u64 {
+    RandomState::new().hash_one((name, clock::now_ms())).max(1)
 }
 
 fn changes(old: &ScaleSet, new: &ScaleSet) -> Vec<FieldChange> {

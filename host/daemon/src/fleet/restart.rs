@@ -1,10 +1,11 @@
 //! Bringing the stored sets back after a restart of the daemon.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
+use regatta_core::agent::Identity;
+use regatta_core::state::instance_uid;
 use regatta_store::StoredSet;
-use regatta_vmm::{Adoption, FoundVmm, InstanceDir, VmmIdentity, discover};
+use regatta_vmm::{FoundVmm, InstanceDir, VmmIdentity, discover};
 
 use super::Fleet;
 use crate::chain::chain;
@@ -23,8 +24,15 @@ impl Fleet {
     pub(crate) async fn restart(&self) -> anyhow::Result<()> {
         let stored = self.shared.store.load()?;
         let (mut found, orphans) = sort(discover(&self.shared.dirs.instances)?, &stored);
-        for orphan in orphans {
-            self.remove_orphan(orphan).await;
+        // What nobody knows is never stopped: the store may be the one that has lost something.
+        for orphan in &orphans {
+            self.shared.node.keep_address_of(&orphan.dir);
+            let (set, instance) = (orphan.dir.set(), orphan.dir.id());
+            let path = orphan.dir.path().display();
+            tracing::error!(
+                set, instance, pid = orphan.identity.pid, %path,
+                "a VMM runs that the store does not know; it is left alone: stop it by its API socket if it is not wanted"
+            );
         }
         self.sweep(&stored).await;
         self.sweep_network().await;
@@ -43,8 +51,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Removes directories that no instance has: the daemon was killed between
-    /// the end of an instance and the end of a launch that it had cut off.
+    /// Removes directories of instances that their stored set has removed: the daemon was killed between
+    /// the end of an instance and the end of a launch that it had cut off. What the store does not know stays.
     async fn sweep(&self, stored: &[StoredSet]) {
         let dirs = match InstanceDir::list(&self.shared.dirs.instances) {
             Ok(dirs) => dirs,
@@ -52,6 +60,10 @@ impl Fleet {
         };
         for dir in dirs.iter().filter(|dir| !is_known(dir, stored)) {
             let path = dir.path().display();
+            if !is_removed(dir, stored) {
+                tracing::warn!(%path, "a directory of an instance that the store does not know; it is left alone");
+                continue;
+            }
             match self.shared.node.vmms.discard(dir, None).await {
                 Ok(()) => tracing::info!(%path, "a leftover was removed"),
                 Err(why) => tracing::warn!(%path, why = chain(&why), "a leftover stays"),
@@ -99,22 +111,6 @@ impl Fleet {
         modules.complete(&mut start.state);
         self.start(start, Setup { images, modules, load_balancer, found });
     }
-
-    /// A VMM in our directory that no set knows: its set was deleted while the
-    /// daemon was killed in between. It is ours, and it goes.
-    async fn remove_orphan(&self, orphan: FoundVmm) {
-        let id = format!("{}-{}", orphan.dir.set(), orphan.dir.id());
-        match self.shared.node.vmms.adopt(&orphan.dir, Some(&orphan.identity)).await {
-            Ok(Adoption::Adopted(adopted)) => match adopted.vmm.stop(Duration::ZERO).await {
-                Ok(_) => tracing::warn!(instance = id, "a VMM that no set knows was stopped"),
-                Err(why) => {
-                    tracing::error!(instance = id, why = chain(&why), "a VMM that no set knows stays")
-                }
-            },
-            Ok(_) => {}
-            Err(why) => tracing::error!(instance = id, why = chain(&why), "a VMM that no set knows stays"),
-        }
-    }
 }
 
 /// Assigns what was found to the stored instances; the rest are orphans.
@@ -136,4 +132,16 @@ fn is_known(dir: &InstanceDir, stored: &[StoredSet]) -> bool {
     let of_set = stored.iter().find(|stored| stored.state.set.name == dir.set());
     let id: Option<u32> = dir.id().parse().ok();
     of_set.is_some_and(|stored| stored.instances.iter().any(|instance| Some(instance.id) == id))
+}
+
+/// Whether the stored set says that this was an instance of its own which it has removed, or the template of its snapshot.
+fn is_removed(dir: &InstanceDir, stored: &[StoredSet]) -> bool {
+    let Some(of_set) = stored.iter().find(|stored| stored.state.set.name == dir.set()) else { return false };
+    let Ok(id) = dir.id().parse::<u32>() else { return true };
+    let identity: Option<Identity> =
+        dir.identity().ok().flatten().and_then(|identity| serde_json::from_str(&identity).ok());
+    // One of an earlier set of the same name is not this set's to remove.
+    let of_this_set = identity
+        .is_none_or(|identity| identity.uid == instance_uid(of_set.state.incarnation, id));
+    of_this_set && id < of_set.state.next_instance_id
 }

@@ -14,7 +14,7 @@ use regatta_vmm::{
 };
 
 use super::driver::Job;
-use super::{LocalInstances, Told};
+use super::{LocalInstances, Node, Told};
 use crate::chain::chain;
 
 /// Tries to find out about a VMM, and the time between them.
@@ -31,6 +31,15 @@ enum Found {
     Unreachable(Arc<Vmm>),
     /// No process.
     Nothing,
+}
+
+impl Node {
+    /// Keeps the address of a VM that no set knows from being given to another.
+    pub(crate) fn keep_address_of(&self, dir: &InstanceDir) {
+        if let Some(address) = address_in(dir) {
+            self.agent().claim_address(address);
+        }
+    }
 }
 
 impl LocalInstances {

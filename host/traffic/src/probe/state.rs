@@ -11,7 +11,7 @@
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use regatta_core::instance_state::InstanceEvent;
+use regatta_core::phase::InstanceEvent;
 use regatta_core::manifest::Health;
 use thiserror::Error;
 

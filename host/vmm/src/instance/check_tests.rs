@@ -7,7 +7,6 @@ use crate::instance::error::chain_text;
 use crate::instance::{BootSource, DataDisk, InstanceDir, NetworkSpec, Seed, SharedDisk, StartFrom};
 
 fn spec() -> LaunchSpec {
-    identity: None,
     LaunchSpec {
         identity: None,
         id: "web-1".to_owned(),

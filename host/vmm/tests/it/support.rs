@@ -73,7 +73,6 @@ impl Data {
     }
 
     pub(crate) fn spec(&self, id: &str) -> LaunchSpec {
-        identity: None,
         spec(self.path(), &self.instances(), id)
     }
 
@@ -153,7 +152,6 @@ pub(crate) fn isolation() -> Isolation {
 }
 
 pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {
-    identity: None,
     LaunchSpec {
         identity: None,
         id: id.to_owned(),
