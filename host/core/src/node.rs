@@ -16,6 +16,8 @@ pub struct FaultDomain(pub String);
 
 /// Where an instance runs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+// On the fields of a flattened struct serde only knows the defaults of the struct itself; records of version 1 have neither.
+#[serde(default)]
 pub struct Placement {
     /// The host.
     pub node: NodeId,
