@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
 use regatta_policy_host::{Compiler, Engine, EngineOptions};
-use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, Store, Writer};
+use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, StateStore, Store, Writer};
 use regatta_traffic::WatchRuntime;
 use regatta_vmm::{
     BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions,
@@ -89,7 +89,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(engine) = args.guest {
         vmms = vmms.with_env(GUEST_ENGINE, engine.name());
     }
-    let (writer, _writer_thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT)?;
+    let (writer, _writer_thread) = Writer::start(Arc::clone(&store) as Arc<dyn StateStore>, QUEUE_DEFAULT)?;
     let limits = HostLimits {
         memory_overcommit: args.memory_overcommit,
         memory_reserve_bytes: args.memory_reserve,

@@ -429,6 +429,7 @@ mod tests {
                     reason: Reason { code: String::new(), text: String::new(), evidence: Vec::new() },
                 }],
                 granted: 2,
+                limits: Vec::new(),
                 memory: GuardMemory::default(),
             },
             plan: Plan {

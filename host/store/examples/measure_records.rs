@@ -11,13 +11,18 @@ use std::error::Error;
 use std::time::Instant;
 
 use realistic::{Generator, Shape};
-use regatta_store::{Batch, Options, RecordQuery, RedbStore, Retention, Store};
+use regatta_store::{History as _, Options, RecordQuery, RedbStore, Retention, StateStore as _, Store as _};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let ticks: u64 = std::env::args().nth(1).map_or(Ok(3_000), |ticks| ticks.parse())?;
     let shapes = [
         ("100 instances", Shape::default()),
         ("100 instances, quantized windows", Shape { quantized_window: true, ..Shape::default() }),
+        ("100 instances, windows of 1000", Shape { window: 1_000, ..Shape::default() }),
+        (
+            "100 instances, quantized windows of 1000",
+            Shape { window: 1_000, quantized_window: true, ..Shape::default() },
+        ),
         (
             "100 instances, all 200 bytes of state new each tick",
             Shape { state_bytes_changing: 1_000, ..Shape::default() },
@@ -38,16 +43,17 @@ fn measure(name: &str, shape: Shape, ticks: u64) -> Result<serde_json::Value, Bo
     let retention =
         Retention { records_max_age_ms: u64::MAX, records_max_bytes_per_set: u64::MAX, events_max: 10_000 };
     let store = RedbStore::open(directory.path(), Options { retention, ..Options::default() })?;
-    store.commit(&Batch { sets: vec![make::set("web", 0, "x")], ..Batch::default() })?;
+    store.commit(&make::batch(vec![make::set("web", 0, "x")], Vec::new()))?;
     let before = store.stats()?;
 
     let mut generator = Generator::new("web", 7, shape);
+    // Until the windows are full.
+    (0..shape.window * 5).for_each(|_| _ = generator.next_record());
     let (mut json_bytes, mut commit_us) = (0, Vec::new());
     for tick in 1..=ticks {
         let record = generator.next_record();
         json_bytes += serde_json::to_vec(&record)?.len() as u64;
-        let batch =
-            Batch { sets: vec![make::set("web", tick, "x")], records: vec![record], ..Batch::default() };
+        let batch = make::batch(vec![make::set("web", tick, "x")], vec![record]);
         let start = Instant::now();
         store.commit(&batch)?;
         commit_us.push(start.elapsed().as_micros() as u64);
@@ -65,11 +71,7 @@ fn measure(name: &str, shape: Shape, ticks: u64) -> Result<serde_json::Value, Bo
     let store = RedbStore::open(directory.path(), Options { retention: ring, ..Options::default() })?;
     let open_ms = start.elapsed().as_millis() as u64;
     for tick in 1..=ticks {
-        let batch = Batch {
-            sets: vec![make::set("web", ticks + tick, "x")],
-            records: vec![generator.next_record()],
-            ..Batch::default()
-        };
+        let batch = make::batch(vec![make::set("web", ticks + tick, "x")], vec![generator.next_record()]);
         store.commit(&batch)?;
     }
     let pruned = store.stats()?;

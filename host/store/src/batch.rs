@@ -1,73 +1,30 @@
-//! What one transaction changes, and the rules that it must keep.
+//! The rules that a batch must keep, and how much of what it adds is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regatta_core::catalogue::NamedImage;
+use regatta_core::batch::{Batch, Revision};
 use regatta_core::metric::MetricValue;
 use regatta_core::record::{RECORD_VERSION, TickRecord};
-use regatta_core::state::{Event, InstanceRecord, SetState};
+use regatta_core::state::SetState;
 use sha2::{Digest, Sha256};
 
-use crate::error::Problem;
+use crate::codec::{Plain, plain};
+use crate::error::{Problem, StoreError};
 
-/// Greatest size of a policy module.
-pub const MODULE_BYTES_MAX: usize = 32 << 20;
+/// Maximum size of a blob; policy modules are the large ones.
+pub const BLOB_BYTES_MAX: usize = 32 << 20;
 
-/// Greatest size of one record as JSON; that of 10,000 instances has about 2 MB.
+/// Maximum size of one record as JSON; that of 10,000 instances has about 2 MB.
 pub const RECORD_JSON_BYTES_MAX: usize = 16 << 20;
 
-/// Everything that one transaction changes. All of it is stored, or nothing.
-///
-/// Applied in the order of the fields, so a set that is removed and put in one
-/// batch starts anew.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Batch {
-    /// Names of sets to forget, with their instances and records; their events
-    /// stay. A set that is not stored is no error.
-    pub removed_sets: Vec<String>,
-    /// Sets to insert or replace, by name.
-    pub sets: Vec<SetState>,
-    /// Instances to forget, as set and id. One that is not stored is no error.
-    pub removed_instances: Vec<(String, u32)>,
-    /// Instances to insert or replace, each with the name of its set.
-    pub instances: Vec<(String, InstanceRecord)>,
-    /// Records to append; the ticks of a set must rise.
-    pub records: Vec<TickRecord>,
-    /// Events to append, oldest first.
-    pub events: Vec<Event>,
-    /// Modules to keep, as SHA-256 in lower-case hex and bytes. Kept until the
-    /// last set or record that used them is gone.
-    pub modules: Vec<(String, Vec<u8>)>,
-    /// Names of golden images to forget. One that is not stored is no error.
-    pub removed_images: Vec<String>,
-    /// Golden images to insert or replace, by name.
-    pub images: Vec<NamedImage>,
-}
-
-impl Batch {
-    /// Whether it changes nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.removed_sets.is_empty()
-            && self.sets.is_empty()
-            && self.removed_instances.is_empty()
-            && self.instances.is_empty()
-            && self.records.is_empty()
-            && self.events.is_empty()
-            && self.modules.is_empty()
-            && self.removed_images.is_empty()
-            && self.images.is_empty()
-    }
-}
-
-/// How much history is kept. What exceeds it goes in the same transactions that
-/// add to it, oldest first, a bounded amount each.
+/// How much history is kept. The excess is removed by the same transactions that
+/// add to it, oldest first, a bounded amount at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Records older than this, counted back from the newest of their set, may
-    /// go. They go in groups, so some stay a little longer.
+    /// Records older than this, counted back from the newest of their set, are
+    /// removed. They are removed in groups, so some stay a little longer.
     pub records_max_age_ms: u64,
-    /// Stored bytes of the records of one set. Exceeded by one group at most.
+    /// Stored bytes of the records of one set. Exceeded by at most one group.
     pub records_max_bytes_per_set: u64,
     /// Events over all sets.
     pub events_max: u64,
@@ -86,25 +43,54 @@ impl Default for Retention {
 
 /// What the rules need to know of the stored state.
 pub(crate) trait Stored {
-    type Error;
-    fn has_set(&self, set: &str) -> Result<bool, Self::Error>;
+    type Error: From<StoreError>;
+    /// None when the set is not stored.
+    fn revision(&self, set: &str) -> Result<Option<Revision>, Self::Error>;
     fn newest_tick(&self, set: &str) -> Result<Option<u64>, Self::Error>;
 }
 
-/// Everything that is wrong with `batch`.
-pub(crate) fn problems_of<S: Stored>(batch: &Batch, stored: &S) -> Result<Vec<Problem>, S::Error> {
-    let mut problems = Vec::new();
-    let removed: BTreeSet<&str> = batch.removed_sets.iter().map(String::as_str).collect();
-    let put: BTreeSet<&str> = batch.sets.iter().map(|state| state.set.name.as_str()).collect();
-    let known = |set: &str| Ok(put.contains(set) || (!removed.contains(set) && stored.has_set(set)?));
+/// Refuses a batch that expects something else than what is stored, or that breaks a rule. Otherwise its records, ready to be
+/// stored. Nothing of a batch is stored before this has passed.
+pub(crate) fn check<S: Stored>(batch: &Batch, stored: &S) -> Result<Vec<Plain>, S::Error> {
+    for (set, expected) in &batch.expect {
+        let found = stored.revision(set)?.unwrap_or_default();
+        if found != *expected {
+            return Err(StoreError::Conflict { set: set.clone(), expected: *expected, found }.into());
+        }
+    }
+    let mut problems = problems_of(batch, stored)?;
+    let mut records = Vec::with_capacity(batch.history.records.len());
+    for record in &batch.history.records {
+        let plain = plain(record);
+        if plain.json_bytes() > RECORD_JSON_BYTES_MAX {
+            problems.push(Problem::RecordTooLarge {
+                set: record.observation.set.clone(),
+                tick: record.observation.tick,
+                bytes: plain.json_bytes(),
+                max_bytes: RECORD_JSON_BYTES_MAX,
+            });
+        }
+        records.push(plain);
+    }
+    if problems.is_empty() { Ok(records) } else { Err(StoreError::Rejected { problems }.into()) }
+}
 
-    for (set, _) in &batch.instances {
+/// Everything that is wrong with `batch`.
+fn problems_of<S: Stored>(batch: &Batch, stored: &S) -> Result<Vec<Problem>, S::Error> {
+    let mut problems = Vec::new();
+    let removed: BTreeSet<&str> = batch.state.removed_sets.iter().map(String::as_str).collect();
+    let put: BTreeSet<&str> = batch.state.sets.iter().map(|state| state.set.name.as_str()).collect();
+    let known = |set: &str| {
+        Ok::<_, S::Error>(put.contains(set) || (!removed.contains(set) && stored.revision(set)?.is_some()))
+    };
+
+    for (set, _) in &batch.state.instances {
         if !known(set)? {
             problems.push(Problem::UnknownSet { set: set.clone(), what: "an instance" });
         }
     }
     let mut newest: BTreeMap<&str, Option<u64>> = BTreeMap::new();
-    for record in &batch.records {
+    for record in &batch.history.records {
         let observation = &record.observation;
         let (set, tick) = (observation.set.as_str(), observation.tick);
         if !known(set)? {
@@ -124,18 +110,18 @@ pub(crate) fn problems_of<S: Stored>(batch: &Batch, stored: &S) -> Result<Vec<Pr
         }
         problems.extend(record_problems(record));
     }
-    for (digest, bytes) in &batch.modules {
-        if bytes.len() > MODULE_BYTES_MAX {
-            problems.push(Problem::ModuleTooLarge {
+    for (digest, bytes) in &batch.blobs {
+        if bytes.len() > BLOB_BYTES_MAX {
+            problems.push(Problem::BlobTooLarge {
                 digest: digest.clone(),
                 bytes: bytes.len(),
-                max_bytes: MODULE_BYTES_MAX,
+                max_bytes: BLOB_BYTES_MAX,
             });
             continue;
         }
         let actual = sha256_hex(bytes);
         if actual != *digest {
-            problems.push(Problem::ModuleDigest { digest: digest.clone(), actual });
+            problems.push(Problem::BlobDigest { digest: digest.clone(), actual });
         }
     }
     Ok(problems)
@@ -165,7 +151,19 @@ fn record_problems(record: &TickRecord) -> Vec<Problem> {
     problems
 }
 
-/// SHA-256 of `bytes` in lower-case hex, as modules are named.
+/// Blobs that a set refers to.
+pub(crate) fn blobs_of_set(state: &SetState) -> impl Iterator<Item = &str> {
+    let modules = state.activations_kept().map(|policy| policy.digest.as_str());
+    modules.chain(state.manifests.values().map(String::as_str))
+}
+
+/// Blobs that a record refers to. Version 1 names no manifest.
+pub(crate) fn blobs_of_record(record: &TickRecord) -> impl Iterator<Item = &str> {
+    let modules = record.every_run().map(|run| run.digest.as_str());
+    modules.chain(Some(record.manifest.as_str()).filter(|digest| !digest.is_empty()))
+}
+
+/// SHA-256 of `bytes` in lower-case hex, as blobs are named.
 #[must_use]
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()

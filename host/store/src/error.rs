@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use regatta_core::batch::Revision;
 use thiserror::Error;
 
 /// Why a call to the store failed. Nothing of a failed commit is stored.
@@ -11,7 +12,7 @@ use thiserror::Error;
 pub enum StoreError {
     /// Another daemon holds the data directory.
     #[error(
-        "the data directory {} is in use by another daemon{}: stop it, or choose another directory",
+        "data directory {} is in use by another daemon{}: stop that daemon or choose another directory",
         path.display(),
         pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     )]
@@ -22,7 +23,7 @@ pub enum StoreError {
         pid: Option<u32>,
     },
     /// The directory or a file in it cannot be made or written.
-    #[error("cannot write {}: check its owner, its permissions and how its file system is mounted", path.display())]
+    #[error("cannot write {}: check its owner, its permissions and the mount options of its file system", path.display())]
     NotWritable {
         /// What could not be written.
         path: PathBuf,
@@ -32,7 +33,7 @@ pub enum StoreError {
     },
     /// The file is damaged, or not a Regatta store at all.
     #[error(
-        "{} is damaged ({what}): restore it from a backup, or move it away to start without the stored sets",
+        "{} is damaged ({what}): restore it from a backup, or move it aside to start with an empty store",
         path.display()
     )]
     Corrupt {
@@ -43,7 +44,7 @@ pub enum StoreError {
     },
     /// The file was written by a newer Regatta.
     #[error(
-        "{} has format {found}, this version of Regatta reads up to {supported}: use the newer version",
+        "{} has format {found}, but this version of Regatta supports formats up to {supported}: use the version that wrote it",
         path.display()
     )]
     NewerFormat {
@@ -54,8 +55,8 @@ pub enum StoreError {
         /// The newest one that this version reads.
         supported: u32,
     },
-    /// No room is left: a full disk, a quota or a limit of the file size.
-    #[error("no room left to write {}: free some space, then the next try succeeds", path.display())]
+    /// No space is left: a full disk, a quota or a file size limit.
+    #[error("no space left to write {}: free some space; the next attempt will succeed", path.display())]
     DiskFull {
         /// What could not be written.
         path: PathBuf,
@@ -73,7 +74,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The database engine failed.
-    #[error("the database {} failed", path.display())]
+    #[error("database error in {}", path.display())]
     Database {
         /// The file.
         path: PathBuf,
@@ -81,8 +82,22 @@ pub enum StoreError {
         #[source]
         source: Box<redb::Error>,
     },
+    /// A set is not as the caller last saw it.
+    #[error(
+        "set {set} has changed since it was read (expected revision {}, found {}): reload it and try again",
+        expected.0,
+        found.0
+    )]
+    Conflict {
+        /// The set.
+        set: String,
+        /// The revision that the batch expects; 0 for a set that must not exist.
+        expected: Revision,
+        /// The revision that is stored; 0 when the set is not stored.
+        found: Revision,
+    },
     /// The batch breaks a rule; all problems at once.
-    #[error("the batch is refused: {}", list(problems))]
+    #[error("invalid batch: {}", list(problems))]
     Rejected {
         /// Everything that is wrong with it.
         problems: Vec<Problem>,
@@ -93,11 +108,11 @@ pub enum StoreError {
         /// Number of the commit, from 1.
         commit: u64,
     },
-    /// The writer thread is gone.
-    #[error("the store's writer has stopped")]
+    /// The writer thread has stopped.
+    #[error("the store writer has stopped")]
     WriterStopped,
     /// The writer thread could not be started.
-    #[error("cannot start the store's writer")]
+    #[error("cannot start the store writer thread")]
     WriterStart {
         /// Why.
         #[source]
@@ -124,7 +139,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the same call may succeed later without anyone changing it.
+    /// Whether the same call may succeed later, unchanged.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -138,8 +153,8 @@ impl StoreError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// An instance or a record belongs to a set that is not stored.
-    #[error("set {set} is not stored, but the batch holds {what} of it")]
+    /// An instance or a record belongs to a set that does not exist.
+    #[error("set {set} does not exist, but the batch contains {what} of it")]
     UnknownSet {
         /// The set.
         set: String,
@@ -147,17 +162,17 @@ pub enum Problem {
         what: &'static str,
     },
     /// The ticks of a set must rise.
-    #[error("set {set}: the record of tick {tick} comes after tick {newest}")]
+    #[error("set {set}: record of tick {tick} is not newer than tick {newest}")]
     TickNotNewer {
         /// The set.
         set: String,
         /// Its tick.
         tick: u64,
-        /// The newest tick that is stored or comes before it in the batch.
+        /// The newest tick that is stored or precedes it in the batch.
         newest: u64,
     },
     /// JSON has no such number, so the record would not come back as it was.
-    #[error("set {set}: the record of tick {tick} has a value of metric {metric} that is not finite")]
+    #[error("set {set}: record of tick {tick}: metric {metric} has a value that is not finite")]
     NotFinite {
         /// The set.
         set: String,
@@ -167,7 +182,9 @@ pub enum Problem {
         metric: String,
     },
     /// Only records of the present shape are written.
-    #[error("set {set}: the record of tick {tick} has version {version}, this store writes {supported}")]
+    #[error(
+        "set {set}: record of tick {tick} has version {version}, but only version {supported} can be stored"
+    )]
     RecordVersion {
         /// The set.
         set: String,
@@ -179,7 +196,7 @@ pub enum Problem {
         supported: u32,
     },
     /// A record is too large.
-    #[error("set {set}: the record of tick {tick} has {bytes} bytes as JSON, at most {max_bytes} are stored")]
+    #[error("set {set}: record of tick {tick} is too large: {bytes} bytes as JSON, maximum {max_bytes}")]
     RecordTooLarge {
         /// The set.
         set: String,
@@ -190,9 +207,9 @@ pub enum Problem {
         /// The limit.
         max_bytes: usize,
     },
-    /// A module is too large.
-    #[error("module {digest} has {bytes} bytes, at most {max_bytes} are stored")]
-    ModuleTooLarge {
+    /// A module or manifest is too large.
+    #[error("blob {digest} is too large: {bytes} bytes, maximum {max_bytes}")]
+    BlobTooLarge {
         /// Its digest.
         digest: String,
         /// Its size.
@@ -200,9 +217,9 @@ pub enum Problem {
         /// The limit.
         max_bytes: usize,
     },
-    /// The bytes of a module are not those that its digest names.
-    #[error("module {digest} has the SHA-256 {actual}")]
-    ModuleDigest {
+    /// The bytes of a blob are not those that its digest names.
+    #[error("blob {digest} does not match its digest: its SHA-256 is {actual}")]
+    BlobDigest {
         /// The digest given.
         digest: String,
         /// The digest of the bytes.

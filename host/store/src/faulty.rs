@@ -4,13 +4,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use regatta_core::batch::{Batch, Revision};
 use regatta_core::catalogue::NamedImage;
+use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
-use regatta_core::state::{Event, InstanceRecord, SetState};
 
-use crate::batch::Batch;
 use crate::error::StoreError;
-use crate::store::{RecordQuery, Stats, Store};
+use crate::store::{Blobs, History, RecordQuery, StateStore, Stats, Store, StoredSet};
 
 /// Where in a commit a [`FaultyStore`] asks what shall happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub enum Moment {
 pub enum Fault {
     /// Nothing special.
     None,
-    /// [`StoreError::Injected`]. After the commit, the batch is stored all the
-    /// same: the caller sees what a lost answer looks like.
+    /// [`StoreError::Injected`]. After the commit, the batch is stored anyway, as when
+    /// an answer is lost: a next commit that expects the old revision is a conflict.
     Fail,
     /// [`StoreError::DiskFull`], likewise.
     DiskFull,
@@ -43,7 +43,7 @@ pub struct FaultyStore<S> {
     plan: Mutex<(u64, FaultPlan)>,
 }
 
-impl<S: Store> FaultyStore<S> {
+impl<S> FaultyStore<S> {
     /// Puts `plan` before and after each commit of `inner`.
     pub fn new(inner: S, plan: impl FnMut(u64, Moment) -> Fault + Send + 'static) -> Self {
         Self { inner, plan: Mutex::new((0, Box::new(plan))) }
@@ -89,20 +89,31 @@ fn check(fault: Fault, commit: u64) -> Result<(), StoreError> {
     }
 }
 
-impl<S: Store> Store for FaultyStore<S> {
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+impl<S: StateStore> StateStore for FaultyStore<S> {
+    fn commit(&self, batch: &Batch) -> Result<Revision, StoreError> {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, plan) = &mut *plan;
         *count += 1;
         check(plan(*count, Moment::Before), *count)?;
-        self.inner.commit(batch)?;
-        check(plan(*count, Moment::After), *count)
+        let revision = self.inner.commit(batch)?;
+        check(plan(*count, Moment::After), *count)?;
+        Ok(revision)
     }
 
-    fn load(&self) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, StoreError> {
+    fn load(&self) -> Result<Vec<StoredSet>, StoreError> {
         self.inner.load()
     }
 
+    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
+        self.inner.images()
+    }
+
+    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
+        self.inner.image(name)
+    }
+}
+
+impl<S: History> History for FaultyStore<S> {
     fn record(&self, set: &str, tick: u64) -> Result<Option<TickRecord>, StoreError> {
         self.inner.record(set, tick)
     }
@@ -127,19 +138,15 @@ impl<S: Store> Store for FaultyStore<S> {
     fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
         self.inner.latest_events(set, limit)
     }
+}
 
-    fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.module(digest)
+impl<S: Blobs> Blobs for FaultyStore<S> {
+    fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.blob(digest)
     }
+}
 
-    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
-        self.inner.images()
-    }
-
-    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
-        self.inner.image(name)
-    }
-
+impl<S: Store> Store for FaultyStore<S> {
     fn stats(&self) -> Result<Stats, StoreError> {
         self.inner.stats()
     }

@@ -1,22 +1,24 @@
 //! A store that forgets everything when it is dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use regatta_core::batch::{Batch, Revision};
 use regatta_core::catalogue::NamedImage;
+use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
-use regatta_core::state::{Event, InstanceRecord, SetState};
+use regatta_core::state::{InstanceRecord, SetState};
 
-use crate::batch::{Batch, Retention, Stored, problems_of};
-use crate::codec::record_to_json;
+use crate::batch::{Retention, Stored, blobs_of_record, blobs_of_set, check};
 use crate::error::StoreError;
-use crate::store::{Order, RECORDS_PER_READ_MAX, RecordQuery, SetStats, Stats, Store};
+use crate::store::{
+    Blobs, History, Order, RECORDS_PER_READ_MAX, RecordQuery, SetStats, StateStore, Stats, Store, StoredSet,
+};
 
 /// A store in memory, for tests and simulations.
 ///
 /// It keeps to the same rules as the one on disk. Its retention differs in
-/// detail: records go one by one, and their size is that of their JSON.
+/// detail: records are removed one by one, and their size is that of their JSON.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     retention: Retention,
@@ -25,27 +27,55 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Tables {
-    sets: BTreeMap<String, StoredSet>,
+    last_commit: Revision,
+    sets: BTreeMap<String, SetTables>,
     events: BTreeMap<u64, Event>,
     last_event_seq: u64,
-    modules: BTreeMap<String, Vec<u8>>,
+    blobs: BTreeMap<String, Vec<u8>>,
+    users: Users,
     images: BTreeMap<String, NamedImage>,
 }
 
 #[derive(Debug)]
-struct StoredSet {
+struct SetTables {
     state: SetState,
+    revision: Revision,
     instances: BTreeMap<u32, InstanceRecord>,
     /// With the size as JSON.
     records: BTreeMap<u64, (TickRecord, u64)>,
+    record_bytes: u64,
+}
+
+/// How many references of sets and records there are to each blob.
+#[derive(Debug, Default)]
+struct Users(BTreeMap<String, u64>);
+
+impl Users {
+    fn join<'a>(&mut self, digests: impl Iterator<Item = &'a str>) {
+        for digest in digests {
+            match self.0.get_mut(digest) {
+                Some(count) => *count += 1,
+                None => _ = self.0.insert(digest.to_owned(), 1),
+            }
+        }
+    }
+
+    /// A blob without a reference stays at 0 until the batch is applied.
+    fn leave<'a>(&mut self, digests: impl Iterator<Item = &'a str>) {
+        for digest in digests {
+            if let Some(count) = self.0.get_mut(digest) {
+                *count -= 1;
+            }
+        }
+    }
 }
 
 impl Stored for Tables {
-    type Error = Infallible;
-    fn has_set(&self, set: &str) -> Result<bool, Infallible> {
-        Ok(self.sets.contains_key(set))
+    type Error = StoreError;
+    fn revision(&self, set: &str) -> Result<Option<Revision>, StoreError> {
+        Ok(self.sets.get(set).map(|set| set.revision))
     }
-    fn newest_tick(&self, set: &str) -> Result<Option<u64>, Infallible> {
+    fn newest_tick(&self, set: &str) -> Result<Option<u64>, StoreError> {
         Ok(self.sets.get(set).and_then(|set| set.records.keys().next_back().copied()))
     }
 }
@@ -64,30 +94,35 @@ impl MemoryStore {
     }
 }
 
-impl Store for MemoryStore {
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+impl StateStore for MemoryStore {
+    fn commit(&self, batch: &Batch) -> Result<Revision, StoreError> {
         let mut tables = self.tables();
-        let Ok(mut problems) = problems_of(batch, &*tables);
-        let mut sizes = Vec::new();
-        for record in &batch.records {
-            match record_to_json(record) {
-                Ok(json) => sizes.push(json.len() as u64),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(StoreError::Rejected { problems });
-        }
+        let records = check(batch, &*tables)?;
+        let sizes: Vec<u64> = records.iter().map(|record| record.json_bytes() as u64).collect();
         tables.apply(batch, &sizes, &self.retention);
-        Ok(())
+        Ok(tables.last_commit)
     }
 
-    fn load(&self) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, StoreError> {
+    fn load(&self) -> Result<Vec<StoredSet>, StoreError> {
         let tables = self.tables();
-        let sets = tables.sets.values();
-        Ok(sets.map(|set| (set.state.clone(), set.instances.values().cloned().collect())).collect())
+        let sets = tables.sets.values().map(|set| StoredSet {
+            state: set.state.clone(),
+            instances: set.instances.values().cloned().collect(),
+            revision: set.revision,
+        });
+        Ok(sets.collect())
     }
 
+    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
+        Ok(self.tables().images.values().cloned().collect())
+    }
+
+    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
+        Ok(self.tables().images.get(name).cloned())
+    }
+}
+
+impl History for MemoryStore {
     fn record(&self, set: &str, tick: u64) -> Result<Option<TickRecord>, StoreError> {
         let tables = self.tables();
         let found = tables.sets.get(set).and_then(|set| set.records.get(&tick));
@@ -135,26 +170,22 @@ impl Store for MemoryStore {
         events.reverse();
         Ok(events)
     }
+}
 
-    fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.tables().modules.get(digest).cloned())
+impl Blobs for MemoryStore {
+    fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.tables().blobs.get(digest).cloned())
     }
+}
 
-    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
-        Ok(self.tables().images.values().cloned().collect())
-    }
-
-    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
-        Ok(self.tables().images.get(name).cloned())
-    }
-
+impl Store for MemoryStore {
     fn stats(&self) -> Result<Stats, StoreError> {
         let tables = self.tables();
         let sets = tables.sets.iter().filter_map(|(name, set)| {
             Some(SetStats {
                 set: name.clone(),
                 records: set.records.len() as u64,
-                record_bytes: set.records.values().map(|(_, bytes)| bytes).sum(),
+                record_bytes: set.record_bytes,
                 oldest_tick: *set.records.keys().next()?,
                 newest_tick: *set.records.keys().next_back()?,
             })
@@ -164,7 +195,7 @@ impl Store for MemoryStore {
             disk_bytes: 0,
             sets: sets.collect(),
             events: tables.events.len() as u64,
-            modules: tables.modules.len() as u64,
+            blobs: tables.blobs.len() as u64,
             images: tables.images.len() as u64,
         })
     }
@@ -172,75 +203,83 @@ impl Store for MemoryStore {
 
 impl Tables {
     fn apply(&mut self, batch: &Batch, record_bytes: &[u64], retention: &Retention) {
-        let used_before = self.used_modules();
-        for name in &batch.removed_sets {
-            self.sets.remove(name);
+        let Batch { expect: _, state, history, blobs } = batch;
+        self.last_commit.0 += 1;
+        let revision = self.last_commit;
+        for name in &state.removed_sets {
+            if let Some(set) = self.sets.remove(name) {
+                self.users.leave(blobs_of_set(&set.state));
+                set.records.values().for_each(|(record, _)| self.users.leave(blobs_of_record(record)));
+            }
         }
-        for state in &batch.sets {
+        // The last of a name counts, as if it stood alone.
+        let last: BTreeMap<&str, &SetState> = state.sets.iter().map(|s| (s.set.name.as_str(), s)).collect();
+        for state in last.into_values() {
+            self.users.join(blobs_of_set(state));
             match self.sets.get_mut(&state.set.name) {
-                Some(set) => set.state = state.clone(),
+                Some(set) => {
+                    self.users.leave(blobs_of_set(&set.state));
+                    (set.state, set.revision) = (state.clone(), revision);
+                }
                 None => {
                     let (instances, records) = Default::default();
-                    let set = StoredSet { state: state.clone(), instances, records };
+                    let set =
+                        SetTables { state: state.clone(), revision, instances, records, record_bytes: 0 };
                     self.sets.insert(state.set.name.clone(), set);
                 }
             }
         }
-        for (set, id) in &batch.removed_instances {
-            if let Some(set) = self.sets.get_mut(set) {
-                set.instances.remove(id);
+        for (set, id) in &state.removed_instances {
+            if let Some(set) = self.sets.get_mut(set)
+                && set.instances.remove(id).is_some()
+            {
+                set.revision = revision;
             }
         }
-        for (set, instance) in &batch.instances {
+        for (set, instance) in &state.instances {
             if let Some(set) = self.sets.get_mut(set) {
                 set.instances.insert(instance.id, instance.clone());
+                set.revision = revision;
             }
         }
-        for (record, &bytes) in batch.records.iter().zip(record_bytes) {
+        for (record, &bytes) in history.records.iter().zip(record_bytes) {
             if let Some(set) = self.sets.get_mut(&record.observation.set) {
+                self.users.join(blobs_of_record(record));
                 set.records.insert(record.observation.tick, (record.clone(), bytes));
-                set.prune(retention);
+                set.record_bytes += bytes;
+                set.prune(retention, &mut self.users);
             }
         }
-        for event in &batch.events {
+        for event in &history.events {
             self.last_event_seq += 1;
             self.events.insert(self.last_event_seq, event.clone());
         }
         while self.events.len() as u64 > retention.events_max {
             self.events.pop_first();
         }
-        self.modules.extend(batch.modules.iter().cloned());
-        let used = self.used_modules();
-        for digest in used_before.difference(&used) {
-            self.modules.remove(digest);
+        self.blobs.extend(blobs.iter().cloned());
+        for (digest, _) in self.users.0.extract_if(.., |_, count| *count == 0) {
+            self.blobs.remove(&digest);
         }
-        for name in &batch.removed_images {
+        for name in &state.removed_images {
             self.images.remove(name);
         }
-        self.images.extend(batch.images.iter().map(|image| (image.name.clone(), image.clone())));
-    }
-
-    fn used_modules(&self) -> BTreeSet<String> {
-        let mut used = BTreeSet::new();
-        for set in self.sets.values() {
-            used.extend(set.state.activations_kept().map(|policy| policy.digest.clone()));
-            let runs = set.records.values().flat_map(|(record, _)| record.every_run());
-            used.extend(runs.map(|run| run.digest.clone()));
-        }
-        used
+        self.images.extend(state.images.iter().map(|image| (image.name.clone(), image.clone())));
     }
 }
 
-impl StoredSet {
-    fn prune(&mut self, retention: &Retention) {
+impl SetTables {
+    fn prune(&mut self, retention: &Retention, users: &mut Users) {
         let Some((newest, _)) = self.records.values().next_back() else { return };
         let oldest_ms = newest.observation.now_ms.saturating_sub(retention.records_max_age_ms);
-        let mut bytes: u64 = self.records.values().map(|(_, bytes)| bytes).sum();
         while self.records.len() > 1
             && let Some(first) = self.records.first_entry()
-            && (first.get().0.observation.now_ms < oldest_ms || bytes > retention.records_max_bytes_per_set)
+            && (first.get().0.observation.now_ms < oldest_ms
+                || self.record_bytes > retention.records_max_bytes_per_set)
         {
-            bytes -= first.remove().1;
+            let (record, bytes) = first.remove();
+            users.leave(blobs_of_record(&record));
+            self.record_bytes -= bytes;
         }
     }
 }

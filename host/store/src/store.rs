@@ -1,66 +1,84 @@
-//! The trait that every store implements.
+//! The traits that every store implements.
+//!
+//! Reads see one committed state and never wait for a commit. All calls block on
+//! the disk: from async code, use a [`Writer`](crate::Writer) for commits and a
+//! blocking task for reads.
 
 use std::ops::RangeInclusive;
 
+use regatta_core::batch::{Batch, Revision};
 use regatta_core::catalogue::NamedImage;
+use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
-use regatta_core::state::{Event, InstanceRecord, SetState};
+use regatta_core::state::{InstanceRecord, SetState};
 
-use crate::batch::Batch;
 use crate::error::StoreError;
 
 /// Most records that one read returns, whatever its limit says.
 pub const RECORDS_PER_READ_MAX: usize = 10_000;
 
-/// What the daemon remembers.
-///
-/// Reads see one committed state and never wait for a commit. All calls block on
-/// the disk: from async code, use a [`Writer`](crate::Writer) for commits and a
-/// blocking task for reads.
-pub trait Store: Send + Sync {
+/// What is decided: sets, their instances, named images.
+pub trait StateStore: Send + Sync {
     /// Stores a batch: all of it, or nothing. It survives a crash and a power
-    /// failure from the moment this returns.
+    /// failure from the moment this returns. The answer is its number, which is
+    /// now the revision of every set whose state or instances it changed.
     ///
     /// # Errors
+    /// [`StoreError::Conflict`] when a set is not as the batch expects it,
     /// [`StoreError::Rejected`] when the batch breaks a rule; otherwise what the
     /// disk said. After an error the next commit starts from the last good state.
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
+    fn commit(&self, batch: &Batch) -> Result<Revision, StoreError>;
 
     /// Stores several batches in order, with one wait for the disk where it can.
     /// One result each: a batch that fails takes no other with it.
-    fn commit_group(&self, batches: &[Batch]) -> Vec<Result<(), StoreError>> {
+    fn commit_group(&self, batches: &[Batch]) -> Vec<Result<Revision, StoreError>> {
         batches.iter().map(|batch| self.commit(batch)).collect()
     }
 
-    /// All sets by name, each with its instances by id.
+    /// All sets by name.
     ///
     /// # Errors
     /// What the disk said, or [`StoreError::Corrupt`].
-    fn load(&self) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, StoreError>;
+    fn load(&self) -> Result<Vec<StoredSet>, StoreError>;
 
+    /// All named golden images, by name.
+    ///
+    /// # Errors
+    /// As [`StateStore::load`].
+    fn images(&self) -> Result<Vec<NamedImage>, StoreError>;
+
+    /// The golden image of one name.
+    ///
+    /// # Errors
+    /// As [`StateStore::load`].
+    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError>;
+}
+
+/// What happened: tick records and events.
+pub trait History: Send + Sync {
     /// The record of one tick.
     ///
     /// # Errors
-    /// As [`Store::load`].
+    /// As [`StateStore::load`].
     fn record(&self, set: &str, tick: u64) -> Result<Option<TickRecord>, StoreError>;
 
     /// Records of a set, as far as they are still kept.
     ///
     /// # Errors
-    /// As [`Store::load`].
+    /// As [`StateStore::load`].
     fn records(&self, set: &str, query: &RecordQuery) -> Result<Vec<TickRecord>, StoreError>;
 
     /// The newest record of a set, or the newest that moved the capacity that way.
     ///
     /// # Errors
-    /// As [`Store::load`].
+    /// As [`StateStore::load`].
     fn last_record(&self, set: &str, direction: Option<Direction>) -> Result<Option<TickRecord>, StoreError>;
 
     /// Events after number `after_seq`, oldest first, each with its number (from
     /// 1, never reused). Of one set, or of all.
     ///
     /// # Errors
-    /// As [`Store::load`].
+    /// As [`StateStore::load`].
     fn events(
         &self,
         set: Option<&str>,
@@ -71,32 +89,37 @@ pub trait Store: Send + Sync {
     /// The newest events, oldest of them first, each with its number.
     ///
     /// # Errors
-    /// As [`Store::load`].
+    /// As [`StateStore::load`].
     fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError>;
+}
 
-    /// The bytes of a module.
+/// Modules and manifests by SHA-256, in lower-case hex.
+pub trait Blobs: Send + Sync {
+    /// The bytes of a blob.
     ///
     /// # Errors
-    /// As [`Store::load`]; [`StoreError::Corrupt`] when they no longer match `digest`.
-    fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// As [`StateStore::load`]; [`StoreError::Corrupt`] when they no longer match `digest`.
+    fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError>;
+}
 
-    /// All named golden images, by name.
-    ///
-    /// # Errors
-    /// As [`Store::load`].
-    fn images(&self) -> Result<Vec<NamedImage>, StoreError>;
-
-    /// The golden image of one name.
-    ///
-    /// # Errors
-    /// As [`Store::load`].
-    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError>;
-
+/// Everything that the daemon remembers.
+pub trait Store: StateStore + History + Blobs {
     /// How much is stored.
     ///
     /// # Errors
-    /// As [`Store::load`].
+    /// As [`StateStore::load`].
     fn stats(&self) -> Result<Stats, StoreError>;
+}
+
+/// A set as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredSet {
+    /// The set.
+    pub state: SetState,
+    /// Its instances, by id.
+    pub instances: Vec<InstanceRecord>,
+    /// Number of the last batch that changed either.
+    pub revision: Revision,
 }
 
 /// Which records of a set to read.
@@ -104,9 +127,9 @@ pub trait Store: Send + Sync {
 pub struct RecordQuery {
     /// First and last tick.
     pub ticks: RangeInclusive<u64>,
-    /// At most so many, and never more than [`RECORDS_PER_READ_MAX`].
+    /// Maximum number of records, never more than [`RECORDS_PER_READ_MAX`].
     pub limit: usize,
-    /// From which end.
+    /// From which end to read.
     pub order: Order,
 }
 
@@ -138,8 +161,8 @@ pub struct Stats {
     pub sets: Vec<SetStats>,
     /// Events.
     pub events: u64,
-    /// Modules.
-    pub modules: u64,
+    /// Modules and manifests.
+    pub blobs: u64,
     /// Named golden images.
     pub images: u64,
 }

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use regatta_core::batch::{Batch, Revision};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::batch::Batch;
 use crate::error::StoreError;
-use crate::store::Store;
+use crate::store::StateStore;
 
-/// Batches that wait at most; who brings one more waits too.
+/// How many batches may wait; whoever brings one more waits too.
 pub const QUEUE_DEFAULT: usize = 256;
 
-/// Batches of one transaction at most.
+/// Maximum number of batches in one transaction.
 const GROUP_MAX: usize = 64;
 
-type Job = (Batch, oneshot::Sender<Result<(), StoreError>>);
+type Job = (Batch, oneshot::Sender<Result<Revision, StoreError>>);
 
 /// Hands batches to the writer thread. Cheap to clone; the thread ends when the
 /// last handle is gone and everything in the queue is stored.
@@ -31,7 +31,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`StoreError::WriterStart`].
-    pub fn start(store: Arc<dyn Store>, queue: usize) -> Result<(Self, JoinHandle<()>), StoreError> {
+    pub fn start(store: Arc<dyn StateStore>, queue: usize) -> Result<(Self, JoinHandle<()>), StoreError> {
         let (sender, receiver) = mpsc::channel(queue.max(1));
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -40,19 +40,19 @@ impl Writer {
         Ok((Self { queue: sender }, thread))
     }
 
-    /// Stores a batch; returns when it is safe, or why it is not stored. Once it
+    /// Stores a batch; returns its number when it is safe, or why it is not stored. Once it
     /// is in the queue it is stored even if the caller no longer waits.
     ///
     /// # Errors
-    /// As [`Store::commit`]; [`StoreError::WriterStopped`].
-    pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+    /// As [`StateStore::commit`]; [`StoreError::WriterStopped`].
+    pub async fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.queue.send((batch, answer)).await.map_err(|_| StoreError::WriterStopped)?;
         answered.await.map_err(|_| StoreError::WriterStopped)?
     }
 }
 
-fn run(store: &dyn Store, mut queue: mpsc::Receiver<Job>) {
+fn run(store: &dyn StateStore, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
         let (mut batches, mut answers) = (vec![first.0], vec![first.1]);
         while batches.len() < GROUP_MAX

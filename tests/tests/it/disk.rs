@@ -106,7 +106,7 @@ fn problems(daemon: &Daemon, set: &str) -> String {
 fn wait_until_full(daemon: &Daemon, set: &str) {
     wait_for("a tick that cannot be written down", || {
         let problems = problems(daemon, set);
-        if problems.contains("cannot be written") && problems.contains("no room left") {
+        if problems.contains("cannot be written") && problems.contains("no space left") {
             Ok(())
         } else {
             Err(problems)
@@ -157,7 +157,7 @@ fn on_a_full_disk() {
         let scaled = daemon.run(&["scale", "web", "3"]);
         if scaled.code == 1 { Ok(scaled.err) } else { Err(scaled.out) }
     });
-    assert!(said.contains("nothing was changed") && said.contains("no room left"), "{said}");
+    assert!(said.contains("nothing was changed") && said.contains("no space left"), "{said}");
     let step = r#"policy: { module: step, params: { metric: cpu, scale_out: [{ above: 0.9, add: 1 }] } }"#;
     let applied = daemon.apply(&daemon.manifest("new", "{ min: 1, max: 1 }", "", step));
     assert_eq!(applied.code, 1, "{}", applied.err);

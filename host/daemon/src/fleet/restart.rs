@@ -89,7 +89,8 @@ impl Fleet {
     async fn bring_back(&self, stored: StoredSet, found: BTreeMap<u32, VmmIdentity>) {
         let state = &stored.state;
         let images = SetImages::load(&self.shared.node.images, &state.image).await;
-        let reloads = state.activations_kept().map(|it| async { (it, self.reload_policy(&it.digest).await) });
+        let reloads =
+            state.activations_kept().map(|it| async move { (it, self.reload_policy(&it.digest).await) });
         let mut modules = Modules::default();
         for (activation, compiled) in futures::future::join_all(reloads.collect::<Vec<_>>()).await {
             if let Err(why) = &compiled {

@@ -7,7 +7,7 @@ mod tables;
 mod upgrade;
 mod write;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -16,14 +16,15 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use redb::backends::FileBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use regatta_core::batch::{Batch, Revision};
 use regatta_core::catalogue::NamedImage;
+use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
-use regatta_core::state::{Event, InstanceRecord, SetState};
 
-use crate::batch::{Batch, Retention};
+use crate::batch::Retention;
 use crate::error::StoreError;
 use crate::lock::DirectoryLock;
-use crate::store::{RecordQuery, Stats, Store};
+use crate::store::{Blobs, History, RecordQuery, StateStore, Stats, Store, StoredSet};
 use tables::{FORMAT, Fail, META, META_FORMAT};
 use write::{Tails, apply};
 
@@ -152,73 +153,72 @@ impl RedbStore {
         self.with_database(|database| work(&database.begin_read()?))
     }
 
-    /// One transaction for `batches`; on an error, which of them it was if that is known.
-    fn commit_together(&self, batches: &[&Batch]) -> Result<(), (Option<usize>, StoreError)> {
-        let (culprit, number) = (Cell::new(None), Cell::new(None));
+    /// One transaction for `batches`. A batch that is a conflict or breaks a rule changes nothing of it.
+    fn commit_together(&self, batches: &[Batch]) -> Result<Vec<Result<Revision, StoreError>>, StoreError> {
+        let results = RefCell::new(Vec::new());
         let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
         let tails = RefCell::new(&mut *tails);
         let outcome = self.with_database(|database| {
+            let mut results = results.borrow_mut();
+            results.clear();
             // What is remembered of a commit that failed, or panicked, is not to be trusted.
             let mut working = std::mem::take(&mut **tails.borrow_mut());
             let transaction = database.begin_write()?;
-            for (index, batch) in batches.iter().enumerate() {
-                culprit.set(Some(index));
-                apply(&transaction, batch, &self.options.retention, &mut working)?;
-                culprit.set(None);
+            for batch in batches {
+                results.push(match apply(&transaction, batch, &self.options.retention, &mut working) {
+                    Err(Fail::Store(error)) => Err(error),
+                    applied => Ok(applied?),
+                });
             }
-            number.set(Some(write::count_commit(&transaction)?));
-            transaction.commit()?;
+            if results.iter().any(Result::is_ok) {
+                transaction.commit()?;
+            }
             **tails.borrow_mut() = working;
             Ok(())
         });
-        let Err(error) = outcome else { return Ok(()) };
+        let results = results.into_inner();
+        let Err(error) = outcome else { return Ok(results) };
         // The engine tidies up after a commit, and reports it as failed when the
         // disk fails then. What the file says is what counts.
-        if let Some(number) = number.get()
-            && self.read(read::last_commit).is_ok_and(|last| last >= number)
+        if results.len() == batches.len()
+            && let Some(number) = results.iter().flatten().max()
+            && self.read(read::last_commit).is_ok_and(|last| last >= number.0)
         {
             tracing::warn!(path = %self.path.display(), %error, "the disk failed after a commit that is stored");
-            return Ok(());
+            return Ok(results);
         }
-        Err((culprit.get(), error))
+        Err(error)
     }
 }
 
-impl Store for RedbStore {
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.commit_together(&[batch]).map_err(|(_, error)| error)
+impl StateStore for RedbStore {
+    fn commit(&self, batch: &Batch) -> Result<Revision, StoreError> {
+        self.commit_together(std::slice::from_ref(batch))?.remove(0)
     }
 
-    fn commit_group(&self, batches: &[Batch]) -> Vec<Result<(), StoreError>> {
-        let mut results: Vec<Option<Result<(), StoreError>>> = batches.iter().map(|_| None).collect();
-        loop {
-            let open: Vec<usize> = (0..batches.len()).filter(|&index| results[index].is_none()).collect();
-            if open.is_empty() {
-                break;
-            }
-            let together: Vec<&Batch> = open.iter().map(|&index| &batches[index]).collect();
-            match self.commit_together(&together) {
-                Ok(()) => open.iter().for_each(|&index| results[index] = Some(Ok(()))),
-                // One breaks a rule: the others go on without it.
-                Err((Some(culprit), error @ StoreError::Rejected { .. })) => {
-                    results[open[culprit]] = Some(Err(error));
-                }
-                // The disk: a smaller batch may still find room.
-                Err(_) if open.len() > 1 => {
-                    for index in open {
-                        results[index] = Some(self.commit(&batches[index]));
-                    }
-                }
-                Err((_, error)) => results[open[0]] = Some(Err(error)),
-            }
+    fn commit_group(&self, batches: &[Batch]) -> Vec<Result<Revision, StoreError>> {
+        match self.commit_together(batches) {
+            Ok(results) => results,
+            // The disk: a smaller batch may still find room.
+            Err(_) if batches.len() > 1 => batches.iter().map(|batch| self.commit(batch)).collect(),
+            Err(error) => vec![Err(error)],
         }
-        results.into_iter().flatten().collect()
     }
 
-    fn load(&self) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, StoreError> {
+    fn load(&self) -> Result<Vec<StoredSet>, StoreError> {
         self.read(read::load)
     }
 
+    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
+        self.read(read::images)
+    }
+
+    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
+        self.read(|transaction| read::image(transaction, name))
+    }
+}
+
+impl History for RedbStore {
     fn record(&self, set: &str, tick: u64) -> Result<Option<TickRecord>, StoreError> {
         self.read(|transaction| read::record(transaction, set, tick))
     }
@@ -243,19 +243,15 @@ impl Store for RedbStore {
     fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
         self.read(|transaction| read::latest_events(transaction, set, limit))
     }
+}
 
-    fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read(|transaction| read::module(transaction, digest))
+impl Blobs for RedbStore {
+    fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|transaction| read::blob(transaction, digest))
     }
+}
 
-    fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
-        self.read(read::images)
-    }
-
-    fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
-        self.read(|transaction| read::image(transaction, name))
-    }
-
+impl Store for RedbStore {
     fn stats(&self) -> Result<Stats, StoreError> {
         let file = std::fs::metadata(&self.path).map_err(|source| StoreError::io(&self.path, source))?;
         let stats = self.read(read::stats)?;
@@ -334,10 +330,13 @@ fn prepare_tables(database: &Database, path: &Path) -> Result<u64, Fail> {
     };
     match found.map(u32::try_from) {
         Some(Ok(FORMAT)) => {}
-        Some(Ok(1)) => {
-            upgrade::to_2(&transaction)?;
+        Some(Ok(found @ 1..FORMAT)) => {
+            if found == 1 {
+                upgrade::to_2(&transaction)?;
+            }
+            upgrade::to_3(&transaction)?;
             transaction.open_table(META)?.insert(META_FORMAT, u64::from(FORMAT))?;
-            tracing::info!(path = %path.display(), "the store was written by an earlier version: upgraded");
+            tracing::info!(path = %path.display(), found, to = FORMAT, "upgraded the store of an earlier version");
         }
         Some(Ok(found)) if found > FORMAT => {
             return Err(Fail::Store(StoreError::NewerFormat {
@@ -346,10 +345,10 @@ fn prepare_tables(database: &Database, path: &Path) -> Result<u64, Fail> {
                 supported: FORMAT,
             }));
         }
-        _ => return Err(Fail::Value("it is no Regatta store".to_owned())),
+        _ => return Err(Fail::Value("it is not a Regatta store".to_owned())),
     }
     write::create_tables(&transaction)?;
-    write::remove_unused_modules(&transaction)?;
+    write::remove_unused_blobs(&transaction)?;
     let stats = transaction.stats()?;
     let used_bytes = stats.allocated_pages() * stats.page_size() as u64;
     transaction.commit()?;

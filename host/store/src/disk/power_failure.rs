@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use proptest::prelude::*;
 use redb::{BackendError, Database, ReadableDatabase, StorageBackend};
-use regatta_core::state::Event;
+use regatta_core::batch::{Batch, History};
+use regatta_core::event::{Actor, Event, EventKind};
 
-use crate::batch::{Batch, Retention};
+use crate::batch::Retention;
 
 use super::read;
 use super::write::{Tails, apply, create_tables};
@@ -129,13 +130,13 @@ fn batch(number: u64) -> Batch {
     let events = (0..number % 5 + 1).map(|part| Event {
         at_ms: number,
         set: part.to_string(),
-        kind: "test".to_owned(),
+        kind: EventKind::Protection,
         instance: None,
         text: crate::sha256_hex(&number.to_le_bytes()).repeat((number % 7 * 20) as usize),
         policy: None,
-        actor: number.to_string(),
+        actor: Actor::User(number.to_string()),
     });
-    Batch { events: events.collect(), ..Batch::default() }
+    Batch { history: History { events: events.collect(), records: Vec::new() }, ..Batch::default() }
 }
 
 const RETENTION: Retention =
@@ -177,8 +178,8 @@ fn stored(backend: Backend) -> u64 {
     let transaction = database.begin_read().unwrap();
     let events = read::events(&transaction, None, 0, 1_000).unwrap();
     let Some((_, last)) = events.last() else { return 0 };
-    let number: u64 = last.actor.parse().unwrap();
-    let mut wanted: Vec<Event> = (1..=number).flat_map(|number| batch(number).events).collect();
+    let number: u64 = last.actor.as_str().parse().unwrap();
+    let mut wanted: Vec<Event> = (1..=number).flat_map(|number| batch(number).history.events).collect();
     wanted.drain(..wanted.len().saturating_sub(RETENTION.events_max as usize));
     let found: Vec<Event> = events.into_iter().map(|(_, event)| event).collect();
     assert_eq!(found, wanted, "after batch {number}");

@@ -1,33 +1,37 @@
 //! Reads, each within one transaction that sees one committed state.
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+use regatta_core::batch::Revision;
 use regatta_core::catalogue::NamedImage;
+use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
-use regatta_core::state::{Event, InstanceRecord, SetState};
 
 use crate::batch::sha256_hex;
-use crate::codec::{from_json, module_from_stored, record_from_json};
+use crate::codec::{blob_from_stored, from_json};
 use crate::segment::Segment;
-use crate::store::{Order, RECORDS_PER_READ_MAX, RecordQuery, SetStats, Stats};
+use crate::store::{Order, RECORDS_PER_READ_MAX, RecordQuery, SetStats, Stats, StoredSet};
 
 use super::tables::{
-    EVENTS, Fail, IMAGES, INSTANCES, LOGS, META, META_LAST_COMMIT, MODULES, MOVE_IN, MOVE_OUT, MOVES,
-    SEGMENTS, SETS, SetLog,
+    BLOBS, EVENTS, Fail, IMAGES, INSTANCES, LOGS, META, META_LAST_COMMIT, MOVE_IN, MOVE_OUT, MOVES,
+    REVISIONS, SEGMENTS, SETS, SetLog,
 };
 
-pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, Fail> {
-    let instances = transaction.open_table(INSTANCES)?;
+pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<StoredSet>, Fail> {
+    let all_instances = transaction.open_table(INSTANCES)?;
+    let revisions = transaction.open_table(REVISIONS)?;
     let mut sets = Vec::new();
     for row in transaction.open_table(SETS)?.iter()? {
         let (name, state) = row?;
         let name = name.value();
-        let state: SetState = from_json(&format!("set {name}"), state.value())?;
-        let mut own = Vec::new();
-        for row in instances.range((name, 0)..=(name, u32::MAX))? {
+        let state = from_json(&format!("set {name}"), state.value())?;
+        let mut instances = Vec::new();
+        for row in all_instances.range((name, 0)..=(name, u32::MAX))? {
             let (key, instance) = row?;
-            own.push(from_json(&format!("instance {} of set {name}", key.value().1), instance.value())?);
+            let what = format!("instance {} of set {name}", key.value().1);
+            instances.push(from_json(&what, instance.value())?);
         }
-        sets.push((state, own));
+        let revision = revisions.get(name)?.ok_or_else(|| format!("set {name} has no revision"))?;
+        sets.push(StoredSet { state, instances, revision: Revision(revision.value()) });
     }
     Ok(sets)
 }
@@ -51,8 +55,7 @@ pub(super) fn record(
     tick: u64,
 ) -> Result<Option<TickRecord>, Fail> {
     let Some(segment) = segment_of(transaction, set, tick)? else { return Ok(None) };
-    let Some(json) = segment.json(tick)? else { return Ok(None) };
-    Ok(Some(record_from_json(&json)?))
+    Ok(segment.record(tick)?)
 }
 
 pub(super) fn records(
@@ -105,7 +108,7 @@ fn records_of(
 ) -> Result<Vec<TickRecord>, Fail> {
     let mut found = Vec::new();
     let mut skipped = 0;
-    segment.visit(|entry, json| {
+    segment.visit(|entry, unpacked| {
         if entry.tick < first {
             return true;
         }
@@ -115,7 +118,7 @@ fn records_of(
         if skipped < skip {
             skipped += 1;
         } else {
-            found.push(record_from_json(json));
+            found.push(unpacked.record());
         }
         true
     })?;
@@ -214,12 +217,12 @@ pub(super) fn latest_events(
     Ok(found)
 }
 
-pub(super) fn module(transaction: &ReadTransaction, digest: &str) -> Result<Option<Vec<u8>>, Fail> {
-    let modules = transaction.open_table(MODULES)?;
-    let Some(stored) = modules.get(digest)? else { return Ok(None) };
-    let bytes = module_from_stored(stored.value())?;
+pub(super) fn blob(transaction: &ReadTransaction, digest: &str) -> Result<Option<Vec<u8>>, Fail> {
+    let blobs = transaction.open_table(BLOBS)?;
+    let Some(stored) = blobs.get(digest)? else { return Ok(None) };
+    let bytes = blob_from_stored(stored.value())?;
     if sha256_hex(&bytes) != digest {
-        return Err(Fail::Value(format!("module {digest} has changed")));
+        return Err(Fail::Value(format!("blob {digest} has changed")));
     }
     Ok(Some(bytes))
 }
@@ -257,7 +260,7 @@ pub(super) fn stats(transaction: &ReadTransaction) -> Result<Stats, Fail> {
         disk_bytes: 0,
         sets,
         events: transaction.open_table(EVENTS)?.len()?,
-        modules: transaction.open_table(MODULES)?.len()?,
+        blobs: transaction.open_table(BLOBS)?.len()?,
         images: transaction.open_table(IMAGES)?.len()?,
     })
 }

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::StoreError;
 
 /// Version of the tables below.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
-/// `format` → [`FORMAT`], `last-event-seq` and `last-commit` → number.
+/// `format` → [`FORMAT`], `last-event-seq` and `last-commit` → number. Commits are counted by batch.
 pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Set → `SetState` as JSON.
 pub(crate) const SETS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sets");
+/// Set → number of the last batch that changed its state or instances.
+pub(crate) const REVISIONS: TableDefinition<'_, &str, u64> = TableDefinition::new("revisions");
 /// Set and instance id → `InstanceRecord` as JSON.
 pub(crate) const INSTANCES: TableDefinition<'_, (&str, u32), &[u8]> = TableDefinition::new("instances");
 /// Set → [`SetLog`] as JSON: what its segments hold together.
@@ -24,8 +26,8 @@ pub(crate) const SEGMENTS: TableDefinition<'_, (&str, u64), &[u8]> = TableDefini
 pub(crate) const MOVES: TableDefinition<'_, (&str, u8, u64), ()> = TableDefinition::new("moves");
 /// Number → `Event` as JSON.
 pub(crate) const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
-/// SHA-256 → module, packed.
-pub(crate) const MODULES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("modules");
+/// SHA-256 → module or manifest, packed.
+pub(crate) const BLOBS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("blobs");
 /// Name → `NamedImage` as JSON.
 pub(crate) const IMAGES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("images");
 
@@ -43,17 +45,24 @@ pub(crate) struct SetLog {
     pub(crate) bytes: u64,
     pub(crate) oldest_tick: u64,
     pub(crate) newest_tick: u64,
-    /// Modules that the records used, each with the last tick that did.
-    pub(crate) modules: Vec<(String, u64)>,
+    /// Blobs that the records refer to, each with the last tick that does. Format 2 knew modules alone.
+    #[serde(alias = "modules")]
+    pub(crate) blobs: Vec<(String, u64)>,
 }
 
 /// An error inside a transaction, before it is known at which path.
 #[derive(Debug)]
 pub(crate) enum Fail {
     Engine(redb::Error),
-    /// A stored value does not read.
+    /// A stored value cannot be read.
     Value(String),
     Store(StoreError),
+}
+
+impl From<StoreError> for Fail {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 macro_rules! fail_from {

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
+use regatta_core::batch::{Batch, Revision};
 use regatta_core::record::TickRecord;
-use regatta_core::state::{InstanceRecord, SetState};
-use regatta_store::{Batch, Options, Order, RecordQuery, RedbStore, Retention, Store};
+use regatta_core::state::SetState;
+use regatta_store::{History, Options, Order, RecordQuery, RedbStore, Retention, StateStore, Store};
 
 use crate::realistic::{Generator, Rng, Shape};
 use crate::{child, make};
@@ -47,17 +48,18 @@ fn record(set: usize, number: u64) -> TickRecord {
 }
 
 fn batch(number: u64) -> Batch {
-    let mut batch = Batch { events: vec![make::event("left", &number.to_string())], ..Batch::default() };
+    let mut batch = make::event_batch(vec![make::event("left", &number.to_string())]);
+    batch.expect = SETS.iter().map(|set| ((*set).to_owned(), Revision(number - 1))).collect();
     for (index, set) in SETS.iter().enumerate() {
-        batch.sets.push(state(index, number));
-        batch.records.push(record(index, number));
+        batch.state.sets.push(state(index, number));
+        batch.history.records.push(record(index, number));
         for id in 1..=INSTANCES {
             if home(id, number) == index {
                 if number == 1 || home(id, number - 1) != index {
-                    batch.instances.push(((*set).to_owned(), make::instance(id, number)));
+                    batch.state.instances.push(((*set).to_owned(), make::instance(id, number)));
                 }
             } else {
-                batch.removed_instances.push(((*set).to_owned(), id));
+                batch.state.removed_instances.push(((*set).to_owned(), id));
             }
         }
     }
@@ -67,13 +69,14 @@ fn batch(number: u64) -> Batch {
 /// The number of the last batch that is stored, after everything was checked
 /// against what that batch must have left.
 fn check(store: &RedbStore) -> u64 {
-    let sets: Vec<(SetState, Vec<InstanceRecord>)> = store.load().unwrap();
-    let Some((first, _)) = sets.first() else { return 0 };
-    let number = first.last_tick;
+    let sets = store.load().unwrap();
+    let Some(first) = sets.first() else { return 0 };
+    let number = first.state.last_tick;
     assert_eq!(sets.len(), 2, "after batch {number}");
-    for (index, (stored, instances)) in sets.iter().enumerate() {
-        assert_eq!(*stored, state(index, number), "after batch {number}");
-        let ids: Vec<u32> = instances.iter().map(|instance| instance.id).collect();
+    for (index, stored) in sets.iter().enumerate() {
+        assert_eq!(stored.state, state(index, number), "after batch {number}");
+        assert_eq!(stored.revision, Revision(number));
+        let ids: Vec<u32> = stored.instances.iter().map(|instance| instance.id).collect();
         let wanted: Vec<u32> = (1..=INSTANCES).filter(|&id| home(id, number) == index).collect();
         assert_eq!(ids, wanted, "instances of {} after batch {number}", SETS[index]);
 
@@ -86,8 +89,8 @@ fn check(store: &RedbStore) -> u64 {
         let stats = &store.stats().unwrap().sets[index];
         assert_eq!((stats.records, stats.newest_tick), (records.len() as u64, number));
     }
-    assert_eq!(sets[0].0.desired + sets[1].0.desired, 1_000);
-    assert_eq!(sets[0].1.len() + sets[1].1.len(), INSTANCES as usize);
+    assert_eq!(sets[0].state.desired + sets[1].state.desired, 1_000);
+    assert_eq!(sets[0].instances.len() + sets[1].instances.len(), INSTANCES as usize);
     let events = store.events(None, 0, 1_000).unwrap();
     assert_eq!(events.last().unwrap().0, number);
     assert!(events.iter().all(|(seq, event)| event.text == seq.to_string()));
@@ -99,7 +102,7 @@ fn check(store: &RedbStore) -> u64 {
 fn committing_child() {
     let Some(directory) = child::directory() else { return };
     let store = RedbStore::open(&directory, options()).unwrap();
-    let mut number = store.load().unwrap().first().map_or(0, |(state, _)| state.last_tick);
+    let mut number = store.load().unwrap().first().map_or(0, |set| set.state.last_tick);
     let mut out = std::io::stdout();
     loop {
         number += 1;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use regatta_core::record::TickRecord;
-use regatta_store::{Batch, Options, Order, RecordQuery, RedbStore, Store, StoreError};
+use regatta_store::{History, Options, Order, RecordQuery, RedbStore, StateStore, Store, StoreError};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -18,20 +18,17 @@ fn fill_and_go_on(directory: &Path, make_room: impl FnOnce()) {
     let mut records = Vec::new();
     let batch = |record: TickRecord| {
         let tick = record.observation.tick;
-        Batch {
-            sets: vec![make::set("web", tick, "x")],
-            instances: vec![("web".to_owned(), make::instance(1, tick))],
-            records: vec![record],
-            ..Batch::default()
-        }
+        let mut batch = make::batch(vec![make::set("web", tick, "x")], vec![record]);
+        batch.state.instances.push(("web".to_owned(), make::instance(1, tick)));
+        batch
     };
     let mut refused = loop {
         let record = generator.next_record();
         match store.commit(&batch(record.clone())) {
-            Ok(()) => records.push(record),
+            Ok(_) => records.push(record),
             Err(error) => {
                 assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
-                assert!(error.to_string().contains("no room left"), "{error}");
+                assert!(error.to_string().contains("no space left"), "{error}");
                 break record;
             }
         }
@@ -45,15 +42,15 @@ fn fill_and_go_on(directory: &Path, make_room: impl FnOnce()) {
         assert!(newest.iter().eq(records.iter().rev().take(20)));
         let stats = store.stats().unwrap();
         assert_eq!(stats.sets[0].records, records.len() as u64);
-        let (state, instances) = store.load().unwrap().remove(0);
-        assert_eq!(state.last_tick, records.len() as u64);
-        assert_eq!(instances, [make::instance(1, records.len() as u64)]);
+        let stored = store.load().unwrap().remove(0);
+        assert_eq!(stored.state.last_tick, records.len() as u64);
+        assert_eq!(stored.instances, [make::instance(1, records.len() as u64)]);
     };
     intact(&records);
     // Still full: the next ones say the same, or find a page that was free.
     for _ in 0..5 {
         match store.commit(&batch(refused.clone())) {
-            Ok(()) => {
+            Ok(_) => {
                 records.push(refused);
                 refused = generator.next_record();
             }
@@ -144,19 +141,16 @@ fn with_room_for_so_many_pages() {
             fallocate(&filler, FallocateFlags::empty(), 0, fill * free.f_frsize).unwrap();
         }
         let text = regatta_store::sha256_hex(&round.to_le_bytes()).repeat(100 + (round % 7 * 40) as usize);
-        let batch = Batch {
-            sets: vec![make::set("web", stored + 1, "x")],
-            events: vec![make::event("web", &text)],
-            ..Batch::default()
-        };
+        let mut batch = make::batch(vec![make::set("web", stored + 1, "x")], Vec::new());
+        batch.history.events.push(make::event("web", &text));
         let outcome = store.commit(&batch);
         match &outcome {
-            Ok(()) => stored += 1,
+            Ok(_) => stored += 1,
             Err(StoreError::DiskFull { .. }) => refused += 1,
             Err(error) => panic!("room for {keep} pages: {error:?}"),
         }
         filler.set_len(0).unwrap();
-        let found = store.load().unwrap().first().map_or(0, |(state, _)| state.last_tick);
+        let found = store.load().unwrap().first().map_or(0, |set| set.state.last_tick);
         assert_eq!(found, stored, "room for {keep} pages: {outcome:?}");
         let events = store.events(None, 0, 1_000).unwrap();
         assert_eq!(events.len() as u64, stored, "room for {keep} pages: {outcome:?}");

@@ -4,26 +4,36 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Waker};
 
+use regatta_core::batch::{Batch, Revision, StateChange};
 use regatta_core::catalogue::NamedImage;
-use regatta_core::record::{Direction, TickRecord};
-use regatta_core::state::{Event, InstanceRecord, SetState};
 use regatta_store::{
-    Batch, Fault, FaultyStore, MemoryStore, Moment, Options, Problem, QUEUE_DEFAULT, RecordQuery, RedbStore,
-    Stats, Store, StoreError, Writer,
+    Fault, FaultyStore, MemoryStore, Moment, Options, Problem, QUEUE_DEFAULT, RedbStore, StateStore,
+    StoreError, StoredSet, Writer,
 };
 
 use crate::make;
 
 fn put(set: &str, tick: u64) -> Batch {
-    Batch { sets: vec![make::set(set, tick, "x")], ..Batch::default() }
+    make::batch(vec![make::set(set, tick, "x")], Vec::new())
 }
 
 fn homeless(set: &str) -> Batch {
-    Batch { instances: vec![(set.to_owned(), make::instance(1, 1))], ..Batch::default() }
+    let instances = vec![(set.to_owned(), make::instance(1, 1))];
+    Batch { state: StateChange { instances, ..StateChange::default() }, ..Batch::default() }
 }
 
-fn names(store: &dyn Store) -> Vec<String> {
-    store.load().unwrap().into_iter().map(|(state, _)| state.set.name).collect()
+/// `batch`, if these sets still have these revisions.
+fn expecting(expect: &[(&str, u64)], batch: Batch) -> Batch {
+    let expect = expect.iter().map(|&(set, revision)| (set.to_owned(), Revision(revision))).collect();
+    Batch { expect, ..batch }
+}
+
+fn names(store: &dyn StateStore) -> Vec<String> {
+    store.load().unwrap().into_iter().map(|set| set.state.set.name).collect()
+}
+
+fn revisions(store: &dyn StateStore) -> Vec<u64> {
+    store.load().unwrap().into_iter().map(|set| set.revision.0).collect()
 }
 
 #[test]
@@ -47,11 +57,11 @@ struct Gate {
     groups: Arc<Mutex<Vec<usize>>>,
 }
 
-impl Store for Gate {
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+impl StateStore for Gate {
+    fn commit(&self, batch: &Batch) -> Result<Revision, StoreError> {
         self.inner.commit(batch)
     }
-    fn commit_group(&self, batches: &[Batch]) -> Vec<Result<(), StoreError>> {
+    fn commit_group(&self, batches: &[Batch]) -> Vec<Result<Revision, StoreError>> {
         self.groups.lock().unwrap().push(batches.len());
         let mut open = self.open.0.lock().unwrap();
         while !*open {
@@ -60,35 +70,14 @@ impl Store for Gate {
         drop(open);
         self.inner.commit_group(batches)
     }
-    fn load(&self) -> Result<Vec<(SetState, Vec<InstanceRecord>)>, StoreError> {
+    fn load(&self) -> Result<Vec<StoredSet>, StoreError> {
         self.inner.load()
-    }
-    fn record(&self, set: &str, tick: u64) -> Result<Option<TickRecord>, StoreError> {
-        self.inner.record(set, tick)
-    }
-    fn records(&self, set: &str, query: &RecordQuery) -> Result<Vec<TickRecord>, StoreError> {
-        self.inner.records(set, query)
-    }
-    fn last_record(&self, set: &str, direction: Option<Direction>) -> Result<Option<TickRecord>, StoreError> {
-        self.inner.last_record(set, direction)
-    }
-    fn events(&self, set: Option<&str>, after: u64, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
-        self.inner.events(set, after, limit)
-    }
-    fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
-        self.inner.latest_events(set, limit)
-    }
-    fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.module(digest)
     }
     fn images(&self) -> Result<Vec<NamedImage>, StoreError> {
         self.inner.images()
     }
     fn image(&self, name: &str) -> Result<Option<NamedImage>, StoreError> {
         self.inner.image(name)
-    }
-    fn stats(&self) -> Result<Stats, StoreError> {
-        self.inner.stats()
     }
 }
 
@@ -101,7 +90,7 @@ fn what_waits_for_the_disk_goes_together_and_answers_one_by_one() {
     let open = Arc::new((Mutex::new(false), Condvar::new()));
     let groups = Arc::new(Mutex::new(Vec::new()));
     let gate = Gate { inner: MemoryStore::default(), open: Arc::clone(&open), groups: Arc::clone(&groups) };
-    let store: Arc<dyn Store> = Arc::new(gate);
+    let store: Arc<dyn StateStore> = Arc::new(gate);
     let (writer, thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT).unwrap();
     runtime().block_on(async {
         let first = tokio::spawn({
@@ -159,7 +148,7 @@ async fn polled_once<F: Future>(mut future: std::pin::Pin<&mut F>, polled: &Atom
 fn a_full_disk_fails_those_it_hits_and_the_writer_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let disk = RedbStore::open(directory.path(), Options::default()).unwrap();
-    let store: Arc<dyn Store> = Arc::new(FaultyStore::full_during(disk, 3..5));
+    let store: Arc<dyn StateStore> = Arc::new(FaultyStore::full_during(disk, 3..5));
     let (writer, thread) = Writer::start(Arc::clone(&store), 1).unwrap();
     let outcomes: Vec<_> = runtime().block_on(async {
         let mut outcomes = Vec::new();
@@ -181,7 +170,7 @@ fn a_full_disk_fails_those_it_hits_and_the_writer_goes_on() {
 #[test]
 fn what_is_in_the_queue_is_stored_though_nobody_waits() {
     let directory = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(directory.path(), Options::default()).unwrap());
+    let store: Arc<dyn StateStore> = Arc::new(RedbStore::open(directory.path(), Options::default()).unwrap());
     let (writer, thread) = Writer::start(Arc::clone(&store), QUEUE_DEFAULT).unwrap();
     for index in 0..50 {
         let mut commit = std::pin::pin!(writer.commit(put(&format!("s{index}"), 1)));
@@ -206,4 +195,87 @@ fn faults_strike_before_or_after_the_commit() {
     });
     assert!(lost_answer.commit(&put("a", 1)).is_err());
     assert_eq!(names(lost_answer.inner()), ["a"]);
+}
+
+#[test]
+fn a_set_has_the_revision_of_the_last_batch_that_changed_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for store in stores(directory.path()) {
+        let commit = |batch: Batch| store.commit(&batch).unwrap().0;
+        assert_eq!(commit(expecting(&[("a", 0)], put("a", 1))), 1);
+        assert_eq!(commit(put("b", 1)), 2);
+        assert_eq!(revisions(store.as_ref()), [1, 2]);
+        // What happens to a set does not change what is decided about it.
+        assert_eq!(commit(make::event_batch(vec![make::event("a", "x")])), 3);
+        assert_eq!(commit(expecting(&[("a", 1), ("b", 2)], homeless("a"))), 4);
+        assert_eq!(revisions(store.as_ref()), [4, 2]);
+        let forget = |id| {
+            let removed_instances = vec![("a".to_owned(), id)];
+            Batch { state: StateChange { removed_instances, ..StateChange::default() }, ..Batch::default() }
+        };
+        assert_eq!((commit(forget(9)), commit(forget(1))), (5, 6));
+        assert_eq!(revisions(store.as_ref()), [6, 2], "instance 9 was not there");
+        commit(make::removal("a"));
+        assert_eq!(commit(expecting(&[("a", 0)], put("a", 1))), 8);
+        assert_eq!(revisions(store.as_ref()), [8, 2]);
+    }
+}
+
+#[test]
+fn a_conflict_stores_nothing_and_takes_no_other_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for store in stores(directory.path()) {
+        let batches = [
+            expecting(&[("a", 0)], put("a", 1)),
+            expecting(&[("a", 0)], put("a", 2)),
+            expecting(&[("a", 1)], put("a", 3)),
+            expecting(&[("a", 2), ("b", 9)], put("a", 4)),
+            put("c", 1),
+        ];
+        let results = store.commit_group(&batches);
+        let numbers: Vec<Option<u64>> = results.iter().map(|it| it.as_ref().ok().map(|it| it.0)).collect();
+        assert_eq!(numbers, [Some(1), None, Some(2), None, Some(3)]);
+        let conflicts: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        let [
+            StoreError::Conflict { set: first, expected: Revision(0), found: Revision(1) },
+            StoreError::Conflict { set: second, expected: Revision(9), found: Revision(0) },
+        ] = conflicts.as_slice()
+        else {
+            panic!("{conflicts:?}")
+        };
+        assert_eq!((first.as_str(), second.as_str()), ("a", "b"));
+        let said = conflicts[0].to_string();
+        assert!(
+            said.starts_with("set a has changed since it was read (expected revision 0, found 1)"),
+            "{said}"
+        );
+        assert_eq!(store.load().unwrap()[0].state.last_tick, 3);
+        assert_eq!(revisions(store.as_ref()), [2, 3]);
+        // Nor does a conflict use up a number.
+        assert_eq!(store.commit(&put("a", 5)).unwrap(), Revision(4));
+    }
+}
+
+/// Whoever got no answer cannot tell whether the batch is stored; the next commit tells.
+#[test]
+fn a_lost_answer_is_found_out_at_the_next_commit() {
+    let lost_answer = FaultyStore::new(MemoryStore::default(), |number, moment| {
+        if (number, moment) == (2, Moment::After) { Fault::Fail } else { Fault::None }
+    });
+    let first = lost_answer.commit(&put("a", 1)).unwrap();
+    assert!(matches!(
+        lost_answer.commit(&expecting(&[("a", first.0)], put("a", 2))),
+        Err(StoreError::Injected { commit: 2 })
+    ));
+    let error = lost_answer.commit(&expecting(&[("a", first.0)], put("a", 2))).unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { expected, .. } if expected == first), "{error:?}");
+    let stored = lost_answer.load().unwrap().remove(0);
+    assert_eq!(stored.state.last_tick, 2);
+    lost_answer.commit(&expecting(&[("a", stored.revision.0)], put("a", 3))).unwrap();
+}
+
+/// One in memory and one on disk, to be asked the same.
+fn stores(directory: &std::path::Path) -> [Box<dyn StateStore>; 2] {
+    let disk = RedbStore::open(directory, Options::default()).unwrap();
+    [Box::new(MemoryStore::default()), Box::new(disk)]
 }

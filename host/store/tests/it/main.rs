@@ -10,3 +10,4 @@ mod model;
 mod opening;
 mod realistic;
 mod retention;
+mod upgrade;

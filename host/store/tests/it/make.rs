@@ -1,16 +1,21 @@
 //! Sets, instances and events to store.
 #![allow(dead_code, reason = "shared by the tests and the measuring example, each uses its part")]
 
+use regatta_core::batch::{Batch, History, StateChange};
 use regatta_core::catalogue::{NamedDisk, NamedFile, NamedImage};
 use regatta_core::combine::CombineRule;
-use regatta_core::instance_state::InstanceState;
+use regatta_core::event::{Actor, Event, EventKind};
+use regatta_core::guard::GuardMemory;
 use regatta_core::manifest::{
     Capacity, FileRef, Guards, Health, Image, InstanceTemplate, Network, PolicyLimits, PolicySpec, Repair,
     ScaleSet,
 };
+use regatta_core::phase::Phase;
+use regatta_core::record::TickRecord;
 use regatta_core::state::{
-    Event, ImageDigests, InstanceRecord, PolicyActivation, PolicySlot, SetState, VmmProcessId,
+    ImageDigests, InstanceRecord, Moment, PolicyActivation, PolicySlot, SetState, VmmProcessId,
 };
+use regatta_core::time::SetClock;
 
 pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
     SetState {
@@ -71,6 +76,36 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
         launch_failures_in_a_row: 0,
         launches_resume_ms: 0,
         image: ImageDigests::default(),
+        incarnation: 7,
+        epoch: 1,
+        clock: SetClock { lived_ms: last_tick * 5_000, steady_ms: last_tick * 5_000 },
+        guard_memory: GuardMemory::default(),
+        manifests: std::collections::BTreeMap::new(),
+    }
+}
+
+/// A batch that puts sets and appends records.
+pub(crate) fn batch(sets: Vec<SetState>, records: Vec<TickRecord>) -> Batch {
+    Batch {
+        state: StateChange { sets, ..StateChange::default() },
+        history: History { records, events: Vec::new() },
+        ..Batch::default()
+    }
+}
+
+pub(crate) fn event_batch(events: Vec<Event>) -> Batch {
+    Batch { history: History { records: Vec::new(), events }, ..Batch::default() }
+}
+
+pub(crate) fn blob_batch(blobs: Vec<(String, Vec<u8>)>) -> Batch {
+    Batch { blobs, ..Batch::default() }
+}
+
+/// A batch that forgets a set.
+pub(crate) fn removal(set: &str) -> Batch {
+    Batch {
+        state: StateChange { removed_sets: vec![set.to_owned()], ..StateChange::default() },
+        ..Batch::default()
     }
 }
 
@@ -85,16 +120,17 @@ pub(crate) fn activation(digest: &str) -> PolicyActivation {
         state_version: 1,
         state: String::new(),
         since_ms: 1,
+        wishes: Vec::new(),
     }
 }
 
 pub(crate) fn instance(id: u32, since_ms: u64) -> InstanceRecord {
-    let address = [127, 10, 0, id as u8].into();
     InstanceRecord {
-        state: InstanceState::InService,
+        phase: Phase::InService,
+        address: Some([127, 10, 0, id as u8].into()),
         served: true,
         vmm: Some(VmmProcessId { pid: 4_000 + id, start_time_ticks: 99 }),
-        ..InstanceRecord::pending(id, since_ms, 1, address)
+        ..InstanceRecord::pending(id, Moment { wall_ms: since_ms, lived_ms: 0 }, 1)
     }
 }
 
@@ -102,10 +138,10 @@ pub(crate) fn event(set: &str, text: &str) -> Event {
     Event {
         at_ms: 1,
         set: set.to_owned(),
-        kind: "test".to_owned(),
+        kind: EventKind::Protection,
         instance: None,
         text: text.to_owned(),
-        actor: "daemon".to_owned(),
+        actor: Actor::Daemon,
         policy: None,
     }
 }

@@ -4,18 +4,22 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::Union;
+use regatta_core::batch::{Batch, Revision};
 use regatta_core::combine::Combined;
 use regatta_core::decision::{Decision, FailureKind, LogLevel, LogLine, PolicyFailure, PolicyRun, Reason};
-use regatta_core::guard::{GuardStep, GuardTrail};
-use regatta_core::instance_state::{INSTANCE_EVENTS, INSTANCE_STATES};
+use regatta_core::guard::{GuardMemory, GuardName, GuardStep, GuardTrail};
+use regatta_core::instance_state::INSTANCE_STATES;
 use regatta_core::metric::MetricValue;
+use regatta_core::node::Placement;
 use regatta_core::observation::{
     InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation, WindowSample,
 };
-use regatta_core::plan::{Action, Plan, RemovalCause};
+use regatta_core::phase::{INSTANCE_EVENTS, PHASES};
+use regatta_core::plan::{Action, CreateCause, Plan, RemovalCause};
 use regatta_core::record::{Direction, InstanceChange, PlanFacts, RECORD_VERSION, TickRecord};
 use regatta_store::{
-    Batch, MemoryStore, Options, Order, RecordQuery, RedbStore, Retention, Store, StoreError, sha256_hex,
+    History, MemoryStore, Options, Order, RecordQuery, RedbStore, Retention, StateStore, Store, StoreError,
+    sha256_hex,
 };
 
 use crate::make;
@@ -78,12 +82,21 @@ fn run() -> impl Strategy<Value = PolicyRun> {
     )
 }
 
+/// Anything, or one that shares samples with its like.
+fn window() -> impl Strategy<Value = Vec<(u64, f64)>> {
+    let alike = (0..20u64, 0..20usize, 0..20usize).prop_map(|(odd, from, count)| {
+        let all = (from as u64..(from + count) as u64).filter(|at| *at != odd);
+        all.map(|at| (at * 5_000, at as f64 / 3.0)).collect()
+    });
+    prop_oneof![vec((any::<u64>(), finite()), 0..4), alike]
+}
+
 /// A record of any content; set and tick are filled in later.
 fn record() -> impl Strategy<Value = TickRecord> {
     let row = (any::<u32>(), 0..INSTANCE_STATES.len(), any::<(u64, u64, u64, bool)>());
-    let metric = (vec(value(), 0..6), vec((any::<u64>(), finite()), 0..4), any::<String>());
+    let metric = (vec(value(), 0..6), window(), any::<String>());
     let observed = (vec(row, 0..6), vec(metric, 0..3), any::<(u32, u32)>());
-    let change = (0..INSTANCE_EVENTS.len(), 0..INSTANCE_STATES.len(), any::<Option<String>>());
+    let change = (0..INSTANCE_EVENTS.len(), 0..PHASES.len(), any::<Option<String>>());
     (observed, vec(run(), 0..3), vec(change, 0..3), vec(reason(), 0..2), vec(any::<String>(), 0..2)).prop_map(
         |((rows, metrics, (desired, granted)), runs, changes, reasons, operator)| {
             let mut instances = InstanceTable::default();
@@ -101,6 +114,9 @@ fn record() -> impl Strategy<Value = TickRecord> {
                 canaries: Vec::new(),
                 shadows: Vec::new(),
                 v: RECORD_VERSION,
+                wall_ms: u64::from(desired),
+                manifest: module((granted % 4) as u8).0,
+                wanted_metrics: operator.clone(),
                 observation: Observation {
                     set: String::new(),
                     tick: 0,
@@ -120,8 +136,8 @@ fn record() -> impl Strategy<Value = TickRecord> {
                         id: 1,
                         at_ms: 2,
                         event: INSTANCE_EVENTS[event],
-                        from: INSTANCE_STATES[state],
-                        to: INSTANCE_STATES[0],
+                        from: PHASES[state],
+                        to: PHASES[0],
                         detail,
                     })
                     .collect(),
@@ -130,8 +146,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                     next_id: desired,
                     launches_resume_ms: u64::from(granted) << 31,
                     deleting: granted % 2 == 0,
-                    room: None,
-                    hold: None,
+                    ..PlanFacts::default()
                 },
                 runs,
                 combined: Combined {
@@ -147,13 +162,20 @@ fn record() -> impl Strategy<Value = TickRecord> {
                 guards: GuardTrail {
                     steps: reasons
                         .into_iter()
-                        .map(|reason| GuardStep { guard: "g".to_owned(), before: None, after: 1, reason })
+                        .map(|reason| GuardStep { guard: GuardName::Limits, before: None, after: 1, reason })
                         .collect(),
                     granted: granted % 3,
+                    limits: Vec::new(),
+                memory: GuardMemory::default(),
                 },
                 plan: Plan {
                     actions: vec![
-                        Action::Create { id: 1 },
+                        Action::Create {
+                            id: 1,
+                            cause: CreateCause::Replacement,
+                            generation: 3,
+                            placement: Placement::default(),
+                        },
                         Action::Drain { id: 2, cause: RemovalCause::ScaleIn },
                     ],
                     notes: Vec::new(),
@@ -177,7 +199,10 @@ enum Change {
         set: String,
         policy: u8,
         previous: Option<u8>,
+        manifest: Option<u8>,
     },
+    /// What the set was read with, or 0.
+    Expect(String, bool),
     RemoveInstance(String, u32),
     PutInstance(String, u32, u64),
     /// The tick is so much above the last one; 0 is refused.
@@ -193,8 +218,13 @@ fn change() -> impl Strategy<Value = Change> {
         (1, set_name().prop_map(Change::RemoveSet).boxed()),
         (
             6,
-            (set_name(), 0u8..4, proptest::option::of(0u8..4))
-                .prop_map(|(set, policy, previous)| Change::PutSet { set, policy, previous })
+            (set_name(), 0u8..4, proptest::option::of(0u8..4), proptest::option::of(0u8..4))
+                .prop_map(|(set, policy, previous, manifest)| Change::PutSet {
+                    set,
+                    policy,
+                    previous,
+                    manifest,
+                })
                 .boxed(),
         ),
         (2, (set_name(), 0u32..5).prop_map(|(set, id)| Change::RemoveInstance(set, id)).boxed()),
@@ -212,6 +242,12 @@ fn change() -> impl Strategy<Value = Change> {
         ),
         (2, (set_name(), any::<String>()).prop_map(|(set, text)| Change::Event(set, text)).boxed()),
         (2, (0u8..4).prop_map(Change::Module).boxed()),
+        (
+            2,
+            (set_name(), prop::bool::weighted(0.9))
+                .prop_map(|(set, right)| Change::Expect(set, right))
+                .boxed(),
+        ),
         (1, set_name().prop_map(Change::RemoveImage).boxed()),
         (2, (set_name(), any::<u8>()).prop_map(|(name, seed)| Change::PutImage(name, seed)).boxed()),
     ])
@@ -223,14 +259,20 @@ fn batch(changes: Vec<Change>, store: &dyn Store) -> Batch {
     let mut ticks = std::collections::BTreeMap::new();
     for change in changes {
         match change {
-            Change::RemoveSet(set) => batch.removed_sets.push(set),
-            Change::PutSet { set, policy, previous } => {
+            Change::Expect(set, right) => {
+                let read = store.load().unwrap().into_iter().find(|stored| stored.state.set.name == set);
+                let revision = read.filter(|_| right).map_or(Revision(0), |stored| stored.revision);
+                batch.expect.push((set, revision));
+            }
+            Change::RemoveSet(set) => batch.state.removed_sets.push(set),
+            Change::PutSet { set, policy, previous, manifest } => {
                 let mut state = make::set(&set, 7, &module(policy).0);
                 state.policies[0].previous = previous.map(|index| make::activation(&module(index).0));
-                batch.sets.push(state);
+                state.manifests = manifest.iter().map(|&index| (1, module(index).0)).collect();
+                batch.state.sets.push(state);
             }
-            Change::RemoveInstance(set, id) => batch.removed_instances.push((set, id)),
-            Change::PutInstance(set, id, ms) => batch.instances.push((set, make::instance(id, ms))),
+            Change::RemoveInstance(set, id) => batch.state.removed_instances.push((set, id)),
+            Change::PutInstance(set, id, ms) => batch.state.instances.push((set, make::instance(id, ms))),
             Change::Record(set, step, mut record) => {
                 let tick = ticks.entry(set.clone()).or_insert_with(|| {
                     store.last_record(&set, None).unwrap().map_or(0, |record| record.observation.tick)
@@ -239,12 +281,12 @@ fn batch(changes: Vec<Change>, store: &dyn Store) -> Batch {
                 record.observation.set = set;
                 record.observation.tick = *tick;
                 record.observation.now_ms = *tick * 1_000;
-                batch.records.push(*record);
+                batch.history.records.push(*record);
             }
-            Change::Event(set, text) => batch.events.push(make::event(&set, &text)),
-            Change::Module(index) => batch.modules.push(module(index)),
-            Change::RemoveImage(name) => batch.removed_images.push(name),
-            Change::PutImage(name, seed) => batch.images.push(make::image(&name, seed)),
+            Change::Event(set, text) => batch.history.events.push(make::event(&set, &text)),
+            Change::Module(index) => batch.blobs.push(module(index)),
+            Change::RemoveImage(name) => batch.state.removed_images.push(name),
+            Change::PutImage(name, seed) => batch.state.images.push(make::image(&name, seed)),
         }
     }
     batch
@@ -293,10 +335,10 @@ fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap()
 }
 
-fn same_modules(disk: &dyn Store, memory: &dyn Store) -> Result<(), TestCaseError> {
+fn same_blobs(disk: &dyn Store, memory: &dyn Store) -> Result<(), TestCaseError> {
     for index in 0..4 {
         let digest = module(index).0;
-        prop_assert_eq!(disk.module(&digest).unwrap(), memory.module(&digest).unwrap(), "module {}", index);
+        prop_assert_eq!(disk.blob(&digest).unwrap(), memory.blob(&digest).unwrap(), "blob {}", index);
     }
     Ok(())
 }
@@ -313,7 +355,17 @@ proptest! {
         for changes in batches {
             let batch = batch(changes, &memory);
             let outcome = match (disk.commit(&batch), memory.commit(&batch)) {
-                (Ok(()), Ok(())) => true,
+                (Ok(on_disk), Ok(in_memory)) => {
+                    prop_assert_eq!(on_disk, in_memory);
+                    true
+                }
+                (
+                    Err(StoreError::Conflict { set, expected, found }),
+                    Err(StoreError::Conflict { set: set_too, expected: expected_too, found: found_too }),
+                ) => {
+                    prop_assert_eq!((set, expected, found), (set_too, expected_too, found_too));
+                    false
+                }
                 (
                     Err(StoreError::Rejected { problems: on_disk }),
                     Err(StoreError::Rejected { problems: in_memory }),
@@ -324,7 +376,7 @@ proptest! {
                 other => return Err(TestCaseError::fail(format!("{other:?}"))),
             };
             same_reads(&disk, &memory).map_err(|error| TestCaseError::fail(format!("stored: {outcome}: {error}")))?;
-            same_modules(&disk, &memory)?;
+            same_blobs(&disk, &memory)?;
         }
         drop(disk);
         let disk = RedbStore::open(directory.path(), options).unwrap();
@@ -335,17 +387,17 @@ proptest! {
     fn a_record_comes_back_as_it_was(records in vec(record(), 1..20)) {
         let directory = tempfile::tempdir().unwrap();
         let disk = RedbStore::open(directory.path(), Options { retention: KEEP_ALL, ..Options::default() }).unwrap();
-        let mut batch = Batch { sets: vec![make::set("web", 1, "x")], ..Batch::default() };
+        let mut batch = make::batch(vec![make::set("web", 1, "x")], Vec::new());
         for (tick, mut record) in records.into_iter().enumerate() {
             record.observation.set = "web".to_owned();
             record.observation.tick = tick as u64 + 1;
-            batch.records.push(record);
+            batch.history.records.push(record);
         }
         disk.commit(&batch).unwrap();
         let query = RecordQuery { ticks: 0..=u64::MAX, limit: 100, order: Order::OldestFirst };
         let back = disk.records("web", &query).unwrap();
-        prop_assert_eq!(json(&back), json(&batch.records));
-        prop_assert_eq!(back, batch.records);
+        prop_assert_eq!(json(&back), json(&batch.history.records));
+        prop_assert_eq!(back, batch.history.records);
     }
 }
 
@@ -358,9 +410,9 @@ fn a_value_that_is_not_finite_is_refused_by_name() {
     first.observation.metrics[0].values[3] = MetricValue::Fresh(f64::NAN);
     let mut second = generator.next_record();
     second.observation.metrics[1].window[0].value = f64::INFINITY;
-    let batch = Batch { records: vec![first, second], ..Batch::default() };
+    let batch = make::batch(Vec::new(), vec![first, second]);
     let error = disk.commit(&batch).unwrap_err().to_string();
-    for part in ["set web is not stored", "tick 1 has a value of metric cpu", "metric guest_latency_ms"] {
+    for part in ["set web does not exist", "tick 1: metric cpu", "metric guest_latency_ms"] {
         assert!(error.contains(part), "{part} is missing from: {error}");
     }
     assert_eq!(disk.stats().unwrap().sets, []);

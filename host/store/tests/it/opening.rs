@@ -5,7 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use redb::{Database, TableDefinition};
-use regatta_store::{Batch, Options, RecordQuery, RedbStore, Store, StoreError};
+use regatta_core::batch::{Batch, StateChange};
+use regatta_store::{Blobs, History, Options, RecordQuery, RedbStore, StateStore, Store, StoreError};
 
 use crate::realistic::{Generator, Rng, Shape};
 use crate::{child, make};
@@ -20,7 +21,7 @@ fn fill(directory: &Path, ticks: usize) {
     for _ in 0..ticks {
         let record = generator.next_record();
         let sets = vec![make::set("web", record.observation.tick, "x")];
-        store.commit(&Batch { sets, records: vec![record], ..Batch::default() }).unwrap();
+        store.commit(&make::batch(sets, vec![record])).unwrap();
     }
 }
 
@@ -95,7 +96,7 @@ fn a_foreign_file_is_refused_and_left_as_it_is() {
     std::fs::write(&file, &text).unwrap();
     let error = open(directory.path()).unwrap_err();
     assert!(matches!(&error, StoreError::Corrupt { path, .. } if *path == file), "{error:?}");
-    assert!(error.to_string().contains("move it away"), "{error}");
+    assert!(error.to_string().contains("move it aside"), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
 }
 
@@ -110,7 +111,7 @@ fn another_programs_database_is_refused() {
     drop(database);
     let error = open(directory.path()).unwrap_err();
     assert!(
-        matches!(&error, StoreError::Corrupt { what, .. } if what.contains("no Regatta store")),
+        matches!(&error, StoreError::Corrupt { what, .. } if what.contains("not a Regatta store")),
         "{error:?}"
     );
 }
@@ -122,12 +123,12 @@ fn a_newer_format_is_refused() {
     let meta: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
     let database = Database::open(directory.path().join("state.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(meta).unwrap().insert("format", 3).unwrap();
+    transaction.open_table(meta).unwrap().insert("format", 4).unwrap();
     transaction.commit().unwrap();
     drop(database);
     let error = open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerFormat { found: 3, supported: 2, .. }), "{error:?}");
-    assert!(error.to_string().contains("use the newer version"), "{error}");
+    assert!(matches!(error, StoreError::NewerFormat { found: 4, supported: 3, .. }), "{error:?}");
+    assert!(error.to_string().contains("use the version that wrote it"), "{error}");
 }
 
 #[test]
@@ -183,22 +184,21 @@ fn a_file_with_much_free_space_gets_smaller() {
     let digest = regatta_store::sha256_hex(&noise);
     store
         .commit(&Batch {
-            sets: vec![make::set("web", 1, &digest)],
-            modules: vec![(digest.clone(), noise.clone())],
-            ..Batch::default()
+            blobs: vec![(digest.clone(), noise.clone())],
+            ..make::batch(vec![make::set("web", 1, &digest)], Vec::new())
         })
         .unwrap();
-    assert_eq!(store.module(&digest).unwrap().unwrap(), noise);
-    store.commit(&Batch { removed_sets: vec!["web".to_owned()], ..Batch::default() }).unwrap();
-    assert_eq!(store.module(&digest).unwrap(), None);
-    store.commit(&Batch { sets: vec![make::set("kept", 1, "x")], ..Batch::default() }).unwrap();
+    assert_eq!(store.blob(&digest).unwrap().unwrap(), noise);
+    store.commit(&make::removal("web")).unwrap();
+    assert_eq!(store.blob(&digest).unwrap(), None);
+    store.commit(&make::batch(vec![make::set("kept", 1, "x")], Vec::new())).unwrap();
     let before = store.stats().unwrap().file_bytes;
     drop(store);
     let store = open(directory.path()).unwrap();
     let after = store.stats().unwrap().file_bytes;
     println!("{before} bytes, then {after}");
     assert!(after < 2 << 20, "{before} bytes, then {after}");
-    assert_eq!(store.load().unwrap()[0].0.set.name, "kept");
+    assert_eq!(store.load().unwrap()[0].state.set.name, "kept");
 }
 
 #[test]
@@ -214,7 +214,9 @@ fn a_store_from_before_there_were_images_gets_its_table() {
     assert_eq!(store.images().unwrap(), []);
     assert_eq!(store.load().unwrap().len(), 1, "what was there is still there");
     let image = make::image("web", 2);
-    store.commit(&Batch { images: vec![image.clone()], ..Batch::default() }).unwrap();
+    let images = vec![image.clone()];
+    let state = StateChange { images, ..StateChange::default() };
+    store.commit(&Batch { state, ..Batch::default() }).unwrap();
     drop(store);
     assert_eq!(open(directory.path()).unwrap().image("web").unwrap(), Some(image));
 }

@@ -4,14 +4,16 @@
 
 use regatta_core::combine::Combined;
 use regatta_core::decision::{Decision, PolicyRun, Reason};
-use regatta_core::guard::{GuardStep, GuardTrail};
-use regatta_core::instance_state::{InstanceEvent, InstanceState};
+use regatta_core::guard::{GuardMemory, GuardName, GuardStep, GuardTrail};
+use regatta_core::instance_state::InstanceState;
 use regatta_core::metric::{MetricValue, quantize};
+use regatta_core::node::Placement;
 use regatta_core::observation::{
     InstanceRow, InstanceTable, LastDecision, MetricObservation, MetricScope, Observation, WindowSample,
 };
-use regatta_core::plan::{Action, Plan};
-use regatta_core::record::{InstanceChange, PlanFacts, RECORD_VERSION, TickRecord};
+use regatta_core::phase::{InstanceEvent, Phase};
+use regatta_core::plan::{Action, CreateCause, Plan};
+use regatta_core::record::{InstanceChange, NodeCapacity, PlanFacts, RECORD_VERSION, TickRecord};
 
 /// SplitMix64: enough randomness for made-up measurements, the same on every run.
 pub(crate) struct Rng(pub(crate) u64);
@@ -40,6 +42,7 @@ impl Rng {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) instances: u32,
+    /// Samples of each metric's window. Those of its newer half are kept as they came, older ones are merged by two, then by four…
     pub(crate) window: usize,
     /// Whether window values have four significant digits, or all that a mean has.
     pub(crate) quantized_window: bool,
@@ -54,6 +57,7 @@ impl Default for Shape {
 }
 
 const TICK_MS: u64 = 5_000;
+const START_MS: u64 = 1_780_000_000_000;
 const METRICS: [(&str, f64, f64); 3] =
     [("cpu", 0.55, 0.2), ("guest_latency_ms", 14.0, 6.0), ("requests_per_second", 420.0, 90.0)];
 
@@ -75,9 +79,8 @@ impl Generator {
     pub(crate) fn new(set: &str, seed: u64, shape: Shape) -> Self {
         let mut rng = Rng(seed);
         let mut instances = InstanceTable::default();
-        let start_ms = 1_780_000_000_000;
         for id in 1..=shape.instances {
-            let created_ms = start_ms - 3_600_000 + u64::from(id / 8) * 5_000 + rng.below(40);
+            let created_ms = START_MS - 3_600_000 + u64::from(id / 8) * 5_000 + rng.below(40);
             instances.push(InstanceRow {
                 id,
                 state: InstanceState::InService,
@@ -94,7 +97,7 @@ impl Generator {
             set: set.to_owned(),
             shape,
             tick: 0,
-            now_ms: start_ms,
+            now_ms: START_MS,
             instances,
             windows: vec![Vec::new(); METRICS.len()],
             state,
@@ -129,9 +132,7 @@ impl Generator {
             });
             let value = if self.shape.quantized_window { quantize(mean) } else { mean };
             self.windows[index].push(WindowSample { at_ms: self.now_ms, value });
-            if self.windows[index].len() > self.shape.window {
-                self.windows[index].remove(0);
-            }
+            down_sample(&mut self.windows[index], self.shape);
         }
         let count = self.instances.len() as u32;
         Observation {
@@ -176,16 +177,16 @@ impl Generator {
                 id: old,
                 at_ms: self.now_ms - 40,
                 event: InstanceEvent::Cleaned,
-                from: InstanceState::Terminating,
-                to: InstanceState::Gone,
+                from: Phase::Terminating,
+                to: Phase::Gone,
                 detail: None,
             },
             InstanceChange {
                 id: self.next_id - 1,
                 at_ms: self.now_ms - 10,
                 event: InstanceEvent::BecameHealthy,
-                from: InstanceState::Initializing,
-                to: InstanceState::InService,
+                from: Phase::Initializing,
+                to: Phase::InService,
                 detail: None,
             },
         ]
@@ -230,12 +231,16 @@ impl Generator {
             wanted: Some(wanted),
             granted,
             reasons: reasons.clone(),
-            narrowed_by: vec!["stabilisation".to_owned()],
+            narrowed_by: vec!["missing-data".to_owned()],
         });
+        let (lived_ms, instances) = (self.tick * TICK_MS, observation.instances.clone());
         TickRecord {
             canaries: Vec::new(),
             shadows: Vec::new(),
             v: RECORD_VERSION,
+            wall_ms: self.now_ms,
+            manifest: "77".repeat(32),
+            wanted_metrics: vec!["cpu".to_owned()],
             observation,
             changes,
             facts: PlanFacts {
@@ -243,8 +248,15 @@ impl Generator {
                 next_id: self.next_id,
                 launches_resume_ms: 0,
                 deleting: false,
-                room: None,
                 hold: None,
+                lived_ms,
+                phase: vec![Phase::InService; instances.len()],
+                // As if they had been made by the same daemon.
+                phase_since_ms: instances.state_since_ms.iter().map(|ms| ms + 3_600_000 - START_MS).collect(),
+                placement: vec![Placement::default(); instances.len()],
+                nodes: vec![NodeCapacity { placement: Placement::default(), launches: 400, why: None }],
+                guard_limits: Vec::new(),
+                memory: GuardMemory::default(),
             },
             runs: vec![PolicyRun {
                 slot: String::new(),
@@ -270,24 +282,65 @@ impl Generator {
             },
             guards: GuardTrail {
                 steps: vec![GuardStep {
-                    guard: "stabilisation".to_owned(),
+                    guard: GuardName::MissingData,
                     before: Some(wanted),
                     after: granted,
                     reason: Reason {
-                        code: "stabilised".to_owned(),
+                        code: "stabilized".to_owned(),
                         text: "the largest wish of the last 300 s stands".to_owned(),
                         evidence: vec![("window-s".to_owned(), "300".to_owned())],
                     },
                 }],
                 granted,
+                limits: Vec::new(),
+                memory: GuardMemory::default(),
             },
             plan: Plan {
-                actions: if moves { vec![Action::Create { id: self.next_id }] } else { Vec::new() },
+                actions: if moves {
+                    vec![Action::Create {
+                        id: self.next_id,
+                        cause: CreateCause::ScaleOut,
+                        generation: 1,
+                        placement: Placement::default(),
+                    }]
+                } else {
+                    Vec::new()
+                },
                 notes: Vec::new(),
                 short: None,
             },
             operator: Vec::new(),
         }
+    }
+}
+
+/// One way to keep old samples coarser than new ones: the window's sixteenths before its newer half hold samples of 2, 4, 8… ticks.
+fn down_sample(window: &mut Vec<WindowSample>, shape: Shape) {
+    if window.len() <= shape.window {
+        return;
+    }
+    let (tier, tick) = ((shape.window / 16).max(1), TICK_MS);
+    let mut end = window.len() - shape.window / 2;
+    let mut span_ms = tick * 2;
+    while end >= 2 && end > tier {
+        // The newest two of this tier that are not yet merged.
+        let pair = &window[end - tier.min(end)..end];
+        let finer = pair.windows(2).position(|two| two[1].at_ms - two[0].at_ms < span_ms * 3 / 4);
+        if let Some(at) = finer {
+            let at = end - tier.min(end) + at;
+            let mut value = (window[at].value + window[at + 1].value) / 2.0;
+            if shape.quantized_window {
+                value = quantize(value);
+            }
+            let merged = WindowSample { at_ms: window[at + 1].at_ms, value };
+            window.splice(at..at + 2, [merged]);
+            break;
+        }
+        end -= tier.min(end);
+        span_ms *= 2;
+    }
+    if window.len() > shape.window {
+        window.remove(0);
     }
 }
 
