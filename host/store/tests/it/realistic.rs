@@ -255,8 +255,7 @@ impl Generator {
                 phase_since_ms: instances.state_since_ms.iter().map(|ms| ms + 3_600_000 - START_MS).collect(),
                 placement: vec![Placement::default(); instances.len()],
                 nodes: vec![NodeCapacity { placement: Placement::default(), launches: 400, why: None }],
-                guard_limits: Vec::new(),
-                memory: GuardMemory::default(),
+                guard_memory: GuardMemory::default(),
             },
             runs: vec![PolicyRun {
                 slot: String::new(),
