@@ -186,7 +186,7 @@ fn start(arguments: &Arguments) -> Result<(), AppError> {
     events.emit("vmm", "starting", &[]);
 
     let (sender, inbox) = mpsc::channel();
-    let vm = arguments.vm().to_config().map_err(AppError::ParsingConfig)?;
+    let vm = arguments.vm.to_config().map_err(AppError::ParsingConfig)?;
     watch_signals(sender.clone()).map_err(AppError::StartVmmThread)?;
     // The lock lasts as long as the process may serve the socket.
     let (path, _lock, listener) = open_api_socket(socket).map_err(AppError::StartVmmThread)?;

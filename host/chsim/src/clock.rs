@@ -5,8 +5,6 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::knobs::parse_duration;
-
 /// Nanoseconds of modelled time since the process started.
 pub(crate) type Nanos = u64;
 
@@ -128,11 +126,6 @@ impl State {
 pub(crate) fn wake(waker: &OwnedFd) {
     // It can only fail by overflowing, and then it is readable already.
     let _ = rustix::io::write(waker, &1u64.to_ne_bytes());
-}
-
-/// Reads the duration of a poke.
-pub(crate) fn parse_poke(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use regatta_util::units;
+
 use crate::random::SplitMix;
 
 /// A time that is modelled.
@@ -55,24 +57,10 @@ impl Distribution {
     }
 }
 
-/// Reads `400ms`, `1.5s`, `20us` or `2m`; at most a day.
+/// Reads `400ms`, `1.5s` or `2m`; at most a day.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let error = || format!("{text:?} is no duration such as `400ms`, `1.5s` or `2m`, a day at most");
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(error)?;
-    let (number, unit) = text.split_at(digits);
-    let unit_seconds = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(error()),
-    };
-    let seconds = number.parse::<f64>().map_err(|_| error())? * unit_seconds;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if duration <= MAX_DURATION => Ok(duration),
-        _ => Err(error()),
-    }
+    let duration = units::parse_duration(text).ok().filter(|duration| *duration <= MAX_DURATION);
+    duration.ok_or_else(|| format!("{text:?} is no duration such as `400ms`, `1.5s` or `2m`, a day at most"))
 }
 
 /// Something that goes wrong inside the guest. Times count from the moment the guest is switched on.

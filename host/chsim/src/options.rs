@@ -191,21 +191,53 @@ fn console(text: &str) -> Result<Value> {
 }
 
 /// The arguments that describe a VM, as they came.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "VM options")]
 pub(crate) struct VmArguments {
+    /// Path to kernel to load
+    #[arg(long)]
     pub(crate) kernel: Option<String>,
+    /// Path to firmware that is loaded in an architectural specific way
+    #[arg(long)]
     pub(crate) firmware: Option<String>,
+    /// Path to initramfs image
+    #[arg(long)]
     pub(crate) initramfs: Option<String>,
+    /// Kernel command line
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) cmdline: Option<String>,
+    /// boot=BOOT_VCPUS,max=MAX_VCPUS,…
+    #[arg(long)]
     pub(crate) cpus: Option<String>,
+    /// size=GUEST_MEMORY_SIZE,…
+    #[arg(long)]
     pub(crate) memory: Option<String>,
-    pub(crate) disks: Vec<String>,
+    /// path=DISK_IMAGE_PATH,readonly=on|off,image_type=raw|qcow2|vhd|vhdx,…
+    #[arg(long, num_args = 1..)]
+    pub(crate) disk: Vec<String>,
+    /// tap=IF_NAME,mac=MAC_ADDR,…
+    #[arg(long, num_args = 1..)]
     pub(crate) net: Vec<String>,
+    /// off|null|pty|tty|file=PATH|socket=PATH
+    #[arg(long)]
     pub(crate) serial: Option<String>,
+    /// off|null|pty|tty|file=PATH
+    #[arg(long)]
     pub(crate) console: Option<String>,
+    /// size=BALLOON_SIZE,deflate_on_oom=on|off,…
+    #[arg(long)]
     pub(crate) balloon: Option<String>,
+    /// cid=CONTEXT_ID,socket=SOCKET_PATH
+    #[arg(long)]
     pub(crate) vsock: Option<String>,
+    /// Random source (ignored)
+    #[arg(long)]
+    pub(crate) rng: Option<String>,
+    /// Enable virtio-watchdog
+    #[arg(long)]
     pub(crate) watchdog: bool,
+    /// Enable pvpanic device
+    #[arg(long)]
     pub(crate) pvpanic: bool,
 }
 
@@ -248,8 +280,8 @@ impl VmArguments {
         let list = |texts: &[String], table| {
             texts.iter().map(|text| object(text, table)).collect::<Result<Vec<_>>>()
         };
-        if !self.disks.is_empty() {
-            vm.insert("disks".to_owned(), list(&self.disks, DISK)?.into());
+        if !self.disk.is_empty() {
+            vm.insert("disks".to_owned(), list(&self.disk, DISK)?.into());
         }
         if !self.net.is_empty() {
             vm.insert("net".to_owned(), list(&self.net, NET)?.into());
@@ -284,7 +316,7 @@ mod tests {
             cmdline: Some("console=ttyS0".into()),
             cpus: Some("boot=2".into()),
             memory: Some("size=1G,shared=on".into()),
-            disks: vec!["path=/d,image_type=qcow2,backing_files=on".into(), "path=/e,readonly=on".into()],
+            disk: vec!["path=/d,image_type=qcow2,backing_files=on".into(), "path=/e,readonly=on".into()],
             serial: Some("file=/tmp/s".into()),
             console: Some("off".into()),
             ..VmArguments::default()
@@ -301,7 +333,7 @@ mod tests {
     fn mistakes_are_named() {
         let with = |disk: &str| VmArguments {
             kernel: Some("/k".into()),
-            disks: vec![disk.into()],
+            disk: vec![disk.into()],
             ..VmArguments::default()
         };
         assert_eq!(with("pat=/d").to_config(), Err(OptionsError::UnknownOption("pat".into())));

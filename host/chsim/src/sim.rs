@@ -20,9 +20,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::{Message, path_with};
-use crate::clock::{Clock, Mode, parse_poke};
+use crate::clock::{Clock, Mode};
 use crate::faults::Faults;
 use crate::guest::Misdeed;
+use crate::knobs::parse_duration;
 
 /// Clients at a time; the next one is turned away.
 const MAX_CLIENTS: usize = 4;
@@ -104,7 +105,7 @@ impl Control {
     fn obey(&self, order: Order) -> Result<Value, String> {
         match order {
             Order::Clock { mode } => self.clock.set_mode(Mode::parse(&mode)?),
-            Order::Poke { by } => self.clock.poke(parse_poke(&by)?),
+            Order::Poke { by } => self.clock.poke(parse_duration(&by)?),
             Order::Status => {
                 return Ok(json!({"ok": true, "now_ns": self.clock.now(), "pid": std::process::id()}));
             }

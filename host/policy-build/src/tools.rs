@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use regatta_util::program;
+
 use crate::error::BuildError;
 use crate::language::Language;
 
@@ -93,9 +95,7 @@ fn go_of_debian(lib: &Path) -> Vec<PathBuf> {
 }
 
 fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    let runs = |data: fs::Metadata| data.is_file() && data.permissions().mode() & 0o111 != 0;
-    fs::metadata(path).is_ok_and(runs) && interpreter(path).is_none_or(|program| program.exists())
+    program::is_program(path) && interpreter(path).is_none_or(|program| program.exists())
 }
 
 /// What runs a script. Those of a Python environment name it by its whole path, which is gone once the environment has

@@ -1,6 +1,5 @@
 //! A module as it lies in a file.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -44,11 +43,7 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>, ModuleError> {
 /// SHA-256 of a module, lower-case hex: the name by which the daemon's records call it.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// A policy of these bytes, compiled as the daemon compiles it, but in this process; or taken from `cache`, a directory

@@ -1,10 +1,8 @@
 //! What the headers of a module say, whether or not it can be loaded.
 
 use serde::Serialize;
-use wasmparser::{Encoding, Parser, Payload};
 
 const PACKAGE: &str = "regatta:policy/";
-const VERSION_SECTION: &str = "regatta-contract";
 
 /// What kind of binary a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -47,49 +45,22 @@ pub struct Outline {
 /// Reads the headers. A module that breaks off, or is broken, gives what was read until there.
 #[must_use]
 pub fn outline(bytes: &[u8]) -> Outline {
-    let mut outline =
-        Outline { kind: ModuleKind::NotWasm, contract: None, imports: Vec::new(), exports: Vec::new() };
-    let mut depth = 0_u32;
-    for payload in Parser::new(0).parse_all(bytes) {
-        let Ok(payload) = payload else { break };
-        match payload {
-            Payload::Version { encoding, .. } => {
-                if depth == 0 {
-                    outline.kind = match encoding {
-                        Encoding::Component => ModuleKind::Component,
-                        Encoding::Module => ModuleKind::CoreModule,
-                    };
-                }
-                depth += 1;
-            }
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::CustomSection(section) if section.name() == VERSION_SECTION => {
-                outline.contract = Some(String::from_utf8_lossy(section.data()).trim().to_owned());
-            }
-            Payload::ImportSection(section) if depth == 1 => {
-                let imports = section.into_imports().flatten();
-                outline.imports.extend(imports.map(|import| format!("{} {}", import.module, import.name)));
-            }
-            Payload::ExportSection(section) if depth == 1 => {
-                outline.exports.extend(section.into_iter().flatten().map(|export| export.name.to_owned()));
-            }
-            Payload::ComponentImportSection(section) if depth == 1 => {
-                outline
-                    .imports
-                    .extend(section.into_iter().flatten().map(|import| import.name.name.to_owned()));
-            }
-            Payload::ComponentExportSection(section) if depth == 1 => {
-                outline
-                    .exports
-                    .extend(section.into_iter().flatten().map(|export| export.name.name.to_owned()));
-            }
-            _ => {}
-        }
+    let (found, _) = regatta_policy_host::outline(bytes);
+    let by_name = || found.exports.iter().find_map(|export| version_of(export)).map(str::to_owned);
+    Outline {
+        kind: match found.component {
+            None => ModuleKind::NotWasm,
+            Some(true) => ModuleKind::Component,
+            Some(false) => ModuleKind::CoreModule,
+        },
+        contract: found.versions.last().cloned().or_else(by_name),
+        imports: found
+            .imports
+            .into_iter()
+            .map(|(module, name)| if module.is_empty() { name } else { format!("{module} {name}") })
+            .collect(),
+        exports: found.exports,
     }
-    if outline.contract.is_none() {
-        outline.contract = outline.exports.iter().find_map(|export| version_of(export)).map(str::to_owned);
-    }
-    outline
 }
 
 /// The version in `regatta:policy/scaling@0.1.1` or `regatta:policy/scaling@0.1.1#decide`.

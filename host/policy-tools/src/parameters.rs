@@ -74,7 +74,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// What a `$ref` within the document stands for.
-fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+pub(crate) fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     let mut schema = schema;
     for _ in 0..DEPTH {
         let Some(pointer) = schema.get("$ref").and_then(Value::as_str) else { break };

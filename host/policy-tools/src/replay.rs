@@ -11,6 +11,7 @@ use regatta_core::manifest::{PolicyLimits, ScaleSet};
 use regatta_core::observation::Observation;
 use regatta_core::replay::Source;
 use regatta_policy_host::{CompiledPolicy, Engine};
+use regatta_util::chain;
 
 use crate::module::{ModuleError, engine};
 
@@ -78,8 +79,3 @@ impl Source for Replayer<'_> {
 
 /// How long a recorded decision may take when it is decided again, on a host that may be slower than the one it was made on.
 const DEADLINE_MS: u64 = 60_000;
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}

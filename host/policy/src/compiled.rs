@@ -85,7 +85,7 @@ impl Engine {
         if bytes.len() > MAX_MODULE_BYTES {
             return Err(LoadError::TooLarge { size: bytes.len(), limit: MAX_MODULE_BYTES });
         }
-        let digest = hex(&Sha256::digest(bytes));
+        let digest = hex::encode(Sha256::digest(bytes));
         if let Some(policy) = self.cached(&digest) {
             return Ok(policy);
         }
@@ -347,14 +347,5 @@ fn manifest(manifest: types::Manifest) -> Result<PolicyManifest, LoadError> {
         params_schema: schema.unwrap_or_default(),
         metrics: manifest.metrics.into_iter().map(wish).collect(),
         state_version: manifest.state_version,
-    })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
     })
 }

@@ -36,7 +36,7 @@ mod wasi;
 pub use call::{Call, CallTimes};
 pub use compile::{CompileLimit, CompileLimits, Compiler, Origin, compile_child};
 pub use compiled::{CompiledPolicy, MAX_MODULE_BYTES, PolicyManifest};
-pub use contract::CONTRACT_VERSION;
+pub use contract::{CONTRACT_VERSION, Outline, outline};
 pub use dry_run::{DryRun, dry_run};
 pub use engine::{Engine, EngineOptions};
 pub use error::{Cause, EngineError, LoadError, MigrateError, ParamsError, ParamsProblem, PrepareError};

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use regatta_util::program;
+
 const REAL: &str = "cloud-hypervisor";
 const STAND_IN: &str = "regatta-chsim";
 /// The oldest release that works: it made "guest power-off ends the process" the default.
@@ -117,7 +119,7 @@ impl Search {
             return Ok((path, why));
         }
         let mut tried = Vec::new();
-        let real = self.on_path(REAL);
+        let real = program::find(&self.path, REAL);
         match (&real, &self.kvm) {
             (Some(path), Ok(())) => {
                 return Ok((
@@ -129,8 +131,9 @@ impl Search {
             (None, Ok(())) => tried.push(format!("/dev/kvm is usable, but there is no {REAL} on PATH")),
             (None, Err(why)) => tried.push(format!("there is no {REAL} on PATH, and {why}")),
         }
-        let beside = self.beside.as_ref().map(|dir| dir.join(STAND_IN)).filter(|path| is_program(path));
-        match beside.or_else(|| self.on_path(STAND_IN)) {
+        let beside =
+            self.beside.as_ref().map(|dir| dir.join(STAND_IN)).filter(|path| program::is_program(path));
+        match beside.or_else(|| program::find(&self.path, STAND_IN)) {
             Some(path) => {
                 let why = format!("{}: the simulated VMM, because {}", path.display(), tried.join("; "));
                 Ok((path, why))
@@ -141,22 +144,6 @@ impl Search {
             }
         }
     }
-
-    fn on_path(&self, name: &str) -> Option<PathBuf> {
-        on_path(&self.path, name)
-    }
-}
-
-/// A program in one of the directories of `path`.
-pub(crate) fn on_path(path: &std::ffi::OsStr, name: &str) -> Option<PathBuf> {
-    std::env::split_paths(path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(name))
-        .find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// Opening it is the only sure test: permissions, device policy and missing hardware all show there.

@@ -7,7 +7,7 @@
 //! * [`VmmHost::launch`] — from a [`LaunchSpec`] to a booted [`Vmm`]; dropping the future cleans up;
 //! * [`GoldenSnapshot`] — a booted guest, kept for others to go on from;
 //! * [`HostNetwork`] — the networks of this host's instances;
-//! * [`Vmm`] — one owned VMM: state, counters, death, stop. Dropping it never ends the process;
+//! * [`Vmm`] — one owned VMM: state, death, stop. Dropping it never ends the process;
 //! * [`discover`] and [`VmmHost::adopt`] — finding running VMMs again after a restart of the daemon;
 //! * [`Isolation`] and [`Containment`] — what keeps a VMM from the rest of the host, and what of it is in force;
 //! * [`doctor`] — whether this host can do all that;
@@ -32,7 +32,7 @@ mod snapshot;
 mod sys;
 
 pub use adopt::{AdoptError, Adopted, AdoptedState, Adoption, FoundVmm, discover};
-pub use api::response::{DiskCounters, NetCounters, VmCounters, VmState};
+pub use api::response::VmState;
 pub use api::{ApiError, ApiErrorKind};
 pub use containment::{Containment, Isolation, IsolationOptions, Measure, MeasureState};
 pub use events::{EventParser, EventTail, VmmEvent, VmmEventKind};

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use regatta_util::program::on_path;
 
 use crate::proc;
 
@@ -27,7 +28,7 @@ impl Apt {
     /// Keeps everything below `scratch`.
     pub(crate) fn create(scratch: &Path) -> Result<Self> {
         for tool in ["apt-get", "apt-cache", "dpkg-deb", "tar"] {
-            ensure!(proc::on_path(tool), "there is no {tool} on PATH");
+            ensure!(on_path(tool).is_some(), "there is no {tool} on PATH");
         }
         let root = scratch.join("apt");
         for directory in ["lists/partial", "cache/archives/partial", "deb"] {
@@ -41,13 +42,25 @@ impl Apt {
         Ok(Self { root, mirrors })
     }
 
-    /// The mirrors of the machine's configuration, the likeliest first.
-    pub(crate) fn mirrors(&self) -> &[String] {
-        &self.mirrors
+    /// What `look` finds in the lists of the first suite that has it, on the likeliest mirror.
+    pub(crate) fn search<T>(&self, suites: &[&str], look: impl Fn() -> Result<Option<T>>) -> Result<T> {
+        let mut failures = Vec::new();
+        for mirror in &self.mirrors {
+            for suite in suites {
+                match self.update(mirror, suite) {
+                    Err(error) => failures.push(format!("{suite}: {error:#}")),
+                    Ok(()) => match look()? {
+                        Some(found) => return Ok(found),
+                        None => continue,
+                    },
+                }
+            }
+        }
+        bail!("asked {}\n{}", suites.join(", "), failures.join("\n"))
     }
 
     /// Fetches the lists of one suite, in place of those before.
-    pub(crate) fn update(&self, mirror: &str, suite: &str) -> Result<()> {
+    fn update(&self, mirror: &str, suite: &str) -> Result<()> {
         let signed =
             if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() };
         fs::write(self.root.join("sources.list"), format!("deb {signed}{mirror} {suite} main\n"))?;

@@ -5,7 +5,6 @@
 //! unit graph, is unstable.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -28,15 +27,6 @@ pub(crate) fn program() -> OsString {
 /// A cargo command with nothing but its name.
 pub(crate) fn command() -> Command {
     Command::new(program())
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// `cargo build` in the making.
@@ -244,10 +234,5 @@ mod tests {
         let mut seen = Vec::new();
         each_segment(&b"a\rb\r\nc\n\nd"[..], |segment| seen.push(segment));
         assert_eq!(seen, ["a", "b", "", "c", "", "d"]);
-    }
-
-    #[test]
-    fn hex_is_padded() {
-        assert_eq!(hex(&[0, 10, 255]), "000aff");
     }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use regatta_util::program::on_path;
 
 use crate::ui::{self, Steps};
 use crate::workspace::Workspace;
@@ -124,7 +125,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     });
     // Tests that boot it skip themselves where it cannot be made; that it could not is a failure here.
     report.stage("guest image", &[ready], || {
-        if !proc::on_path("apt-get") {
+        if on_path("apt-get").is_none() {
             println!("skipped: the guest's kernel is Debian's, and there is no apt-get on PATH");
             return Ok(());
         }

@@ -59,7 +59,7 @@ enum Guest {
 }
 
 fn length(text: &str) -> Result<Duration> {
-    let length = humantime::parse_duration(text)?;
+    let length = regatta_util::units::parse_duration(text)?;
     if !(SHORTEST..=LONGEST).contains(&length) {
         bail!("from {}s to {}s", SHORTEST.as_secs(), LONGEST.as_secs());
     }

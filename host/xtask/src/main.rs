@@ -14,6 +14,7 @@ mod build;
 mod cargo;
 mod check;
 mod demo;
+mod files;
 mod fuzz;
 mod guest_image;
 mod languages;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::cargo::{self, Build};
+use crate::cargo::Build;
+use crate::files;
 use crate::languages::{self, Wanted};
 use crate::ui::Steps;
 use crate::workspace::Workspace;
@@ -92,14 +93,12 @@ fn lay_out(name: &str, built: &Path, out: &Path) -> Result<Module> {
     let destination = out.join(format!("{name}.wasm"));
     let changed = fs::read(&destination).map_or(true, |old| old != bytes);
     if changed {
-        let new = out.join(format!(".{name}.wasm.{}", std::process::id()));
-        fs::write(&new, &bytes).with_context(|| format!("cannot write {}", new.display()))?;
-        fs::rename(&new, &destination).with_context(|| format!("cannot write {}", destination.display()))?;
+        files::replace(&destination, &bytes)?;
     }
     Ok(Module {
         name: name.to_owned(),
         bytes: bytes.len(),
-        sha256: cargo::hex(&Sha256::digest(&bytes)),
+        sha256: hex::encode(Sha256::digest(&bytes)),
         changed,
     })
 }

@@ -18,12 +18,6 @@ pub(crate) fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-/// Whether a program of this name can be started from PATH.
-pub(crate) fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
-}
-
 /// Whether this process may change the machine.
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::files;
 use crate::workspace::Workspace;
 
 /// Where the manifest looks, from the root of the workspace; not cargo's target directory, which
@@ -29,9 +30,7 @@ fn image_in(directory: &Path) -> Result<()> {
     for (name, bytes) in [("golden.raw", disk.as_slice()), ("vmlinux", PLACEHOLDER)] {
         let path = directory.join(name);
         if !path.exists() {
-            let new = directory.join(format!(".{name}.{}", std::process::id()));
-            fs::write(&new, bytes).with_context(|| format!("cannot write {}", new.display()))?;
-            fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))?;
+            files::replace(&path, bytes)?;
         }
     }
     Ok(())

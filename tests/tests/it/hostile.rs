@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use regatta_tests::{Daemon, wait_within};
+use regatta_util::percentiles;
 use serde_json::Value;
 
 use crate::modules::{Fate, fates, hostile};
@@ -61,10 +62,6 @@ fn set_of(fate: &Fate) -> &str {
     fate.name[..fate.name.len().min(32)].trim_end_matches('-')
 }
 
-fn percentile(sorted: &[u64], percent: usize) -> u64 {
-    sorted[(sorted.len() - 1) * percent / 100]
-}
-
 fn manifest(daemon: &Daemon, set: &str, tick_ms: u64, capacity: &str, policy: &str) -> String {
     daemon.manifest(set, capacity, "", policy).replace("tick: 200ms", &format!("tick: {tick_ms}ms"))
 }
@@ -91,7 +88,7 @@ fn all_of_them_at_once_leave_a_healthy_set_alone() {
     }
     let (beside, due) = lateness(&daemon, "good");
 
-    let [before, after] = [&alone, &beside].map(|late| [50, 90, 99].map(|percent| percentile(late, percent)));
+    let [before, after] = [&alone, &beside].map(|late| percentiles(late, [0.5, 0.9, 0.99]).expect("ticks"));
     println!(
         "late by, ms, at p50, p90, p99: {before:?} alone, {after:?} beside {} hostile sets; {} of {due} ticks",
         loaded.len(),

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use regatta_tests::{Daemon, bin_dir, enter_own_network, get, traces_in_own_network, wait_within};
+use regatta_util::program::on_path;
 use rustix::process::{Pid, Signal};
 
 /// Emulated guests on a busy machine boot slowly.
@@ -137,11 +138,8 @@ fn metric(text: &str, name: &str) -> Option<f64> {
 }
 
 fn cloud_hypervisor() -> Result<(PathBuf, PathBuf), String> {
-    let on_path = || {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).map(|dir| dir.join("cloud-hypervisor")).find(|file| file.is_file())
-    };
-    let binary = std::env::var_os("CLOUD_HYPERVISOR").map(PathBuf::from).or_else(on_path);
+    let binary =
+        std::env::var_os("CLOUD_HYPERVISOR").map(PathBuf::from).or_else(|| on_path("cloud-hypervisor"));
     let binary = binary.ok_or("CLOUD_HYPERVISOR is not set and no cloud-hypervisor is on PATH")?;
     let kernel = std::env::var_os("REGATTA_TEST_KERNEL").map(PathBuf::from);
     Ok((binary, kernel.ok_or("REGATTA_TEST_KERNEL is not set")?))

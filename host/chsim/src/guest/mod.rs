@@ -11,7 +11,6 @@ mod capacity;
 mod card;
 mod engine;
 mod handle;
-mod http;
 mod metrics;
 mod net;
 mod network;

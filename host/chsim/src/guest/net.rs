@@ -6,7 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use super::http::{MAX_HEAD_BYTES, Parsed, Request, parse};
+use regatta_util::guest_http::{MAX_HEAD_BYTES, Parsed, Request, parse};
+
+/// Largest request body; it is read and dropped.
+const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A connection's socket.
 #[derive(Debug)]
@@ -153,7 +156,7 @@ impl Connection {
         if self.doing != Doing::Reading || self.input.is_empty() || self.close {
             return None;
         }
-        match parse(&self.input) {
+        match parse(&self.input, MAX_BODY_BYTES) {
             Parsed::Partial => None,
             Parsed::Request(request) => {
                 self.input.drain(..request.head_bytes);

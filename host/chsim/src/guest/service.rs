@@ -3,12 +3,12 @@
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use regatta_util::guest_http::{Parsed, Request, reason, response};
 use rustix::event::epoll;
 
 use super::capacity::Offer;
 use super::engine::{Engine, Phase};
 use super::handle::Traffic;
-use super::http::{Parsed, Request, Target, response};
 use super::net::{Connection, Doing, Stream};
 use crate::clock::{Nanos, nanos};
 use crate::knobs::GuestFault;
@@ -134,9 +134,9 @@ impl Engine {
             match connection.next_request() {
                 None => return,
                 Some(Parsed::Partial) => return,
-                Some(Parsed::Bad(status, reason)) => {
+                Some(Parsed::Bad(status)) => {
                     connection.close = true;
-                    let answer = response(status, reason, "text/plain", reason, false, false);
+                    let answer = response(status, "text/plain", reason(status), false, false);
                     self.send(connection, &answer);
                 }
                 Some(Parsed::Request(request)) => self.handle(id, connection, request),
@@ -147,19 +147,20 @@ impl Engine {
     fn handle(&mut self, id: u64, connection: &mut Connection, request: Request) {
         connection.close = !request.keep_alive;
         let now = self.now();
-        let (status, reason, kind, body) = match request.target {
-            Target::Health if self.spec.knobs.faults.contains(&GuestFault::NeverHealthy) => {
-                (503, "Service Unavailable", "text/plain", "never healthy\n".to_owned())
+        let (status, kind, body) = match request.path.as_str() {
+            "/healthz" if self.spec.knobs.faults.contains(&GuestFault::NeverHealthy) => {
+                (503, "text/plain", "never healthy\n".to_owned())
             }
-            Target::Health => (200, "OK", "text/plain", "ok\n".to_owned()),
-            Target::Metrics => {
+            "/healthz" => (200, "text/plain", "ok\n".to_owned()),
+            "/metrics" => {
                 self.metrics.in_flight = self.capacity.in_flight();
                 self.metrics.queue_depth = self.capacity.queue_depth();
                 self.metrics.utilization = self.capacity.utilization(now);
-                (200, "OK", "text/plain; version=0.0.4", self.metrics.to_text())
+                (200, "text/plain; version=0.0.4", self.metrics.to_text())
             }
-            Target::Work(work) => {
-                let service = work.unwrap_or_else(|| self.spec.knobs.service.sample(&mut self.random));
+            _ => {
+                let service =
+                    request.work.unwrap_or_else(|| self.spec.knobs.service.sample(&mut self.random));
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
                 // What is already done must not take up room.
@@ -174,12 +175,12 @@ impl Engine {
                     Offer::Refused => {
                         self.metrics.requests += 1;
                         self.metrics.rejected += 1;
-                        (503, "Service Unavailable", "text/plain", "overloaded\n".to_owned())
+                        (503, "text/plain", "overloaded\n".to_owned())
                     }
                 }
             }
         };
-        let answer = response(status, reason, kind, &body, request.keep_alive, request.head);
+        let answer = response(status, kind, &body, request.keep_alive, request.head);
         self.send(connection, &answer);
     }
 
@@ -202,7 +203,7 @@ impl Engine {
             connection.doing = Doing::Reading;
             connection.active = Instant::now();
             let body = format!("{} {}\n", self.spec.knobs.hostname, self.metrics.requests);
-            let answer = response(200, "OK", "text/plain", &body, request.keep_alive, request.head);
+            let answer = response(200, "text/plain", &body, request.keep_alive, request.head);
             self.send(&mut connection, &answer);
             self.proceed(id, &mut connection);
             self.keep(id, connection);

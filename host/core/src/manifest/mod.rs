@@ -23,7 +23,6 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod types;
-pub mod units;
 
 pub use self::decode::default_policy_name;
 pub use diff::{Change, affects_new_instances_only, diff};
@@ -34,6 +33,7 @@ pub use json_schema::manifest_schema;
 pub use network::{GuestAddress, LINK_ADDRESS, Network, isolated_gateway};
 pub use problem::{MAX_PROBLEMS, Problem, Problems};
 pub use read::{MAX_MANIFEST_BYTES, Manifest, ManifestSource, read_manifest};
+pub use regatta_util::units;
 pub use types::{
     Capacity, CloudInit, DataDisk, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk,
     InstanceTemplate, LoadBalancer, MissingData, OnFailure, Overlay, PolicyLimits, PolicySpec, Probe, Repair,

@@ -1,6 +1,5 @@
 //! The application: a small HTTP/1.1 service with a bounded number of workers that burn CPU time on demand.
 
-mod http;
 mod meter;
 mod work;
 
@@ -13,15 +12,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use regatta_util::guest_http::{Parsed, Request, parse, response};
 use serde_json::json;
 
 use crate::identity::{self, Identity};
 use crate::power;
-use http::{Parsed, Request, Target, response};
 use work::Workers;
 
 /// Connections at a time; the next one is closed unanswered.
 const MAX_CONNECTIONS: usize = 256;
+/// Largest request body; it is read and dropped.
+const MAX_BODY_BYTES: usize = 16 << 10;
 /// A connection on which nothing moved for so long is closed.
 const IDLE: Duration = Duration::from_secs(75);
 /// Small machines have many of these.
@@ -106,15 +107,16 @@ impl Service {
             let taken = read.len();
             input.consume(taken);
             while !head.is_empty() {
-                let request = match http::parse(&head) {
+                let request = match parse(&head, MAX_BODY_BYTES) {
                     Parsed::Partial => break,
                     Parsed::Bad(status) => {
                         return (&mut &*stream).write_all(&response(status, "text/plain", "", false, false));
                     }
+                    Parsed::Request(request) if head.len() < request.head_bytes + request.body_bytes => break,
                     Parsed::Request(request) => request,
                 };
                 self.stay_hung();
-                head.drain(..request.bytes);
+                head.drain(..request.head_bytes + request.body_bytes);
                 let answer = self.answer(&request);
                 let bytes =
                     response(answer.status, answer.kind, &answer.body, request.keep_alive, request.head);
@@ -138,27 +140,26 @@ impl Service {
             Ok(never) => match never {},
             Err(error) => text(500, format!("{error:#}\n")),
         };
-        match &request.target {
-            Target::Health => text(200, "ok\n"),
-            Target::Metrics => {
-                Answer { status: 200, kind: "text/plain; version=0.0.4", body: self.metrics() }
+        match request.path.as_str() {
+            "/healthz" => text(200, "ok\n"),
+            "/metrics" => Answer { status: 200, kind: "text/plain; version=0.0.4", body: self.metrics() },
+            "/identity" => Answer { status: 200, kind: "application/json", body: self.who() },
+            "/user-data" => text(200, self.identity.user_data.clone().unwrap_or_default()),
+            "/panic" => failed(power::panic()),
+            "/poweroff" => failed(power::off()),
+            "/reboot" => failed(power::reset()),
+            "/hang" => {
+                self.hung.store(true, Ordering::SeqCst);
+                self.stay_hung();
+                text(200, "")
             }
-            Target::Identity => Answer { status: 200, kind: "application/json", body: self.who() },
-            Target::UserData => text(200, self.identity.user_data.clone().unwrap_or_default()),
-            Target::Work(work) => {
-                if !self.workers.burn(*work) {
+            // Any other path: this much CPU time, then the guest's name.
+            _ => {
+                if !self.workers.burn(request.work.unwrap_or_default()) {
                     return text(503, "overloaded\n");
                 }
                 let count = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
                 text(200, format!("{} {count}\n", self.identity.hostname))
-            }
-            Target::Panic => failed(power::panic()),
-            Target::PowerOff => failed(power::off()),
-            Target::Reboot => failed(power::reset()),
-            Target::Hang => {
-                self.hung.store(true, Ordering::SeqCst);
-                self.stay_hung();
-                text(200, "")
             }
         }
     }

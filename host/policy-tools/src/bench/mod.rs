@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use regatta_core::decision::PolicyFailure;
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::{CallTimes, CompiledPolicy, Origin, ParamsError};
+use regatta_util::percentile;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -151,8 +152,8 @@ pub fn bench(bytes: &[u8], options: &BenchOptions, step: &mut dyn FnMut(&str)) -
         size_bytes: policy.size_bytes(),
         compiled_bytes: policy.compiled_bytes(),
         compiles: compiles.len(),
-        compile_us: median_us(compiles),
-        cached_load_us: median_us(cached),
+        compile_us: median_us(&compiles),
+        cached_load_us: median_us(&cached),
         decisions,
     })
 }
@@ -229,10 +230,10 @@ fn decisions(policy: &CompiledPolicy, instances: u32, params: &str) -> Decisions
     Decisions {
         instances,
         runs: times.len(),
-        median_us: median_us(part(|times| times.total)),
-        p99_us: percentile_us(part(|times| times.total), 0.99),
-        instantiate_us: median_us(part(|times| times.instantiate)),
-        guest_us: median_us(part(|times| times.guest)),
+        median_us: median_us(&part(|times| times.total)),
+        p99_us: percentile_us(&part(|times| times.total), 0.99),
+        instantiate_us: median_us(&part(|times| times.instantiate)),
+        guest_us: median_us(&part(|times| times.guest)),
         fuel,
         fuel_share: fuel as f64 / PolicyLimits::default().fuel as f64,
         memory_bytes,
@@ -240,16 +241,13 @@ fn decisions(policy: &CompiledPolicy, instances: u32, params: &str) -> Decisions
     }
 }
 
-fn median_us(times: Vec<Duration>) -> f64 {
+fn median_us(times: &[Duration]) -> f64 {
     percentile_us(times, 0.5)
 }
 
 /// By nearest rank.
-fn percentile_us(mut times: Vec<Duration>, share: f64) -> f64 {
-    times.sort();
-    let rank = (times.len() as f64 * share).ceil() as usize;
-    let time = times.get(rank.saturating_sub(1)).copied().unwrap_or_default();
-    micros(time * 10) as f64 / 10.0
+fn percentile_us(times: &[Duration], share: f64) -> f64 {
+    micros(percentile(times, share).unwrap_or_default() * 10) as f64 / 10.0
 }
 
 #[cfg(test)]
@@ -258,10 +256,10 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_the_nearest_rank() {
-        let times = || (1..=100).rev().map(Duration::from_micros).collect();
-        assert_eq!(median_us(times()), 50.0);
-        assert_eq!(percentile_us(times(), 0.99), 99.0);
-        assert_eq!(percentile_us(vec![Duration::from_nanos(1_250)], 0.99), 1.2);
-        assert_eq!(median_us(Vec::new()), 0.0);
+        let times: Vec<_> = (1..=100).rev().map(Duration::from_micros).collect();
+        assert_eq!(median_us(&times), 50.0);
+        assert_eq!(percentile_us(&times, 0.99), 99.0);
+        assert_eq!(percentile_us(&[Duration::from_nanos(1_250)], 0.99), 1.2);
+        assert_eq!(median_us(&[]), 0.0);
     }
 }

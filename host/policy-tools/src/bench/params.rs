@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::parameters::resolve;
+
 /// An object with what the schema of the parameters demands: defaults, else the only or the first value of an
 /// enumeration, else the first example.
 ///
@@ -24,11 +26,6 @@ pub(crate) fn defaults(schema: &Value) -> Result<Value, Vec<String>> {
         }
     }
     if missing.is_empty() { Ok(Value::Object(params)) } else { Err(missing) }
-}
-
-fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
-    let pointer = schema.get("$ref").and_then(Value::as_str).and_then(|pointer| pointer.strip_prefix('#'));
-    pointer.and_then(|pointer| root.pointer(pointer)).unwrap_or(schema)
 }
 
 #[cfg(test)]

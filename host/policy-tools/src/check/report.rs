@@ -3,6 +3,7 @@
 use std::fmt;
 
 use regatta_core::manifest::PolicyLimits;
+use regatta_util::thousands;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -178,17 +179,4 @@ fn mebibytes(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a size for people")]
     let size = bytes as f64 / f64::from(1 << 20);
     format!("{size:.1} MiB")
-}
-
-/// `1,234,567`.
-fn thousands(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use regatta_util::chain;
 use serde::{Deserialize, Serialize};
 
 use super::CompileLimit;
@@ -104,9 +105,8 @@ impl From<Refusal> for LoadError {
 }
 
 /// The whole chain of an error, as far as a person reads.
-fn told(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    capped(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "), CAUSE_BYTES)
+fn told(error: &dyn Error) -> String {
+    capped(chain(error), CAUSE_BYTES)
 }
 
 /// An error of the compiler as a cause of ours.

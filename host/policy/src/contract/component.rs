@@ -1,9 +1,9 @@
 //! Components: their imports and exports.
 
 use wasmparser::component_types::{ComponentEntityType, ComponentInstanceTypeId};
-use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{Validator, WasmFeatures};
 
-use super::{compatible, functions, interface, missing};
+use super::{compatible, functions, interface, missing, outline};
 use crate::error::LoadError;
 use crate::wasi;
 
@@ -16,38 +16,17 @@ pub(super) enum Made {
 
 /// Validates it and returns the names of its imports.
 pub(super) fn check(bytes: &[u8], made: Made) -> Result<Vec<String>, LoadError> {
-    let malformed = |error: wasmparser::BinaryReaderError| LoadError::Malformed(error.into());
-    let types =
-        Validator::new_with_features(WasmFeatures::default()).validate_all(bytes).map_err(malformed)?;
+    let types = Validator::new_with_features(WasmFeatures::default())
+        .validate_all(bytes)
+        .map_err(|error| LoadError::Malformed(error.into()))?;
     let types = types.as_ref();
     let exports_of = |id: ComponentInstanceTypeId| types[id].exports.iter();
-
-    let (mut imports, mut scaling) = (Vec::new(), None);
-    let mut depth = 0_u32;
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(malformed)? {
-            Payload::Version { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentImportSection(section) if depth == 1 => {
-                for import in section {
-                    imports.push(import.map_err(malformed)?.name.name);
-                }
-            }
-            Payload::ComponentExportSection(section) if depth == 1 => {
-                for export in section {
-                    let name = export.map_err(malformed)?.name.name;
-                    if interface(name).is_some_and(|(name, version)| name == "scaling" && compatible(version))
-                    {
-                        scaling = Some(name);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
+    let (outline, read) = outline(bytes);
+    read?;
+    let imports: Vec<String> = outline.imports.into_iter().map(|(_, name)| name).collect();
 
     let mut outside = Vec::new();
-    for &name in &imports {
+    for name in &imports {
         if wasi::preview2::is(name) || (made == Made::ByTheHost && name == wasi::adapter::INTERFACE) {
             continue;
         }
@@ -71,10 +50,14 @@ pub(super) fn check(bytes: &[u8], made: Made) -> Result<Vec<String>, LoadError> 
     if !outside.is_empty() {
         return Err(LoadError::Imports { imports: outside });
     }
+    let is_scaling = |name: &&String| {
+        interface(name).is_some_and(|(name, version)| name == "scaling" && compatible(version))
+    };
+    let scaling = outline.exports.iter().rfind(is_scaling);
     let scaling = scaling.and_then(|name| types.component_item_for_export(name)).map(|item| item.ty);
     missing(|function| match scaling {
         Some(ComponentEntityType::Instance(id)) => exports_of(id).any(|(name, _)| name == function),
         _ => false,
     })?;
-    Ok(imports.into_iter().map(str::to_owned).collect())
+    Ok(imports)
 }

@@ -5,6 +5,8 @@ mod component;
 mod core;
 mod outline;
 
+pub use outline::{Outline, outline};
+
 use crate::error::LoadError;
 use crate::load::{Abi, Prepared};
 
@@ -26,13 +28,14 @@ fn functions(interface: &str) -> Option<&'static [&'static str]> {
 
 /// Checks `bytes` and readies them for the door that they want.
 pub(crate) fn prepare(bytes: &[u8]) -> Result<Prepared, LoadError> {
-    let outline = outline::outline(bytes)?;
+    let (outline, read) = outline(bytes);
+    read?;
     for found in &outline.versions {
         if !compatible(found) {
             return Err(LoadError::ContractVersion { found: found.clone(), supported: CONTRACT_VERSION });
         }
     }
-    if outline.component {
+    if outline.component == Some(true) {
         let imports = component::check(bytes, component::Made::Elsewhere)?;
         return Ok(Prepared { abi: Abi::Component, bytes: bytes.to_vec(), imports });
     }

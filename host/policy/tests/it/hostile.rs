@@ -1,6 +1,5 @@
 //! Every fixture of `tests/hostile`: what it does is found, named and contained.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -8,6 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use regatta_core::decision::{FailureKind, LogLevel, PolicyFailure};
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::{Call, LoadError, ParamsError};
+use regatta_util::chain;
 
 use crate::fixtures::{engine, hostile_names, limits, observation, observation_of};
 use crate::modules::{fates, hostile};
@@ -66,11 +66,6 @@ fn refused_for(error: &LoadError) -> &'static str {
         LoadError::Describe(_) => "describe",
         LoadError::BadManifest(_) => "manifest",
     }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// How many ticks a fixture must have lived through.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use regatta_core::manifest::{Health, Probe};
+use regatta_util::chain;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -153,12 +154,6 @@ fn failure_of_io(error: &io::Error) -> ProbeFailure {
         io::ErrorKind::TimedOut => ProbeFailure::TimedOut,
         _ => ProbeFailure::Other(error.to_string()),
     }
-}
-
-/// An error with all its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 struct Run {

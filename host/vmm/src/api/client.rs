@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::error::{ApiError, ApiErrorKind};
-use super::response::{Ping, RawCounters, VmInfo};
+use super::response::{Ping, VmInfo};
 
 /// The VMM reads bodies of at most 51,200 bytes; a larger one desynchronises the connection.
 const REQUEST_LIMIT_BYTES: usize = 50 * 1024 - 1;
@@ -66,10 +66,6 @@ impl VmmClient {
             Err(error) if error.kind == ApiErrorKind::NotCreated => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    pub(crate) async fn counters(&self) -> Result<RawCounters, ApiError> {
-        self.get("vm.counters", QUICK).await
     }
 
     pub(crate) async fn create(&self, config: &Value) -> Result<(), ApiError> {

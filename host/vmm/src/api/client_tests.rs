@@ -92,7 +92,7 @@ async fn all_calls_share_one_connection_and_take_turns() {
         tokio::spawn(async move {
             assert_eq!(client.ping(QUICK).await.expect("ping").pid, 9123);
             client.create(&serde_json::json!({"cpus": 1})).await.expect("create");
-            let error = client.counters().await.expect_err("refused");
+            let error = client.info().await.expect_err("refused");
             assert_eq!(error.kind, ApiErrorKind::NotRunning);
         })
     });

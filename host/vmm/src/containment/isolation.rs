@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use regatta_util::program::installed;
+
 use super::access::{self, Door, Use};
 use super::uids::{Lease, Uids};
 use super::{Containment, Measure, hand_over, make_logs};
@@ -63,8 +65,8 @@ impl Isolation {
     #[must_use]
     pub fn detect(options: IsolationOptions, cgroups: &Result<CgroupRoot, String>) -> Self {
         let root = rustix::process::geteuid().is_root();
-        let setpriv = on_path(SETPRIV).ok_or_else(|| format!("there is no {SETPRIV}: install util-linux"));
-        let prlimit = on_path(PRLIMIT);
+        let setpriv = installed(SETPRIV).ok_or_else(|| format!("there is no {SETPRIV}: install util-linux"));
+        let prlimit = installed(PRLIMIT);
         let mut wrapper: Vec<OsString> = Vec::new();
         if let Some(prlimit) = &prlimit {
             let files = open_files();
@@ -334,12 +336,6 @@ fn landlock() -> Result<(), String> {
             "the kernel has no Landlock ({error}): Linux 5.13 or later, 6.2 for all of it, with landlock in its lsm= list"
         )),
     }
-}
-
-fn on_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // A service's PATH may be as short as it likes.
-    crate::host::on_path(&path, name).or_else(|| crate::host::on_path("/usr/bin:/bin".as_ref(), name))
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use regatta_util::chain;
+use regatta_util::program::installed;
+
 use super::{Check, CheckStatus};
 use crate::host::{BinaryRequest, VmmBinary};
 use crate::process::procfs;
@@ -45,14 +48,14 @@ pub(super) fn vmm(path: Option<&Path>) -> Check {
     let fix = "install Cloud Hypervisor 52 or later (one static binary from its release page), on PATH or with --vmm";
     let path = match path {
         Some(path) => path.to_path_buf(),
-        None => match on_path(NAME) {
+        None => match installed(NAME) {
             Some(path) => path,
             None => return Check::bad(NAME, CheckStatus::Fail, "not on PATH", fix),
         },
     };
     match VmmBinary::resolve(&BinaryRequest::Path(path)) {
         Ok((binary, _)) => Check::ok(NAME, format!("{} at {}", binary.version(), binary.path().display())),
-        Err(error) => Check::bad(NAME, CheckStatus::Fail, crate::instance::chain_text(&error), fix),
+        Err(error) => Check::bad(NAME, CheckStatus::Fail, chain(&error), fix),
     }
 }
 
@@ -102,7 +105,7 @@ pub(super) fn nftables() -> Check {
     const RULES: &str = "table inet regatta_doctor {
         chain nat { type nat hook postrouting priority 100; ip saddr 10.0.0.0/8 masquerade; }
     }";
-    let Some(nft) = on_path("nft") else {
+    let Some(nft) = installed("nft") else {
         return Check::bad(NAME, CheckStatus::Fail, "there is no nft", "install nftables");
     };
     let version = said(Command::new(&nft).arg("--version"), "").unwrap_or_default();
@@ -289,11 +292,6 @@ fn open(device: &Path) -> std::io::Result<()> {
 
 fn number(path: &str) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-fn on_path(name: &str) -> Option<std::path::PathBuf> {
-    crate::host::on_path(std::env::var_os("PATH").unwrap_or_default().as_os_str(), name)
-        .or_else(|| crate::host::on_path("/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin".as_ref(), name))
 }
 
 /// Runs a program with this input; what it printed, or the first line of why it failed.

@@ -30,7 +30,7 @@ impl Digest {
     /// The 64 hexadecimal digits.
     #[must_use]
     pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.0)
     }
 }
 
@@ -50,17 +50,9 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        let error = || DigestError { text: text.chars().take(100).collect() };
-        let hex = text.strip_prefix("sha256:").unwrap_or(text).as_bytes();
-        if hex.len() != 64 {
-            return Err(error());
-        }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            let digit = |c: u8| (c as char).to_digit(16);
-            let (high, low) = digit(pair[0]).zip(digit(pair[1])).ok_or_else(error)?;
-            *byte = (high * 16 + low) as u8;
-        }
+        hex::decode_to_slice(text.strip_prefix("sha256:").unwrap_or(text), &mut bytes)
+            .map_err(|_| DigestError { text: text.chars().take(100).collect() })?;
         Ok(Self(bytes))
     }
 }

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::image::ImageFormat;
-use crate::instance::error::chain_text;
 use crate::instance::{BootSource, DataDisk, InstanceDir, NetworkSpec, Seed, SharedDisk, StartFrom};
+use regatta_util::chain;
 
 fn spec() -> LaunchSpec {
     LaunchSpec {
@@ -41,7 +41,7 @@ fn network() -> HostNetwork {
 fn why_refused(change: impl FnOnce(&mut LaunchSpec)) -> String {
     let mut spec = spec();
     change(&mut spec);
-    chain_text(&check(&network(), &spec).expect_err("refused"))
+    chain(&check(&network(), &spec).expect_err("refused"))
 }
 
 #[test]

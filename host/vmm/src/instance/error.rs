@@ -190,15 +190,3 @@ fn log_note(tail: &str) -> String {
     let tail = tail.trim();
     if tail.is_empty() { String::new() } else { format!("; its log ends: {tail}") }
 }
-
-/// An error with all its causes on one line.
-pub(crate) fn chain_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -11,12 +11,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::Instrument;
 
 use super::attempt::{Attempt, CancelOnDrop, DirGuard, KILL_WAIT};
-use super::boot::ensure_booted;
+use super::boot::create_and_boot;
 use super::check::{body, check};
 use super::dir::{DirError, InstanceDir};
-use super::error::{LaunchError, chain_text};
+use super::error::LaunchError;
 use super::failed::{FailedLogs, read_tail};
-use super::prepare::{Prepared, blocking, confirm, existing_root, make_disks, prepare};
+use super::prepare::{Prepared, blocking, confirm, prepare};
 use super::spec::{LaunchSpec, StartFrom};
 use super::vmm::Vmm;
 use crate::api::{ApiErrorKind, VmmClient};
@@ -147,7 +147,7 @@ impl VmmHost {
         }
         // A directory that was in use by another VMM is not ours to look into.
         if spec.keep_failed_logs && attempt.dir.is_some() {
-            self.failed.keep(&spec.dir, &chain_text(&error));
+            self.failed.keep(&spec.dir, &regatta_util::chain(&error));
         }
         let (network, dir) = (attempt.network.take(), attempt.dir.take());
         blocking(move || drop((network, dir))).await;
@@ -155,38 +155,6 @@ impl VmmHost {
             return Err(LaunchError::Restore { id: spec.id.clone(), source: Box::new(error) });
         }
         Err(error)
-    }
-
-    /// Goes on with a launch that an earlier daemon left unfinished: describes and boots the VM of an adopted VMM. A VM that runs already is
-    /// left as it is. The root disk of that launch is used if it is there, else made.
-    ///
-    /// # Errors
-    /// As for [`VmmHost::launch`], but the VMM and its directory stay; the caller stops it.
-    pub async fn finish_launch(&self, vmm: &Vmm, spec: &LaunchSpec) -> Result<(), LaunchError> {
-        check(&self.network, spec)?;
-        let _turn = self.starts.turn().await;
-        let mut reached = "preparing its disk";
-        let work = async {
-            let cancel = CancelOnDrop::default();
-            let contained = vmm.containment();
-            let root = make_disks(spec, existing_root(spec), contained.uid, &cancel).await?;
-            let description = body(&self.network, spec, root.as_ref(), contained.has(Measure::Landlock))?;
-            boot(spec, &description, vmm.process(), vmm.client(), false, &mut reached).await?;
-            vmm.set_containment(confirm(spec, contained, vmm.process())?);
-            Ok(())
-        };
-        let result = tokio::time::timeout(spec.boot_timeout, work).await.unwrap_or_else(|_| {
-            Err(LaunchError::Timeout {
-                id: spec.id.clone(),
-                after: spec.boot_timeout,
-                reached,
-                log_tail: log_tail(&spec.dir),
-            })
-        });
-        if let (Ok(()), Some(root)) = (&result, &spec.root) {
-            vmm.hold_image(root.image.clone());
-        }
-        result
     }
 
     async fn run(&self, spec: &LaunchSpec, attempt: &mut Attempt) -> Result<Vmm, LaunchError> {
@@ -232,9 +200,7 @@ impl VmmHost {
                 restored(spec, &what, &process, &client, &mut attempt.reached).instrument(span).await?
             }
             start => {
-                boot(spec, &description, &process, &client, true, &mut attempt.reached)
-                    .instrument(span)
-                    .await?;
+                boot(spec, &description, &process, &client, &mut attempt.reached).instrument(span).await?;
                 match start {
                     StartFrom::BootInstead(why) => Started::ColdInstead(why.clone()),
                     _ => Started::Cold,
@@ -350,14 +316,13 @@ async fn boot(
     description: &Value,
     process: &VmmProcess,
     client: &VmmClient,
-    fresh: bool,
     reached: &mut &'static str,
 ) -> Result<(), LaunchError> {
     let steps = async {
         *reached = "waiting for the VMM's socket";
         wait_for_answer(client, &spec.id, process.pid()).await?;
         *reached = "booting the VM";
-        ensure_booted(client, &spec.id, description, fresh, spec.boot_timeout).await
+        create_and_boot(client, &spec.id, description, spec.boot_timeout).await
     };
     unless_exited(spec, process, steps).await
 }

@@ -18,7 +18,6 @@ mod vmm;
 pub(crate) use check::body;
 pub use dir::{DirError, InstanceDir};
 pub use disks::DiskError;
-pub(crate) use error::chain_text;
 pub use error::{DiscardError, LaunchError};
 pub use failed::FailedLogs;
 pub use launch::{StartLimiter, VmmHost};

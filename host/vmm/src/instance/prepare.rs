@@ -12,7 +12,7 @@ use super::disks::OwnDisks;
 use super::error::LaunchError;
 use super::spec::{LaunchSpec, StartFrom};
 use super::uses;
-use crate::containment::{Containment, Isolation, Needs, Plan, hand_over};
+use crate::containment::{Containment, Isolation, Needs, Plan};
 use crate::overlay::{self, Backing, OverlayError, PreparedDisk};
 use crate::process::VmmProcess;
 use crate::snapshot::Links;
@@ -70,7 +70,7 @@ pub(crate) async fn prepare(
             let why = format!("its snapshot cannot be linked to: {error}");
             return Err(LaunchError::Snapshot { id, why });
         }
-        let root = disks.prepare(None, &cancelled)?;
+        let root = disks.prepare(&cancelled)?;
         let io_failed =
             |source| failed(DirError::Io { what: "hand over", path: dir.path().to_path_buf(), source });
         plan.apply(&dir).map_err(io_failed)?;
@@ -96,7 +96,7 @@ pub(crate) fn confirm(
     spec: &LaunchSpec,
     mut containment: Containment,
     process: &VmmProcess,
-) -> Result<Containment, LaunchError> {
+) -> Result<(), LaunchError> {
     containment.verify(process.pid());
     containment.save(spec.dir.path()).map_err(|source| {
         let path = spec.dir.path().to_path_buf();
@@ -105,31 +105,7 @@ pub(crate) fn confirm(
             source: DirError::Io { what: "record containment in", path, source },
         }
     })?;
-    require(&spec.id, spec.require_isolation, &containment)?;
-    Ok(containment)
-}
-
-/// Makes the disks that an earlier attempt, which may have made the root disk, did not.
-pub(crate) async fn make_disks(
-    spec: &LaunchSpec,
-    root: Option<PreparedDisk>,
-    gid: Option<u32>,
-    cancel: &CancelOnDrop,
-) -> Result<Option<PreparedDisk>, LaunchError> {
-    let disks = DiskPlan::of(spec);
-    let cancelled = Arc::clone(&cancel.0);
-    blocking(move || {
-        let root = disks.prepare(root, &cancelled)?;
-        if let Some(gid) = gid {
-            let path = disks.dir.path().to_path_buf();
-            hand_over(&disks.dir, gid).map_err(|source| LaunchError::Dir {
-                id: disks.id.clone(),
-                source: DirError::Io { what: "hand over", path, source },
-            })?;
-        }
-        Ok(root)
-    })
-    .await
+    require(&spec.id, spec.require_isolation, &containment)
 }
 
 /// Everything that is made on disk for an instance, apart from its specification, for a blocking thread.
@@ -146,20 +122,13 @@ impl DiskPlan {
         Self { id, dir, root: root_plan(spec), others: OwnDisks::of(spec) }
     }
 
-    fn prepare(
-        &self,
-        root: Option<PreparedDisk>,
-        cancelled: &AtomicBool,
-    ) -> Result<Option<PreparedDisk>, LaunchError> {
+    fn prepare(&self, cancelled: &AtomicBool) -> Result<Option<PreparedDisk>, LaunchError> {
         let id = || self.id.clone();
-        let root = match (root, &self.root) {
-            (None, Some(plan)) => {
-                let _span = tracing::debug_span!("overlay", instance = self.id).entered();
-                let made = plan.prepare(&self.dir, cancelled);
-                Some(made.map_err(|source| LaunchError::Overlay { id: id(), source })?)
-            }
-            (root, _) => root,
+        let make = |plan: &RootPlan| {
+            let _span = tracing::debug_span!("overlay", instance = self.id).entered();
+            plan.prepare(&self.dir, cancelled).map_err(|source| LaunchError::Overlay { id: id(), source })
         };
+        let root = self.root.as_ref().map(make).transpose()?;
         self.others.prepare().map_err(|source| LaunchError::Disk { id: id(), source })?;
         Ok(root)
     }
@@ -204,11 +173,6 @@ fn snapshot_backing(spec: &LaunchSpec, kind: overlay::OverlayKind) -> Option<Bac
 pub(crate) fn root_size_bytes(spec: &LaunchSpec) -> Option<u64> {
     let plan = root_plan(spec)?;
     Some(plan.size_bytes.unwrap_or(plan.backing.virtual_size_bytes))
-}
-
-/// The root disk that an earlier attempt made in the directory.
-pub(crate) fn existing_root(spec: &LaunchSpec) -> Option<PreparedDisk> {
-    planned_root(spec).filter(|disk| disk.path.exists())
 }
 
 pub(crate) fn planned_root(spec: &LaunchSpec) -> Option<PreparedDisk> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::dir::InstanceDir;
-use crate::api::response::{VmCounters, VmState, counters};
+use crate::api::response::VmState;
 use crate::api::{ApiError, VmmClient};
 use crate::containment::Containment;
 use crate::image::GoldenImage;
@@ -23,7 +23,7 @@ pub struct Vmm {
     client: VmmClient,
     image: Mutex<Option<GoldenImage>>,
     network: HostNetwork,
-    containment: Mutex<Containment>,
+    containment: Containment,
     started: Option<Started>,
 }
 
@@ -37,9 +37,8 @@ impl Vmm {
     ) -> Self {
         let containment = Containment::load(dir.path())
             .unwrap_or_else(|| Containment::none("nothing is recorded: an earlier version started it"));
-        let (image, containment) = (Mutex::new(image), Mutex::new(containment));
         let started = std::fs::read(dir.started()).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        Self { dir, process, client, image, network, containment, started }
+        Self { dir, process, client, image: Mutex::new(image), network, containment, started }
     }
 
     /// How its guest came to run; none when nothing is recorded: its launch was cut off, or an earlier version started it.
@@ -90,11 +89,7 @@ impl Vmm {
     /// How it is contained, as found when it was launched.
     #[must_use]
     pub fn containment(&self) -> Containment {
-        self.containment.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn set_containment(&self, containment: Containment) {
-        *self.containment.lock().unwrap_or_else(PoisonError::into_inner) = containment;
+        self.containment.clone()
     }
 
     /// The state of the VM, as the VMM tells it.
@@ -104,22 +99,6 @@ impl Vmm {
     pub async fn info(&self) -> Result<VmState, ApiError> {
         let info = self.client.info_if_created().await?;
         Ok(info.map_or(VmState::NotCreated, |info| info.vm_state()))
-    }
-
-    /// Memory that the guest has now, in bytes (its size less what the balloon took). `None` when no VM was described.
-    ///
-    /// # Errors
-    /// The call failed.
-    pub async fn memory_actual_bytes(&self) -> Result<Option<u64>, ApiError> {
-        Ok(self.client.info_if_created().await?.and_then(|info| info.memory_actual_size))
-    }
-
-    /// Device counters.
-    ///
-    /// # Errors
-    /// The call failed; [`crate::ApiErrorKind::NotRunning`] when the VM is not running.
-    pub async fn counters(&self) -> Result<VmCounters, ApiError> {
-        Ok(counters(&self.client.counters().await?))
     }
 
     /// Stops the guest's processors.
@@ -159,11 +138,5 @@ impl Vmm {
     #[must_use]
     pub fn exit_status(&self) -> Option<VmmExit> {
         self.process.exit_status()
-    }
-
-    /// Lets go of the VMM without ending it, and returns what finds it again. The same as dropping it.
-    #[must_use]
-    pub fn detach(self) -> VmmIdentity {
-        self.identity()
     }
 }

@@ -50,12 +50,12 @@ impl Names {
     /// The interface of the instance with this address in the host's namespace: exactly the 15 bytes that a name may have. Only tells
     /// people whose it might be; the alias decides.
     pub(crate) fn link(&self, address: Ipv4Addr) -> String {
-        format!("rg{}-{:08x}", hex(&self.hash[..2]), address.to_bits())
+        format!("rg{}-{:08x}", hex::encode(&self.hash[..2]), address.to_bits())
     }
 
     /// The nftables table in the host's namespace. Table names may be long, so unlike those of links they need no second proof.
     pub(crate) fn table(&self) -> String {
-        format!("regatta-{}", hex(&self.hash[..8]))
+        format!("regatta-{}", hex::encode(&self.hash[..8]))
     }
 
     /// The alias of an instance's interface.
@@ -110,10 +110,6 @@ impl Names {
                 None => link.mac == self.bridge_mac(&link.name),
             }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What `network.json` in an instance's directory says: written before anything is made, enough to remove all of it.

@@ -101,7 +101,7 @@ impl Drop for Bare {
 }
 
 #[tokio::test]
-async fn a_launch_cut_short_by_the_daemons_death_is_found_and_finished() {
+async fn a_launch_cut_short_by_the_daemons_death_is_found() {
     let data = Data::new();
     let spec = data.spec("a");
     let _bare = bare_vmm(&data, &spec.dir).await;
@@ -111,14 +111,11 @@ async fn a_launch_cut_short_by_the_daemons_death_is_found_and_finished() {
         adopted(data.host.adopt(&spec.dir, Some(&found[0].identity)).await.expect("asked"));
     assert_eq!(state, AdoptedState::Known(VmState::NotCreated));
 
-    data.host.finish_launch(&vmm, &spec).await.expect("finished");
-    assert_eq!(vmm.info().await.expect("info"), VmState::Running);
-    data.host.finish_launch(&vmm, &spec).await.expect("finishing twice changes nothing");
     vmm.stop(Duration::ZERO).await.expect("stopped");
 }
 
 #[tokio::test]
-async fn a_half_made_vm_is_cleared_and_made_again() {
+async fn a_half_made_vm_is_told_from_a_described_one() {
     let data = Data::new();
     let spec = data.spec("a");
     let _bare = bare_vmm(&data, &spec.dir).await;
@@ -127,14 +124,10 @@ async fn a_half_made_vm_is_cleared_and_made_again() {
     assert_eq!(raw_put(&socket, "vm.boot", ""), 500);
     let Adopted { vmm, state } = adopted(data.host.adopt(&spec.dir, None).await.expect("asked"));
     assert_eq!(state, AdoptedState::Known(VmState::HalfMade));
-    data.host.finish_launch(&vmm, &spec).await.expect("finished");
-    assert_eq!(vmm.info().await.expect("info"), VmState::Running);
 
-    // Described but otherwise than wanted: also made again.
     assert_eq!(raw_put(&socket, "vm.delete", ""), 204);
     assert_eq!(raw_put(&socket, "vm.create", r#"{"payload":{"kernel":"/no/such/kernel"}}"#), 204);
-    data.host.finish_launch(&vmm, &spec).await.expect("finished");
-    assert_eq!(vmm.info().await.expect("info"), VmState::Running);
+    assert_eq!(vmm.info().await.expect("info"), VmState::Created);
     vmm.stop(Duration::ZERO).await.expect("stopped");
 }
 
@@ -144,7 +137,7 @@ async fn a_vmm_that_does_not_answer_is_alive() {
     let vmm = data.host.launch(&data.spec("a")).await.expect("launched");
     let identity = vmm.identity();
     let dir = vmm.dir().clone();
-    assert_eq!(vmm.detach(), identity);
+    drop(vmm);
     signal(identity.pid, Signal::STOP);
     let Adopted { vmm, state } = adopted(data.host.adopt(&dir, Some(&identity)).await.expect("asked"));
     assert_eq!(state, AdoptedState::Unresponsive);

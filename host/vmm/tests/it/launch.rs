@@ -18,8 +18,6 @@ async fn an_instance_runs_detached_and_tells_about_itself() {
     let _careless = rustix::fs::open(data.path(), rustix::fs::OFlags::RDONLY, 0.into()).expect("open");
     let vmm = data.host.launch(&spec).await.expect("launched");
     assert_eq!(vmm.info().await.expect("info"), VmState::Running);
-    assert_eq!(vmm.memory_actual_bytes().await.expect("info"), Some(128 << 20));
-    assert!(vmm.counters().await.expect("counters").disks.contains_key("root"));
     assert!(vmm.rss_bytes().expect("alive") > 100_000);
     assert!(vmm.cpu_time_ns().expect("alive") > 0);
     assert_eq!(vmm.exit_status(), None);
@@ -68,8 +66,6 @@ async fn an_instance_has_all_the_disks_and_the_identity_it_was_given() {
         uuid: "c0ffee00-0000-4000-8000-000000000001".to_owned(),
     });
     let vmm = data.host.launch(&spec).await.expect("launched, and the VMM kept every setting");
-    let counters = vmm.counters().await.expect("counters").disks;
-    assert_eq!(counters.keys().collect::<Vec<_>>(), ["db", "root", "seed"]);
     let size = |path: std::path::PathBuf| std::fs::metadata(path).expect("a disk").len();
     assert_eq!(size(spec.dir.path().join("root.raw")), 8 << 20);
     assert_eq!(size(spec.dir.data_disk("db")), 64 << 20);

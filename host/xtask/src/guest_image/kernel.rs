@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::apt::{self, Apt};
 
@@ -68,30 +68,21 @@ impl Kernel {
     fn fetch_into(out: &Path, scratch: &Path) -> Result<Self> {
         fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let apt = Apt::create(scratch)?;
-        let mut failures = Vec::new();
-        for mirror in apt.mirrors() {
-            if let Err(error) = apt.update(mirror, SUITE) {
-                failures.push(format!("{error:#}"));
-                continue;
-            }
-            let Some(package) = image_package(&apt.dependencies(META_PACKAGE)?) else {
-                failures.push(format!("{META_PACKAGE} depends on no kernel"));
-                continue;
-            };
-            println!("      downloading {package} (27 MB)");
-            let file = apt.download(&package)?;
-            let version = version(&file).unwrap_or(package);
-            let unpacked = scratch.join("unpacked");
-            apt::extract(&file, &unpacked, &["./boot/vmlinuz-*", "./lib/modules/*"])?;
-            fs::write(unpacked.join(VERSION), format!("{version}\n"))?;
-            let root = out.join(DIRECTORY);
-            if root.exists() {
-                fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
-            }
-            fs::rename(&unpacked, &root).with_context(|| format!("cannot write {}", root.display()))?;
-            return Ok(Self { version, root });
+        let package = apt
+            .search(&[SUITE], || Ok(image_package(&apt.dependencies(META_PACKAGE)?)))
+            .with_context(|| format!("no mirror of the apt configuration has {SUITE} with {META_PACKAGE}"))?;
+        println!("      downloading {package} (27 MB)");
+        let file = apt.download(&package)?;
+        let version = version(&file).unwrap_or(package);
+        let unpacked = scratch.join("unpacked");
+        apt::extract(&file, &unpacked, &["./boot/vmlinuz-*", "./lib/modules/*"])?;
+        fs::write(unpacked.join(VERSION), format!("{version}\n"))?;
+        let root = out.join(DIRECTORY);
+        if root.exists() {
+            fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
         }
-        bail!("no mirror of the apt configuration has {SUITE} with {META_PACKAGE}\n{}", failures.join("\n"))
+        fs::rename(&unpacked, &root).with_context(|| format!("cannot write {}", root.display()))?;
+        Ok(Self { version, root })
     }
 
     /// The kernel itself.

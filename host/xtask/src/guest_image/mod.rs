@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::cargo::{self, Build};
+use crate::cargo::Build;
+use crate::files;
 use crate::ui::Steps;
 use crate::workspace::Workspace;
 
@@ -22,6 +23,15 @@ use kernel::Kernel;
 
 /// Raise it when the layout of the made files changes without a change of the program.
 const LAYOUT: &str = "1";
+/// Everything that the guest's program is made of.
+const MADE_OF: [&str; 6] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "host/guest/Cargo.toml",
+    "host/guest/src",
+    "host/util/Cargo.toml",
+    "host/util/src",
+];
 /// The package and the program of the guest.
 const PROGRAM: &str = "regatta-guest";
 /// What the guest runs on; the kernel is of the same architecture.
@@ -72,7 +82,7 @@ pub(crate) fn steps(workspace: &Workspace, out: &Path) -> Result<usize> {
 
 /// What the files are to be made of.
 fn stamp(workspace: &Workspace, kernel: &Kernel) -> Result<String> {
-    Ok(format!("{}\n{}\n", kernel.version, sources(workspace)?))
+    Ok(format!("{LAYOUT}\n{}\n{}\n", kernel.version, files::digest(workspace, MADE_OF)?))
 }
 
 /// Whether the files are there, made of this.
@@ -119,13 +129,13 @@ pub(crate) fn build(workspace: &Workspace, out: &Path, steps: &mut Steps) -> Res
     step.done(format_args!("{} bytes, static", program.len()));
 
     let step = steps.begin("packing initramfs and golden disk");
-    let build_id = cargo::hex(&Sha256::digest([program.as_slice(), stamp.as_bytes()].concat()));
+    let build_id = hex::encode(Sha256::digest([program.as_slice(), stamp.as_bytes()].concat()));
     let build_id = &build_id[..12];
     let modules = kernel.modules()?;
-    write(out, INITRAMFS, &initramfs::pack(&program, &modules)?)?;
-    write(out, DISK, &disk::pack(&program, build_id)?)?;
-    write(out, KERNEL, &kernel.image()?)?;
-    write(out, STAMP, stamp.as_bytes())?;
+    files::replace(&out.join(INITRAMFS), &initramfs::pack(&program, &modules)?)?;
+    files::replace(&out.join(DISK), &disk::pack(&program, build_id)?)?;
+    files::replace(&out.join(KERNEL), &kernel.image()?)?;
+    files::replace(&out.join(STAMP), stamp.as_bytes())?;
     step.done(format_args!(
         "{KERNEL}, {INITRAMFS} ({} modules) and {DISK} (build {build_id}) are in {}",
         modules.len(),
@@ -140,32 +150,6 @@ fn lock(out: &Path) -> Result<File> {
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
-}
-
-/// A digest of everything that the guest's program is made of.
-fn sources(workspace: &Workspace) -> Result<String> {
-    let package = workspace.root.join("host/guest");
-    let mut files = vec![workspace.root.join("Cargo.toml"), workspace.root.join("Cargo.lock")];
-    files.push(package.join("Cargo.toml"));
-    let mut directories = vec![package.join("src")];
-    while let Some(directory) = directories.pop() {
-        let entries =
-            fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
-        for entry in entries {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() { &mut directories } else { &mut files }.push(entry.path());
-        }
-    }
-    files.sort();
-    let mut digest = Sha256::new();
-    digest.update(LAYOUT);
-    for file in files {
-        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let name = file.strip_prefix(&workspace.root).unwrap_or(&file);
-        digest.update(format!("{} {}\n", name.display(), bytes.len()));
-        digest.update(&bytes);
-    }
-    Ok(cargo::hex(&digest.finalize()))
 }
 
 /// The guest's program, linked with everything that it needs.
@@ -184,12 +168,4 @@ fn program(workspace: &Workspace, title: &str) -> Result<Vec<u8>> {
         bail!("{} is no program", path.display());
     }
     Ok(bytes)
-}
-
-/// Puts a file into its place at once; a reader never sees half of it.
-fn write(out: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let new = out.join(format!(".{name}.{}", std::process::id()));
-    fs::write(&new, bytes).with_context(|| format!("cannot write {}", new.display()))?;
-    let path = out.join(name);
-    fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -5,9 +5,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use regatta_util::percentile;
 use serde_json::{Value, json};
 
-use crate::figure::{ms, percentile};
+use crate::figure::ms;
 
 /// What makes everything that can be made before the link is there, then that which needs it. Each line it prints is awaited.
 const INSIDE: &str = r#"

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use regatta_util::percentile;
 use serde_json::{Value, json};
 use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::figure::{ms, percentile};
+use crate::figure::ms;
 
 /// Whose spans these are.
 const TARGET: &str = "regatta_vmm";

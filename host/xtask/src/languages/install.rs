@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use regatta_policy_build::Language;
+use regatta_util::program::on_path;
 
 use crate::apt::{self, Apt};
 use crate::proc;
@@ -75,7 +76,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn npm(source: &Path, home: &Path) -> Result<()> {
-    ensure!(proc::on_path("npm"), "there is no npm on PATH");
+    ensure!(on_path("npm").is_some(), "there is no npm on PATH");
     println!("      npm install, into {}", home.display());
     fs::copy(source.join("package.json"), home.join("package.json")).context("cannot copy package.json")?;
     let mut command = Command::new("npm");
@@ -86,7 +87,7 @@ fn npm(source: &Path, home: &Path) -> Result<()> {
 }
 
 fn pip(source: &Path, home: &Path) -> Result<()> {
-    ensure!(proc::on_path("python3"), "there is no python3 on PATH");
+    ensure!(on_path("python3").is_some(), "there is no python3 on PATH");
     println!("      pip install, into {}", home.display());
     let venv = home.join("venv");
     proc::limited(Command::new("python3").args(["-m", "venv"]).arg(&venv), LIMIT)?;
@@ -111,7 +112,17 @@ fn go_version(text: &str) -> Option<(u32, u32)> {
 fn go(home: &Path) -> Result<()> {
     let scratch = home.join("scratch");
     let apt = Apt::create(&scratch)?;
-    let (name, version) = find_go(&apt)?;
+    let newest = || {
+        for name in GO_PACKAGES {
+            if let Some(version) = apt.versions(&format!("{name}-go"))?.split('|').nth(1) {
+                return Ok(Some((name, version.trim().to_owned())));
+            }
+        }
+        Ok(None)
+    };
+    let (name, version) = apt.search(&SUITES, newest).with_context(|| {
+        format!("no Go {}.{} or newer on PATH, and none on the Debian mirror", GO.0, GO.1)
+    })?;
     println!("      downloading {name} {version} of Debian (50 MB), into {}", home.display());
     for part in ["go", "src"] {
         let file = apt.download(&format!("{name}-{part}={version}"))?;
@@ -121,32 +132,6 @@ fn go(home: &Path) -> Result<()> {
     let program: PathBuf = home.join(format!("usr/lib/{}/bin/go", name.replace("golang", "go")));
     proc::capture(Command::new(&program).arg("version")).context("Debian's Go does not run here")?;
     fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))
-}
-
-/// Name and version of the packages.
-fn find_go(apt: &Apt) -> Result<(&'static str, String)> {
-    let mut failures = Vec::new();
-    for mirror in apt.mirrors() {
-        for suite in SUITES {
-            if let Err(error) = apt.update(mirror, suite) {
-                failures.push(format!("{suite}: {error}"));
-                continue;
-            }
-            for name in GO_PACKAGES {
-                let table = apt.versions(&format!("{name}-go"))?;
-                if let Some(version) = table.split('|').nth(1) {
-                    return Ok((name, version.trim().to_owned()));
-                }
-            }
-        }
-    }
-    bail!(
-        "no Go {}.{} or newer on PATH, and none on the Debian mirror (asked {})\n{}",
-        GO.0,
-        GO.1,
-        SUITES.join(", "),
-        failures.join("\n")
-    )
 }
 
 #[cfg(test)]

@@ -12,12 +12,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use regatta_policy_build::{Language, Project, Tools};
 use sha2::{Digest, Sha256};
 
-use crate::cargo;
+use crate::files;
 use crate::ui::{self, Steps};
 use crate::workspace::Workspace;
 
 mod install;
-mod sources;
 
 /// The name that all examples have.
 const NAME: &str = "tolerant-target";
@@ -112,12 +111,22 @@ fn file_name(language: Language) -> String {
     format!("{language}.wasm")
 }
 
+/// What a module is made of, from the workspace's root.
+fn made_of(language: Language, example: &str) -> Vec<&str> {
+    let mut paths = vec![example, "host/policy-build/src/steps.rs"];
+    if language == Language::Rust {
+        paths.extend(["sdk/src", "sdk/wit", "sdk/Cargo.toml", "Cargo.lock"]);
+    }
+    paths
+}
+
 /// Builds one, unless its sources are those of the module that is there; returns what to say of it.
 fn built(workspace: &Workspace, language: Language, homes: &Path, out: &Path) -> Result<String> {
-    let source = &workspace.root.join(EXAMPLES).join(language.as_str());
+    let example = format!("{EXAMPLES}/{language}");
+    let source = &workspace.root.join(&example);
     let module = out.join(file_name(language));
     let note = out.join(format!("{language}.sources"));
-    let inputs = sources::digest(workspace, language, source)?;
+    let inputs = files::digest(workspace, made_of(language, &example))?;
     let fresh = module.is_file() && fs::read_to_string(&note).is_ok_and(|noted| noted == inputs);
     let start = Instant::now();
     if !fresh {
@@ -130,7 +139,7 @@ fn built(workspace: &Workspace, language: Language, homes: &Path, out: &Path) ->
     let bytes = fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
     let took =
         if fresh { "unchanged".to_owned() } else { format!("built in {}", ui::seconds(start.elapsed())) };
-    let digest = cargo::hex(&Sha256::digest(&bytes));
+    let digest = hex::encode(Sha256::digest(&bytes));
     Ok(format!("{:<15} {:>9} bytes  sha256:{digest}  {took}", language.as_str(), bytes.len()))
 }
 

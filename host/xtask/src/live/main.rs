@@ -23,6 +23,7 @@ mod view;
 
 use daemon::Daemon;
 use demo::Scenario;
+use regatta_util::program::on_path;
 use screen::print;
 
 /// What runs guests with `--guest qemu`.
@@ -205,9 +206,7 @@ fn programs(args: &Args) -> Vec<PathBuf> {
     let own = ["regatta", "regatta-chsim"].map(|name| args.bin.join(name));
     let given = args.vmm.split_once('=').map(|(_, path)| PathBuf::from(path));
     // It ends with the stand-in that started it; only those whose command line names our data are looked at.
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let qemu: Vec<_> = std::env::split_paths(&path).map(|directory| directory.join(QEMU)).collect();
-    own.into_iter().chain(given).chain(qemu).filter_map(|path| path.canonicalize().ok()).collect()
+    own.into_iter().chain(given).chain(on_path(QEMU)).filter_map(|path| path.canonicalize().ok()).collect()
 }
 
 fn remove(data: &Path) {

@@ -92,16 +92,8 @@ impl Tally {
     /// The time within which this share (0 to 1) of the served requests was answered;
     /// none if none was. Nearest rank, exact.
     pub(crate) fn percentiles<const N: usize>(&self, shares: [f64; N]) -> Option<[Duration; N]> {
-        if self.latencies_us.is_empty() {
-            return None;
-        }
-        let mut sorted = self.latencies_us.clone();
-        sorted.sort_unstable();
-        Some(shares.map(|share| {
-            let rank = (share * sorted.len() as f64).ceil() as usize;
-            let index = rank.clamp(1, sorted.len()) - 1;
-            Duration::from_micros(u64::from(sorted[index]))
-        }))
+        let us = regatta_util::percentiles(&self.latencies_us, shares)?;
+        Some(us.map(|us| Duration::from_micros(us.into())))
     }
 }
 

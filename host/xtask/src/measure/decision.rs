@@ -9,9 +9,10 @@ use regatta_core::observation::Observation;
 use regatta_core::record::{PlanFacts, TickRecord};
 use regatta_core::tick::{TickInput, conclude};
 use regatta_policy_host::{CallTimes, Engine, EngineOptions};
+use regatta_util::percentile;
 use serde_json::{Value, json};
 
-use crate::figure::{Figure, Promise, percentile, us};
+use crate::figure::{Figure, Promise, us};
 use crate::observed::{SEEDS, observation, set};
 use crate::pinned::Pinned;
 

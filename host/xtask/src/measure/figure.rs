@@ -77,14 +77,6 @@ pub(crate) fn ms(duration: Duration) -> f64 {
     rounded(duration.as_secs_f64() * 1e3)
 }
 
-/// The value that this share (0 to 1) of the samples does not exceed, by nearest rank; none of none.
-pub(crate) fn percentile<T: Copy + PartialOrd>(samples: &[T], share: f64) -> Option<T> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,16 +90,6 @@ mod tests {
         assert!(!met(150.01, true));
         assert!(!met(1.0, false), "something else does not hold");
         assert!(!met(f64::NAN, true), "nothing was measured");
-    }
-
-    #[test]
-    fn percentiles_are_nearest_rank() {
-        let samples: Vec<u32> = (1..=100).rev().collect();
-        assert_eq!(percentile(&samples, 0.5), Some(50));
-        assert_eq!(percentile(&samples, 0.99), Some(99));
-        assert_eq!(percentile(&samples, 1.0), Some(100));
-        assert_eq!(percentile(&[7.0], 0.0), Some(7.0));
-        assert_eq!(percentile::<u32>(&[], 0.5), None);
     }
 
     #[test]

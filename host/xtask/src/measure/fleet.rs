@@ -4,11 +4,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use regatta_util::percentile;
 use serde_json::json;
 use tokio::time::sleep;
 
 use crate::bare;
-use crate::figure::{Figure, Promise, ms, percentile, rounded};
+use crate::figure::{Figure, Promise, ms, rounded};
 use crate::rig::{Applied, Place, Rig};
 
 /// Instances of both measurements.

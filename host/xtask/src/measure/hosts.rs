@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use regatta_util::program::on_path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -80,7 +81,7 @@ fn possible() -> Result<(), String> {
         .open("/dev/net/tun")
         .map_err(|error| format!("hosts: /dev/net/tun cannot be used ({error})"))?;
     for (program, package) in [("unshare", "util-linux"), ("ip", "iproute2"), ("nft", "nftables")] {
-        if !on_path(program) {
+        if on_path(program).is_none() {
             return Err(format!("hosts: {program} is not installed (Debian's package {package})"));
         }
     }
@@ -94,18 +95,13 @@ fn possible() -> Result<(), String> {
     }
 }
 
-fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-}
-
 /// Calls per instance by step and by program; a line in their place when they cannot be counted.
 async fn system_calls(place: &Place) -> Result<Value> {
     let skipped = |why: &str| {
         eprintln!("  skipped: system calls: {why}");
         Ok(Value::String(format!("skipped: {why}")))
     };
-    if !on_path("strace") {
+    if on_path("strace").is_none() {
         return skipped("strace is not installed");
     }
     let scratch = Scratch::create()?;

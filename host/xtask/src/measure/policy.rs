@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::{Engine, EngineOptions, dry_run};
+use regatta_util::percentile;
 use serde_json::{Value, json};
 
-use crate::figure::{Figure, Promise, ms, percentile, rounded};
+use crate::figure::{Figure, Promise, ms, rounded};
 use crate::observed;
 
 const PROMISE: Promise = Promise {

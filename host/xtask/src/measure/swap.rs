@@ -1,9 +1,10 @@
 //! Swaps of policies through the daemon, as an operator makes them.
 
 use anyhow::{Context, Result};
+use regatta_util::percentile;
 use serde_json::{Value, json};
 
-use crate::figure::{Figure, Promise, percentile};
+use crate::figure::{Figure, Promise};
 use crate::policy::prepare_compiled;
 use crate::rig::{Place, Rig, SET};
 

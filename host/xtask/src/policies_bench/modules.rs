@@ -9,9 +9,10 @@ use anyhow::{Context, Result};
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::observation::Observation;
 use regatta_policy_host::{CallTimes, CompiledPolicy, Engine, EngineOptions};
+use regatta_util::percentile;
 use serde::Serialize;
 
-use crate::figure::{ms, percentile, us};
+use crate::figure::{ms, us};
 use crate::observed::{SEEDS, observation, set};
 use crate::pinned::Pinned;
 

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use regatta_policy_host::{Engine, EngineOptions};
+use regatta_util::percentile;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::compare::{self, Costs, Sample, Way};
-use crate::figure::{percentile, rounded, us};
+use crate::figure::{rounded, us};
 use crate::modules;
 use crate::tables::{self, Line};
 use crate::verdicts::{Medians, verdicts};

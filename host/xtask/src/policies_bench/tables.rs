@@ -1,6 +1,7 @@
 //! What was measured, for people. Pure.
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use regatta_util::thousands;
 
 use crate::modules::Module;
 
@@ -87,18 +88,6 @@ fn number(value: f64) -> String {
     }
 }
 
-fn thousands(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +105,6 @@ mod tests {
         ] {
             assert_eq!(number(value), text);
         }
-        assert_eq!([999, 1_000, 100_000].map(thousands), ["999", "1,000", "100,000"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The decision by a webhook, as the autoscaler of Agones has it: JSON is posted over HTTP/1.1 and JSON comes back, over
 //! one TCP connection that is kept.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
@@ -31,51 +32,27 @@ struct Review<Request> {
 }
 
 /// What crosses of an observation: those metrics only that the policy asks for, without their windows.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Asked<'a> {
-    uid: &'a str,
-    set: &'a str,
+    uid: Cow<'a, str>,
+    set: Cow<'a, str>,
     tick: u64,
     now_ms: u64,
     generation: u64,
     min: u32,
     max: u32,
     desired: u32,
-    instances: &'a InstanceTable,
+    instances: Cow<'a, InstanceTable>,
     metrics: Vec<AskedMetric<'a>>,
-    params: &'a str,
-    state: &'a [u8],
+    params: Cow<'a, str>,
+    state: Cow<'a, [u8]>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct AskedMetric<'a> {
-    name: &'a str,
+    name: Cow<'a, str>,
     scope: MetricScope,
-    values: &'a [MetricValue],
-}
-
-/// The same, as it comes.
-#[derive(Deserialize)]
-struct Came {
-    uid: String,
-    set: String,
-    tick: u64,
-    now_ms: u64,
-    generation: u64,
-    min: u32,
-    max: u32,
-    desired: u32,
-    instances: InstanceTable,
-    metrics: Vec<CameMetric>,
-    params: String,
-    state: Vec<u8>,
-}
-
-#[derive(Deserialize)]
-struct CameMetric {
-    name: String,
-    scope: MetricScope,
-    values: Vec<MetricValue>,
+    values: Cow<'a, [MetricValue]>,
 }
 
 /// What comes back.
@@ -104,23 +81,23 @@ pub(crate) async fn serve() -> Result<()> {
 
 /// The body is read here: axum's own `Json` also keeps the path of what it reads, for its errors, and takes twice as long.
 async fn review(body: Bytes) -> Result<Json<Reviewed>, (StatusCode, String)> {
-    let review = serde_json::from_slice::<Review<Came>>(&body);
+    let review = serde_json::from_slice::<Review<Asked<'_>>>(&body);
     let Review { request } = review.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
-    let metric = |metric: CameMetric| MetricObservation {
-        name: metric.name,
+    let metric = |metric: AskedMetric<'_>| MetricObservation {
+        name: metric.name.into_owned(),
         scope: metric.scope,
-        values: metric.values,
+        values: metric.values.into_owned(),
         window: Vec::new(),
     };
     let observation = Observation {
-        set: request.set,
+        set: request.set.into_owned(),
         tick: request.tick,
         now_ms: request.now_ms,
         generation: request.generation,
         min: request.min,
         max: request.max,
         desired: request.desired,
-        instances: request.instances,
+        instances: request.instances.into_owned(),
         metrics: request.metrics.into_iter().map(metric).collect(),
         last: None,
         schedule: Vec::new(),
@@ -134,7 +111,7 @@ async fn review(body: Bytes) -> Result<Json<Reviewed>, (StatusCode, String)> {
         }
         Err(message) => (Err(message), Vec::new()),
     };
-    Ok(Json(Reviewed { response: Response { uid: request.uid, decision, state } }))
+    Ok(Json(Reviewed { response: Response { uid: request.uid.into_owned(), decision, state } }))
 }
 
 /// The host's end of the connection.
@@ -190,23 +167,23 @@ fn asked<'a>(
     state: &'a [u8],
 ) -> Review<Asked<'a>> {
     let metric = |metric: &'a MetricObservation| AskedMetric {
-        name: &metric.name,
+        name: metric.name.as_str().into(),
         scope: metric.scope,
-        values: &metric.values,
+        values: metric.values.as_slice().into(),
     };
     let request = Asked {
-        uid,
-        set: &observation.set,
+        uid: uid.into(),
+        set: observation.set.as_str().into(),
         tick: observation.tick,
         now_ms: observation.now_ms,
         generation: observation.generation,
         min: observation.min,
         max: observation.max,
         desired: observation.desired,
-        instances: &observation.instances,
+        instances: Cow::Borrowed(&observation.instances),
         metrics: metrics.iter().filter_map(|name| observation.metric(name)).map(metric).collect(),
-        params,
-        state,
+        params: params.into(),
+        state: state.into(),
     };
     Review { request }
 }
@@ -225,13 +202,10 @@ mod tests {
         cpu.values[2] = MetricValue::Stale { value: 0.5, age_ms: 7 };
         let text =
             serde_json::to_string(&asked("u", &seen, &["cpu".to_owned()], "{}", b"\x00")).expect("JSON");
-        let Review { request } = serde_json::from_str::<Review<Came>>(&text).expect("it is read");
-        assert_eq!(
-            (request.uid.as_str(), request.params.as_str(), request.state.as_slice()),
-            ("u", "{}", &[0][..])
-        );
-        assert_eq!(request.instances, seen.instances);
+        let Review { request } = serde_json::from_str::<Review<Asked<'_>>>(&text).expect("it is read");
+        assert_eq!((&*request.uid, &*request.params, &*request.state), ("u", "{}", &[0][..]));
+        assert_eq!(*request.instances, seen.instances);
         let [metric] = request.metrics.as_slice() else { panic!("{text}") };
-        assert_eq!(Some(&metric.values), seen.metric("cpu").map(|metric| &metric.values));
+        assert_eq!(Some(&*metric.values), seen.metric("cpu").map(|metric| &*metric.values));
     }
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::apt::{self, Apt};
 use crate::cargo;
@@ -55,26 +55,16 @@ fn said<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// The first source package of this version, as `name=version`.
 fn find(apt: &Apt, version: &str) -> Result<String> {
-    let mut failures = Vec::new();
-    for mirror in apt.mirrors() {
-        for suite in SUITES {
-            if let Err(error) = apt.update(mirror, suite) {
-                failures.push(format!("{suite}: {error}"));
-                continue;
-            }
-            for package in PACKAGES {
-                if let Some(found) = matching(&apt.versions(package)?, package, version) {
-                    return Ok(format!("{package}={found}"));
-                }
+    let matching = || {
+        for package in PACKAGES {
+            if let Some(found) = matching(&apt.versions(package)?, package, version) {
+                return Ok(Some(format!("{package}={found}")));
             }
         }
-    }
-    bail!(
-        "no suite of the mirror has {} in version {version} (asked {})\n{}",
-        PACKAGES.join(" or "),
-        SUITES.join(", "),
-        failures.join("\n")
-    )
+        Ok(None)
+    };
+    let what = || format!("no suite of the mirror has {} in version {version}", PACKAGES.join(" or "));
+    apt.search(&SUITES, matching).with_context(what)
 }
 
 /// Downloads the package and unpacks its `library` directory; returns the directory that

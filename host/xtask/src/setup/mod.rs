@@ -4,6 +4,7 @@
 //! is free; a lock file makes parallel runs wait for each other.
 
 use anyhow::{Result, bail};
+use regatta_util::program::on_path;
 
 use crate::cargo;
 use crate::proc;
@@ -53,7 +54,7 @@ pub(crate) fn tools(steps: &mut Steps) -> Result<()> {
         .collect();
     if missing.is_empty() {
         step.done("present");
-    } else if proc::on_path("rustup") {
+    } else if on_path("rustup").is_some() {
         let mut command = std::process::Command::new("rustup");
         command.args(["component", "add"]).args(&missing);
         proc::limited(&mut command, target::RUSTUP_LIMIT)?;

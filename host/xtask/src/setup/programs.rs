@@ -1,11 +1,11 @@
 //! Programs of the system that some tests need. Without them those tests say that they were skipped, so that a machine
 //! where nothing can be installed still tests the rest.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use regatta_util::program::{installed, on_path};
 
 use crate::proc;
 use crate::ui::Steps;
@@ -16,9 +16,6 @@ const WANTED: [(&str, &str, &str); 3] = [
     ("nft", "nftables", "networks of instances"),
     ("mkfs.xfs", "xfsprogs", "reflinked disks"),
 ];
-
-/// Beside PATH: where system programs are that ordinary users do not have on it.
-const SYSTEM: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// How long one call of apt may take: a blocked network must not block for ever.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -48,11 +45,11 @@ pub(crate) fn programs(steps: &mut Steps) -> Result<()> {
 
 /// Whether a program of the system is there.
 pub(crate) fn there(program: &str) -> bool {
-    proc::on_path(program) || SYSTEM.iter().any(|directory| Path::new(directory).join(program).is_file())
+    installed(program).is_some()
 }
 
 fn install(packages: &[&str]) -> Result<()> {
-    ensure!(proc::on_path("apt-get"), "there is no apt-get on PATH");
+    ensure!(on_path("apt-get").is_some(), "there is no apt-get on PATH");
     ensure!(proc::is_root(), "only root may install packages");
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");

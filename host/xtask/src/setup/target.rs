@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use regatta_util::program::on_path;
 
 use crate::policies::TARGET;
 use crate::proc;
@@ -67,7 +68,7 @@ pub(crate) fn guest_target(steps: &mut Steps) -> Result<()> {
 
 /// `rustup target add`, then a look whether the active compiler has it.
 fn rustup(toolchain: &Toolchain, scratch: &Path) -> Result<()> {
-    if !proc::on_path("rustup") {
+    if on_path("rustup").is_none() {
         return Err(anyhow!("there is no rustup on PATH"));
     }
     println!("      rustup target add {TARGET}");

@@ -1,33 +1,21 @@
-//! What a module is made of, as one digest: when it is that of the module that is there, nothing is built.
+//! Files that are made, and what they are made of.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use regatta_policy_build::Language;
 use sha2::{Digest, Sha256};
 
-use crate::cargo;
 use crate::workspace::Workspace;
 
 /// Folders and files that tools leave in a project, and that are no sources.
 const LEFT_BY_TOOLS: [&str; 6] = ["node_modules", ".venv", "__pycache__", ".zig-cache", "zig-out", "target"];
 
-/// What else a module depends on, from the workspace's root.
-fn also(language: Language) -> &'static [&'static str] {
-    match language {
-        Language::Rust => {
-            &["host/policy-build/src/steps.rs", "sdk/src", "sdk/wit", "sdk/Cargo.toml", "Cargo.lock"]
-        }
-        _ => &["host/policy-build/src/steps.rs"],
-    }
-}
-
-/// Names and contents of all sources of an example, and how it is built.
-pub(super) fn digest(workspace: &Workspace, language: Language, source: &Path) -> Result<String> {
+/// Names and contents of all files at or below these paths, which start at the workspace's root: when the digest is that
+/// of what is there, nothing is built.
+pub(crate) fn digest<'p>(workspace: &Workspace, paths: impl IntoIterator<Item = &'p str>) -> Result<String> {
     let mut files = Vec::new();
-    collect(source, &mut files)?;
-    for path in also(language) {
+    for path in paths {
         collect(&workspace.root.join(path), &mut files)?;
     }
     files.sort();
@@ -38,7 +26,7 @@ pub(super) fn digest(workspace: &Workspace, language: Language, source: &Path) -
         digest.update(format!("{name}\0{}\0", bytes.len()));
         digest.update(bytes);
     }
-    Ok(cargo::hex(&digest.finalize()))
+    Ok(hex::encode(digest.finalize()))
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -56,4 +44,12 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts a file into its place at once; a reader never sees half of it.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    fs::write(&new, bytes).with_context(|| format!("cannot write {}", new.display()))?;
+    fs::rename(&new, path).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -3,6 +3,8 @@
 //! A bare number is refused on purpose: whether `30` means seconds or
 //! milliseconds, bytes or mebibytes, is exactly what a reader cannot see.
 
+use std::time::Duration;
+
 /// Units of time, longest first, in milliseconds.
 const TIME: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
@@ -65,6 +67,14 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, QuantityError> {
         }
         rest = part.rest;
     }
+}
+
+/// As [`parse_duration_ms`], for a command line.
+///
+/// # Errors
+/// Says what is wrong with the text.
+pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
+    parse_duration_ms(text).map(Duration::from_millis)
 }
 
 /// Reads a size: one number with a unit `B`, `KiB`, `MiB`, `GiB`, `TiB`, or the

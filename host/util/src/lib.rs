@@ -1,0 +1,12 @@
+//! Small functions that several crates need and the standard library lacks. It compiles in a moment: even `cargo xtask`
+//! can afford it.
+
+#[cfg(feature = "guest-http")]
+pub mod guest_http;
+pub mod program;
+mod samples;
+mod text;
+pub mod units;
+
+pub use samples::{percentile, percentiles};
+pub use text::{chain, thousands};
