@@ -251,7 +251,7 @@ fn any_fleet() -> impl Strategy<Value = Vec<Instance>> {
 /// Up to four nodes in up to three racks, each with little capacity or plenty.
 fn any_nodes() -> impl Strategy<Value = Vec<NodeCapacity>> {
     let node = |(index, (domain, launches)): (usize, (u8, u32))| NodeCapacity {
-        placement: placement(u8::try_from(index).unwrap(), domain),
+        placement: placement(u8::try_from(index).expect("few nodes"), domain),
         launches,
         why: (launches < 100).then(|| format!("node-{index} is out of memory")),
     };
@@ -296,7 +296,7 @@ fn carried_out(fleet: &[Instance], plan: &Plan) -> Vec<Instance> {
 }
 
 fn count(fleet: &[Instance], wanted: impl Fn(&Instance) -> bool) -> u32 {
-    u32::try_from(fleet.iter().filter(|i| wanted(i)).count()).unwrap()
+    u32::try_from(fleet.iter().filter(|i| wanted(i)).count()).expect("few")
 }
 
 proptest! {
@@ -343,7 +343,7 @@ proptest! {
             let here = plan.actions.iter().filter(|action| {
                 matches!(action, Action::Create { placement, .. } if *placement == node.placement)
             });
-            prop_assert!(u32::try_from(here.count()).unwrap() <= node.launches);
+            prop_assert!(u32::try_from(here.count()).expect("few") <= node.launches);
         }
         // What is short is said, and a shortage of the nodes is one of them.
         prop_assert!(after >= capacity || !plan.notes.is_empty());
@@ -367,7 +367,7 @@ proptest! {
         fleet in any_fleet(), capacity in 0u32..80, domains in prop::collection::vec(0u8..3, 1..5)
     ) {
         let node = |(index, domain): (usize, &u8)| NodeCapacity {
-            placement: placement(u8::try_from(index).unwrap(), *domain), launches: 100, why: None,
+            placement: placement(u8::try_from(index).expect("few nodes"), *domain), launches: 100, why: None,
         };
         let nodes: Vec<_> = domains.iter().enumerate().map(node).collect();
         let mut fleet = fleet;

@@ -15,10 +15,10 @@ use crate::tick::{facts, observation, run, set, tick};
 
 fn again(set: &ScaleSet, record: &TickRecord) -> Result<(), TestCaseError> {
     prop_assert_eq!(&conclude(set, record.input()), record);
-    let json = serde_json::to_string(record).unwrap();
-    let read: TickRecord = serde_json::from_str(&json).unwrap();
+    let json = serde_json::to_string(record).expect("writes");
+    let read: TickRecord = serde_json::from_str(&json).expect("reads");
     prop_assert_eq!(&read, record);
-    prop_assert_eq!(serde_json::to_string(&conclude(set, read.input())).unwrap(), json);
+    prop_assert_eq!(serde_json::to_string(&conclude(set, read.input())).expect("writes"), json);
     Ok(())
 }
 
