@@ -55,12 +55,12 @@ impl<'a> Spread<'a> {
         Self { nodes, domains }
     }
 
-    /// The node for the next instance: that with the most capacity left; among equals in the domain with the fewest
-    /// instances of the set; then the first by name. None when no node has capacity.
+    /// The node for the next instance: in the domain with the fewest instances of the set, that with the most capacity left;
+    /// then the first by name. None when no node has capacity.
     pub(super) fn place(&mut self) -> Option<&'a Placement> {
         let domains = &mut self.domains;
         let rank =
-            |node: &&mut Node<'a>| (Reverse(node.left), domains[node.domain].instances, &node.placement.node);
+            |node: &&mut Node<'a>| (domains[node.domain].instances, Reverse(node.left), &node.placement.node);
         let node = self.nodes.iter_mut().filter(|node| node.left > 0).min_by_key(rank)?;
         node.left -= 1;
         domains[node.domain].instances += 1;
