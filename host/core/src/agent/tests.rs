@@ -1,6 +1,7 @@
 //! What an agent does about each want, whatever it has; and what holds whatever happens.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -28,7 +29,8 @@ fn agent() -> Agent {
 }
 
 fn set() -> Arc<ScaleSet> {
-    Arc::new(manifest(""))
+    static SET: LazyLock<Arc<ScaleSet>> = LazyLock::new(|| Arc::new(manifest("")));
+    Arc::clone(&SET)
 }
 
 fn want(id: u32, order: Order) -> Input {

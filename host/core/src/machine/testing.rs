@@ -164,6 +164,8 @@ pub(super) struct Rig {
     /// Effects that wait for their answer.
     pub(super) waiting: VecDeque<Effect>,
     pub(super) reload: Option<String>,
+    /// What nodes were told last of each instance: that it shall run, or end.
+    pub(super) shall_run: BTreeMap<u32, bool>,
     committing: bool,
     last_token: Token,
     open_tokens: BTreeSet<Token>,
@@ -200,6 +202,7 @@ impl Rig {
             shadows: VecDeque::new(),
             waiting: VecDeque::new(),
             reload: None,
+            shall_run: BTreeMap::new(),
             committing: false,
             last_token: 0,
             open_tokens: BTreeSet::new(),
@@ -269,7 +272,10 @@ impl Rig {
                 assert!(may_act, "acted before it was stored");
                 let stored = self.store.instances.get(&want.id).expect("acted on what is not stored");
                 assert_eq!((&stored.uid, stored.epoch), (&want.uid, want.epoch));
-                if matches!(want.order, Order::Stop(_)) {
+                let runs = matches!(want.order, Order::Run { .. });
+                let before = self.shall_run.insert(want.id, runs);
+                assert!(before != Some(false), "told to stop before, and now to run or to stop again");
+                if !runs {
                     assert_eq!(stored.phase, Phase::Terminating, "stopped before that was stored");
                 }
             }
@@ -277,7 +283,10 @@ impl Rig {
                 assert!(self.open_tokens.remove(token), "answered twice");
                 self.replies.insert(*token, result.clone());
             }
-            Effect::Ticked(_) | Effect::Updated | Effect::Forget { .. } => assert!(may_act),
+            Effect::Forget { id } => {
+                assert!(may_act && !self.store.instances.contains_key(id), "forgotten, and still stored");
+            }
+            Effect::Ticked(_) | Effect::Updated => assert!(may_act),
             Effect::Ended => assert!(self.store.state.is_none(), "ended, and still stored"),
             _ => {}
         }
@@ -460,6 +469,7 @@ impl Rig {
         self.shadows.clear();
         self.effects.clear();
         self.open_tokens.clear();
+        self.shall_run.clear();
         self.committing = false;
         self.reload = None;
         let records: Vec<_> = self.machine.instances().cloned().collect();
