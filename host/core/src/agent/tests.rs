@@ -49,8 +49,11 @@ fn stop(id: u32) -> Input {
 }
 
 fn reported(effects: &[Effect]) -> Vec<&Report> {
-    let report = |effect| if let &Effect::Report { ref report, .. } = effect { Some(report) } else { None };
-    effects.iter().filter_map(report).collect()
+    let reports = effects.iter().filter_map(|effect| match effect {
+        Effect::Report { report, .. } => Some(report),
+        _ => None,
+    });
+    reports.collect()
 }
 
 fn only_report(effects: &[Effect]) -> &Report {
@@ -268,7 +271,8 @@ fn a_want_that_comes_before_the_boot_says_how_it_is_watched() {
 
 #[test]
 fn an_agent_that_was_started_again_keeps_what_runs() {
-    let address = Some(Ipv4Addr::new(127, 40, 0, 9));
+    let at = Ipv4Addr::new(127, 40, 0, 9);
+    let address = Some(at);
     for found in [
         Found::Running(Running::default()),
         Found::Unreachable(Running::default()),
@@ -277,7 +281,7 @@ fn an_agent_that_was_started_again_keeps_what_runs() {
     ] {
         let mut agent = agent();
         let effects = agent.on(&key(1), Input::Found { found: found.clone(), address, demand: demand() });
-        let admitted = Report::Admitted { address: address.expect("one") };
+        let admitted = Report::Admitted { address: at };
         assert_eq!(reported(&effects), [&admitted, &Report::Found(found.clone())]);
         assert_eq!(agent.capacity(demand(), &set().network, 9, LEFT).launches, 3, "it is counted");
         let effects = agent.on(&key(1), run(1, Phase::InService));

@@ -103,7 +103,7 @@ mod tests {
         let slots: Vec<_> = state.policies.iter().map(|it| (it.name.as_str(), it.active.number)).collect();
         assert_eq!(slots, [("load", 1), ("night", 2)]);
         assert_eq!(batch.expect, [("web".to_owned(), Revision(0))], "refused when there is one of that name");
-        assert_eq!(batch.state.sets, [state.clone()]);
+        assert_eq!(batch.state.sets, std::slice::from_ref(&state));
         let [(digest, json)] = batch.blobs.as_slice() else { panic!("one manifest") };
         assert_eq!(state.manifests, BTreeMap::from([(1, digest.clone())]));
         assert_eq!(serde_json::from_slice::<ScaleSet>(json).expect("a manifest"), set);

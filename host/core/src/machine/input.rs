@@ -35,7 +35,7 @@ pub enum Input {
         /// The tick that it was asked in.
         tick: u64,
         /// What it says.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// A batch is stored, or not.
     Committed(Result<Revision, CommitError>),

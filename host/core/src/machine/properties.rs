@@ -139,7 +139,7 @@ fn take(rig: &mut Rig, step: Step) {
         }
         Step::ShadowAnswers => {
             while let Some((tick, ask)) = rig.shadows.pop_front() {
-                let answer = rig.decide(&ask);
+                let answer = Box::new(rig.decide(&ask));
                 rig.feed(Input::Shadow { tick, answer });
             }
         }

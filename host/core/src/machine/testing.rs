@@ -482,7 +482,7 @@ impl Rig {
 
     pub(super) fn shadow_answers(&mut self) {
         while let Some((tick, ask)) = self.shadows.pop_front() {
-            let answer = self.decide(&ask);
+            let answer = Box::new(self.decide(&ask));
             self.run(Input::Shadow { tick, answer });
         }
     }
