@@ -7,6 +7,8 @@
 mod addresses;
 mod ledger;
 mod reconcile;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -102,13 +102,19 @@ impl Agent {
         address: Option<std::net::Ipv4Addr>,
         demand: Demand,
     ) -> Vec<Effect> {
-        self.ledger.claim(key, demand);
-        if let Some(address) = address {
-            self.addresses.claim(address);
+        let new = || Instance { have: Have::Held, address: None, runs: false, want: None, watched: None };
+        let instance = self.instances.entry(key.clone()).or_insert_with(new);
+        // An agent that was not started again may be asked all the same, by an owner that was.
+        if matches!(instance.have, Have::Held | Have::Stopping) {
+            instance.runs = matches!(found, Found::Running(_) | Found::Unreachable(_));
+            self.ledger.claim(key, demand);
+            if let Some(address) = address {
+                if let Some(before) = instance.address.replace(address) {
+                    self.addresses.release(before);
+                }
+                self.addresses.claim(address);
+            }
         }
-        let runs = matches!(found, Found::Running(_) | Found::Unreachable(_));
-        let instance = Instance { have: Have::Held, address, runs, want: None, watched: None };
-        self.instances.insert(key.clone(), instance);
         let report = |report| Effect::Report { key: key.clone(), report };
         let admitted = address.map(|address| report(Report::Admitted { address }));
         admitted.into_iter().chain([report(Report::Found(found))]).collect()
@@ -183,4 +189,4 @@ impl Instance {
 }
 
 /// What an owner is told of an instance that it believes to run and of which the node has nothing.
-const NOT_THERE: &str = "its node has nothing of it";
+pub(super) const NOT_THERE: &str = "its node has nothing of it";

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use crate::batch::{Batch, History, Revision, StateChange};
 use crate::event::{Actor, Event, EventKind};
 use crate::narrate::events_of;
-use crate::phase::{InstanceEvent, Phase};
+use crate::phase::Phase;
 use crate::plan::{Action, RemovalCause};
-use crate::record::InstanceChange;
 use crate::state::InstanceRecord;
 use crate::tick::last_decision;
 
 use super::instance::Instance;
 use super::tick::Intent;
-use super::{Busy, CommitError, Effect, SetMachine, manifest_blob};
+use super::{Busy, CommandError, CommitError, Effect, SetMachine, manifest_blob};
 
 impl SetMachine {
     /// The batch of a tick: nothing is acted on that is not stored.
@@ -33,7 +32,10 @@ impl SetMachine {
             };
         }
         let staged: BTreeSet<u32> = intent.instances.iter().map(|(record, _)| record.id).collect();
-        let dirty = self.instances.values().filter(|it| it.dirty && !staged.contains(&it.record.id));
+        let dirty = self
+            .instances
+            .values()
+            .filter(|it| (it.dirty || it.record.phase == Phase::Gone) && !staged.contains(&it.record.id));
         let (gone, kept): (Vec<_>, Vec<_>) =
             dirty.map(|instance| &instance.record).partition(|record| record.phase == Phase::Gone);
         let of_set = |record: &InstanceRecord| (name.clone(), record.clone());
@@ -93,6 +95,14 @@ impl SetMachine {
     }
 
     pub(super) fn on_committed(&mut self, result: Result<Revision, CommitError>, effects: &mut Vec<Effect>) {
+        let waited = match &self.busy {
+            Busy::Storing(_) => true,
+            Busy::Command(pending) => pending.is_storing(),
+            _ => false,
+        };
+        if !waited {
+            return;
+        }
         if let Ok(revision) = result {
             self.revision = revision;
             self.store_error = None;
@@ -128,38 +138,28 @@ impl SetMachine {
             instance.record = staged;
             self.changes.extend(change);
         }
-        let want = |id: &u32, effect: &dyn Fn(&InstanceRecord) -> Effect| {
-            self.instances.get(id).map(|instance| effect(&instance.record))
-        };
-        let mut ordered = BTreeSet::new();
         for action in &record.plan.actions {
             match action {
-                Action::Create { id, .. } => effects.extend(want(id, &|record| self.want_run(record))),
-                Action::Drain { .. } => {}
-                Action::Terminate { id, cause } => {
-                    ordered.insert(*id);
-                    effects.extend(want(id, &|record| self.want_stop(record, *cause)));
+                Action::Create { id, .. } => {
+                    effects.extend(self.instances.get(id).map(|instance| self.want_run(&instance.record)));
                 }
+                Action::Drain { .. } => {}
+                Action::Terminate { id, cause } => self.stop(*id, *cause, effects),
             }
         }
         // Those that came to be terminating without a plan: their VMM ended while they were drained.
-        let by_itself = |it: &&InstanceChange| {
-            it.to == Phase::Terminating
-                && it.event != InstanceEvent::TerminateRequested
-                && !ordered.contains(&it.id)
-        };
-        let ended = record.changes.iter().filter(by_itself);
-        for change in ended {
-            effects.extend(want(&change.id, &|record| self.want_stop(record, RemovalCause::Failed)));
+        let untold = |it: &&Instance| it.record.phase == Phase::Terminating && !it.stop_told;
+        let ended: Vec<u32> = self.instances.values().filter(untold).map(|it| it.record.id).collect();
+        for id in ended {
+            self.stop(id, RemovalCause::Failed, effects);
         }
         let record = Arc::new(record);
         self.last_decision = Some(last_decision(&record));
         self.last = Some(Arc::clone(&record));
         effects.push(Effect::Ticked(Arc::clone(&record)));
         if removed {
-            self.busy = Busy::Ended;
-            effects.push(Effect::Ended);
-            return;
+            let gone = CommandError::NotFound(format!("set {} was deleted", self.state.set.name));
+            return self.end(gone, Effect::Ended, effects);
         }
         if !self.state.shadows.is_empty() {
             self.ask_shadows(&Arc::new(record.observation.clone()), effects);
@@ -179,7 +179,6 @@ impl SetMachine {
 
     /// What is stored is not what the machine believes.
     pub(super) fn reload(&mut self, why: String, effects: &mut Vec<Effect>) {
-        self.busy = Busy::Ended;
-        effects.push(Effect::Reload(why));
+        self.end(CommandError::Store(why.clone()), Effect::Reload(why), effects);
     }
 }

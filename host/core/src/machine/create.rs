@@ -78,3 +78,40 @@ pub fn create(new: NewSet, now: Time, actor: Actor) -> (SetState, Batch) {
     };
     (state, batch)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{activation, manifest};
+    use super::*;
+
+    #[test]
+    fn a_set_begins_with_its_policies_its_manifest_and_an_event() {
+        let set = manifest("policies: [{ module: a, name: load }, { module: b, name: night }]");
+        let new = NewSet {
+            set: set.clone(),
+            image: ImageDigests::default(),
+            policies: vec![activation("load", 1), activation("night", 1)],
+            incarnation: 7,
+        };
+        let now = Time { wall_ms: 1_000, mono_ms: 5 };
+        let (state, batch) = create(new, now, Actor::User("ann".into()));
+        assert_eq!(
+            (state.desired, state.generation, state.next_instance_id, state.activations),
+            (2, 1, 1, 2)
+        );
+        assert_eq!(state.clock, SetClock { lived_ms: 0, steady_ms: 1_000 });
+        let slots: Vec<_> = state.policies.iter().map(|it| (it.name.as_str(), it.active.number)).collect();
+        assert_eq!(slots, [("load", 1), ("night", 2)]);
+        assert_eq!(batch.expect, [("web".to_owned(), Revision(0))], "refused when there is one of that name");
+        assert_eq!(batch.state.sets, std::slice::from_ref(&state));
+        let [(digest, json)] = batch.blobs.as_slice() else { panic!("one manifest") };
+        assert_eq!(state.manifests, BTreeMap::from([(1, digest.clone())]));
+        assert_eq!(serde_json::from_slice::<ScaleSet>(json).expect("a manifest"), set);
+        let [event] = batch.history.events.as_slice() else { panic!("one event") };
+        assert_eq!(
+            (event.kind, event.text.as_str()),
+            (EventKind::SetCreated, "web created, initial capacity 2")
+        );
+        assert_eq!((event.at_ms, &event.actor), (1_000, &Actor::User("ann".into())));
+    }
+}

@@ -35,7 +35,7 @@ pub enum Input {
         /// The tick that it was asked in.
         tick: u64,
         /// What it says.
-        answer: Answer,
+        answer: Box<Answer>,
     },
     /// A batch is stored, or not.
     Committed(Result<Revision, CommitError>),
@@ -342,7 +342,8 @@ pub enum Effect {
         /// Which.
         id: u32,
     },
-    /// Look after the golden snapshot: there shall be one of this manifest, or none. Told once a tick.
+    /// Look after the golden snapshot: there shall be one of this manifest, or none. Told once a tick, and answered each time
+    /// by [`Input::Snapshot`]: until then launches that need one wait.
     Snapshot(Option<Arc<ScaleSet>>),
     /// Answer an operator.
     Reply {

@@ -2,6 +2,7 @@
 
 use crate::metrics::{CounterRate, CpuShare};
 use crate::phase::{InstanceEvent, Phase};
+use crate::plan::RemovalCause;
 use crate::state::InstanceRecord;
 
 use super::{CHANGES_MAX, SetMachine};
@@ -13,6 +14,10 @@ pub(super) struct Instance {
     pub(super) record: InstanceRecord,
     /// Differs from what is stored.
     pub(super) dirty: bool,
+    /// Its node was told to stop it.
+    pub(super) stop_told: bool,
+    /// How it shall be stopped, again, once all is found: its termination was stored before a restart.
+    pub(super) stop_again: Option<RemovalCause>,
     /// Its counters that become rates.
     pub(super) meters: Meters,
 }
@@ -27,7 +32,8 @@ pub(super) struct Meters {
 
 impl Instance {
     pub(super) fn new(record: InstanceRecord) -> Self {
-        Self { record, dirty: false, meters: Meters::default() }
+        let stop_again = (record.phase == Phase::Terminating).then_some(RemovalCause::Failed);
+        Self { record, dirty: false, stop_told: false, stop_again, meters: Meters::default() }
     }
 }
 

@@ -19,12 +19,20 @@ mod input;
 mod instance;
 mod manifests;
 mod observe;
+#[cfg(test)]
+mod properties;
 mod recover;
 mod report;
 mod shadows;
 mod slots;
+#[cfg(test)]
+mod slots_tests;
 mod status;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tick;
+#[cfg(test)]
+mod tick_tests;
 mod want;
 mod warm;
 
@@ -123,8 +131,8 @@ enum Busy {
     Storing(Box<Intent>),
     /// Whatever a command needs.
     Command(Box<Pending>),
-    /// Nothing any more: the set is gone, or what is known of it is outdated.
-    Ended,
+    /// Nothing any more: the set is gone, or what is known of it is outdated. Commands are answered like this.
+    Ended(CommandError),
 }
 
 impl SetMachine {
@@ -192,6 +200,12 @@ impl SetMachine {
     }
 
     fn take(&mut self, input: Input, effects: &mut Vec<Effect>) {
+        if let Busy::Ended(error) = &self.busy {
+            if let Input::Command { token, .. } = input {
+                effects.push(Effect::Reply { token, result: Err(error.clone()) });
+            }
+            return;
+        }
         match input {
             // What the machine waits for.
             Input::InventoryComplete => self.on_inventory_complete(effects),
@@ -207,16 +221,24 @@ impl SetMachine {
             Input::Report { id, report } if matches!(self.busy, Busy::Inventory) => {
                 self.on_report(id, report)
             }
-            Input::Command { token, .. } if matches!(self.busy, Busy::Ended) => {
-                effects.push(Effect::Reply { token, result: Err(self.ended_error()) });
-            }
             later if self.is_busy() => self.deferred.push_back(later),
             Input::Report { id, report } => self.on_report(id, report),
             Input::Probed { id, event, detail } => self.meet(id, event, detail),
-            Input::Shadow { tick, answer } => self.on_shadow(tick, answer),
+            Input::Shadow { tick, answer } => self.on_shadow(tick, *answer),
             Input::Snapshot(status) => self.on_snapshot(status),
             Input::Command { token, actor, command } => self.on_command(token, actor, command, effects),
         }
+    }
+
+    /// The end of this machine, which `last` tells. Commands that still wait are answered with `error`.
+    fn end(&mut self, error: CommandError, last: Effect, effects: &mut Vec<Effect>) {
+        for input in std::mem::take(&mut self.deferred) {
+            if let Input::Command { token, .. } = input {
+                effects.push(Effect::Reply { token, result: Err(error.clone()) });
+            }
+        }
+        self.busy = Busy::Ended(error);
+        effects.push(last);
     }
 
     fn moment(&self) -> Moment {

@@ -116,3 +116,69 @@ impl SetMachine {
 fn as_metric(count: u64) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Rig;
+    use super::*;
+    use crate::metric::MetricValue;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    fn reading(id: u32, cpu_time_ns: u64) -> ProcessReading {
+        ProcessReading { id, cpu_time_ns: Some(cpu_time_ns), rss_bytes: Some(2_000_000) }
+    }
+
+    fn value(rig: &Rig, metric: &str, row: usize) -> MetricValue {
+        rig.store.last_record().observation.metric(metric).expect("the metric").values[row]
+    }
+
+    #[test]
+    fn shares_and_rates_are_measured_on_time_that_was_lived() {
+        let mut rig = Rig::serving("load_balancer: { listen: \"127.0.0.1:8000\" }");
+        rig.facts.processes = vec![reading(1, 0)];
+        rig.facts.traffic = Some(TrafficReading { accepted: 100, open: [(1, 4)].into() });
+        rig.tick();
+        rig.facts.processes = vec![reading(1, SECOND_NS)];
+        rig.facts.traffic = Some(TrafficReading { accepted: 120, open: [(1, 5)].into() });
+        rig.now.wall_ms += 86_400_000;
+        rig.tick_after(2_000);
+        assert_eq!(value(&rig, CPU, 0), MetricValue::Fresh(0.5));
+        assert_eq!(value(&rig, CONNECTION_RATE, 0), MetricValue::Fresh(10.0));
+        assert_eq!(value(&rig, CONNECTIONS, 0), MetricValue::Fresh(5.0));
+        assert_eq!(value(&rig, MEMORY, 0), MetricValue::Fresh(2_000_000.0));
+        assert_eq!(value(&rig, MEMORY, 1), MetricValue::Missing, "no data is not zero");
+    }
+
+    #[test]
+    fn a_counter_of_a_guest_becomes_a_rate() {
+        let mut rig = Rig::serving("metrics: [{ name: errors, series: e, rate: true }]");
+        for count in [10.0, 40.0] {
+            rig.pass(1_000);
+            let at_mono_ms = rig.now.mono_ms - 200;
+            rig.run(super::super::Input::Scraped(vec![Scrape {
+                id: 1,
+                at_mono_ms,
+                values: vec![Some(count)],
+            }]));
+        }
+        rig.tick_after(100);
+        assert_eq!(value(&rig, "errors", 0), MetricValue::Fresh(30.0));
+    }
+
+    #[test]
+    fn policies_see_a_clock_that_does_not_jump() {
+        let mut rig = Rig::serving("");
+        rig.tick();
+        let before = rig.store.last_record().observation.clone();
+        rig.now.wall_ms -= 86_400_000;
+        rig.tick();
+        let record = rig.store.last_record();
+        assert!(record.observation.now_ms > before.now_ms);
+        assert!(record.observation.now_ms - before.now_ms <= 1_125);
+        assert_eq!(record.wall_ms, rig.now.wall_ms, "the record tells people what the wall clock said");
+        assert!(
+            record.observation.instances.rows().all(|row| row.state_since_ms <= record.observation.now_ms)
+        );
+    }
+}

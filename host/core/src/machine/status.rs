@@ -69,7 +69,7 @@ impl SetMachine {
     /// Whether the set is gone.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        matches!(self.busy, Busy::Ended)
+        matches!(self.busy, Busy::Ended(_))
     }
 
     /// Where connections may go: every instance in service, at the port that it was made for.

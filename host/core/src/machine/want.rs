@@ -31,8 +31,7 @@ impl SetMachine {
         self.want(record, order)
     }
 
-    /// An instance whose termination is stored shall end.
-    pub(super) fn want_stop(&self, record: &InstanceRecord, cause: RemovalCause) -> Effect {
+    fn want_stop(&self, record: &InstanceRecord, cause: RemovalCause) -> Effect {
         // Only a guest that has served and is well is asked to shut down: one
         // that still boots or is broken would not hear it.
         let grace_ms = match cause {
@@ -46,13 +45,12 @@ impl SetMachine {
         self.want(record, Order::Stop(StopOrder { grace_ms, failure }))
     }
 
-    /// What is wanted of an instance in its present phase, when its node has to be told again.
-    pub(super) fn want_again(&self, record: &InstanceRecord) -> Option<Effect> {
-        match record.phase {
-            Phase::Terminating => Some(self.want_stop(record, RemovalCause::Failed)),
-            Phase::Pending => Some(self.want_run(record)),
-            phase if phase.may_answer() => Some(self.want_run(record)),
-            _ => None,
+    /// An instance whose termination is stored shall end: told once.
+    pub(super) fn stop(&mut self, id: u32, cause: RemovalCause, effects: &mut Vec<Effect>) {
+        let Some(instance) = self.instances.get_mut(&id) else { return };
+        if instance.record.phase != Phase::Terminating || std::mem::replace(&mut instance.stop_told, true) {
+            return;
         }
+        effects.extend(self.instances.get(&id).map(|instance| self.want_stop(&instance.record, cause)));
     }
 }

@@ -4,6 +4,8 @@
 //! ([`update`]), states of policies are migrated, the next state is stored.
 
 mod simple;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use crate::batch::Revision;
@@ -19,6 +21,13 @@ pub(super) struct Pending {
     token: Token,
     actor: Actor,
     stage: Stage,
+}
+
+impl Pending {
+    /// Whether it waits for the store.
+    pub(super) fn is_storing(&self) -> bool {
+        matches!(self.stage, Stage::Storing(_))
+    }
 }
 
 #[derive(Debug)]
@@ -118,7 +127,8 @@ impl SetMachine {
                 effects.push(Effect::Migrate(migrations));
                 Stage::Migrating(seating)
             }
-            Step::Store(change) => {
+            Step::Store(mut change) => {
+                change.next.clock = self.clock;
                 let event = Event {
                     policy: change.policy.as_ref().map(|(slot, activation)| activation.as_ref_in(slot)),
                     ..self.event(change.kind, change.text.clone(), actor.clone())
@@ -202,19 +212,14 @@ impl SetMachine {
                     // Back to where the manifest in force wants it.
                     effects.push(Effect::Listen(self.manifest.load_balancer.clone()));
                 }
-                match error {
-                    CommitError::Failed(why) => Err(CommandError::Store(why)),
-                    CommitError::Conflict(why) => {
-                        self.reload(why.clone(), effects);
-                        Err(CommandError::Store(why))
-                    }
+                let (CommitError::Failed(why) | CommitError::Conflict(why)) = &error;
+                effects.push(Effect::Reply { token, result: Err(CommandError::Store(why.clone())) });
+                if let CommitError::Conflict(why) = error {
+                    self.reload(why, effects);
                 }
+                return;
             }
         };
         effects.push(Effect::Reply { token, result });
-    }
-
-    pub(super) fn ended_error(&self) -> CommandError {
-        CommandError::NotFound(format!("set {} was deleted", self.state.set.name))
     }
 }

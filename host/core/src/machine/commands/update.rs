@@ -7,7 +7,7 @@ use crate::event::EventKind;
 use crate::state::{PolicySlot, SetState};
 
 use super::super::slots::{Origin, Seat, Seating};
-use super::super::{Effect, SetMachine, Update, manifest_blob, observe};
+use super::super::{Effect, SetMachine, SnapshotStatus, Update, manifest_blob, observe};
 use super::{Change, Step};
 
 impl SetMachine {
@@ -80,8 +80,16 @@ impl SetMachine {
         if self.manifest.load_balancer.is_none() {
             effects.push(Effect::Listen(None));
         }
+        // What is known of a snapshot is of the manifest before; one that is being made still is.
+        if !matches!(self.snapshot, SnapshotStatus::Making { .. }) {
+            self.snapshot = SnapshotStatus::Off;
+        }
         effects.push(Effect::Updated);
-        let running = self.instances.values().filter(|instance| instance.record.phase.may_answer());
+        // Those that are still being made will be watched by this manifest, too.
+        let running = self.instances.values().filter(|instance| {
+            let phase = instance.record.phase;
+            phase.is_warming() || phase.may_answer()
+        });
         effects.extend(running.map(|instance| self.want_run(&instance.record)));
     }
 }

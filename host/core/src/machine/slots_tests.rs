@@ -1,0 +1,314 @@
+//! Policies that are swapped, tried, judged and taken back.
+
+use super::testing::{Rig, activation, manifest, policy};
+use super::*;
+use crate::event::EventKind;
+use crate::phase::Phase;
+use crate::state::PolicyActivation;
+
+fn swap(new: NewPolicy) -> Command {
+    Command::Swap { slot: None, policy: Box::new(new) }
+}
+
+fn shadow(new: NewPolicy) -> Command {
+    Command::Shadow { slot: None, policy: Box::new(new) }
+}
+
+fn canary(new: NewPolicy, within: u32) -> Command {
+    Command::Canary { slot: None, policy: Box::new(new), within }
+}
+
+fn switched(done: Result<Done, CommandError>) -> Switched {
+    match done {
+        Ok(Done::Switched(switched)) => *switched,
+        other => panic!("no switch: {other:?}"),
+    }
+}
+
+fn placed(done: Result<Done, CommandError>) -> PolicyActivation {
+    match done {
+        Ok(Done::Placed(placed)) => placed.activation,
+        other => panic!("not placed: {other:?}"),
+    }
+}
+
+/// A set whose policy has left a state behind.
+fn rig() -> Rig {
+    let mut rig = Rig::serving("");
+    rig.states.insert(1, "lived".to_owned());
+    rig.tick();
+    rig
+}
+
+fn active(rig: &Rig) -> &PolicyActivation {
+    &rig.store.state().policies[0].active
+}
+
+#[test]
+fn a_state_is_carried_over_migrated_or_built_anew() {
+    let (carried, anew) = ("carried over", "built in the rehearsal");
+    let no_migration = Err("it has no migration".to_owned());
+    let cases = [
+        (policy("step", 1), Ok("moved".to_owned()), "lived", carried.to_owned()),
+        (policy("step", 2), Ok("moved".to_owned()), "moved", "migrated from version 1".to_owned()),
+        (
+            policy("step", 2),
+            no_migration,
+            "rehearsed 2",
+            format!("not migrated from version 1: it has no migration; {anew}"),
+        ),
+        (policy("other", 1), Ok("moved".to_owned()), "rehearsed 1", anew.to_owned()),
+    ];
+    for (new, migrated, state, origin) in cases {
+        let mut rig = rig();
+        rig.migrated = migrated;
+        let (name, version) = (new.activation.name.clone(), new.activation.version.clone());
+        let told = switched(rig.command(swap(new)));
+        assert_eq!((told.to.state.as_str(), &told.state_origin), (state, &origin));
+        assert_eq!(active(&rig), &told.to);
+        assert_eq!((told.to.number, told.from.number, told.after_tick), (2, 1, 3));
+        assert_eq!(told.to.since_ms, rig.now.wall_ms);
+        let text = format!("step 1.0 → {name} {version}, state {origin}");
+        assert_eq!(rig.store.told(EventKind::PolicySwapped), [text]);
+        let event = rig.store.events.last().expect("it");
+        assert_eq!(event.policy.as_ref().map(|it| &it.digest), Some(&told.to.digest));
+        rig.tick();
+        assert_eq!(rig.store.last_record().runs[0].state_in, state);
+    }
+}
+
+#[test]
+fn nothing_is_migrated_from_an_empty_state() {
+    let mut rig = Rig::serving("");
+    rig.states.insert(1, String::new());
+    rig.tick();
+    assert_eq!(switched(rig.command(swap(policy("step", 2)))).state_origin, "built in the rehearsal");
+}
+
+#[test]
+fn an_answer_that_lacks_a_state_is_no_migration() {
+    let mut rig = rig();
+    let token = rig.send(swap(policy("step", 2)));
+    rig.waiting.clear();
+    rig.run(Input::Migrated(Vec::new()));
+    let told = switched(rig.replies[&token].clone());
+    assert_eq!(told.state_origin, "not migrated from version 1; built in the rehearsal");
+}
+
+#[test]
+fn rolling_back_twice_comes_back() {
+    let mut rig = rig();
+    let none = "no previous policy in slot step: nothing to roll back to";
+    assert_eq!(rig.refused(Command::Rollback { slot: None }), CommandError::Conflict(none.into()));
+    rig.command(swap(policy("other", 1))).expect("swapped");
+    let back = switched(rig.command(Command::Rollback { slot: None }));
+    assert_eq!((back.to.name.as_str(), back.to.state.as_str(), back.to.number), ("step", "lived", 3));
+    assert_eq!(back.state_origin, "as it was when the policy was replaced");
+    let again = switched(rig.command(Command::Rollback { slot: None }));
+    assert_eq!((again.to.name.as_str(), again.to.number), ("other", 4));
+    assert_eq!(rig.store.told(EventKind::PolicyRolledBack).len(), 2);
+}
+
+#[test]
+fn a_slot_is_named_where_there_are_several() {
+    let mut rig = Rig::serving("policies: [{ module: a, name: load }, { module: b, name: night }]");
+    let several = "set web has several policy slots (load, night): choose one with --policy";
+    assert_eq!(rig.refused(swap(policy("c", 1))), CommandError::Conflict(several.into()));
+    let slot = Some("noon".to_owned());
+    let missing = "set web has no policy slot noon; it has: load, night";
+    assert_eq!(rig.refused(Command::Rollback { slot }), CommandError::NotFound(missing.into()));
+    let new = Box::new(policy("c", 1));
+    let told = switched(rig.command(Command::Swap { slot: Some("night".to_owned()), policy: new }));
+    assert_eq!((told.slot.as_str(), told.from.number, told.to.number), ("night", 2, 3));
+    assert_eq!(rig.store.state().policies[0].active.number, 1);
+}
+
+#[test]
+fn a_canary_acts_within_its_bounds() {
+    let mut rig = rig();
+    let trial = placed(rig.command(canary(policy("new", 1), 1)));
+    assert_eq!(
+        rig.store.told(EventKind::PolicyCanary),
+        ["new 1.0 runs as canary #2, within 1 of the active policy"]
+    );
+    rig.wishes.insert(trial.number, Ok(9));
+    rig.states.insert(trial.number, "tried".into());
+    rig.tick();
+    let record = rig.store.last_record();
+    assert_eq!((record.guards.granted, record.canaries.len(), record.runs.len()), (3, 1, 1));
+    let slot = &rig.store.state().policies[0];
+    assert_eq!(slot.canary.as_ref().map(|it| it.activation.state.as_str()), Some("tried"));
+    assert_eq!(slot.active.state, "lived");
+}
+
+#[test]
+fn a_canary_that_fails_is_removed() {
+    let mut rig = rig();
+    let trial = placed(rig.command(canary(policy("new", 1), 1)));
+    rig.wishes.insert(trial.number, Err("trapped".into()));
+    rig.tick();
+    assert_eq!(rig.store.state().policies[0].canary, None);
+    assert_eq!(rig.store.told(EventKind::PolicyDemoted).len(), 1);
+    rig.tick();
+    assert!(rig.store.last_record().canaries.is_empty());
+    assert_eq!(rig.store.told(EventKind::PolicyDemoted).len(), 1);
+}
+
+#[test]
+fn a_canary_goes_with_the_policy_that_it_stands_beside() {
+    let mut rig = rig();
+    placed(rig.command(canary(policy("new", 1), 1)));
+    placed(rig.command(canary(policy("newer", 1), 1)));
+    let slot = &rig.store.state().policies[0];
+    assert_eq!(slot.canary.as_ref().map(|it| it.activation.name.as_str()), Some("newer"), "one at a time");
+    rig.command(swap(policy("other", 1))).expect("swapped");
+    assert_eq!(rig.store.state().policies[0].canary, None);
+}
+
+#[test]
+fn a_shadow_is_asked_after_the_tick_and_what_it_says_stands_in_the_next_record() {
+    let mut rig = rig();
+    let judged = placed(rig.command(shadow(policy("new", 1))));
+    assert_eq!(rig.store.told(EventKind::PolicyShadowed), ["new 1.0 runs as shadow #2"]);
+    rig.wishes.insert(judged.number, Ok(9));
+    rig.states.insert(judged.number, "judged".into());
+    rig.tick();
+    let tick = rig.store.last_record().observation.tick;
+    assert_eq!((rig.shadows.len(), rig.store.last_record().shadows.len()), (1, 0));
+    rig.tick();
+    assert_eq!(rig.shadows.len(), 1, "one that is still busy skips a tick");
+    rig.shadow_answers();
+    rig.tick();
+    let record = rig.store.last_record();
+    assert_eq!(record.guards.granted, 2, "it is never applied");
+    assert_eq!(record.shadows.iter().map(|it| (it.tick, it.number)).collect::<Vec<_>>(), [(tick, 2)]);
+    assert_eq!(rig.store.state().shadows[0].activation.state, "judged");
+    rig.tick();
+    assert!(rig.store.last_record().shadows.is_empty(), "once");
+    assert_eq!(rig.shadows.len(), 1);
+}
+
+#[test]
+fn what_a_shadow_said_waits_for_a_record_that_is_stored() {
+    let mut rig = rig();
+    placed(rig.command(shadow(policy("new", 1))));
+    rig.tick();
+    rig.shadow_answers();
+    rig.refusals.push_back(super::testing::Refusal::Failed);
+    rig.tick();
+    rig.tick();
+    assert_eq!(rig.store.last_record().shadows.len(), 1);
+}
+
+#[test]
+fn there_are_at_most_eight_shadows() {
+    let mut rig = rig();
+    for _ in 0..SHADOWS_MAX {
+        placed(rig.command(shadow(policy("new", 1))));
+    }
+    let full = "set web already has 8 shadows; remove one first with `regatta policy drop web NUMBER`";
+    assert_eq!(rig.refused(shadow(policy("new", 1))), CommandError::Conflict(full.into()));
+    rig.tick();
+    assert_eq!(rig.shadows.len(), 8);
+    placed(rig.command(Command::Drop { number: 2 }));
+    placed(rig.command(shadow(policy("new", 1))));
+}
+
+#[test]
+fn a_shadow_is_promoted_with_its_own_state() {
+    let mut rig = rig();
+    let judged = placed(rig.command(shadow(policy("new", 1))));
+    rig.states.insert(judged.number, "judged".into());
+    rig.tick();
+    rig.shadow_answers();
+    rig.tick();
+    let told = switched(rig.command(Command::Promote { number: None }));
+    assert_eq!(
+        (told.to.number, told.to.state.as_str(), told.state_origin.as_str()),
+        (3, "judged", "its own")
+    );
+    assert!(rig.store.state().shadows.is_empty());
+    assert_eq!(rig.store.told(EventKind::PolicyPromoted), ["step 1.0 → new 1.0, state its own"]);
+    // What it says late, as a shadow, is dropped.
+    rig.shadow_answers();
+    rig.tick();
+    assert!(rig.store.last_record().shadows.is_empty());
+    let back = switched(rig.command(Command::Rollback { slot: None }));
+    assert_eq!(back.to.name, "step");
+}
+
+#[test]
+fn what_is_promoted_or_dropped_must_be_there_and_be_meant() {
+    let mut rig = rig();
+    let promote = |number| Command::Promote { number };
+    assert_eq!(
+        rig.refused(promote(None)),
+        CommandError::Conflict("set web has no shadow and no canary".into())
+    );
+    let missing = CommandError::NotFound("set web has no shadow or canary #9".into());
+    assert_eq!(rig.refused(promote(Some(9))), missing);
+    assert_eq!(rig.refused(Command::Drop { number: 9 }), missing);
+    placed(rig.command(shadow(policy("new", 1))));
+    placed(rig.command(canary(policy("new", 1), 1)));
+    let several = "set web has several shadows and canaries: choose one of #3, #2";
+    assert_eq!(rig.refused(promote(None)), CommandError::Conflict(several.into()));
+    assert_eq!(placed(rig.command(Command::Drop { number: 2 })).number, 2);
+    assert_eq!(rig.store.told(EventKind::PolicyDropped), ["new 1.0 (#2) removed"]);
+    assert_eq!(switched(rig.command(promote(None))).to.number, 4);
+    assert_eq!(rig.store.state().policies[0].canary, None);
+}
+
+#[test]
+fn another_manifest_keeps_replaces_and_removes_policies() {
+    let mut rig = Rig::serving("policies: [{ module: a, name: load }, { module: b, name: night }]");
+    rig.states.extend([(1, "load".to_owned()), (2, "night".to_owned())]);
+    rig.tick();
+    let beside = |rig: &mut Rig, slot: &str| {
+        let (slot, policy) = (Some(slot.to_owned()), Box::new(policy("new", 1)));
+        placed(rig.command(Command::Shadow { slot: slot.clone(), policy: policy.clone() }));
+        placed(rig.command(Command::Canary { slot, policy, within: 1 }));
+    };
+    beside(&mut rig, "load");
+    beside(&mut rig, "night");
+    let set = manifest("policies: [{ module: a, name: load }, { module: c, name: noon }]");
+    let policies = vec![Some(policy("load", 2)), Some(policy("noon", 1))];
+    let image = crate::state::ImageDigests::default();
+    rig.command(Command::Update(Box::new(Update { set, image, policies }))).expect("applied");
+    let state = rig.store.state();
+    let [load, noon] = state.policies.as_slice() else { panic!("two slots") };
+    assert_eq!((load.active.state.as_str(), load.active.number), ("migrated", 7));
+    assert_eq!(load.previous.as_ref().map(|it| it.state.as_str()), Some("load"));
+    assert_eq!((noon.active.state.as_str(), noon.active.number, &noon.previous), ("rehearsed 1", 8, &None));
+    assert_eq!((&load.canary, &noon.canary), (&None, &None));
+    assert_eq!(state.shadows.iter().map(|it| it.slot.as_str()).collect::<Vec<_>>(), ["load"]);
+
+    let set = manifest("policies: [{ module: c, name: noon }, { module: a, name: load }]");
+    let policies = vec![None, None];
+    let image = crate::state::ImageDigests::default();
+    rig.command(Command::Update(Box::new(Update { set, image, policies }))).expect("applied");
+    let numbers: Vec<u64> = rig.store.state().policies.iter().map(|slot| slot.active.number).collect();
+    assert_eq!(numbers, [8, 7], "each keeps its slot");
+}
+
+#[test]
+fn a_policy_that_fails_holds_the_size_and_is_a_problem() {
+    let mut rig = rig();
+    rig.wishes.insert(1, Err("unreachable".into()));
+    rig.tick();
+    rig.tick();
+    assert_eq!(rig.phases(), [(1, Phase::InService), (2, Phase::InService)]);
+    assert_eq!(rig.machine.problems()[0], "policy step failed (trap): unreachable");
+    assert_eq!(rig.store.told(EventKind::PolicyFailed).len(), 1, "told once");
+    assert_eq!(active(&rig).state, "lived");
+}
+
+#[test]
+fn metrics_are_kept_as_far_back_as_any_policy_looks() {
+    let mut rig = rig();
+    let mut far = activation("far", 1);
+    far.wishes = vec![crate::metrics::MetricWish { name: "cpu".into(), window_ms: 60_000 }];
+    let new = NewPolicy { activation: far, state_origin: String::new() };
+    rig.command(swap(new)).expect("swapped");
+    rig.tick();
+    assert_eq!(rig.store.last_record().wanted_metrics, ["cpu"]);
+}
