@@ -209,7 +209,8 @@ impl Describe {
         self.metric_window(name, 0)
     }
 
-    /// Asks for a metric and its values of the last `window_ms` milliseconds.
+    /// Asks for a metric and its values of the last `window_ms` milliseconds, at most 31 days. A set that has to reach
+    /// further back than before begins with what it has.
     ///
     /// ```
     /// # use regatta_sdk::Describe;

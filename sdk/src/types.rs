@@ -125,7 +125,8 @@ pub use crate::bindings::regatta::policy::observe::InstanceTable;
 /// ```
 pub use crate::bindings::regatta::policy::observe::MetricColumn;
 
-/// Past values of a metric, oldest first.
+/// Past values of a metric, oldest first: the newest 60 ticks one by one, older ones the coarser the older they are (at most
+/// one tick and a sixtieth of their age apart, as long as there was data), each the mean of the ticks that it stands for.
 ///
 /// ```
 /// use regatta_sdk::Tick;

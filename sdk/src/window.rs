@@ -95,7 +95,8 @@ impl MetricWindow {
         Self { at_ms, value }
     }
 
-    /// Their mean, each sample with the same weight.
+    /// Their mean, each sample with the same weight. Samples older than 60 ticks stand for several ticks each, so in a
+    /// longer window the recent past counts for more; [`MetricWindow::mean_over_time`] weighs them.
     ///
     /// ```
     /// use regatta_sdk::MetricWindow;
@@ -107,6 +108,28 @@ impl MetricWindow {
         let (count, sum) =
             self.samples().fold((0.0, 0.0), |(count, sum), sample| (count + 1.0, sum + sample.value));
         finite(sum / count)
+    }
+
+    /// Their mean over time: each sample counts for the time since the one before it, the first like the second.
+    ///
+    /// ```
+    /// use regatta_sdk::MetricWindow;
+    /// // The first two stand for four ticks each, the last two for one.
+    /// let window = MetricWindow { at_ms: vec![4_000, 8_000, 9_000, 10_000], value: vec![1.0, 1.0, 6.0, 6.0] };
+    /// assert_eq!((window.mean(), window.mean_over_time()), (Some(3.5), Some(2.0)));
+    /// ```
+    #[must_use]
+    pub fn mean_over_time(&self) -> Option<f64> {
+        let (first, second) = (self.first()?, self.samples().nth(1));
+        let Some(second) = second else { return Some(first.value) };
+        let mut before_ms = first.at_ms.saturating_sub(second.at_ms.saturating_sub(first.at_ms));
+        let (mut time, mut sum) = (0.0, 0.0);
+        for sample in self.samples() {
+            let span = seconds(before_ms, sample.at_ms).max(0.0);
+            (time, sum) = (time + span, sum + span * sample.value);
+            before_ms = sample.at_ms;
+        }
+        finite(sum / time)
     }
 
     /// The least.

@@ -1,6 +1,10 @@
 //! How long the metric windows of a set take per tick, and how much memory they are:
 //! `cargo run --release -p regatta-core --example measure_windows`.
-#![expect(clippy::print_stdout, reason = "it prints what it measured")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "it measures, and prints what it measured"
+)]
 
 use std::hint::black_box;
 use std::time::Instant;

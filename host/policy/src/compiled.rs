@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use regatta_core::decision::{FailureKind, PolicyFailure};
 use regatta_core::manifest::PolicyLimits;
+use regatta_core::metrics::{MAX_WISHES, MetricWish, check_wishes};
 use sha2::{Digest, Sha256};
 
 use crate::bindings::regatta::policy::types;
@@ -14,18 +15,15 @@ use crate::door::{Door, Session};
 use crate::engine::Engine;
 use crate::error::{LoadError, MigrateError, ParamsError, ParamsProblem};
 use crate::gate::Lane;
-use crate::guest::MetricWish;
 use crate::load::Abi;
 use crate::text::capped;
 
 /// No module may be larger.
 pub const MAX_MODULE_BYTES: usize = 32 << 20;
 
-const MAX_METRICS: usize = 64;
 const MAX_NAME_BYTES: usize = 64;
 const MAX_TEXT_BYTES: usize = 1024;
 const MAX_SCHEMA_BYTES: usize = 256 << 10;
-const MAX_WINDOW_MS: u64 = 31 * 24 * 3_600_000;
 const MAX_PROBLEMS: usize = 100;
 /// `describe` and `validate` run off the tick loop: they may take longer than a
 /// decision, but not for ever.
@@ -264,7 +262,7 @@ impl CompiledPolicy {
                 _ => {}
             }
         }
-        wishes.truncate(MAX_METRICS);
+        wishes.truncate(MAX_WISHES);
         wishes
     }
 }
@@ -318,34 +316,26 @@ fn manifest(manifest: types::Manifest) -> Result<PolicyManifest, LoadError> {
         ),
         Err(error) => require(false, format!("the schema of its parameters is not JSON: {error}")),
     }
-    require(
-        manifest.metrics.len() <= MAX_METRICS,
-        format!("it wants {} metrics, more than {MAX_METRICS}", manifest.metrics.len()),
-    );
-    for metric in manifest.metrics.iter().take(MAX_METRICS) {
+    for metric in manifest.metrics.iter().take(MAX_WISHES) {
         require(
             !metric.name.is_empty() && metric.name.len() <= 256,
-            format!("it wants a metric named {:?}", shown(&metric.name)),
+            format!("it asks for a metric named {:?}", shown(&metric.name)),
         );
-        require(
-            metric.window_ms <= MAX_WINDOW_MS,
-            format!(
-                "it wants a window of {} ms of {:?}, more than 31 days",
-                metric.window_ms,
-                shown(&metric.name)
-            ),
-        );
+    }
+    let wish = |metric: types::MetricRequest| MetricWish { name: metric.name, window_ms: metric.window_ms };
+    let metrics: Vec<MetricWish> = manifest.metrics.into_iter().map(wish).collect();
+    if let Err(refused) = check_wishes(&metrics) {
+        problems.extend(refused.iter().map(|problem| format!("it {problem}")));
     }
     if !problems.is_empty() {
         return Err(LoadError::BadManifest(problems));
     }
-    let wish = |metric: types::MetricRequest| MetricWish { name: metric.name, window_ms: metric.window_ms };
     Ok(PolicyManifest {
         name: manifest.name,
         version: manifest.version,
         description: manifest.description,
         params_schema: schema.unwrap_or_default(),
-        metrics: manifest.metrics.into_iter().map(wish).collect(),
+        metrics,
         state_version: manifest.state_version,
     })
 }

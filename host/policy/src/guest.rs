@@ -6,6 +6,7 @@ use std::sync::Arc;
 use regatta_core::decision::{LogLevel, LogLine};
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::metric::MetricValue;
+use regatta_core::metrics::MetricWish;
 use regatta_core::observation::{MetricScope, Observation};
 
 use crate::bindings::regatta::policy::observe;
@@ -13,7 +14,6 @@ pub(crate) use crate::limiter::{Limiter, Refused};
 use crate::observe::state_of;
 use crate::text;
 use crate::wasi::{Stream, Wasi};
-pub use regatta_core::metrics::MetricWish;
 
 /// Bytes of one logged line.
 pub(crate) const LOG_LINE_BYTES: usize = 1024;

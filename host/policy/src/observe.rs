@@ -3,10 +3,10 @@
 use regatta_core::decision::Reason;
 use regatta_core::instance_state::InstanceState;
 use regatta_core::metric::{Aggregate, MetricValue};
+use regatta_core::metrics::MetricWish;
 use regatta_core::observation::{LastDecision, Observation};
 
 use crate::bindings::regatta::policy::types;
-use crate::guest::MetricWish;
 
 /// The tick that a policy sees; the cost grows with the instances only where a
 /// metric is folded.

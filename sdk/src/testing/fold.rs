@@ -2,23 +2,24 @@
 
 use crate::{Aggregate, Counts, InstanceState, MetricRequest, MetricValue, StaleValue};
 
-/// The names that `metrics` stand for, with JSON pointers looked up in `params`.
-pub(super) fn resolve(metrics: &[MetricRequest], params: &serde_json::Value) -> Vec<String> {
-    let mut names = Vec::new();
+/// The requests that `metrics` stand for, with JSON pointers looked up in `params`.
+pub(super) fn resolve(metrics: &[MetricRequest], params: &serde_json::Value) -> Vec<MetricRequest> {
+    let mut requests = Vec::new();
     for request in metrics {
+        let named = |name: &str| MetricRequest { name: name.to_owned(), window_ms: request.window_ms };
         if !request.name.starts_with('/') {
-            names.push(request.name.clone());
+            requests.push(request.clone());
             continue;
         }
         match params.pointer(&request.name) {
-            Some(serde_json::Value::String(name)) => names.push(name.clone()),
+            Some(serde_json::Value::String(name)) => requests.push(named(name)),
             Some(serde_json::Value::Array(list)) => {
-                names.extend(list.iter().filter_map(|name| name.as_str()).map(str::to_owned));
+                requests.extend(list.iter().filter_map(|name| name.as_str()).map(named));
             }
             _ => {}
         }
     }
-    names
+    requests
 }
 
 pub(super) fn count_of(counts: &mut Counts, state: InstanceState) -> &mut u32 {

@@ -42,6 +42,7 @@ use crate::log::Level;
 use crate::{Policy, Problem, Tick, run, schema_of};
 
 mod chart;
+mod downsample;
 mod fold;
 mod history;
 mod load;
@@ -50,6 +51,7 @@ mod parts;
 pub mod properties;
 mod random;
 mod scenario;
+mod seen;
 mod subject;
 mod tick;
 
@@ -59,6 +61,8 @@ pub use parts::{Scope, TestMetric, TickParts};
 pub use scenario::{Scenario, Signal};
 pub use subject::{Subject, TestPolicy};
 pub use tick::TestTick;
+
+use seen::Seen;
 
 thread_local! {
     static LOG: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
@@ -150,8 +154,8 @@ pub fn validate<P: Policy>(params: &str) -> Result<(), Vec<Problem>> {
 /// ```
 pub fn decide<P: Policy>(tick: &TestTick, params: &str, state: &[u8]) -> Result<WitOutcome, String> {
     let value = serde_json::from_str(params).unwrap_or(serde_json::Value::Null);
-    let data = tick.data(&P::describe().metrics, &value);
-    run::decide::<P>(&Tick::new(data, tick), params, state)
+    let seen = Seen::new(tick, &P::describe().metrics, &value);
+    run::decide::<P>(&Tick::new(seen.data(), &seen), params, state)
 }
 
 /// What the export `migrate` answers: today's state, serialized.

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use super::downsample;
 use super::history::Row;
 use super::random::Random;
 use super::scenario::{Scenario, Signal};
@@ -11,8 +12,6 @@ use crate::{Instance, InstanceState, LastDecision, MetricValue, Outcome, StaleVa
 
 /// Wall clock of the tick before the first.
 const EPOCH_MS: u64 = 1_000_000_000;
-/// Past values that a metric keeps.
-const WINDOW_SAMPLES: usize = 1_000;
 
 pub(super) struct Model<'a> {
     scenario: &'a Scenario,
@@ -35,6 +34,7 @@ struct Metric {
     signal: Signal,
     /// Last known value, and when.
     known: Option<(f64, u64)>,
+    /// Kept as far back as a policy can ask; it sees what it asked for.
     window: Vec<(u64, f64)>,
 }
 
@@ -155,10 +155,7 @@ impl<'a> Model<'a> {
             };
             tick = tick.window(&metric.window);
             if let MetricValue::Fresh(value) = value {
-                if metric.window.len() == WINDOW_SAMPLES {
-                    metric.window.remove(0);
-                }
-                metric.window.push((now_ms, value));
+                downsample::append(&mut metric.window, (now_ms, value), scenario.tick_ms);
             }
             if at == 0 {
                 first = value;

@@ -178,6 +178,6 @@ impl<P: Policy> Subject for TestPolicy<P> {
 
     fn metrics(&self) -> Vec<String> {
         let params = serde_json::from_str(&self.params).unwrap_or(serde_json::Value::Null);
-        resolve(&P::describe().metrics, &params)
+        resolve(&P::describe().metrics, &params).into_iter().map(|request| request.name).collect()
     }
 }

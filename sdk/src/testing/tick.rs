@@ -1,11 +1,11 @@
 //! A tick made by hand.
 
-use super::fold::{count_of, fold, resolve};
+use super::fold::{count_of, fold};
 use super::parts::{Scope, TestMetric, TickParts};
 use crate::tick::Source;
 use crate::{
     Aggregate, Counts, Freshness, Instance, InstanceState, InstanceTable, LastDecision, MetricColumn,
-    MetricRequest, MetricValue, MetricWindow, TickData,
+    MetricValue, MetricWindow, TickData,
 };
 
 /// A tick made by hand. Unless told otherwise: set `test`, tick 1 at 1,000,000
@@ -251,7 +251,8 @@ impl TestTick {
     }
 
     /// Sets the past values (Unix milliseconds and value, oldest first) of the
-    /// metric added last.
+    /// metric added last. A policy sees those that it asked for: see
+    /// [`Describe::metric_window`](crate::Describe::metric_window).
     ///
     /// ```
     /// # use regatta_sdk::testing::TestTick;
@@ -348,7 +349,7 @@ impl TestTick {
         }
     }
 
-    fn aggregate(&self, name: &str) -> Aggregate {
+    pub(super) fn aggregate(&self, name: &str) -> Aggregate {
         let Some(metric) = self.find(name) else {
             return Aggregate { missing: self.data.counts.in_service, ..fold(name, std::iter::empty()) };
         };
@@ -363,12 +364,9 @@ impl TestTick {
         }
     }
 
-    /// The tick as a policy that asked for `metrics` sees it.
-    pub(super) fn data(&self, metrics: &[MetricRequest], params: &serde_json::Value) -> TickData {
-        let mut data = self.data.clone();
-        data.desired = self.desired.unwrap_or(data.counts.in_service);
-        data.metrics = resolve(metrics, params).iter().map(|name| self.aggregate(name)).collect();
-        data
+    /// The tick without its metrics.
+    pub(super) fn data(&self) -> TickData {
+        TickData { desired: self.desired.unwrap_or(self.data.counts.in_service), ..self.data.clone() }
     }
 }
 

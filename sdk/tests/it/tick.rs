@@ -93,3 +93,40 @@ fn demands_become_whole_instances() {
     assert_eq!(instances_for(f64::NEG_INFINITY), Some(0));
     assert_eq!(instances_for(f64::NAN), None);
 }
+
+thread_local! {
+    static WINDOWS: RefCell<Vec<Vec<u64>>> = const { RefCell::new(Vec::new()) };
+}
+
+struct LooksBack;
+
+impl Policy for LooksBack {
+    type Params = serde_json::Value;
+    type State = ();
+    fn describe() -> Describe {
+        Describe::new("looks-back", "1.0.0", "Looks back.")
+            .metric("a")
+            .metric_window("b", 3_000)
+            .metric_window("/metric", 5_000)
+    }
+    fn decide(tick: &Tick<'_>, _: &serde_json::Value, _: &mut ()) -> Result<Outcome, String> {
+        WINDOWS.set(["a", "b", "c", "d"].map(|name| tick.window(name).at_ms).to_vec());
+        Ok(Outcome::keep(tick))
+    }
+}
+
+#[test]
+fn a_window_is_as_long_as_was_asked_for() {
+    let past: Vec<(u64, f64)> = (1..=9).map(|s| (s * 1_000, 0.5)).collect();
+    let mut tick = TestTick::new().at(10_000, 1);
+    for name in ["a", "b", "c", "d"] {
+        tick = tick.set_metric(name, MetricValue::Fresh(0.5)).window(&past);
+    }
+    let windows = |params: &str| {
+        TestPolicy::<LooksBack>::new(params).expect("it takes any").tick(&tick).expect("it has an outcome");
+        WINDOWS.take()
+    };
+    let seconds = |from: u64| (from..=9).map(|s| s * 1_000).collect::<Vec<_>>();
+    assert_eq!(windows(r#"{"metric": "c"}"#), [vec![], seconds(7), seconds(5), vec![]]);
+    assert_eq!(windows(r#"{"metric": ["b", "d"]}"#), [vec![], seconds(5), vec![], seconds(5)], "the longest");
+}

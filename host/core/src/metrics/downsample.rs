@@ -12,7 +12,8 @@
 //!   samples that it stands for.
 //! * What is older than `reach_ms` and one period is dropped. The oldest sample left may stand for more than that.
 //!
-//! The SDK's test model has the same rule (`sdk/src/testing/downsample.rs`); a test of this crate holds the two together.
+//! The SDK's test model has the same rule (`sdk/src/testing/downsample.rs`); a test of `regatta-policy-tools` holds the
+//! two together.
 
 use crate::observation::WindowSample;
 

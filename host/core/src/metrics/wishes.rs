@@ -82,7 +82,7 @@ fn shown(name: &str) -> String {
 /// A time in words, in the largest unit that says it exactly.
 fn span(ms: u64) -> String {
     let units = [(86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes"), (1_000, "seconds")];
-    let (of_ms, unit) = units.into_iter().find(|(of_ms, _)| ms % of_ms == 0).unwrap_or((1, "ms"));
+    let (of_ms, unit) = units.into_iter().find(|(of_ms, _)| ms.is_multiple_of(*of_ms)).unwrap_or((1, "ms"));
     format!("{} {unit}", ms / of_ms)
 }
 

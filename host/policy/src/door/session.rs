@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use regatta_core::decision::{FailureKind, LogLine, PolicyFailure};
 use regatta_core::manifest::PolicyLimits;
+use regatta_core::metrics::MetricWish;
 use regatta_core::observation::Observation;
 use wasmtime::Store;
 
@@ -12,7 +13,7 @@ use crate::bindings::regatta::policy::types;
 use crate::engine::{EPOCH_MS, Engine};
 use crate::failure::{Phase, bad_output, failed, failure};
 use crate::gate::{Lane, Permit};
-use crate::guest::{Guest, MetricWish};
+use crate::guest::Guest;
 
 /// Handles of resources that a component may hold at once.
 const MAX_HANDLES: usize = 10_000;

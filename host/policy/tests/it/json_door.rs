@@ -71,6 +71,11 @@ fn decide(bytes: &[u8], state: &[u8]) -> Call {
 /// A module that gives what it is told in the place of `$give` as its state: `[<text>]`, in quotes when it is no
 /// JSON of itself.
 fn giving(gives: &str, more: &str) -> Vec<u8> {
+    giving_as(DESCRIBE, gives, more)
+}
+
+/// The same with another description.
+fn giving_as(describe: &str, gives: &str, more: &str) -> Vec<u8> {
     let (head, tail) = (r#"{"ok":{"capacity":1,"state":"#, "}}");
     let body = format!(
         "(local $end i32)
@@ -83,7 +88,7 @@ fn giving(gives: &str, more: &str) -> Vec<u8> {
         place = 131_072_u64 << 32,
     );
     let texts = [(32_768, head), (40_960, tail), (16_384, "[]"), (45_056, "utilization")];
-    with_bodies(DESCRIBE, &answer(16_384, "[]"), &body, more, &texts)
+    with_bodies(describe, &answer(16_384, "[]"), &body, more, &texts)
 }
 
 fn given(bytes: &[u8], decide: impl Fn(&CompiledPolicy) -> Call) -> Value {
@@ -224,6 +229,31 @@ fn bulk_data_comes_as_columns() {
 }
 
 #[test]
+fn a_window_is_as_long_as_was_asked_for_and_no_longer_than_is_kept() {
+    let import = r#"(import "regatta" "window" (func $answer (param i32 i32) (result i32)))
+        (import "regatta" "read" (func $read (param i32)))"#;
+    let call = "(block (result i32) (call $answer (i32.const 45056) (i32.const 11)) (call $read (i32.const 131100)))";
+    let mut observation = observation_of(1, &[0.5]);
+    // Ten minutes of seconds, and the present is 1,000,000 ms.
+    let window = (400..1_000).map(|s| WindowSample { at_ms: s * 1_000, value: s as f64 });
+    observation.metrics[0].window = window.collect();
+    let observation = Arc::new(observation);
+    let asking = |window_ms: u64| {
+        let describe = DESCRIBE.replace("5000", &window_ms.to_string());
+        giving_as(&describe, call, import)
+    };
+    for window_ms in [0, 5_000, 90_000, 500_000, 31 * 86_400_000] {
+        let seen = given(&asking(window_ms), |policy| policy.decide(&observation, "{}", b"", &limits()));
+        let reached = seen["at_ms"].as_array().expect("a column").len() as u64;
+        assert_eq!(reached, (window_ms / 1_000).min(600), "of {window_ms} ms");
+    }
+    let Err(LoadError::BadManifest(problems)) = engine().load(&asking(90 * 86_400_000)) else {
+        panic!("90 days are not kept")
+    };
+    assert_eq!(problems, ["it asks for 90 days of utilization; at most 31 days are kept"]);
+}
+
+#[test]
 fn it_logs_and_is_initialized_first() {
     let more = r#"(import "regatta" "log" (func $log (param i32 i32 i32)))
         (data (i32.const 50000) "hello\ff")
@@ -236,7 +266,7 @@ fn it_logs_and_is_initialized_first() {
         answer(32_768, outcome)
     );
     let texts = [(16_384, "[]"), (32_768, outcome)];
-    let module = with_bodies(DESCRIBE, &answer(16_384, "[]"), &body, more, &texts);
+    let module = with_bodies(describe, &answer(16_384, "[]"), &body, more, &texts);
     let run = decide(&module, b"").run;
     assert!(run.result.is_ok(), "{run:?}");
     assert_eq!((run.log[0].level, run.log[0].message.as_str()), (LogLevel::Warn, "hello\u{fffd}"));
