@@ -1,13 +1,11 @@
-//! Regatta: the daemon, its HTTP API and its command line.
+//! Regatta: the daemon, and the binary that joins it with its command line.
 //!
-//! One binary of the same name starts from [`cli::run`]. The command line reaches
-//! the daemon only through [`api`]; [`serve`] is the daemon.
+//! [`serve`] is the daemon behind [`api`]; [`cli`] reaches it only through that.
 
-pub mod api;
 mod catalogue;
 mod chain;
-pub mod cli;
 mod clock;
+pub mod doctor;
 mod fleet;
 mod images;
 mod node;
@@ -16,3 +14,6 @@ pub mod serve;
 mod set;
 mod shared;
 mod stored;
+
+pub use regatta_api as api;
+pub use regatta_cli as cli;

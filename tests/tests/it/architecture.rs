@@ -76,6 +76,8 @@ fn only_vmm_and_the_stand_in_speak_cloud_hypervisors_api() {
         "host/store/src",
         "host/traffic/src",
         "host/metrics/src",
+        "host/api/src",
+        "host/cli/src",
         "host/daemon/src",
     ] {
         for word in ["vm.create", "vm.boot\"", "/api/v1/", "boot_vcpus", "backing_files"] {
@@ -86,19 +88,31 @@ fn only_vmm_and_the_stand_in_speak_cloud_hypervisors_api() {
 
 #[test]
 fn the_command_line_reaches_the_daemon_only_through_the_api() {
-    for word in [
-        "crate::fleet",
-        "crate::set::",
-        "crate::shared",
-        "regatta_store",
-        "regatta_vmm",
-        "regatta_policy_host",
+    for dependency in [
+        "regatta",
+        "regatta-store",
+        "regatta-traffic",
+        "regatta-metrics",
+        "regatta-vmm",
+        "regatta-policy-host",
+        "reqwest",
+        "axum",
+        "hyper",
     ] {
-        let mut lines = lines_with("host/daemon/src/cli", word);
-        // It looks at the host itself, where there need not be a daemon.
-        lines.retain(|line| !line.contains("cli/doctor.rs"));
-        assert_eq!(lines, Vec::<String>::new(), "{word}");
+        assert!(!dependents(dependency).contains(&"host/cli".to_owned()), "{dependency}");
     }
+    let manifest = fs::read_to_string(root().join("host/cli/Cargo.toml")).expect("a manifest");
+    let api = manifest.lines().find(|line| line.starts_with("regatta-api")).expect("a dependency");
+    assert_eq!(api, "regatta-api.workspace = true", "without the daemon's side");
+}
+
+#[test]
+fn the_api_knows_nothing_of_those_that_it_joins() {
+    let ours = ["regatta", "regatta-cli", "regatta-store", "regatta-traffic", "regatta-vmm", "regatta-policy-host"];
+    for dependency in ours {
+        assert!(!dependents(dependency).contains(&"host/api".to_owned()), "{dependency}");
+    }
+    assert_eq!(dependents("utoipa"), ["host/api"]);
 }
 
 #[test]

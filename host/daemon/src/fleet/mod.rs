@@ -18,12 +18,14 @@ use regatta_policy_host::CompiledPolicy;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Caller;
 use crate::api::control::{Answer, Control};
 use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode, EventEntry,
-    EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, RecordsQuery, SetDetail,
-    SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
+    EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest, ProtectRequest,
+    RecordsQuery, ScaleRequest, SetDetail, SetSummary, SlotQuery, SwapOutcome, SwapRequest, VmmInfo,
+    WhyQuery,
 };
 use crate::clock::now_ms;
 use crate::set::{self, Answered, Call, SetHandle, Setup};
@@ -151,7 +153,7 @@ impl From<CommandError> for ApiError {
 
 #[async_trait]
 impl Control for Fleet {
-    async fn status(&self) -> Answer<DaemonStatus> {
+    async fn status(&self, _: &Caller) -> Answer<DaemonStatus> {
         Ok(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -162,85 +164,102 @@ impl Control for Fleet {
         })
     }
 
-    async fn apply(&self, request: ApplyRequest, actor: &str) -> Answer<ApplyOutcome> {
-        self.apply_manifest(request, actor).await
+    async fn apply(&self, request: ApplyRequest, caller: &Caller) -> Answer<ApplyOutcome> {
+        self.apply_manifest(request, &caller.name).await
     }
 
-    async fn sets(&self) -> Answer<Vec<SetSummary>> {
+    async fn sets(&self, _: &Caller) -> Answer<Vec<SetSummary>> {
         Ok(self.sets_now().values().map(|handle| handle.view().summary()).collect())
     }
 
-    async fn set(&self, set: &str) -> Answer<SetDetail> {
+    async fn set(&self, set: &str, _: &Caller) -> Answer<SetDetail> {
         Ok(self.find(set)?.view().detail())
     }
 
-    async fn instances(&self, set: &str) -> Answer<Vec<InstanceInfo>> {
+    async fn instances(&self, set: &str, _: &Caller) -> Answer<Vec<InstanceInfo>> {
         Ok(self.find(set)?.view().instances())
     }
 
-    async fn protect(&self, set: &str, id: u32, protected: bool, actor: &str) -> Answer<InstanceInfo> {
-        self.command(set, Command::Protect { id, protected }, actor).await?;
-        let instances = self.instances(set).await?;
+    async fn protect(
+        &self,
+        set: &str,
+        id: u32,
+        request: ProtectRequest,
+        caller: &Caller,
+    ) -> Answer<InstanceInfo> {
+        let protected = request.protected;
+        self.command(set, Command::Protect { id, protected }, &caller.name).await?;
+        let instances = self.find(set)?.view().instances();
         let found = instances.into_iter().find(|instance| instance.id == id);
         found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))
     }
 
-    async fn scale(&self, set: &str, capacity: u32, actor: &str) -> Answer<SetSummary> {
-        self.command(set, Command::Scale { capacity }, actor).await?;
+    async fn scale(&self, set: &str, request: ScaleRequest, caller: &Caller) -> Answer<SetSummary> {
+        self.command(set, Command::Scale { capacity: request.capacity }, &caller.name).await?;
         self.summary_of(set).await
     }
 
-    async fn delete(&self, set: &str, actor: &str) -> Answer<SetSummary> {
+    async fn delete(&self, set: &str, caller: &Caller) -> Answer<SetSummary> {
         let before = self.summary_of(set).await?;
-        self.command(set, Command::Delete, actor).await?;
+        self.command(set, Command::Delete, &caller.name).await?;
         Ok(self.summary_of(set).await.unwrap_or(before))
     }
 
-    async fn swap_policy(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<SwapOutcome> {
-        self.swap(set, request, actor).await
+    async fn swap_policy(&self, set: &str, request: SwapRequest, caller: &Caller) -> Answer<SwapOutcome> {
+        self.swap(set, request, &caller.name).await
     }
 
-    async fn rollback_policy(&self, set: &str, slot: Option<String>, actor: &str) -> Answer<SwapOutcome> {
-        self.rollback(set, slot, actor).await
+    async fn rollback_policy(&self, set: &str, query: SlotQuery, caller: &Caller) -> Answer<SwapOutcome> {
+        self.rollback(set, query.slot, &caller.name).await
     }
 
-    async fn shadow_policy(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<PlacedOutcome> {
-        self.shadow(set, request, actor).await
+    async fn shadow_policy(&self, set: &str, request: SwapRequest, caller: &Caller) -> Answer<PlacedOutcome> {
+        self.shadow(set, request, &caller.name).await
     }
 
-    async fn canary_policy(&self, set: &str, request: CanaryRequest, actor: &str) -> Answer<PlacedOutcome> {
-        self.canary(set, request, actor).await
+    async fn canary_policy(
+        &self,
+        set: &str,
+        request: CanaryRequest,
+        caller: &Caller,
+    ) -> Answer<PlacedOutcome> {
+        self.canary(set, request, &caller.name).await
     }
 
-    async fn promote_policy(&self, set: &str, number: Option<u64>, actor: &str) -> Answer<SwapOutcome> {
-        self.promote(set, number, actor).await
+    async fn promote_policy(
+        &self,
+        set: &str,
+        request: PromoteRequest,
+        caller: &Caller,
+    ) -> Answer<SwapOutcome> {
+        self.promote(set, request.number, &caller.name).await
     }
 
-    async fn drop_policy(&self, set: &str, number: u64, actor: &str) -> Answer<PlacedOutcome> {
-        self.drop_candidate(set, number, actor).await
+    async fn drop_policy(&self, set: &str, number: u64, caller: &Caller) -> Answer<PlacedOutcome> {
+        self.drop_candidate(set, number, &caller.name).await
     }
 
-    async fn policy_history(&self, set: &str) -> Answer<Vec<PolicyHistoryEntry>> {
+    async fn policy_history(&self, set: &str, _: &Caller) -> Answer<Vec<PolicyHistoryEntry>> {
         self.history(set).await
     }
 
-    async fn compare_policies(&self, set: &str, query: CompareQuery) -> Answer<Comparison> {
+    async fn compare_policies(&self, set: &str, query: CompareQuery, _: &Caller) -> Answer<Comparison> {
         self.comparison(set, query).await
     }
 
-    async fn policies(&self, set: &str) -> Answer<PolicyList> {
+    async fn policies(&self, set: &str, _: &Caller) -> Answer<PolicyList> {
         self.list_policies(set)
     }
 
-    async fn why(&self, set: &str, query: WhyQuery) -> Answer<TickRecord> {
+    async fn why(&self, set: &str, query: WhyQuery, _: &Caller) -> Answer<TickRecord> {
         self.find_record(set, &query).await
     }
 
-    async fn records(&self, set: &str, query: RecordsQuery) -> Answer<Vec<TickRecord>> {
+    async fn records(&self, set: &str, query: RecordsQuery, _: &Caller) -> Answer<Vec<TickRecord>> {
         self.list_records(set, &query).await
     }
 
-    async fn events(&self, query: EventsQuery) -> Answer<Vec<EventEntry>> {
+    async fn events(&self, query: EventsQuery, _: &Caller) -> Answer<Vec<EventEntry>> {
         self.list_events(&query).await
     }
 
@@ -248,28 +267,28 @@ impl Control for Fleet {
         &self,
         request: ImportImageRequest,
         progress: watch::Sender<ImportProgress>,
-        actor: &str,
+        caller: &Caller,
     ) -> Answer<ImageInfo> {
-        self.take_image(request, progress, actor).await
+        self.take_image(request, progress, &caller.name).await
     }
 
-    async fn images(&self) -> Answer<Vec<ImageInfo>> {
+    async fn images(&self, _: &Caller) -> Answer<Vec<ImageInfo>> {
         self.list_images().await
     }
 
-    async fn image(&self, image: &str) -> Answer<ImageInfo> {
+    async fn image(&self, image: &str, _: &Caller) -> Answer<ImageInfo> {
         self.find_image(image).await
     }
 
-    async fn remove_image(&self, name: &str, actor: &str) -> Answer<ImageInfo> {
-        self.forget_image(name, actor).await
+    async fn remove_image(&self, name: &str, caller: &Caller) -> Answer<ImageInfo> {
+        self.forget_image(name, &caller.name).await
     }
 
-    async fn collect_images(&self, request: GcRequest, actor: &str) -> Answer<GcOutcome> {
-        self.collect(request.dry_run, actor).await
+    async fn collect_images(&self, request: GcRequest, caller: &Caller) -> Answer<GcOutcome> {
+        self.collect(request.dry_run, &caller.name).await
     }
 
-    async fn metrics(&self) -> Answer<String> {
+    async fn metrics(&self, _: &Caller) -> Answer<String> {
         let stats =
             self.sets_now().iter().map(|(name, handle)| (name.clone(), handle.view())).collect::<Vec<_>>();
         for (name, view) in stats {

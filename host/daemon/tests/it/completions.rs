@@ -4,7 +4,7 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 
 use crate::canned::Canned;
-use crate::harness::Server;
+use crate::server::Server;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_regatta");
 

@@ -1,15 +1,9 @@
-//! The API and the command line against a daemon with canned answers, over a real
-//! Unix socket.
+//! The binary `regatta` as a command line.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../api/tests/it/canned.rs"]
 mod canned;
-mod cli;
 mod completions;
-mod docs;
-mod events;
-mod fuzz;
-mod harness;
-mod images;
-mod routes;
-mod wait;
+#[path = "../../../api/tests/it/server.rs"]
+mod server;

@@ -1,0 +1,26 @@
+//! The HTTP API of a Regatta daemon.
+//!
+//! [`Endpoint`] has the table of all endpoints, each said once: method, path, required role, types and summary.
+//! Client, router, OpenAPI document and the trait [`Control`] that the daemon implements are made from it.
+//! Clients need no feature; `server` adds the daemon's side.
+
+mod caller;
+pub mod client;
+#[cfg(feature = "server")]
+pub mod control;
+mod endpoints;
+mod error;
+pub mod image_types;
+mod input;
+pub mod paths;
+#[cfg(feature = "server")]
+mod server;
+pub mod types;
+
+pub use caller::{Caller, Role};
+pub use client::{Client, ClientError};
+#[cfg(feature = "server")]
+pub use control::{Answer, Control};
+pub use endpoints::{ENDPOINTS, Endpoint};
+#[cfg(feature = "server")]
+pub use server::{BODY_LIMIT_BYTES, bind, openapi, router, serve_unix};

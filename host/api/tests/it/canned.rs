@@ -1,0 +1,739 @@
+//! A daemon with canned answers. The tests of the command line and of the binary use this file too.
+
+#![allow(dead_code, reason = "not every test program uses all of it")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use regatta_api::image_types::*;
+use regatta_api::types::*;
+use regatta_api::{Answer, Caller, Control};
+use regatta_core::combine::Combined;
+use regatta_core::compare::{Comparison, LoadBasis, Pair, Side};
+use regatta_core::decision::{Decision, PolicyRun, Reason};
+use regatta_core::guard::{GuardStep, GuardTrail};
+use regatta_core::instance_state::{InstanceEvent, InstanceState};
+use regatta_core::metric::MetricValue;
+use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
+use regatta_core::plan::{Action, Plan};
+use regatta_core::record::{InstanceChange, PlanFacts, TickRecord};
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+
+/// The time of all tests: 2026-11-23 14:31:07.250Z.
+pub(crate) const NOW_MS: u64 = 1_795_444_267_250;
+
+/// What the daemon has and was asked.
+#[derive(Default)]
+pub(crate) struct Canned {
+    /// Every call with its arguments and actor.
+    pub(crate) calls: Mutex<Vec<String>>,
+    /// What `sets` answers.
+    pub(crate) sets: Mutex<Vec<SetSummary>>,
+    /// What `set` answers, one after the other; the last one stays. None: not found.
+    pub(crate) script: Mutex<VecDeque<Option<SetSummary>>>,
+    /// The event log.
+    pub(crate) events: Mutex<Vec<EventEntry>>,
+    /// The catalogue.
+    pub(crate) images: Mutex<Vec<ImageInfo>>,
+    /// Lets a swap to `slow`, and an import of `big`, go on.
+    pub(crate) released: Notify,
+    /// Rung when an event is added.
+    pub(crate) rung: Notify,
+}
+
+impl Canned {
+    /// With the set `web`.
+    pub(crate) fn with_web() -> Self {
+        let canned = Self::default();
+        *canned.sets.lock().unwrap() = vec![web()];
+        *canned.images.lock().unwrap() = vec![debian(), tiny()];
+        canned.script.lock().unwrap().push_back(Some(web()));
+        *canned.events.lock().unwrap() = vec![
+            event(7, "scale-out", None, "3 → 5: utilization is above its target", "daemon"),
+            event(8, "in-service", Some(4), "web-4 is in service", "daemon"),
+        ];
+        canned
+    }
+
+    pub(crate) fn push_event(&self, event: EventEntry) {
+        self.events.lock().unwrap().push(event);
+        self.rung.notify_waiters();
+    }
+
+    pub(crate) fn called(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    fn note(&self, call: String) {
+        self.calls.lock().unwrap().push(call);
+    }
+
+    fn known(&self, set: &str) -> Answer<SetSummary> {
+        let mut script = self.script.lock().unwrap();
+        let now = if script.len() > 1 { script.pop_front() } else { script.front().cloned() };
+        match now.flatten() {
+            Some(summary) if summary.name == set => Ok(summary),
+            _ => Err(ApiError::not_found(format!("no set is named {set}"))),
+        }
+    }
+}
+
+pub(crate) fn event(seq: u64, kind: &str, instance: Option<u32>, text: &str, actor: &str) -> EventEntry {
+    EventEntry {
+        seq,
+        at_ms: NOW_MS - 60_000 + seq * 1_000,
+        set: "web".into(),
+        kind: kind.into(),
+        instance,
+        text: text.into(),
+        actor: actor.into(),
+    }
+}
+
+pub(crate) fn policy(name: &str, activation: u64) -> PolicyInfo {
+    PolicyInfo {
+        slot: "load".into(),
+        activation,
+        name: name.into(),
+        version: "0.1.0".into(),
+        digest: format!("{activation:064x}").replace('0', "a"),
+        source: name.into(),
+        params: json!({"metric": "utilization", "target": 0.6}),
+        since_ms: NOW_MS - 192_000,
+    }
+}
+
+/// Of each role one.
+fn entries() -> Vec<PolicyEntry> {
+    let entry = |role, policy, within| PolicyEntry { role, policy, within };
+    vec![
+        entry(PolicyRole::Active, policy("target-tracking", 2), None),
+        entry(PolicyRole::Canary, policy("step", 5), Some(2)),
+        entry(PolicyRole::Previous, policy("step", 1), None),
+        entry(PolicyRole::Shadow, policy("step", 4), None),
+    ]
+}
+
+/// A module that is not yet looked at, one that is good, or one that is none.
+fn available(name: &str) -> AvailablePolicy {
+    AvailablePolicy {
+        name: name.into(),
+        path: format!("/policies/{name}.wasm"),
+        version: (name == "step").then(|| "0.1.0".into()),
+        digest: (name == "step").then(|| "e".repeat(64)),
+        problem: (name == "half-written").then(|| "not a valid WebAssembly module or component".into()),
+    }
+}
+
+fn placed() -> PlacedOutcome {
+    PlacedOutcome {
+        policy: policy("step", 4),
+        after_tick: 421,
+        rehearsed_ticks: 20,
+        state: "built from the recorded ticks".into(),
+        prepare_ms: 42,
+    }
+}
+
+pub(crate) fn web() -> SetSummary {
+    SetSummary {
+        name: "web".into(),
+        generation: 3,
+        min: 2,
+        max: 10,
+        desired: 5,
+        instances: BTreeMap::from([("in-service".into(), 4), ("booting".into(), 1)]),
+        policies: vec![policy("target-tracking", 2)],
+        tick_ms: 1_000,
+        last_tick: 421,
+        load_balancer: Some("127.0.0.1:8080".into()),
+        deleting: false,
+        problems: Vec::new(),
+    }
+}
+
+/// `web` with these instances, having ticked once more.
+pub(crate) fn web_with(desired: u32, last_tick: u64, instances: &[(&str, u32)]) -> Option<SetSummary> {
+    let instances = instances.iter().map(|&(state, count)| (state.to_owned(), count)).collect();
+    Some(SetSummary { desired, last_tick, instances, ..web() })
+}
+
+fn instance(id: u32, state: &str, metrics: &[(&str, f64)]) -> InstanceInfo {
+    InstanceInfo {
+        name: format!("web-{id}"),
+        id,
+        state: state.into(),
+        state_since_ms: NOW_MS - 3_725_000,
+        created_ms: NOW_MS - 3_730_000,
+        generation: 3,
+        address: format!("127.40.0.{id}:8080"),
+        pid: Some(4_000 + id),
+        protected: false,
+        connections: 12,
+        metrics: metrics.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
+        not_contained: Vec::new(),
+        detail: None,
+        start: None,
+    }
+}
+
+pub(crate) fn record(tick: u64) -> TickRecord {
+    let mut instances = InstanceTable::default();
+    for id in 1..=3 {
+        instances.push(InstanceRow {
+            id,
+            state: InstanceState::InService,
+            state_since_ms: NOW_MS - 50_000,
+            created_ms: NOW_MS - 60_000,
+            generation: 3,
+            protected: false,
+        });
+    }
+    let reason = |code: &str, text: &str, evidence: &[(&str, &str)]| Reason {
+        code: code.into(),
+        text: text.into(),
+        evidence: evidence.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    };
+    let above =
+        reason("above-target", "utilization is above its target", &[("mean", "0.85"), ("target", "0.6")]);
+    TickRecord {
+        canaries: Vec::new(),
+        shadows: Vec::new(),
+        v: regatta_core::record::RECORD_VERSION,
+        observation: Observation {
+            set: "web".into(),
+            tick,
+            now_ms: NOW_MS,
+            generation: 3,
+            min: 2,
+            max: 5,
+            desired: 3,
+            instances,
+            metrics: vec![MetricObservation {
+                name: "utilization".into(),
+                scope: MetricScope::Instance,
+                values: vec![MetricValue::Fresh(0.9), MetricValue::Fresh(0.8), MetricValue::Missing],
+                window: Vec::new(),
+            }],
+            last: None,
+            schedule: Vec::new(),
+        },
+        changes: vec![InstanceChange {
+            id: 3,
+            at_ms: NOW_MS - 1_000,
+            event: InstanceEvent::Booted,
+            from: InstanceState::Creating,
+            to: InstanceState::Booting,
+            detail: None,
+        }],
+        facts: PlanFacts { next_id: 4, ..PlanFacts::default() },
+        runs: vec![PolicyRun {
+            slot: String::new(),
+            name: "target-tracking".into(),
+            version: "0.1.0".into(),
+            digest: "0123456789abcdef".into(),
+            params: "{}".into(),
+            state_in: String::new(),
+            result: Ok(Decision {
+                capacity: 6,
+                standby: None,
+                victims: Vec::new(),
+                wake_after_ms: None,
+                reasons: vec![above.clone()],
+            }),
+            fuel: 1_234,
+            duration_us: 87,
+            log: Vec::new(),
+        }],
+        combined: Combined {
+            decided_by_digest: None,
+            votes: Vec::new(),
+            capacity: Some(6),
+            standby: None,
+            victims: Vec::new(),
+            wake_after_ms: None,
+            reasons: vec![above],
+            decided_by: Some("target-tracking".into()),
+        },
+        guards: GuardTrail {
+            steps: vec![GuardStep {
+                guard: "limits".into(),
+                before: Some(6),
+                after: 5,
+                reason: reason("limits", "the set's max is 5", &[]),
+            }],
+            granted: 5,
+        },
+        plan: Plan {
+            actions: vec![Action::Create { id: 4 }, Action::Create { id: 5 }],
+            notes: Vec::new(),
+            short: None,
+        },
+        operator: Vec::new(),
+    }
+}
+
+/// An image with everything, used by `web`.
+pub(crate) fn debian() -> ImageInfo {
+    let file = |digit: &str, size_bytes| ImageFileInfo {
+        digest: format!("sha256:{}", digit.repeat(64)),
+        size_bytes,
+    };
+    ImageInfo {
+        name: "debian-13".into(),
+        description: "Debian 13 with nginx".into(),
+        source: "/srv/images/debian-13".into(),
+        imported_ms: NOW_MS - 93_600_000,
+        disk: Some(ImageDiskInfo {
+            digest: format!("sha256:{}", "a1".repeat(32)),
+            size_bytes: 3 << 29,
+            format: "qcow2".into(),
+            virtual_size_bytes: 10 << 30,
+        }),
+        kernel: Some(file("b", 12 << 20)),
+        initramfs: Some(file("c", 30 << 20)),
+        cmdline: "console=ttyS0 root=/dev/vda1".into(),
+        firmware: None,
+        size_bytes: (3 << 29) + (42 << 20),
+        used_by: vec!["web".into()],
+    }
+}
+
+/// A kernel with everything inside.
+pub(crate) fn tiny() -> ImageInfo {
+    let kernel = Some(ImageFileInfo { digest: format!("sha256:{}", "d".repeat(64)), size_bytes: 5 << 20 });
+    ImageInfo {
+        name: "tiny".into(),
+        description: String::new(),
+        source: "/srv/images/tiny.elf".into(),
+        imported_ms: NOW_MS - 60_000,
+        disk: None,
+        kernel,
+        initramfs: None,
+        cmdline: String::new(),
+        firmware: None,
+        size_bytes: 5 << 20,
+        used_by: Vec::new(),
+    }
+}
+
+/// Two problems, as the manifest's reader renders them.
+fn problems(source: &str) -> Vec<Problem> {
+    let problem = |line, column, path: &str, message: &str, text: &str| Problem {
+        path: path.into(),
+        line,
+        column,
+        message: message.into(),
+        hint: None,
+        rendered: format!("{source}:{line}:{column}: {path}: {message}\n{line:>4} | {text}\n     |   ^"),
+    };
+    vec![
+        problem(3, 3, "capacity.min", "is greater than max", "  min: 9"),
+        problem(7, 3, "colour", "unknown field", "  colour: red"),
+    ]
+}
+
+#[async_trait]
+impl Control for Canned {
+    async fn status(&self, _: &Caller) -> Answer<DaemonStatus> {
+        Ok(DaemonStatus {
+            version: "0.1.0".into(),
+            pid: 4321,
+            started_ms: NOW_MS - 93_600_000,
+            data_dir: "/var/lib/regatta".into(),
+            vmm: VmmInfo {
+                path: "/usr/bin/regatta-chsim".into(),
+                version: "v53.0".into(),
+                chosen_because: "/dev/kvm cannot be used".into(),
+            },
+            sets: 1,
+        })
+    }
+
+    async fn apply(
+        &self,
+        request: ApplyRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<ApplyOutcome> {
+        let ApplyRequest { source, base_dir, text, dry_run } = request;
+        self.note(format!("apply {source} in {base_dir} dry_run={dry_run} by {actor}"));
+        if text.contains("broken") {
+            return Err(ApiError::invalid(
+                format!("{source} has 2 problems; nothing was applied"),
+                problems(&source),
+            ));
+        }
+        if text.contains("full disk") && !dry_run {
+            return Err(ApiError::unavailable("the store cannot be written: no space left on device"));
+        }
+        let set = text.lines().find_map(|line| line.strip_prefix("name: ")).unwrap_or("web");
+        let set = set.split_whitespace().next().unwrap_or("web").to_owned();
+        let change =
+            |path: &str, before: Option<&str>, after: Option<&str>, new_instances_only| FieldChange {
+                path: path.into(),
+                before: before.map(str::to_owned),
+                after: after.map(str::to_owned),
+                new_instances_only,
+            };
+        if text.contains("changed") {
+            let changes = vec![
+                change("capacity.max", Some("5"), Some("10"), false),
+                change("instance.memory_bytes", Some("67108864"), Some("134217728"), true),
+                change("repair.grace_ms", None, Some("5000"), false),
+            ];
+            return Ok(ApplyOutcome { set, result: ApplyResult::Updated, generation: 4, changes });
+        }
+        let result = if text.contains("as it was") { ApplyResult::Unchanged } else { ApplyResult::Created };
+        Ok(ApplyOutcome { set, result, generation: 1, changes: Vec::new() })
+    }
+
+    async fn sets(&self, _: &Caller) -> Answer<Vec<SetSummary>> {
+        Ok(self.sets.lock().unwrap().clone())
+    }
+
+    async fn set(&self, set: &str, _: &Caller) -> Answer<SetDetail> {
+        let summary = self.known(set)?;
+        Ok(SetDetail {
+            summary,
+            manifest: json!({
+                "name": "web", "tick_ms": 1000, "capacity": {"min": 2, "max": 10, "initial": 2},
+                "instance": {"vcpus": 1, "memory_bytes": 67_108_864, "boot_timeout_ms": 90_000},
+                "metrics": [{"name": "queue"}], "image": {"disk": null, "kernel": {"path": "/k"}}
+            }),
+            policies: entries(),
+            metrics: vec![
+                MetricNow {
+                    name: "utilization".into(),
+                    mean: Some(0.612_345),
+                    min: Some(0.5),
+                    max: Some(0.75),
+                    fresh: 3,
+                    stale: 1,
+                    missing: 0,
+                },
+                MetricNow {
+                    name: "queue".into(),
+                    mean: None,
+                    min: None,
+                    max: None,
+                    fresh: 0,
+                    stale: 0,
+                    missing: 4,
+                },
+            ],
+            traffic: Some(TrafficInfo {
+                listen: "127.0.0.1:8080".into(),
+                endpoints: 4,
+                accepted: 10_234,
+                open: 12,
+                unserved: 0,
+                retries: 1,
+            }),
+            notes: vec!["1 unhealthy: repair is off".into()],
+        })
+    }
+
+    async fn instances(&self, set: &str, _: &Caller) -> Answer<Vec<InstanceInfo>> {
+        self.known(set)?;
+        let mut booting = instance(11, "booting", &[]);
+        booting.state_since_ms = NOW_MS - 2_000;
+        booting.detail = Some("launched 1 s ago".into());
+        booting.pid = None;
+        let mut guarded = instance(4, "in-service", &[("cpu", 0.25), ("utilization", 0.512_34)]);
+        guarded.protected = true;
+        Ok(vec![guarded, booting])
+    }
+
+    async fn protect(
+        &self,
+        set: &str,
+        id: u32,
+        ProtectRequest { protected }: ProtectRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<InstanceInfo> {
+        self.note(format!("protect {set} {id} {protected} by {actor}"));
+        match id {
+            4 => Ok(InstanceInfo { protected, ..instance(4, "in-service", &[]) }),
+            id => Err(ApiError::not_found(format!("{set} has no instance {id}"))),
+        }
+    }
+
+    async fn scale(
+        &self,
+        set: &str,
+        ScaleRequest { capacity }: ScaleRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<SetSummary> {
+        self.note(format!("scale {set} {capacity} by {actor}"));
+        if capacity > 10 {
+            return Err(ApiError::conflict(format!("{capacity} is more than the max of {set}, 10")));
+        }
+        Ok(SetSummary { desired: capacity, ..web() })
+    }
+
+    async fn delete(&self, set: &str, Caller { name: actor, .. }: &Caller) -> Answer<SetSummary> {
+        self.note(format!("delete {set} by {actor}"));
+        if set == "busy" {
+            return Err(ApiError::conflict("busy is being deleted already"));
+        }
+        Ok(SetSummary { deleting: true, ..web() })
+    }
+
+    async fn swap_policy(
+        &self,
+        set: &str,
+        request: SwapRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<SwapOutcome> {
+        let SwapRequest { source, module, params, slot } = request;
+        let slot = slot.map(|slot| format!(" for {slot}")).unwrap_or_default();
+        let module =
+            module.map_or_else(|| "none".to_owned(), |module| format!("{} characters", module.len()));
+        let params = params.map_or_else(|| "as they are".to_owned(), |params| params.to_string());
+        self.note(format!("swap {set}{slot} to {source}, module {module}, params {params} by {actor}"));
+        match source.as_str() {
+            "panic" => panic!("as the test wants"),
+            "slow" => {
+                self.released.notified().await;
+                self.note("the slow swap is done".to_owned());
+            }
+            _ => {}
+        }
+        Ok(SwapOutcome {
+            slot: "load".into(),
+            from: policy("target-tracking", 2),
+            to: policy("step", 3),
+            after_tick: 421,
+            rehearsed_ticks: 20,
+            state: "empty: another policy".into(),
+            prepare_ms: 42,
+            switch_us: 310,
+        })
+    }
+
+    async fn shadow_policy(
+        &self,
+        set: &str,
+        request: SwapRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<PlacedOutcome> {
+        self.note(format!("shadow {set} by {} by {actor}", request.source));
+        Ok(placed())
+    }
+
+    async fn canary_policy(
+        &self,
+        set: &str,
+        request: CanaryRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<PlacedOutcome> {
+        let CanaryRequest { policy, within } = request;
+        self.note(format!("canary {set} by {} within {within} by {actor}", policy.source));
+        Ok(placed())
+    }
+
+    async fn promote_policy(
+        &self,
+        set: &str,
+        PromoteRequest { number }: PromoteRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<SwapOutcome> {
+        self.note(format!("promote {number:?} of {set} by {actor}"));
+        match number {
+            Some(number) => Err(ApiError::not_found(format!("{set} has no shadow or canary #{number}"))),
+            None => Err(ApiError::conflict(format!("{set} has several: say which one is meant of #4, #5"))),
+        }
+    }
+
+    async fn drop_policy(
+        &self,
+        set: &str,
+        number: u64,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<PlacedOutcome> {
+        self.note(format!("drop {number} of {set} by {actor}"));
+        Ok(placed())
+    }
+
+    async fn policy_history(&self, _set: &str, _: &Caller) -> Answer<Vec<PolicyHistoryEntry>> {
+        let entry = |age_ms: u64, kind: &str, digest: Option<&str>, outcome: &str| PolicyHistoryEntry {
+            at_ms: NOW_MS - age_ms,
+            actor: "ann".into(),
+            kind: kind.into(),
+            slot: digest.map(|_| "load".into()),
+            name: Some("step".into()),
+            version: Some("0.1.0".into()),
+            digest: digest.map(ToOwned::to_owned),
+            outcome: outcome.into(),
+        };
+        Ok(vec![
+            entry(90_000, "policy-refused", Some(&"c".repeat(64)), "./x.wasm is refused: it traps"),
+            entry(60_000, "policy-swapped", Some(&"a".repeat(64)), "target-tracking 0.1.0 → step 0.1.0"),
+            entry(30_000, "policy-failed", None, "step gave no decision (trap)"),
+        ])
+    }
+
+    async fn compare_policies(&self, set: &str, query: CompareQuery, _: &Caller) -> Answer<Comparison> {
+        self.note(format!("compare {set} over {:?}", query.ticks));
+        let side = |name: &str, hours: f64| Side {
+            name: name.into(),
+            version: "0.1.0".into(),
+            digest: "d".repeat(64),
+            failures: 1,
+            instance_seconds: hours * 3600.0,
+            short_instance_seconds: query.metric.as_ref().map(|_| 90.0),
+            spare_instance_seconds: query.metric.as_ref().map(|_| 7_200.0),
+            mean_fuel: 41_339,
+            mean_duration_us: 123,
+        };
+        Ok(Comparison {
+            ticks: Some((1, 1000)),
+            load: query
+                .metric
+                .clone()
+                .map(|metric| LoadBasis { metric, target: query.target.unwrap_or(1.0) }),
+            pairs: vec![Pair {
+                number: 4,
+                slot: "load".into(),
+                judged: 990,
+                agreed: 900,
+                mean_difference: -0.25,
+                greatest_difference: Some((-3, 412)),
+                shadow: side("step", 3.5),
+                active: side("target-tracking", 4.0),
+            }],
+        })
+    }
+
+    async fn rollback_policy(
+        &self,
+        set: &str,
+        SlotQuery { slot }: SlotQuery,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<SwapOutcome> {
+        assert_eq!(slot, None, "no test names one");
+        self.note(format!("rollback {set} by {actor}"));
+        Err(ApiError::conflict(format!("{set} has no policy to go back to")))
+    }
+
+    async fn policies(&self, set: &str, _: &Caller) -> Answer<PolicyList> {
+        self.known(set)?;
+        Ok(PolicyList {
+            policies: entries(),
+            combine: "any-out-all-in".into(),
+            available: ["half-written", "step", "target-tracking"].map(available).into(),
+        })
+    }
+
+    async fn why(&self, set: &str, query: WhyQuery, _: &Caller) -> Answer<TickRecord> {
+        self.note(format!("why {set} {:?} {:?}", query.tick, query.last));
+        match query {
+            WhyQuery { last: Some(WhyLast::ScaleIn), .. } => {
+                Err(ApiError::not_found(format!("{set} has not scaled in yet")))
+            }
+            query => Ok(record(query.tick.unwrap_or(421))),
+        }
+    }
+
+    async fn records(&self, set: &str, query: RecordsQuery, _: &Caller) -> Answer<Vec<TickRecord>> {
+        self.note(format!("records {set} after {} limit {:?}", query.after, query.limit));
+        let limit = u64::from(query.limit.unwrap_or(100));
+        Ok((query.after + 1..=421).take(usize::try_from(limit).unwrap()).map(record).collect())
+    }
+
+    async fn events(&self, query: EventsQuery, _: &Caller) -> Answer<Vec<EventEntry>> {
+        self.note(format!("events {:?} after {:?} wait {}", query.set, query.after, query.wait_ms));
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(query.wait_ms);
+        loop {
+            let rung = self.rung.notified();
+            tokio::pin!(rung);
+            rung.as_mut().enable();
+            let found: Vec<_> = {
+                let events = self.events.lock().unwrap();
+                let after = query.after.unwrap_or(0);
+                events.iter().filter(|event| event.seq > after).cloned().collect()
+            };
+            if !found.is_empty() || tokio::time::timeout_at(deadline, rung).await.is_err() {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn import_image(
+        &self,
+        request: ImportImageRequest,
+        progress: watch::Sender<ImportProgress>,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<ImageInfo> {
+        self.note(format!("import {request:?} by {actor}"));
+        let file = request.path.rsplit('/').next().unwrap_or_default();
+        if file.starts_with("big") {
+            progress.send_replace(ImportProgress {
+                file: "disk".into(),
+                done_bytes: 512 << 20,
+                total_bytes: 2 << 30,
+            });
+            self.released.notified().await;
+            self.note("the big import is done".to_owned());
+        }
+        match file {
+            "bad" => {
+                let problem = |message: &str| Problem {
+                    path: String::new(),
+                    line: 0,
+                    column: 0,
+                    message: message.into(),
+                    hint: None,
+                    rendered: message.into(),
+                };
+                let problems =
+                    vec![problem("several files could be the disk"), problem("there is no kernel")];
+                Err(ApiError::invalid(format!("{} cannot be imported: 2 problems", request.path), problems))
+            }
+            "big-bad" => Err(ApiError::unavailable("nothing was imported: no space left on device")),
+            "panic" | "big-panic" => panic!("as the test wants"),
+            _ => Ok(ImageInfo { name: request.name.unwrap_or("debian-13".into()), ..debian() }),
+        }
+    }
+
+    async fn images(&self, _: &Caller) -> Answer<Vec<ImageInfo>> {
+        Ok(self.images.lock().unwrap().clone())
+    }
+
+    async fn image(&self, image: &str, _: &Caller) -> Answer<ImageInfo> {
+        let images = self.images.lock().unwrap();
+        let found = images.iter().find(|known| known.name == image).cloned();
+        found.ok_or_else(|| {
+            ApiError::not_found(format!("no image is named {image}; there are: debian-13, tiny"))
+        })
+    }
+
+    async fn remove_image(&self, name: &str, caller: &Caller) -> Answer<ImageInfo> {
+        self.note(format!("remove image {name} by {}", caller.name));
+        self.image(name, caller).await
+    }
+
+    async fn collect_images(
+        &self,
+        request: GcRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<GcOutcome> {
+        self.note(format!("collect dry_run={} by {actor}", request.dry_run));
+        let file =
+            |digit: &str, disk_bytes| GcFile { digest: format!("sha256:{}", digit.repeat(64)), disk_bytes };
+        let removed = if self.images.lock().unwrap().is_empty() {
+            Vec::new()
+        } else {
+            vec![file("e", 3 << 29), file("f", 12 << 20)]
+        };
+        let freed_bytes = removed.iter().map(|file| file.disk_bytes).sum();
+        Ok(GcOutcome { dry_run: request.dry_run, removed, freed_bytes })
+    }
+
+    async fn metrics(&self, _: &Caller) -> Answer<String> {
+        Ok("# EOF\n".into())
+    }
+}

@@ -1,0 +1,466 @@
+//! The command line as clap reads it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use regatta_api::types::WhyLast;
+
+use super::image_args::ImageCommand;
+use super::policy_tools::args::PolicyToolCommand;
+use super::serve_args::ServeArgs;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  ok
+  1  failed
+  2  wrong usage
+  3  the input has problems (manifest, policy, parameters); nothing was done
+  4  not found
+  5  the daemon cannot be reached
+  6  not possible in the present state
+  7  timed out waiting
+  8  differences found (diff --exit-code)
+
+Examples:
+  regatta serve &
+  regatta apply -f set.yaml --wait
+  regatta get
+  regatta why web --last scale-out";
+
+/// VM scale sets on your own machines, sized by your code.
+#[derive(Debug, Parser)]
+#[command(name = "regatta", version, propagate_version = true, after_long_help = EXIT_CODES)]
+pub struct Cli {
+    /// What every command has.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Socket of the daemon [default: api.sock in the data directory]
+    #[arg(long, global = true, env = "REGATTA_SOCKET", hide_env_values = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
+    /// Data directory of the daemon [default: /var/lib/regatta for root, else regatta in the XDG state
+    /// directory]
+    #[arg(long, global = true, env = "REGATTA_DATA", hide_env_values = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data: Option<PathBuf>,
+    /// How to print: tables for people, or the API's JSON
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub output: Output,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// As the API gives it; errors too, on standard error.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    #[command(after_long_help = "\
+Examples:
+  regatta serve
+  regatta serve --data /srv/regatta --vmm cloud-hypervisor=/usr/local/bin/cloud-hypervisor")]
+    Serve(ServeArgs),
+    /// Create or change scale sets from manifests
+    ///
+    /// All files are checked first; if one of them has a problem, every problem is printed and nothing is
+    /// applied.
+    #[command(after_long_help = "\
+Examples:
+  regatta apply -f set.yaml --wait
+  regatta apply -f web.yaml -f workers.yaml
+  generate | regatta apply -f -")]
+    Apply(ApplyArgs),
+    /// Show what an apply would change
+    #[command(after_long_help = "\
+Example:
+  regatta diff -f set.yaml --exit-code || echo 'not as in the manifest'")]
+    Diff(DiffArgs),
+    /// List the scale sets, or one
+    Get {
+        /// Only this set; with -o json everything that is known of it
+        #[arg(value_parser = set_name)]
+        set: Option<String>,
+    },
+    /// Show everything about a scale set
+    Describe(SetArg),
+    /// List the instances of a scale set
+    Instances(SetArg),
+    /// Set the capacity now; the policy goes on from there
+    #[command(after_long_help = "\
+Example:
+  regatta scale web 5 --wait")]
+    Scale(ScaleArgs),
+    /// Delete a scale set and all its instances
+    Delete(DeleteArgs),
+    /// Protect an instance from scale-in
+    #[command(after_long_help = "\
+Examples:
+  regatta protect web 3
+  regatta protect web web-3 --off")]
+    Protect {
+        /// The set
+        #[arg(value_parser = set_name)]
+        set: String,
+        /// The instance: its number, or its name
+        #[arg(value_name = "ID")]
+        instance: String,
+        /// End the protection
+        #[arg(long)]
+        off: bool,
+    },
+    /// Swap, roll back or list policies; write, build and check your own
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Import, list and remove golden images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Explain a tick: what was seen, wanted, allowed and planned
+    #[command(after_long_help = "\
+Examples:
+  regatta why web
+  regatta why web --last scale-out
+  regatta why web --tick 421 -o json")]
+    Why(WhyArgs),
+    /// Print the records of ticks, one JSON object a line
+    #[command(after_long_help = "\
+Example:
+  regatta records web --last 100 | jq '.guards.granted'")]
+    Records(RecordsArgs),
+    /// Print what happened
+    #[command(after_long_help = "\
+Examples:
+  regatta events
+  regatta events web --follow")]
+    Events(EventsArgs),
+    /// Show what the daemon is and runs
+    Status,
+    /// Check what this host lacks to run real VMs, and say how to get it
+    ///
+    /// Needs no daemon, and changes nothing. Run it as the user that runs the daemon. Fails (1) when something is
+    /// missing that real VMs with isolated networks cannot do without.
+    #[command(after_long_help = "\
+Examples:
+  regatta doctor
+  regatta doctor -o json | jq '.checks[] | select(.status != \"ok\")'")]
+    Doctor(DoctorArgs),
+    /// Print a completion script
+    #[command(after_long_help = "\
+Examples:
+  bash: regatta completions bash > ~/.local/share/bash-completion/completions/regatta
+  zsh:  regatta completions zsh > \"${fpath[1]}/_regatta\"
+  fish: regatta completions fish > ~/.config/fish/completions/regatta.fish")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The Cloud Hypervisor program [default: cloud-hypervisor on PATH]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub vmm: Option<PathBuf>,
+}
+
+/// One set.
+#[derive(Debug, Args)]
+pub struct SetArg {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+}
+
+/// Whether to wait, and how long.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Wait until it is done, and show how far it is
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait at most this long, for example 90s or 10m
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Manifest (repeatable); - is standard input
+    #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// Whether to wait until all instances are in service.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// Manifest (repeatable); - is standard input
+    #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// Exit with 8 when there are differences
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// Arguments of `scale`.
+#[derive(Debug, Args)]
+pub struct ScaleArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// Instances in service; within the set's min and max
+    pub capacity: u32,
+    /// Whether to wait until they are in service.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// Do not ask; needed when standard input is no terminal
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Whether to wait until it is gone.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// What to do with policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Put another policy in charge, between two ticks
+    ///
+    /// The new one is compiled, checked and tried on recorded ticks first; the old one stays ready for a
+    /// rollback.
+    #[command(after_long_help = "\
+Examples:
+  regatta policy swap web step
+  regatta policy swap web ./my-policy.wasm --params '{\"target\": 0.6}'
+  regatta policy swap web step --params @params.json
+  regatta policy swap web step@4f1d20c9")]
+    Swap(NewPolicyArgs),
+    /// Put the previous policy in charge again
+    Rollback {
+        /// The set
+        #[arg(value_parser = set_name)]
+        set: String,
+        /// Which of the set's policies [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        policy: Option<String>,
+    },
+    /// Let another policy be judged at each tick, without ever being applied
+    ///
+    /// It sees the fleet as it is, and gets its own time after the tick has acted. `regatta policy compare`
+    /// tells how it fares; `promote` puts it in charge, `drop` takes it out.
+    Shadow(NewPolicyArgs),
+    /// Let another policy act, but never far from what the one in charge wants
+    ///
+    /// The first time that it fails it is taken out again, and the policy in charge decides that very tick.
+    #[command(after_long_help = "\
+Example:
+  regatta policy canary web ./my-policy.wasm --within 2")]
+    Canary {
+        /// The policy.
+        #[command(flatten)]
+        policy: NewPolicyArgs,
+        /// Instances that it may be away from the policy in charge, either way
+        #[arg(long, value_name = "N")]
+        within: u32,
+    },
+    /// Put a shadow or a canary in charge
+    Promote {
+        /// The set
+        #[arg(value_parser = set_name)]
+        set: String,
+        /// Its number, as `regatta policy list` shows it [default: the only one]
+        #[arg(value_parser = candidate_number)]
+        number: Option<u64>,
+    },
+    /// Take a shadow or a canary out
+    Drop {
+        /// The set
+        #[arg(value_parser = set_name)]
+        set: String,
+        /// Its number, as `regatta policy list` shows it
+        #[arg(value_parser = candidate_number)]
+        number: u64,
+    },
+    /// Show how shadows fare beside the policy in charge
+    ///
+    /// Over recorded ticks: how often both want the same, by how much they differ, what each would cost, and how
+    /// much of the observed load each would leave uncarried. The load is counted in instances' worth, metric /
+    /// target; by default these are the parameters of the policy in charge.
+    Compare(CompareArgs),
+    /// Show who changed the policies of a set, when, and what came of it
+    History(SetArg),
+    /// Show the policies of a set, and those that can be named
+    List(SetArg),
+    /// What an author needs; none of it asks the daemon.
+    #[command(flatten)]
+    Tool(PolicyToolCommand),
+}
+
+/// A policy for a set.
+#[derive(Debug, Args)]
+pub struct NewPolicyArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// A module: a file (with a / or ending in .wasm), a name that the daemon knows, or one with the first digits
+    /// of its digest
+    #[arg(value_name = "FILE|NAME|NAME@DIGEST", value_hint = ValueHint::FilePath)]
+    pub module: OsString,
+    /// New parameters as JSON, or @FILE to read them [default: those in force]
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub params: Option<String>,
+    /// Which of the set's policies it is for [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<String>,
+}
+
+/// Arguments of `policy compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// Look at so many of the newest ticks
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub ticks: u32,
+    /// The metric that tells the load [default: the policy's parameter `metric`]
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<String>,
+    /// What one instance carries of it [default: the policy's parameter `target`]
+    #[arg(long, value_name = "VALUE")]
+    pub target: Option<f64>,
+}
+
+/// `7` or `#7`.
+fn candidate_number(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix('#').unwrap_or(text);
+    digits.parse().map_err(|_| "a number such as 7 is expected".to_owned())
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// This tick [default: the last one]
+    #[arg(long, value_name = "N", conflicts_with = "last")]
+    pub tick: Option<u64>,
+    /// The last tick that did this
+    #[arg(long, value_name = "WHAT")]
+    pub last: Option<Last>,
+}
+
+/// Which kind of tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Last {
+    /// Scaled out
+    ScaleOut,
+    /// Scaled in
+    ScaleIn,
+    /// Changed the capacity, either way
+    Change,
+}
+
+impl From<Last> for WhyLast {
+    fn from(last: Last) -> Self {
+        match last {
+            Last::ScaleOut => Self::ScaleOut,
+            Last::ScaleIn => Self::ScaleIn,
+            Last::Change => Self::Change,
+        }
+    }
+}
+
+/// Arguments of `records`.
+#[derive(Debug, Args)]
+pub struct RecordsArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// Only ticks after this one
+    #[arg(long, value_name = "TICK", default_value_t = 0, conflicts_with = "last")]
+    pub after: u64,
+    /// Only the last so many ticks
+    #[arg(long, value_name = "N")]
+    pub last: Option<u64>,
+    /// At most so many records [default: all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only those of this set
+    #[arg(value_parser = set_name)]
+    pub set: Option<String>,
+    /// Go on with new ones as they happen
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begin with so many of the newest
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+}
+
+/// A set's name, as manifests may give it; anything else can only be a slip.
+fn set_name(text: &str) -> Result<String, String> {
+    if can_be_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a set's name is of lower-case letters, digits and -, starts with a letter and has at most 32 bytes"
+            .to_owned())
+    }
+}
+
+/// Whether a text is of the characters and the length of a name.
+pub(super) fn can_be_name(text: &str) -> bool {
+    let starts_well = text.starts_with(|first: char| first.is_ascii_lowercase());
+    let only = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    starts_well && text.len() <= 32 && text.chars().all(only)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn set_names_are_those_of_manifests() {
+        assert!(set_name("web-2").is_ok());
+        for wrong in ["", "2web", "-web", "Web", "a/b", "..", "web_1", &"a".repeat(33)] {
+            assert!(set_name(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! `regatta policy …`.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use regatta_api::types::{
+    CanaryRequest, PlacedOutcome, PolicyEntry, PolicyInfo, PolicyRole, PromoteRequest, SlotQuery,
+    SwapOutcome, SwapRequest,
+};
+use regatta_api::{Client, ClientError};
+use serde_json::Value;
+
+use super::args::{NewPolicyArgs, Output, PolicyCommand};
+use super::exit::{Outcome, failed, invalid};
+use super::render::{Columns, json, or_dash, plain_line, right, short, text};
+use super::time::{age, span, utc};
+use super::wait::Line;
+use super::{Io, policy_compare};
+
+/// Largest module: as base64 in JSON it fits into the API's largest body.
+const MODULE_LIMIT_BYTES: u64 = 32 << 20;
+
+/// Largest file of parameters.
+const PARAMS_LIMIT_BYTES: u64 = 1 << 20;
+
+/// `regatta policy …`, as far as it asks the daemon.
+pub(super) async fn run(client: &Client, command: PolicyCommand, output: Output, io: &mut Io<'_>) -> Outcome {
+    match command {
+        PolicyCommand::Swap(args) => {
+            let request = request(&args)?;
+            let outcome = preparing(client.swap_policy(&args.set, &request), &request, io).await?;
+            print(&args.set, &outcome, output, io)
+        }
+        PolicyCommand::Rollback { set, policy: slot } => {
+            print(&set, &client.rollback_policy(&set, &SlotQuery { slot }).await?, output, io)
+        }
+        PolicyCommand::Promote { set, number } => {
+            let outcome = client.promote_policy(&set, &PromoteRequest { number }).await?;
+            print(&set, &outcome, output, io)
+        }
+        PolicyCommand::Shadow(args) => {
+            let request = request(&args)?;
+            let placed = preparing(client.shadow_policy(&args.set, &request), &request, io).await?;
+            let becomes = format!("is judged as shadow #{}", placed.policy.activation);
+            print_placed(&args.set, &placed, &becomes, output, io)
+        }
+        PolicyCommand::Canary { policy: args, within } => {
+            let policy = request(&args)?;
+            let request = CanaryRequest { policy: policy.clone(), within };
+            let placed = preparing(client.canary_policy(&args.set, &request), &policy, io).await?;
+            let number = placed.policy.activation;
+            let becomes = format!("is on trial as #{number}, within {within} of the policy in charge");
+            print_placed(&args.set, &placed, &becomes, output, io)
+        }
+        PolicyCommand::Drop { set, number } => {
+            let placed = client.drop_policy(&set, number).await?;
+            if output == Output::Json {
+                return json(&placed, io);
+            }
+            writeln!(io.out, "{set}: #{number} {} is dropped", named(&placed.policy))?;
+            Ok(())
+        }
+        PolicyCommand::Compare(args) => policy_compare::compare(client, args, output, io).await,
+        PolicyCommand::History(args) => history(client, &args.set, output, io).await,
+        PolicyCommand::List(args) => list(client, &args.set, output, io).await,
+        // Handled before a client is needed.
+        PolicyCommand::Tool(_) => Ok(()),
+    }
+}
+
+fn request(args: &NewPolicyArgs) -> Outcome<SwapRequest> {
+    Ok(SwapRequest {
+        source: args.module.to_string_lossy().into_owned(),
+        module: read_module(&args.module)?,
+        params: args.params.as_deref().map(read_params).transpose()?,
+        slot: args.policy.clone(),
+    })
+}
+
+/// Says what takes its time.
+async fn preparing<T>(
+    call: impl Future<Output = Result<T, ClientError>>,
+    request: &SwapRequest,
+    io: &mut Io<'_>,
+) -> Outcome<T> {
+    let mut line = Line::default();
+    if io.err_terminal {
+        line.show(&format!("compiling and trying {} …", request.source), io)?;
+    }
+    let outcome = call.await;
+    line.clear(io)?;
+    Ok(outcome?)
+}
+
+fn print(set: &str, outcome: &SwapOutcome, output: Output, io: &mut Io<'_>) -> Outcome {
+    if output == Output::Json {
+        return json(outcome, io);
+    }
+    writeln!(
+        io.out,
+        "{set}: {} → {} after tick {}",
+        named(&outcome.from),
+        named(&outcome.to),
+        outcome.after_tick
+    )?;
+    writeln!(io.out, "  tried on {}; state: {}", tried(outcome.rehearsed_ticks), plain_line(&outcome.state))?;
+    writeln!(io.out, "  prepared in {}, loop held for {} µs", span(outcome.prepare_ms), outcome.switch_us)?;
+    Ok(())
+}
+
+fn print_placed(
+    set: &str,
+    placed: &PlacedOutcome,
+    becomes: &str,
+    output: Output,
+    io: &mut Io<'_>,
+) -> Outcome {
+    if output == Output::Json {
+        return json(placed, io);
+    }
+    writeln!(io.out, "{set}: {} {becomes}, after tick {}", named(&placed.policy), placed.after_tick)?;
+    writeln!(io.out, "  tried on {}; state: {}", tried(placed.rehearsed_ticks), plain_line(&placed.state))?;
+    writeln!(io.out, "  prepared in {}", span(placed.prepare_ms))?;
+    Ok(())
+}
+
+fn tried(ticks: u32) -> String {
+    match ticks {
+        1 => "1 recorded tick".to_owned(),
+        ticks => format!("{ticks} recorded ticks"),
+    }
+}
+
+/// A policy in few words.
+pub(super) fn named(policy: &PolicyInfo) -> String {
+    let text = format!("{} {} ({})", policy.name, policy.version, short(&policy.digest));
+    plain_line(&text).into_owned()
+}
+
+/// A file's content as base64; none for a name that the daemon looks up. Only the
+/// spelling decides, so that a stray file cannot change what a command means.
+fn read_module(module: &OsStr) -> Outcome<Option<String>> {
+    let path = Path::new(module);
+    let is_file =
+        module.as_encoded_bytes().contains(&b'/') || path.extension().is_some_and(|end| end == "wasm");
+    if !is_file {
+        return Ok(None);
+    }
+    let bytes = read_at_most(path, MODULE_LIMIT_BYTES)?;
+    Ok(Some(STANDARD.encode(bytes)))
+}
+
+/// Parameters from the command line, or from a file with `@`.
+pub(super) fn read_params(text: &str) -> Outcome<Value> {
+    let (what, text) = match text.strip_prefix('@') {
+        Some(path) => {
+            let bytes = read_at_most(Path::new(path), PARAMS_LIMIT_BYTES)?;
+            let text = String::from_utf8(bytes)
+                .map_err(|error| failed(format_args!("cannot read {path}"), error))?;
+            (path, text)
+        }
+        None => ("--params", text.to_owned()),
+    };
+    serde_json::from_str(&text).map_err(|error| invalid(format!("{what} is not JSON: {error}")))
+}
+
+/// A whole file that is not larger than `limit_bytes`.
+pub(super) fn read_at_most(path: &Path, limit_bytes: u64) -> Outcome<Vec<u8>> {
+    let cannot = |error| failed(format_args!("cannot read {}", path.display()), error);
+    let mut bytes = Vec::new();
+    File::open(path).map_err(cannot)?.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(invalid(format!("{} is larger than {}", path.display(), super::time::size(limit_bytes))));
+    }
+    Ok(bytes)
+}
+
+async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Outcome {
+    let policies = client.policies(set).await?;
+    if output == Output::Json {
+        return json(&policies, io);
+    }
+    let now_ms = (io.clock_ms)();
+    let headings = ["#", "ROLE", "PLACE", "NAME", "VERSION", "DIGEST", "FOR", "SOURCE", "PARAMETERS"];
+    let mut table = Columns::new(&headings, io);
+    for PolicyEntry { role, policy, within } in &policies.policies {
+        let role = match (role, within) {
+            (PolicyRole::Active, _) => "active".to_owned(),
+            (PolicyRole::Previous, _) => "previous".to_owned(),
+            (PolicyRole::Canary, within) => format!("canary ±{}", within.unwrap_or_default()),
+            (PolicyRole::Shadow, _) => "shadow".to_owned(),
+        };
+        table.row(vec![
+            right(policy.activation),
+            text(role),
+            text(&policy.slot),
+            text(&policy.name),
+            text(&policy.version),
+            text(short(&policy.digest)),
+            text(age(policy.since_ms, now_ms)),
+            text(&policy.source),
+            text(&policy.params),
+        ]);
+    }
+    table.print(0, io)?;
+    if policies.policies.iter().filter(|entry| entry.role == PolicyRole::Active).count() > 1 {
+        writeln!(io.out, "\nThey decide together: {}", policies.combine)?;
+    }
+    if !policies.available.is_empty() {
+        writeln!(io.out)?;
+        let mut table = Columns::new(&["AVAILABLE", "VERSION", "DIGEST", "PATH"], io);
+        for module in &policies.available {
+            let path = match &module.problem {
+                Some(problem) => format!("{} (cannot be used: {problem})", module.path),
+                None => module.path.clone(),
+            };
+            table.row(vec![
+                text(&module.name),
+                text(or_dash(module.version.as_ref())),
+                text(or_dash(module.digest.as_deref().map(short))),
+                text(path),
+            ]);
+        }
+        table.print(0, io)?;
+    }
+    Ok(())
+}
+
+async fn history(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Outcome {
+    let history = client.policy_history(set).await?;
+    if output == Output::Json {
+        return json(&history, io);
+    }
+    if history.is_empty() {
+        writeln!(io.err, "nothing was done with the policies of {set} yet")?;
+        return Ok(());
+    }
+    let mut table = Columns::new(&["WHEN", "WHO", "WHAT", "PLACE", "DIGEST", "OUTCOME"], io);
+    for entry in &history {
+        table.row(vec![
+            text(utc(entry.at_ms)),
+            text(&entry.actor),
+            text(entry.kind.strip_prefix("policy-").unwrap_or(&entry.kind)),
+            text(or_dash(entry.slot.as_ref())),
+            text(or_dash(entry.digest.as_deref().map(short))),
+            text(&entry.outcome),
+        ]);
+    }
+    table.print(0, io)
+}

@@ -1,0 +1,171 @@
+//! Arguments of `regatta serve`.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use regatta_core::manifest::units::parse_size_bytes;
+
+/// How the daemon runs.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct ServeArgs {
+    /// Data directory; from the global `--data` or `REGATTA_DATA`, else
+    /// [`regatta_api::paths::default_data_dir`].
+    #[arg(skip)]
+    pub data: Option<PathBuf>,
+    /// Socket of the API; from the global `--socket` or `REGATTA_SOCKET`, else
+    /// [`regatta_api::paths::socket_in`] of the data directory.
+    #[arg(skip)]
+    pub socket: Option<PathBuf>,
+    /// The VMM to run instances with: `sim` (the built-in stand-in), `cloud-hypervisor` (found on PATH),
+    /// `cloud-hypervisor=/path`, or `auto`: cloud-hypervisor when it is on PATH and /dev/kvm can be used,
+    /// else sim
+    #[arg(long, env = "REGATTA_VMM", hide_env_values = true, value_name = "VMM", default_value = "auto")]
+    pub vmm: VmmChoice,
+    /// How the stand-in runs guests: `model` (an HTTP service that behaves like one; the default), or `qemu` (a
+    /// real machine under qemu-system-x86_64, without KVM if need be); only with `--vmm sim`
+    #[arg(long, value_name = "ENGINE")]
+    pub guest: Option<GuestEngine>,
+    /// Directory with policy modules that manifests and `policy swap` may name (repeatable; in the
+    /// environment separated by colons)
+    #[arg(long, env = "REGATTA_POLICIES", hide_env_values = true, value_name = "DIR", value_delimiter = ':')]
+    pub policies: Vec<PathBuf>,
+    /// Guest memory that instances may have together, as a multiple of the host's memory
+    #[arg(long, env = "REGATTA_MEMORY_OVERCOMMIT", hide_env_values = true, value_name = "RATIO", default_value = "1", value_parser = ratio)]
+    pub memory_overcommit: f64,
+    /// Memory that is kept for the host itself
+    #[arg(long, env = "REGATTA_MEMORY_RESERVE", hide_env_values = true, value_name = "SIZE", default_value = "512MiB", value_parser = size)]
+    pub memory_reserve: u64,
+    /// Virtual CPUs that instances may have together, as a multiple of the host's CPUs
+    #[arg(long, env = "REGATTA_CPU_OVERCOMMIT", hide_env_values = true, value_name = "RATIO", default_value = "16", value_parser = ratio)]
+    pub cpu_overcommit: f64,
+    /// User and group ids of VMMs, one each; they need not exist, and nothing else may use them
+    #[arg(
+        long,
+        env = "REGATTA_VM_IDS",
+        hide_env_values = true,
+        value_name = "FIRST-LAST",
+        default_value = "500000-565535"
+    )]
+    pub vm_ids: VmIds,
+    /// Disk space that is kept free; without it a twentieth of the file system, 1GiB at most
+    #[arg(long, env = "REGATTA_DISK_RESERVE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
+    pub disk_reserve: Option<u64>,
+    /// Form of the log on standard error
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// A range of user ids, written `FIRST-LAST`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmIds(pub RangeInclusive<u32>);
+
+impl FromStr for VmIds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ids =
+            text.split_once('-').and_then(|(first, last)| Some(first.parse().ok()?..=last.parse().ok()?));
+        let ids: RangeInclusive<u32> = ids.ok_or("expected two ids such as 500000-565535")?;
+        if ids.is_empty() {
+            return Err("the last id is less than the first".to_owned());
+        }
+        if *ids.start() < 1_000 {
+            return Err("ids below 1000 belong to the host".to_owned());
+        }
+        Ok(Self(ids))
+    }
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio: f64 = text.parse().map_err(|_| "expected a number such as 1.5".to_owned())?;
+    if ratio.is_finite() && ratio > 0.0 { Ok(ratio) } else { Err("must be greater than 0".to_owned()) }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size_bytes(text).map_err(|error| format!("{error}: for example 512MiB or 2GiB"))
+}
+
+/// Which VMM to run instances with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum VmmChoice {
+    /// `cloud-hypervisor` from PATH when /dev/kvm is usable, else the stand-in.
+    #[default]
+    Auto,
+    /// The built-in stand-in.
+    Sim,
+    /// Cloud Hypervisor: at this path, or found on PATH.
+    CloudHypervisor(Option<PathBuf>),
+}
+
+impl FromStr for VmmChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "sim" => Ok(Self::Sim),
+            None if text == "cloud-hypervisor" => Ok(Self::CloudHypervisor(None)),
+            Some(("cloud-hypervisor", "")) => Err("the path after cloud-hypervisor= is empty".to_owned()),
+            Some(("cloud-hypervisor", path)) => Ok(Self::CloudHypervisor(Some(path.into()))),
+            _ => Err("expected auto, sim, cloud-hypervisor or cloud-hypervisor=/path".to_owned()),
+        }
+    }
+}
+
+/// How the stand-in runs guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "kebab-case")]
+pub enum GuestEngine {
+    /// A service with a capacity model.
+    Model,
+    /// A machine under QEMU.
+    Qemu,
+}
+
+impl GuestEngine {
+    /// Its name, as the stand-in reads it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_a_range_above_those_of_the_host() {
+        assert_eq!("500000-565535".parse(), Ok(VmIds(500_000..=565_535)));
+        assert_eq!("1000-1000".parse(), Ok(VmIds(1_000..=1_000)));
+        for wrong in ["", "5", "2000-1999", "0-5000", "a-b", "1000-99999999999"] {
+            assert!(wrong.parse::<VmIds>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_vmm_is_a_kind_and_for_cloud_hypervisor_perhaps_a_path() {
+        assert_eq!("auto".parse(), Ok(VmmChoice::Auto));
+        assert_eq!("sim".parse(), Ok(VmmChoice::Sim));
+        assert_eq!("cloud-hypervisor".parse(), Ok(VmmChoice::CloudHypervisor(None)));
+        assert_eq!("cloud-hypervisor=/a=b".parse(), Ok(VmmChoice::CloudHypervisor(Some("/a=b".into()))));
+        for wrong in ["", "qemu", "sim=/x", "cloud-hypervisor="] {
+            assert!(wrong.parse::<VmmChoice>().is_err(), "{wrong}");
+        }
+    }
+}

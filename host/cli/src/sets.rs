@@ -1,0 +1,319 @@
+//! `regatta get`, `describe`, `instances`, `scale`, `protect` and `delete`.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, Read};
+
+use regatta_api::Client;
+use regatta_api::types::{
+    EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest, ScaleRequest, SetDetail,
+    SetSummary,
+};
+
+use super::Io;
+use super::args::{DeleteArgs, Output, ScaleArgs};
+use super::exit::{Exit, Outcome, Stop, usage};
+use super::policy::named;
+use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, right, text};
+use super::time::{age, number, size, span};
+use super::{events, wait};
+
+/// Events that a description ends with.
+const EVENTS_SHOWN: u32 = 10;
+
+pub(super) async fn get(client: &Client, set: Option<&str>, output: Output, io: &mut Io<'_>) -> Outcome {
+    let sets = match set {
+        Some(set) => {
+            let detail = client.set(set).await?;
+            if output == Output::Json {
+                return json(&detail, io);
+            }
+            vec![detail.summary]
+        }
+        None => client.sets().await?,
+    };
+    if output == Output::Json {
+        return json(&sets, io);
+    }
+    if sets.is_empty() {
+        writeln!(io.err, "there are no scale sets; `regatta apply -f FILE` makes one")?;
+        return Ok(());
+    }
+    let headings =
+        ["NAME", "STATUS", "IN-SERVICE", "DESIRED", "MIN", "MAX", "OTHERS", "POLICY", "TICK", "ADDRESS"];
+    let mut table = Columns::new(&headings, io);
+    for set in &sets {
+        let others = counts(&set.instances, "in-service");
+        table.row(vec![
+            text(&set.name),
+            table.state(condition(set)),
+            right(set.instances.get("in-service").unwrap_or(&0)),
+            right(set.desired),
+            right(set.min),
+            right(set.max),
+            text(if others.is_empty() { "-" } else { &others }),
+            text(policies(set)),
+            right(set.last_tick),
+            text(or_dash(set.load_balancer.as_ref())),
+        ]);
+    }
+    table.print(0, io)
+}
+
+/// The policies in charge, in few words.
+fn policies(set: &SetSummary) -> String {
+    let each: Vec<String> = set.policies.iter().map(|it| format!("{} {}", it.name, it.version)).collect();
+    each.join(", ")
+}
+
+/// A set in one word.
+fn condition(set: &SetSummary) -> &'static str {
+    let in_service = set.instances.get("in-service").copied().unwrap_or(0);
+    if set.deleting {
+        "deleting"
+    } else if !set.problems.is_empty() {
+        "problem"
+    } else if in_service < set.desired || set.instances.values().sum::<u32>() > in_service {
+        "changing"
+    } else {
+        "ok"
+    }
+}
+
+pub(super) async fn describe(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Outcome {
+    let detail = client.set(set).await?;
+    if output == Output::Json {
+        return json(&detail, io);
+    }
+    let instances = client.instances(set).await?;
+    let query =
+        EventsQuery { set: Some(set.to_owned()), limit: Some(EVENTS_SHOWN), ..EventsQuery::default() };
+    let newest = client.events(&query).await?;
+    overview(&detail, io)?;
+    if !detail.metrics.is_empty() {
+        heading("Metrics of the last tick, over the instances in service", io)?;
+        metrics_table(&detail.metrics, io).print(2, io)?;
+    }
+    heading("Instances", io)?;
+    instance_table(&instances, io).print(2, io)?;
+    heading("Manifest, with defaults", io)?;
+    let mut table = Columns::new(&["FIELD", "VALUE"], io);
+    for (path, value) in leaves(&detail.manifest) {
+        let value = match value.parse() {
+            Ok(bytes) if path.ends_with("_bytes") => format!("{value} ({})", size(bytes)),
+            Ok(ms) if path.ends_with("_ms") => format!("{value} ({})", span(ms)),
+            _ => value,
+        };
+        table.row(vec![text(path), text(value)]);
+    }
+    table.print(2, io)?;
+    if !newest.is_empty() {
+        heading("Newest events", io)?;
+        for event in &newest {
+            writeln!(io.out, "  {}", events::line(event))?;
+        }
+    }
+    Ok(())
+}
+
+fn heading(text: &str, io: &mut Io<'_>) -> Outcome {
+    let text = paint(io.out_colour(), BOLD, text);
+    writeln!(io.out, "\n{text}")?;
+    Ok(())
+}
+
+fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
+    let set = &detail.summary;
+    let now_ms = (io.clock_ms)();
+    pair("Name", &set.name, io)?;
+    pair("Status", condition(set), io)?;
+    for problem in &set.problems {
+        pair("Problem", problem, io)?;
+    }
+    pair("Generation", &set.generation.to_string(), io)?;
+    pair("Capacity", &format!("{} desired (min {}, max {})", set.desired, set.min, set.max), io)?;
+    let instances = counts(&set.instances, "");
+    pair("Instances", if instances.is_empty() { "none" } else { &instances }, io)?;
+    pair("Tick", &format!("{}, one every {}", set.last_tick, span(set.tick_ms)), io)?;
+    let several = set.policies.len() > 1;
+    for PolicyEntry { role, policy, within } in &detail.policies {
+        let slot =
+            if several && policy.slot != policy.name { format!("{}: ", policy.slot) } else { String::new() };
+        let who = format!("{slot}{}", named(policy));
+        let text = format!("{who}, for {}, from {}", age(policy.since_ms, now_ms), policy.source);
+        match role {
+            PolicyRole::Active => {
+                pair("Policy", &text, io)?;
+                pair("Parameters", &policy.params.to_string(), io)?;
+            }
+            PolicyRole::Previous => pair("Previous", &format!("{who}, from {}", policy.source), io)?,
+            PolicyRole::Canary => {
+                let within = within.unwrap_or_default();
+                pair("Canary", &format!("#{} {text}, within {within}", policy.activation), io)?;
+            }
+            PolicyRole::Shadow => pair("Shadow", &format!("#{} {text}", policy.activation), io)?,
+        }
+    }
+    match (&detail.traffic, &set.load_balancer) {
+        (Some(traffic), _) => {
+            let text = format!(
+                "{} to {} endpoints: {} open, {} accepted, {} unserved, {} retries",
+                traffic.listen,
+                traffic.endpoints,
+                traffic.open,
+                traffic.accepted,
+                traffic.unserved,
+                traffic.retries
+            );
+            pair("Load balancer", &text, io)?;
+        }
+        (None, Some(address)) => pair("Load balancer", address, io)?,
+        (None, None) => {}
+    }
+    for note in &detail.notes {
+        pair("Note", note, io)?;
+    }
+    Ok(())
+}
+
+fn metrics_table(metrics: &[MetricNow], io: &Io<'_>) -> Columns {
+    let mut table = Columns::new(&["NAME", "MEAN", "MIN", "MAX", "FRESH", "STALE", "MISSING"], io);
+    for metric in metrics {
+        let value = |value: Option<f64>| right(or_dash(value.map(number)));
+        table.row(vec![
+            text(&metric.name),
+            value(metric.mean),
+            value(metric.min),
+            value(metric.max),
+            right(metric.fresh),
+            right(metric.stale),
+            right(metric.missing),
+        ]);
+    }
+    table
+}
+
+pub(super) async fn instances(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Outcome {
+    let instances = client.instances(set).await?;
+    if output == Output::Json {
+        return json(&instances, io);
+    }
+    if instances.is_empty() {
+        writeln!(io.err, "{set} has no instances")?;
+        return Ok(());
+    }
+    instance_table(&instances, io).print(0, io)
+}
+
+fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
+    let now_ms = (io.clock_ms)();
+    let metrics: BTreeSet<&str> =
+        instances.iter().flat_map(|i| i.metrics.keys().map(String::as_str)).collect();
+    let protected = instances.iter().any(|i| i.protected);
+    let detail = instances.iter().any(|i| i.detail.is_some());
+    let start = instances.iter().any(|i| i.start.as_ref().is_some_and(|start| start != "cold"));
+    let metric_headings: Vec<String> = metrics.iter().map(|name| name.to_uppercase()).collect();
+    let mut headings = vec!["NAME", "STATE", "FOR", "AGE", "GEN", "ADDRESS", "PID", "CONNS"];
+    headings.extend(metric_headings.iter().map(String::as_str));
+    // Columns that would be empty for most sets come only when they say something.
+    headings.extend(protected.then_some("PROTECTED"));
+    headings.extend(start.then_some("START"));
+    headings.extend(detail.then_some("DETAIL"));
+    let mut table = Columns::new(&headings, io);
+    for instance in instances {
+        let mut row = vec![
+            text(&instance.name),
+            table.state(&instance.state),
+            right(age(instance.state_since_ms, now_ms)),
+            right(age(instance.created_ms, now_ms)),
+            right(instance.generation),
+            text(&instance.address),
+            right(or_dash(instance.pid)),
+            right(instance.connections),
+        ];
+        row.extend(
+            metrics.iter().map(|&name| right(or_dash(instance.metrics.get(name).copied().map(number)))),
+        );
+        row.extend(protected.then(|| text(if instance.protected { "yes" } else { "-" })));
+        row.extend(start.then(|| text(or_dash(instance.start.as_ref()))));
+        row.extend(detail.then(|| text(or_dash(instance.detail.as_ref()))));
+        table.row(row);
+    }
+    table
+}
+
+pub(super) async fn scale(client: &Client, args: &ScaleArgs, output: Output, io: &mut Io<'_>) -> Outcome {
+    let set = client.scale(&args.set, &ScaleRequest { capacity: args.capacity }).await?;
+    if output == Output::Json {
+        json(&set, io)?;
+    } else {
+        writeln!(
+            io.out,
+            "{}: desired capacity is {} (min {}, max {})",
+            set.name, set.desired, set.min, set.max
+        )?;
+    }
+    if args.wait.wait {
+        io.out.flush()?;
+        wait::until_settled(client, &args.set, Some(set.last_tick), args.wait.timeout, io).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn protect(
+    client: &Client,
+    set: &str,
+    instance: &str,
+    protected: bool,
+    output: Output,
+    io: &mut Io<'_>,
+) -> Outcome {
+    // Both are how people know an instance: `3` and `web-3`.
+    let number = instance.strip_prefix(set).and_then(|rest| rest.strip_prefix('-')).unwrap_or(instance);
+    let id = number
+        .parse()
+        .map_err(|_| usage(format!("{instance} is no instance of {set}: give its number or name")))?;
+    let instance = client.protect(set, id, &ProtectRequest { protected }).await?;
+    if output == Output::Json {
+        return json(&instance, io);
+    }
+    let how = if instance.protected { "is protected" } else { "is no longer protected" };
+    writeln!(io.out, "{} {how} from scale-in", instance.name)?;
+    Ok(())
+}
+
+pub(super) async fn delete(client: &Client, args: &DeleteArgs, output: Output, io: &mut Io<'_>) -> Outcome {
+    if !args.yes {
+        confirm(client, &args.set, io).await?;
+    }
+    let set = client.delete(&args.set).await?;
+    if output == Output::Json {
+        json(&set, io)?;
+    }
+    if args.wait.wait {
+        io.out.flush()?;
+        wait::until_gone(client, &args.set, args.wait.timeout, io).await?;
+    }
+    if output == Output::Table {
+        let how_far = if args.wait.wait { "deleted" } else { "is being deleted" };
+        writeln!(io.out, "{} {how_far}", set.name)?;
+    }
+    Ok(())
+}
+
+/// Asks on the terminal; without one, `--yes` has to say it.
+async fn confirm(client: &Client, set: &str, io: &mut Io<'_>) -> Outcome {
+    if !io.in_terminal {
+        return Err(usage(format!("deleting {set} needs --yes when standard input is no terminal")));
+    }
+    let count: u32 = client.set(set).await?.summary.instances.values().sum();
+    write!(io.err, "delete the scale set {set} and its {count} instances? [y/N] ")?;
+    io.err.flush()?;
+    let mut answer = String::new();
+    // More than a word is no answer; the limit keeps a pasted file out of memory.
+    io.input.take(64).read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    writeln!(io.err, "nothing was deleted")?;
+    Err(Stop::Quiet(Exit::Failed))
+}
