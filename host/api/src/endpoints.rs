@@ -112,6 +112,10 @@ macro_rules! endpoints {
             get "/v1/sets/{set}/records" [records, Viewer, SHORT]
             records(set: &str) query: Query<RecordsQuery> => Vec<TickRecord>;
 
+            /// A manifest or a module that records refer to, by its SHA-256.
+            get "/v1/blobs/{sha256}" [records, Viewer, LONG]
+            blob(sha256: &str) => BlobContent;
+
             /// Events in their order; with `wait_ms`, waits for one when there is none.
             get "/v1/events" [events, Viewer, SHORT]
             events() query: Query<EventsQuery> => Vec<EventEntry>;

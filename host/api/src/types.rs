@@ -508,6 +508,15 @@ pub struct RecordsQuery {
     pub limit: Option<u32>,
 }
 
+/// A manifest or a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BlobContent {
+    /// SHA-256, lower-case hex.
+    pub sha256: String,
+    /// Its bytes, base64.
+    pub base64: String,
+}
+
 /// Which events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -141,6 +141,18 @@ Examples:
 Example:
   regatta records web --last 100 | jq '.guards.granted'")]
     Records(RecordsArgs),
+    /// Decide recorded ticks again and compare
+    ///
+    /// Runs the policies of each recorded tick again, on the recorded observation, and concludes again. Says "all identical",
+    /// or shows the first difference and fails (8). A recording (a file of `record export`) needs no daemon.
+    #[command(after_long_help = "\
+Examples:
+  regatta replay web --since 1h
+  regatta replay incident.rec")]
+    Replay(ReplayArgs),
+    /// Export records to a file
+    #[command(subcommand)]
+    Record(RecordCommand),
     /// Print what happened
     #[command(after_long_help = "\
 Examples:
@@ -193,7 +205,7 @@ pub struct WaitArgs {
     #[arg(long)]
     pub wait: bool,
     /// Wait at most this long, for example 90s or 10m
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = regatta_util::units::parse_duration)]
     pub timeout: Duration,
 }
 
@@ -412,6 +424,60 @@ pub struct RecordsArgs {
     /// At most so many records [default: all]
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The set, or the file of a recording (its name has a dot or a slash)
+    #[arg(value_name = "SET|FILE")]
+    pub what: String,
+    #[command(flatten)]
+    pub span: Span,
+}
+
+impl ReplayArgs {
+    /// Whether a recording is meant; a set's name has neither dot nor slash.
+    pub(super) fn is_file(&self) -> bool {
+        self.what.contains(['.', '/'])
+    }
+}
+
+/// `regatta record …`.
+#[derive(Debug, Subcommand)]
+pub enum RecordCommand {
+    /// Write records and all that they refer to into a file
+    ///
+    /// The recording holds the manifests and policy modules of its ticks, so that `regatta replay FILE` decides them again on
+    /// any machine.
+    #[command(after_long_help = "\
+Example:
+  regatta record export web --since 1h --file incident.rec")]
+    Export(ExportArgs),
+}
+
+/// Arguments of `record export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// File to create
+    #[arg(short, long = "file", value_name = "FILE")]
+    pub output_file: PathBuf,
+    #[command(flatten)]
+    pub span: Span,
+}
+
+/// Which of a set's recorded ticks.
+#[derive(Debug, Default, Args)]
+pub struct Span {
+    /// Only the last N ticks
+    #[arg(long, value_name = "N", conflicts_with = "since")]
+    pub last: Option<u64>,
+    /// Only ticks of this long ago or less, for example 1h
+    #[arg(long, value_name = "DURATION", value_parser = regatta_util::units::parse_duration)]
+    pub since: Option<Duration>,
 }
 
 /// Arguments of `events`.

@@ -1,6 +1,6 @@
 //! How a command ends when it does not end well.
 
-use crate::chain::chain;
+use regatta_util::chain;
 use std::io;
 
 use regatta_api::ClientError;

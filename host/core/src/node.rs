@@ -42,3 +42,37 @@ impl fmt::Display for FaultDomain {
         f.pad(&self.0)
     }
 }
+
+/// Where each of many instances runs: few places and many indices, so that a record stays small and cheap to copy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placements {
+    /// The places, each once.
+    places: Vec<Placement>,
+    /// For each instance, the index of its place.
+    of: Vec<u16>,
+}
+
+impl Placements {
+    /// The place of the instance with that index.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&Placement> {
+        self.places.get(usize::from(*self.of.get(index)?))
+    }
+
+    /// Appends the place of the next instance. Of more than 65,536 places, the rest count as the last one.
+    pub fn push(&mut self, place: &Placement) {
+        let index = self.places.iter().rposition(|known| known == place).unwrap_or_else(|| {
+            self.places.push(place.clone());
+            self.places.len() - 1
+        });
+        self.of.push(u16::try_from(index).unwrap_or(u16::MAX));
+    }
+}
+
+impl<'a> FromIterator<&'a Placement> for Placements {
+    fn from_iter<T: IntoIterator<Item = &'a Placement>>(places: T) -> Self {
+        let mut placements = Self::default();
+        places.into_iter().for_each(|place| placements.push(place));
+        placements
+    }
+}

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::combine::Combined;
 use crate::decision::PolicyRun;
 use crate::guard::{GuardMemory, GuardTrail};
-use crate::node::Placement;
+use crate::node::{Placement, Placements};
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Plan;
@@ -96,7 +96,7 @@ pub struct PlanFacts {
     pub phase_since_ms: Vec<u64>,
     /// Where each instance runs.
     #[serde(default)]
-    pub placement: Vec<Placement>,
+    pub placement: Placements,
     /// What each node has capacity for.
     #[serde(default)]
     pub nodes: Vec<NodeCapacity>,

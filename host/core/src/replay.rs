@@ -90,6 +90,11 @@ impl<S: Source> Replay<S> {
         Self { source, outcome: Outcome::default(), observations: BTreeMap::new() }
     }
 
+    /// Where it gets what it needs.
+    pub fn source_mut(&mut self) -> &mut S {
+        &mut self.source
+    }
+
     /// Decides the next record again. False when that ends the replay: it differs, or it could not be decided.
     pub fn next(&mut self, record: &TickRecord) -> bool {
         let tick = record.observation.tick;

@@ -16,7 +16,7 @@ use regatta_vmm::{
     StoredFile,
 };
 
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// What the instances of a set start from, held as long as this lives.
 #[derive(Debug, Clone, Default)]

@@ -3,7 +3,6 @@
 //! [`serve`] is the daemon behind [`api`]; [`cli`] reaches it only through that.
 
 mod catalogue;
-mod chain;
 mod clock;
 pub mod doctor;
 mod fleet;

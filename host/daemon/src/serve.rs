@@ -10,6 +10,7 @@ use regatta_metrics::Exposition;
 use regatta_policy_host::{Compiler, Engine, EngineOptions};
 use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, StateStore, Store, Writer};
 use regatta_traffic::WatchRuntime;
+use regatta_util::program;
 use regatta_vmm::{
     BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions,
     SnapshotStore, StartLimiter, VmmBinary, VmmHost,
@@ -187,7 +188,7 @@ fn check_guest(guest: Option<GuestEngine>, vmm: &VmmChoice) -> anyhow::Result<()
             engine.name()
         );
     }
-    if engine == GuestEngine::Qemu && find_on_path(QEMU).is_none() {
+    if engine == GuestEngine::Qemu && program::on_path(QEMU).is_none() {
         bail!("--guest qemu needs {QEMU}, which is not on PATH: install qemu-system-x86 (Debian's name)");
     }
     Ok(())
@@ -209,15 +210,10 @@ fn beside_us(program: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn on_path(program: &str) -> anyhow::Result<PathBuf> {
-    match find_on_path(program) {
+    match program::on_path(program) {
         Some(path) => Ok(path),
         None => bail!("there is no {program} beside regatta or on PATH"),
     }
-}
-
-fn find_on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 /// Where policies are looked up by name: what the operator says, the data

@@ -8,7 +8,7 @@ use regatta_core::manifest::ScaleSet;
 use regatta_core::state::SetState;
 use regatta_store::{Store, StoreError, StoredSet};
 
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// What the machine of a set begins with; none when the set is not stored.
 ///

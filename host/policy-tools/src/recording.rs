@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::module::digest;
+use crate::replay::references;
 
 /// Version of the file's shape.
 const VERSION: u32 = 1;
@@ -76,11 +77,8 @@ impl<W: Write> RecordingWriter<W> {
     /// Digests of what `record` refers to and is not in the recording yet: write them first.
     #[must_use]
     pub fn missing(&self, record: &TickRecord) -> Vec<String> {
-        let mut digests: Vec<String> = record.every_run().map(|run| run.digest.clone()).collect();
-        digests.push(record.manifest.clone());
-        digests.sort();
-        digests.dedup();
-        digests.retain(|digest| !digest.is_empty() && !self.known.contains(digest));
+        let mut digests = references(record);
+        digests.retain(|digest| !self.known.contains(digest));
         digests
     }
 

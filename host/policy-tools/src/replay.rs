@@ -9,53 +9,70 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use regatta_core::decision::PolicyRun;
 use regatta_core::manifest::{PolicyLimits, ScaleSet};
 use regatta_core::observation::Observation;
+use regatta_core::record::TickRecord;
 use regatta_core::replay::Source;
 use regatta_policy_host::{CompiledPolicy, Engine};
 use regatta_util::chain;
 
 use crate::module::{ModuleError, engine};
 
-/// Where the bytes of manifests and modules come from, by SHA-256.
-pub type Fetch<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
-
 /// Runs recorded policies again, in the sandbox that the daemon runs them in.
-pub struct Replayer<'a> {
+pub struct Replayer {
     engine: Engine,
-    fetch: &'a mut Fetch<'a>,
+    /// Manifests and modules, by SHA-256.
+    blobs: BTreeMap<String, Vec<u8>>,
     manifests: BTreeMap<String, Arc<ScaleSet>>,
     modules: BTreeMap<String, Arc<CompiledPolicy>>,
 }
 
-impl<'a> Replayer<'a> {
-    /// A replayer that gets manifests and modules from `fetch`; compiled modules are looked for in `cache`.
+impl Replayer {
+    /// A replayer without manifests and modules; compiled modules are looked for in `cache`.
     ///
     /// # Errors
     /// There is no sandbox on this host.
-    pub fn new(fetch: &'a mut Fetch<'a>, cache: Option<&Path>) -> Result<Self, ModuleError> {
+    pub fn new(cache: Option<&Path>) -> Result<Self, ModuleError> {
         let engine = engine(true, cache)?;
-        Ok(Self { engine, fetch, manifests: BTreeMap::new(), modules: BTreeMap::new() })
+        Ok(Self { engine, blobs: BTreeMap::new(), manifests: BTreeMap::new(), modules: BTreeMap::new() })
+    }
+
+    /// Provides a manifest or a module.
+    pub fn provide(&mut self, sha256: &str, bytes: Vec<u8>) {
+        self.blobs.insert(sha256.to_owned(), bytes);
+    }
+
+    /// What `record` refers to and was not provided yet.
+    #[must_use]
+    pub fn missing(&self, record: &TickRecord) -> Vec<String> {
+        let mut digests = references(record);
+        digests.retain(|digest| !self.blobs.contains_key(digest));
+        digests
+    }
+
+    fn blob(&self, sha256: &str) -> Result<&[u8], String> {
+        let blob = self.blobs.get(sha256).map(Vec::as_slice);
+        blob.ok_or_else(|| format!("nothing is known of {sha256}, which it refers to"))
     }
 
     fn module(&mut self, digest: &str) -> Result<Arc<CompiledPolicy>, String> {
         if let Some(compiled) = self.modules.get(digest) {
             return Ok(Arc::clone(compiled));
         }
-        let bytes = (self.fetch)(digest)?;
+        let bytes = self.blob(digest)?;
         let compiled =
-            self.engine.load(&bytes).map_err(|why| format!("module {digest}: {}", chain(&why)))?;
+            self.engine.load(bytes).map_err(|why| format!("module {digest}: {}", chain(&why)))?;
         self.modules.insert(digest.to_owned(), Arc::clone(&compiled));
         Ok(compiled)
     }
 }
 
-impl Source for Replayer<'_> {
+impl Source for Replayer {
     fn manifest(&mut self, digest: &str) -> Result<Arc<ScaleSet>, String> {
         if let Some(manifest) = self.manifests.get(digest) {
             return Ok(Arc::clone(manifest));
         }
-        let json = (self.fetch)(digest)?;
+        let json = self.blob(digest)?;
         let manifest: ScaleSet =
-            serde_json::from_slice(&json).map_err(|why| format!("manifest {digest}: {why}"))?;
+            serde_json::from_slice(json).map_err(|why| format!("manifest {digest}: {why}"))?;
         let manifest = Arc::new(manifest);
         self.manifests.insert(digest.to_owned(), Arc::clone(&manifest));
         Ok(manifest)
@@ -79,3 +96,14 @@ impl Source for Replayer<'_> {
 
 /// How long a recorded decision may take when it is decided again, on a host that may be slower than the one it was made on.
 const DEADLINE_MS: u64 = 60_000;
+
+/// SHA-256 of every manifest and module that a record refers to, each once.
+#[must_use]
+pub fn references(record: &TickRecord) -> Vec<String> {
+    let mut digests: Vec<String> = record.every_run().map(|run| run.digest.clone()).collect();
+    digests.push(record.manifest.clone());
+    digests.sort();
+    digests.dedup();
+    digests.retain(|digest| !digest.is_empty());
+    digests
+}

@@ -13,11 +13,13 @@ use regatta_api::{Answer, Caller, Control};
 use regatta_core::combine::Combined;
 use regatta_core::compare::{Comparison, LoadBasis, Pair, Side};
 use regatta_core::decision::{Decision, PolicyRun, Reason};
-use regatta_core::guard::{GuardStep, GuardTrail};
-use regatta_core::instance_state::{InstanceEvent, InstanceState};
+use regatta_core::guard::{GuardMemory, GuardName, GuardStep, GuardTrail};
+use regatta_core::instance_state::InstanceState;
 use regatta_core::metric::MetricValue;
 use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
-use regatta_core::plan::{Action, Plan};
+use regatta_core::node::Placement;
+use regatta_core::phase::{InstanceEvent, Phase};
+use regatta_core::plan::{Action, CreateCause, Plan};
 use regatta_core::record::{InstanceChange, PlanFacts, TickRecord};
 use serde_json::json;
 use tokio::sync::{Notify, watch};
@@ -199,10 +201,19 @@ pub(crate) fn record(tick: u64) -> TickRecord {
     };
     let above =
         reason("above-target", "utilization is above its target", &[("mean", "0.85"), ("target", "0.6")]);
+    let create = |id| Action::Create {
+        id,
+        cause: CreateCause::ScaleOut,
+        generation: 3,
+        placement: Placement::default(),
+    };
     TickRecord {
         canaries: Vec::new(),
         shadows: Vec::new(),
         v: regatta_core::record::RECORD_VERSION,
+        wall_ms: NOW_MS,
+        manifest: "f".repeat(64),
+        wanted_metrics: vec!["utilization".into()],
         observation: Observation {
             set: "web".into(),
             tick,
@@ -225,8 +236,8 @@ pub(crate) fn record(tick: u64) -> TickRecord {
             id: 3,
             at_ms: NOW_MS - 1_000,
             event: InstanceEvent::Booted,
-            from: InstanceState::Creating,
-            to: InstanceState::Booting,
+            from: Phase::Creating,
+            to: Phase::Booting,
             detail: None,
         }],
         facts: PlanFacts { next_id: 4, ..PlanFacts::default() },
@@ -260,15 +271,17 @@ pub(crate) fn record(tick: u64) -> TickRecord {
         },
         guards: GuardTrail {
             steps: vec![GuardStep {
-                guard: "limits".into(),
+                guard: GuardName::Limits,
                 before: Some(6),
                 after: 5,
                 reason: reason("limits", "the set's max is 5", &[]),
             }],
             granted: 5,
+            limits: Vec::new(),
+            memory: GuardMemory::default(),
         },
         plan: Plan {
-            actions: vec![Action::Create { id: 4 }, Action::Create { id: 5 }],
+            actions: vec![create(4), create(5)],
             notes: Vec::new(),
             short: None,
         },
@@ -697,6 +710,11 @@ impl Control for Canned {
             "panic" | "big-panic" => panic!("as the test wants"),
             _ => Ok(ImageInfo { name: request.name.unwrap_or("debian-13".into()), ..debian() }),
         }
+    }
+
+    async fn blob(&self, sha256: &str, _: &Caller) -> Answer<BlobContent> {
+        self.call(format!("blob {sha256}"));
+        Ok(BlobContent { sha256: sha256.to_owned(), base64: "e30=".to_owned() })
     }
 
     async fn images(&self, _: &Caller) -> Answer<Vec<ImageInfo>> {

@@ -10,8 +10,10 @@ use super::super::render::{Columns, RED, json, paint, pair, plain_line, right, s
 use super::super::time::size;
 use super::super::wait::Line;
 use super::args::BenchArgs;
-use super::{duration, thousands};
-use crate::chain::chain;
+use regatta_util::thousands;
+
+use super::duration;
+use regatta_util::chain;
 
 pub(super) fn bench(args: &BenchArgs, output: Output, io: &mut Io<'_>) -> Outcome {
     let bytes = read_module(&args.module)?;

@@ -14,7 +14,7 @@ use super::super::exit::{Exit, Failure, Outcome, Stop};
 use super::super::render::{BOLD, json, plain_line};
 use super::args::BuildArgs;
 use super::{cache_dir, duration, inspect};
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// What `-o json` prints.
 #[derive(Serialize)]

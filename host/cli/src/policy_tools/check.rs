@@ -12,7 +12,7 @@ use super::super::render::{json, plain};
 use super::super::wait::Line;
 use super::args::CheckArgs;
 use super::cache_dir;
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// Largest file of vectors.
 const VECTORS_LIMIT_BYTES: u64 = 64 << 20;

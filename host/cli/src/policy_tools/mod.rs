@@ -16,7 +16,7 @@ use self::args::PolicyToolCommand;
 use super::Io;
 use super::args::Output;
 use super::exit::{Exit, Failure, Outcome, Stop};
-use crate::chain::chain;
+use regatta_util::chain;
 
 pub(super) fn run(command: &PolicyToolCommand, output: Output, io: &mut Io<'_>) -> Outcome<Exit> {
     match command {
@@ -41,7 +41,7 @@ impl From<ModuleError> for Stop {
 
 /// Where compiled modules of the user are kept, so that a slow one is compiled once and not by each command:
 /// `regatta/compiled` in the XDG cache directory. None without a home: then nothing is kept.
-fn cache_dir() -> Option<PathBuf> {
+pub(super) fn cache_dir() -> Option<PathBuf> {
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     Some(caches?.join("regatta/compiled"))
@@ -62,19 +62,6 @@ fn duration(us: f64) -> String {
     }
 }
 
-/// A count with its thousands apart: `1,234,567`.
-fn thousands(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,9 +78,6 @@ mod tests {
             (1_500_000.0, "1.50 s"),
         ] {
             assert_eq!(duration(us), text);
-        }
-        for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (50_000_000, "50,000,000")] {
-            assert_eq!(thousands(count), text);
         }
     }
 }

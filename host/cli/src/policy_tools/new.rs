@@ -10,7 +10,7 @@ use super::super::args::Output;
 use super::super::exit::{Exit, Failure, Outcome, Stop};
 use super::super::render::json;
 use super::args::NewArgs;
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// What `-o json` prints.
 #[derive(Serialize)]

@@ -161,7 +161,7 @@ impl SetMachine {
             lived_ms: self.clock.lived_ms,
             phase: seen.iter().map(|record| record.phase).collect(),
             phase_since_ms: seen.iter().map(|record| record.phase_since_lived_ms).collect(),
-            placement: seen.iter().map(|record| record.placement.clone()).collect(),
+            placement: seen.iter().map(|record| &record.placement).collect(),
             nodes,
             guard_memory: self.state.guard_memory.clone(),
         }

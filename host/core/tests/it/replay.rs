@@ -103,7 +103,7 @@ prop_compose! {
             values.push(value);
             facts.phase.push(phase);
             facts.phase_since_ms.push(since_lived_ms);
-            facts.placement.push(placement);
+            facts.placement.push(&placement);
             facts.drained.extend(drained.then_some(id));
         }
         let metrics = vec![MetricObservation {

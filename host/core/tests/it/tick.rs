@@ -124,7 +124,7 @@ pub(crate) fn facts() -> PlanFacts {
         lived_ms: 60_000,
         phase: vec![Phase::InService, Phase::InService, Phase::Booting],
         phase_since_ms: vec![1_000; 3],
-        placement: vec![Placement::default(); 3],
+        placement: std::iter::repeat_n(&Placement::default(), 3).collect(),
         nodes: vec![NodeCapacity { placement: Placement::default(), launches: 100, why: None }],
         ..PlanFacts::default()
     }

@@ -11,7 +11,7 @@ use regatta_vmm::{FileContent, ImageError, look_at, look_at_any, look_at_kernel,
 use super::layout::{self, Cmdline, Layout, MANIFEST, Said};
 use crate::api::image_types::ImportImageRequest;
 use crate::api::types::{ApiError, Problem};
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// Most files of a directory that holds an image.
 const ENTRIES_MAX: usize = 1_000;

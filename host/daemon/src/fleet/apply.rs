@@ -13,7 +13,7 @@ use regatta_policy_host::CompiledPolicy;
 use super::{Fleet, error};
 use crate::api::control::Answer;
 use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem};
-use crate::chain::chain;
+use regatta_util::chain;
 use crate::clock;
 use crate::images::{ImageProblem, SetImages};
 use crate::set::{Call, Modules, Setup};

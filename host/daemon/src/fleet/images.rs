@@ -17,7 +17,7 @@ use crate::api::image_types::{
 };
 use crate::api::types::ErrorCode;
 use crate::catalogue::{ImportPlan, PlannedFile, plan};
-use crate::chain::chain;
+use regatta_util::chain;
 use crate::clock::now_ms;
 use crate::images::ImageProblem;
 

@@ -22,7 +22,7 @@ use crate::api::Caller;
 use crate::api::control::{Answer, Control};
 use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
 use crate::api::types::{
-    ApiError, ApplyOutcome, ApplyRequest, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode, EventEntry,
+    ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode, EventEntry,
     EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest, ProtectRequest,
     RecordsQuery, ScaleRequest, SetDetail, SetSummary, SlotQuery, SwapOutcome, SwapRequest, VmmInfo,
     WhyQuery,
@@ -257,6 +257,10 @@ impl Control for Fleet {
 
     async fn records(&self, set: &str, query: RecordsQuery, _: &Caller) -> Answer<Vec<TickRecord>> {
         self.list_records(set, &query).await
+    }
+
+    async fn blob(&self, sha256: &str, _caller: &Caller) -> Answer<BlobContent> {
+        self.find_blob(sha256).await
     }
 
     async fn events(&self, query: EventsQuery, _: &Caller) -> Answer<Vec<EventEntry>> {

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::event::Event;
 use regatta_store::{Order, RecordQuery, Store, StoreError};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
-use crate::api::types::{ApiError, ErrorCode, EventEntry, EventsQuery, RecordsQuery, WhyLast, WhyQuery};
-use crate::chain::chain;
+use crate::api::types::{ApiError, BlobContent, ErrorCode, EventEntry, EventsQuery, RecordsQuery, WhyLast, WhyQuery};
+use regatta_util::chain;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
@@ -67,6 +69,14 @@ impl Fleet {
         };
         let set = set.to_owned();
         self.read(move |store| store.records(&set, &query)).await
+    }
+
+    pub(super) async fn find_blob(&self, sha256: &str) -> Answer<BlobContent> {
+        let wanted = sha256.to_owned();
+        match self.read(move |store| store.blob(&wanted)).await? {
+            Some(bytes) => Ok(BlobContent { sha256: sha256.to_owned(), base64: BASE64.encode(bytes) }),
+            None => Err(error(ErrorCode::NotFound, format!("no manifest or module {sha256} is stored"))),
+        }
     }
 
     pub(super) async fn list_events(&self, query: &EventsQuery) -> Answer<Vec<EventEntry>> {

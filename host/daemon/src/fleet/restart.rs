@@ -8,7 +8,7 @@ use regatta_store::StoredSet;
 use regatta_vmm::{FoundVmm, InstanceDir, VmmIdentity, discover};
 
 use super::Fleet;
-use crate::chain::chain;
+use regatta_util::chain;
 use crate::images::SetImages;
 use crate::set::{self, Modules, Setup};
 use crate::stored;

@@ -15,7 +15,7 @@ use regatta_vmm::{
 
 use super::driver::Job;
 use super::{LocalInstances, Node, Told};
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// Tries to find out about a VMM, and the time between them.
 const FIND_TRIES: u32 = 20;

@@ -11,7 +11,7 @@ use regatta_vmm::{InstanceDir, LaunchError, LaunchSpec, StartFrom, StopHow, Stop
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// Between two tries to remove an instance that resists.
 const RETRY_MIN: Duration = Duration::from_millis(200);

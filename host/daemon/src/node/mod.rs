@@ -34,7 +34,7 @@ use self::driver::{Driver, Job};
 use self::host::Disk;
 use self::snapshot::GoldenSnapshots;
 use self::watch::Watching;
-use crate::chain::chain;
+use regatta_util::chain;
 use crate::images::SetImages;
 
 /// Files that the daemon has open for an instance: pidfd, API connection, event file, probe, scrape, and connections of the

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ears, LocalInstances, Node, watch};
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// Name of the template's directory among those of the set's instances, which are numbers.
 const TEMPLATE: &str = "template";

@@ -11,7 +11,7 @@ use regatta_traffic::{
 };
 
 use super::Ears;
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// A scrape without an answer by then has failed.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);

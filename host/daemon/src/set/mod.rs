@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::policies::Modules;
 pub(crate) use self::view::{SetView, Traffic, policy_entries, policy_info};
 
-use crate::chain::chain;
+use regatta_util::chain;
 use crate::clock;
 use crate::images::SetImages;
 use crate::node::{Ears, LocalInstances, News, Told, describe};

@@ -12,7 +12,7 @@ use regatta_core::observation::Observation;
 use regatta_core::state::{PolicyActivation, SetState};
 use regatta_policy_host::{CompiledPolicy, MigrateError};
 
-use crate::chain::chain;
+use regatta_util::chain;
 
 /// The modules of a set that are ready to run, or why they are not, by digest.
 #[derive(Debug, Clone, Default)]

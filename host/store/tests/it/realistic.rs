@@ -253,7 +253,7 @@ impl Generator {
                 phase: vec![Phase::InService; instances.len()],
                 // As if they had been made by the same daemon.
                 phase_since_ms: instances.state_since_ms.iter().map(|ms| ms + 3_600_000 - START_MS).collect(),
-                placement: vec![Placement::default(); instances.len()],
+                placement: std::iter::repeat_n(&Placement::default(), instances.len()).collect(),
                 nodes: vec![NodeCapacity { placement: Placement::default(), launches: 400, why: None }],
                 guard_memory: GuardMemory::default(),
             },

@@ -10,7 +10,7 @@ use super::super::error;
 use super::Fleet;
 use crate::api::control::Answer;
 use crate::api::types::{CompareQuery, ErrorCode, PolicyHistoryEntry};
-use crate::chain::chain;
+use regatta_util::chain;
 use crate::clock::now_ms;
 
 /// Events that are looked through for the history: all that are kept.

@@ -24,7 +24,7 @@ use crate::api::control::Answer;
 use crate::api::types::{
     ApiError, CanaryRequest, ErrorCode, PlacedOutcome, PolicyList, Problem, SwapOutcome, SwapRequest,
 };
-use crate::chain::chain;
+use regatta_util::chain;
 use crate::clock::now_ms;
 use crate::fleet::apply::Prepared;
 use crate::set::{Call, SetView, policy_entries, policy_info};
