@@ -98,6 +98,8 @@ impl Stored {
         self.blobs.extend(blobs);
         if !state.removed_sets.is_empty() {
             assert!(state.sets.is_empty() && state.instances.is_empty(), "a set that is removed is not put");
+            let ends = |record: &InstanceRecord| record.phase == Phase::Terminating;
+            assert!(self.instances.values().all(ends), "a set is removed after its instances");
             self.state = None;
             self.instances.clear();
             self.records.clear();

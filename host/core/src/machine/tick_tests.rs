@@ -59,6 +59,9 @@ fn a_drain_ends_when_no_connection_is_left() {
     assert_eq!(rig.machine.endpoints().map(|it| it.id).collect::<Vec<_>>(), [1]);
     rig.tick_after(20_000);
     assert!(rig.wants().is_empty());
+    let changes: Vec<_> =
+        rig.store.last_record().changes.iter().map(|change| (change.id, change.event)).collect();
+    assert_eq!(changes, [(2, InstanceEvent::DrainRequested)], "the next record tells what came of the plan");
     rig.facts.traffic = traffic(&[(1, 3)]);
     rig.tick();
     assert_eq!(rig.stops(), [(2, stop(7_000, None))], "it is asked to shut down");
@@ -275,7 +278,6 @@ fn a_set_is_deleted_down_to_the_last_instance_and_snapshot() {
     rig.command(Command::Protect { id: 1, protected: true }).expect("protected");
     rig.command(Command::Delete).expect("begun");
     assert_eq!(rig.store.told(EventKind::SetDeleting), ["web is being deleted"]);
-    rig.run(Input::Snapshot(SnapshotStatus::Making { failed: None }));
     rig.effects.clear();
     rig.tick();
     assert!(rig.effects.iter().all(|effect| !matches!(effect, Effect::Ask { .. })), "no policy is asked");
@@ -283,6 +285,9 @@ fn a_set_is_deleted_down_to_the_last_instance_and_snapshot() {
     assert_eq!(rig.phases(), [(1, Phase::Terminating), (2, Phase::Terminating)], "protected or not");
     rig.report(1, Report::Cleaned { note: None });
     rig.tick();
+    rig.tick();
+    assert!(!rig.machine.has_ended(), "one is still there");
+    rig.run(Input::Snapshot(SnapshotStatus::Making { failed: None }));
     rig.report(2, Report::Cleaned { note: None });
     rig.tick();
     assert!(!rig.machine.has_ended(), "the template of a snapshot is still there");
