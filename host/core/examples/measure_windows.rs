@@ -39,7 +39,6 @@ fn main() {
         (5_000, "7 days", 7 * 86_400_000),
         (5_000, "31 days", 31 * 86_400_000),
         (20, "10 minutes", 600_000),
-        (20, "1 day", 86_400_000),
     ] {
         let names: Vec<String> = (0..METRICS).map(|n| format!("metric_{n}")).collect();
         let spec = |name: &String| MetricSpec::per_instance(name, tick_ms).reaching_back(reach_ms);
