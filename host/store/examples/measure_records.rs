@@ -1,6 +1,6 @@
 //! What the records of a set take on disk. Prints JSON.
 //!
-//! `cargo run -p regatta-store --example measure_records [ticks]`
+//! `cargo run -p regatta-store --example measure_records [ticks [shape]]`
 
 #[path = "../tests/it/make.rs"]
 mod make;
@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("1000 instances", Shape { instances: 1_000, ..Shape::default() }),
     ];
     let mut results = Vec::new();
-    for (name, shape) in shapes {
+    let wanted = std::env::args().nth(2).unwrap_or_default();
+    for (name, shape) in shapes.into_iter().filter(|(name, _)| name.contains(&wanted)) {
         results.push(measure(name, shape, ticks)?);
     }
     println!("{}", serde_json::to_string_pretty(&results)?);
@@ -47,8 +48,7 @@ fn measure(name: &str, shape: Shape, ticks: u64) -> Result<serde_json::Value, Bo
     let before = store.stats()?;
 
     let mut generator = Generator::new("web", 7, shape);
-    // Until the windows are full.
-    (0..shape.window * 5).for_each(|_| _ = generator.next_record());
+    generator.warm_up(shape.window * 5);
     let (mut json_bytes, mut commit_us) = (0, Vec::new());
     for tick in 1..=ticks {
         let record = generator.next_record();

@@ -14,6 +14,10 @@
 //! what it unpacks to; the frames are zstd with checksums, end to end. A text is two
 //! lines of JSON: the record with empty windows, and the edits of each window. In
 //! version 1 it was the record with its windows, and nothing else.
+//!
+//! Measured on 100 instances with three metrics (`examples/measure_records.rs`), the first record's share and the index
+//! included: with windows of 1,000 samples 1.3 KB a record when their values have four digits, as the daemon's have, 1.7 KB
+//! when they have all that a mean has. As JSON those records have 130 and 167 KB.
 
 use regatta_core::observation::WindowSample;
 use regatta_core::record::TickRecord;

@@ -105,6 +105,19 @@ impl Generator {
         }
     }
 
+    /// Fills the windows, as so many ticks before the first would have.
+    pub(crate) fn warm_up(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.now_ms += TICK_MS - 1 + self.rng.below(3);
+            for (index, (_, centre, _)) in METRICS.iter().enumerate() {
+                let value = centre * (0.9 + self.rng.unit() / 5.0);
+                let value = if self.shape.quantized_window { quantize(value) } else { value };
+                self.windows[index].push(WindowSample { at_ms: self.now_ms, value });
+                down_sample(&mut self.windows[index], self.shape);
+            }
+        }
+    }
+
     fn observe(&mut self) -> Observation {
         let day = (self.tick as f64 / 700.0).sin() * 0.2;
         let mut metrics = Vec::new();
