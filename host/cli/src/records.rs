@@ -19,9 +19,7 @@ pub(super) async fn why(client: &Client, args: &WhyArgs, output: Output, io: &mu
     if output == Output::Json {
         return json(&record, io);
     }
-    // Records of version 1 know only the time that policies saw.
-    let at_ms = if record.wall_ms == 0 { record.observation.now_ms } else { record.wall_ms };
-    let text = explain(&record, &utc(at_ms));
+    let text = explain(&record, &utc(record.at_ms()));
     write!(io.out, "{}", plain(&text))?;
     Ok(())
 }

@@ -32,7 +32,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
             Some(event(change.at_ms, kind, Some(change.id), format!("{set}-{}{text}{detail}", change.id)))
         })
         .collect();
-    let now = record.observation.now_ms;
+    let now = record.at_ms();
     if !policy_failed_before {
         for run in &record.runs {
             if let Err(failure) = &run.result {

@@ -154,6 +154,12 @@ impl TickRecord {
         self.runs.iter().chain(canaries).chain(self.shadows.iter().map(|shadow| &shadow.run))
     }
 
+    /// Wall clock of the tick, Unix milliseconds. Records of version 1 know only the time that policies saw.
+    #[must_use]
+    pub fn at_ms(&self) -> u64 {
+        if self.wall_ms == 0 { self.observation.now_ms } else { self.wall_ms }
+    }
+
     /// Which way the tick moved the capacity.
     #[must_use]
     pub fn direction(&self) -> Direction {

@@ -124,7 +124,7 @@ impl Fleet {
         let ended = || error(ErrorCode::NotFound, format!("set {set} was deleted"));
         handle.send(make(reply)).await.ok_or_else(ended)?;
         let Answered { result, held } = answer.await.map_err(|_| ended())?;
-        Ok((result?, held))
+        Ok((result.map_err(refused)?, held))
     }
 
     async fn summary_of(&self, set: &str) -> Answer<SetSummary> {
@@ -138,15 +138,13 @@ pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ApiError {
     ApiError { code, message: message.into(), problems: Vec::new() }
 }
 
-impl From<CommandError> for ApiError {
-    fn from(command: CommandError) -> Self {
-        match command {
-            CommandError::Conflict(message) => error(ErrorCode::Conflict, message),
-            CommandError::NotFound(message) => error(ErrorCode::NotFound, message),
-            CommandError::Store(message) => error(
-                ErrorCode::Unavailable,
-                format!("nothing was changed, the store cannot be written: {message}"),
-            ),
+/// Why a set did not carry out a command, as the API says it.
+fn refused(command: CommandError) -> ApiError {
+    match command {
+        CommandError::Conflict(message) => error(ErrorCode::Conflict, message),
+        CommandError::NotFound(message) => error(ErrorCode::NotFound, message),
+        CommandError::Store(message) => {
+            error(ErrorCode::Unavailable, format!("nothing was changed; the store cannot be written: {message}"))
         }
     }
 }

@@ -289,7 +289,7 @@ impl Shell {
             Effect::AskShadow { observation, ask } => {
                 let tick = observation.tick;
                 let shadow = self.modules.ask(&observation, ask);
-                self.under_way.push(shadow.map(move |answer| Input::Shadow { tick, answer }).boxed());
+                self.under_way.push(shadow.map(move |answer| Input::Shadow { tick, answer: Box::new(answer) }).boxed());
             }
             Effect::Migrate(migrations) => {
                 self.under_way.push(self.modules.migrate(migrations).map(Input::Migrated).boxed());

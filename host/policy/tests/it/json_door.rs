@@ -266,7 +266,7 @@ fn it_logs_and_is_initialized_first() {
         answer(32_768, outcome)
     );
     let texts = [(16_384, "[]"), (32_768, outcome)];
-    let module = with_bodies(describe, &answer(16_384, "[]"), &body, more, &texts);
+    let module = with_bodies(DESCRIBE, &answer(16_384, "[]"), &body, more, &texts);
     let run = decide(&module, b"").run;
     assert!(run.result.is_ok(), "{run:?}");
     assert_eq!((run.log[0].level, run.log[0].message.as_str()), (LogLevel::Warn, "hello\u{fffd}"));

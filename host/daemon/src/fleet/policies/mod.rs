@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use regatta_core::metrics::check_wishes;
 use regatta_core::machine::{Command, Done, NewPolicy, Placed, Switched};
 use regatta_core::manifest::{ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem};
 use regatta_core::observation::Observation;
@@ -70,7 +69,6 @@ impl Fleet {
         let compiled = self.compile(module.clone()).await.map_err(PolicyProblem::of_module)?;
         let params = spec.params.to_string();
         self.validate(&compiled, &params, spec.limits).await?;
-        refuse_long_windows(&compiled, &params)?;
         let activation = activation(&compiled, &spec.module, params);
         let policy = NewPolicy { activation, state_origin: "empty".to_owned() };
         Ok(Prepared { policy, compiled, module })
@@ -221,7 +219,6 @@ impl Fleet {
         let limits = limits_of(&view.state, &slot.name);
         self.validate(&compiled, &params, limits)
             .await
-            .and_then(|()| refuse_long_windows(&compiled, &params))
             .map_err(|problems| params_invalid(&request.source, &problems))?;
         let mut activation = activation(&compiled, &request.source, params);
         let (ticks, state) = self.rehearse(&view.state.set.name, &compiled, &mut activation, limits).await?;
@@ -362,14 +359,6 @@ fn slot_of<'a>(state: &'a SetState, name: Option<&str>) -> Answer<&'a PolicySlot
             error(ErrorCode::NotFound, format!("{set} has no policy named {name}; it has: {names}"))
         }),
     }
-}
-
-/// Refuses a policy that looks further back than metrics are kept.
-fn refuse_long_windows(compiled: &CompiledPolicy, params: &str) -> Result<(), Vec<PolicyProblem>> {
-    check_wishes(&compiled.wishes(params)).map_err(|problems| {
-        let told = problems.iter().map(|problem| format!("the policy {problem}"));
-        told.flat_map(PolicyProblem::of_module).collect()
-    })
 }
 
 fn limits_of(state: &SetState, slot: &str) -> PolicyLimits {
