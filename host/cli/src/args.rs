@@ -463,7 +463,7 @@ pub struct ExportArgs {
     #[arg(value_parser = set_name)]
     pub set: String,
     /// File to create
-    #[arg(short, long = "file", value_name = "FILE")]
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub output_file: PathBuf,
     #[command(flatten)]
     pub span: Span,
