@@ -64,7 +64,8 @@ pub struct CommandOutput {
     pub err: String,
 }
 
-/// A daemon with a data directory of its own. Dropped, it and all its VMs end.
+/// A daemon with a data directory of its own. Dropped, it and all its VMs end; first it must be possible to decide again
+/// everything that it has recorded.
 #[derive(Debug)]
 pub struct Daemon {
     home: TempDir,
@@ -72,6 +73,7 @@ pub struct Daemon {
     environment: Vec<(String, String)>,
     vmm: Vec<String>,
     log: PathBuf,
+    replay: bool,
 }
 
 /// Sets of tests that run side by side must not share addresses.
@@ -106,7 +108,7 @@ impl Daemon {
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let log = home.path().join("daemon.log");
         let vmm = ["--vmm", "sim"].map(str::to_owned).to_vec();
-        let daemon = Self { home, child: None, environment, vmm, log };
+        let daemon = Self { home, child: None, environment, vmm, log, replay: true };
         daemon.make_image();
         daemon
     }
@@ -114,6 +116,25 @@ impl Daemon {
     /// Runs other VMMs than the stand-in from the next start on: arguments of `regatta serve`.
     pub fn run_vmms_by(&mut self, arguments: &[&str]) {
         self.vmm = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    }
+
+    /// Does not decide everything again at the end, for example because its modules take minutes to compile.
+    pub fn without_replay(&mut self) {
+        self.replay = false;
+    }
+
+    /// Decides everything again that the daemon has recorded. Returns what differs.
+    fn replay(&self) -> Option<String> {
+        let sets = self.run(&["-o", "json", "get"]);
+        let sets: Value = serde_json::from_str(&sets.out).unwrap_or_default();
+        // Compiled once for all tests.
+        let cache = bin_dir().join("../tmp/replay");
+        let names = sets.as_array().into_iter().flatten().filter_map(|set| set["name"].as_str());
+        names.map(|name| self.command(&["replay", name]).env("XDG_CACHE_HOME", &cache).output()).find_map(|replay| {
+            let replay = replay.expect("regatta runs");
+            let told = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+            (!replay.status.success()).then(|| format!("{}{}", told(&replay.stdout), told(&replay.stderr)))
+        })
     }
 
     /// The directory of this test.
@@ -368,6 +389,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let judged = self.replay && self.child.is_some() && !std::thread::panicking();
+        let differs = if judged { self.replay() } else { None };
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -379,6 +402,9 @@ impl Drop for Daemon {
         }
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
+        }
+        if let Some(differs) = differs {
+            panic!("what was recorded cannot be decided again: {differs}\nthe daemon's log:\n{}", self.log());
         }
     }
 }

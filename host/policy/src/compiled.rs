@@ -316,16 +316,13 @@ fn manifest(manifest: types::Manifest) -> Result<PolicyManifest, LoadError> {
         ),
         Err(error) => require(false, format!("the schema of its parameters is not JSON: {error}")),
     }
-    for metric in manifest.metrics.iter().take(MAX_WISHES) {
-        require(
-            !metric.name.is_empty() && metric.name.len() <= 256,
-            format!("it asks for a metric named {:?}", shown(&metric.name)),
-        );
-    }
     let wish = |metric: types::MetricRequest| MetricWish { name: metric.name, window_ms: metric.window_ms };
     let metrics: Vec<MetricWish> = manifest.metrics.into_iter().map(wish).collect();
     if let Err(refused) = check_wishes(&metrics) {
         problems.extend(refused.iter().map(|problem| format!("it {problem}")));
+    } else {
+        let nameless = metrics.iter().filter(|metric| metric.name.is_empty() || metric.name.len() > 256);
+        problems.extend(nameless.map(|metric| format!("it asks for a metric named {:?}", shown(&metric.name))));
     }
     if !problems.is_empty() {
         return Err(LoadError::BadManifest(problems));

@@ -38,7 +38,7 @@ struct Cli {
 /// What can be asked for.
 #[derive(Subcommand)]
 enum Task {
-    /// Install what is missing: the wasm32 guest target, cargo-nextest, rustfmt, clippy, qemu, nftables, xfsprogs.
+    /// Install what is missing: the wasm32 guest target, cargo-nextest, rustfmt, clippy, qemu, nftables, xfsprogs, faketime.
     Setup(setup::Args),
     /// Build the guest crates under policies/ into target/policies/NAME.wasm, or the example policy in other languages.
     Policies(policies::Args),

@@ -68,7 +68,9 @@ fn manifest(daemon: &Daemon, set: &str, tick_ms: u64, capacity: &str, policy: &s
 
 #[test]
 fn all_of_them_at_once_leave_a_healthy_set_alone() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
+    // Compiling all of them again takes minutes.
+    daemon.without_replay();
     daemon.apply_ok(&manifest(&daemon, "good", TICK_MS, "{ min: 1, max: 3 }", IDLE));
     daemon.wait_in_service("good", 1);
     let (alone, _) = lateness(&daemon, "good");

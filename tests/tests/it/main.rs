@@ -19,4 +19,5 @@ mod policy_tools;
 mod real_guests;
 mod scaling;
 mod slow;
+mod time;
 mod warm;

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use regatta_core::observation::Observation;
-use regatta_core::record::{PlanFacts, TickRecord};
+use regatta_core::node::Placement;
+use regatta_core::phase::Phase;
+use regatta_core::record::{NodeCapacity, PlanFacts, TickRecord};
 use regatta_core::tick::{TickInput, conclude};
 use regatta_policy_host::{CallTimes, Engine, EngineOptions};
 use regatta_util::percentile;
@@ -105,14 +107,17 @@ fn decide(policies: &Path, instances: u32) -> Result<Costs> {
         let observation = Arc::new(observations[turn % observations.len()].clone());
         // What a tick hands over beside the observation is made before the clock starts.
         let wanted_metrics = wanted_metrics.clone();
+        let facts = facts_of(&observation, instances);
         let start = Instant::now();
         let call = policy.decide(&observation, &params, &[], &spec.limits);
         let decided = Instant::now();
         let input = TickInput {
+            wall_ms: observation.now_ms,
+            manifest: String::new(),
             observation: Arc::unwrap_or_clone(observation),
             changes: Vec::new(),
             operator: Vec::new(),
-            facts: PlanFacts { next_id: instances + 1, ..PlanFacts::default() },
+            facts,
             runs: vec![call.run],
             canaries: Vec::new(),
             shadows: Vec::new(),
@@ -127,6 +132,21 @@ fn decide(policies: &Path, instances: u32) -> Result<Costs> {
         }
     }
     Ok(costs)
+}
+
+/// What the plan rests on: every instance is in service on the only node, which has capacity for as many again.
+fn facts_of(observation: &Observation, instances: u32) -> PlanFacts {
+    let count = observation.instances.len();
+    let placement = Placement::default();
+    PlanFacts {
+        next_id: instances + 1,
+        lived_ms: 3_600_000,
+        phase: vec![Phase::InService; count],
+        phase_since_ms: vec![900; count],
+        placement: std::iter::repeat_n(&placement, count).collect(),
+        nodes: vec![NodeCapacity { placement, launches: instances, why: None }],
+        ..PlanFacts::default()
+    }
 }
 
 /// A decision that failed would be fast and worth nothing.

@@ -27,6 +27,7 @@ mod policy;
 mod records;
 mod rig;
 mod swap;
+mod tick;
 
 use figure::Figure;
 use rig::Place;
@@ -58,6 +59,8 @@ struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     Decision,
+    MachineTick,
+    Replay,
     Swap,
     SwapsUnderLoad,
     Compile,
@@ -150,6 +153,8 @@ async fn measure(what: What, place: &Place) -> Result<Option<Figure>> {
         // Several figures: not through here.
         What::Policies => return Ok(None),
         What::Decision => decision::measure(&place.policies),
+        What::MachineTick => tick::machine(),
+        What::Replay => tick::replay(&place.policies),
         What::Swap => swap::measure(place).await,
         What::SwapsUnderLoad => swap::under_load(place).await,
         What::Compile => policy::compile(&place.policies),

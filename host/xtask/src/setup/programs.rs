@@ -11,10 +11,11 @@ use crate::proc;
 use crate::ui::Steps;
 
 /// What is looked for, Debian's package of it, and what needs it.
-const WANTED: [(&str, &str, &str); 3] = [
+const WANTED: [(&str, &str, &str); 4] = [
     ("qemu-system-x86_64", "qemu-system-x86", "real guests"),
     ("nft", "nftables", "networks of instances"),
     ("mkfs.xfs", "xfsprogs", "reflinked disks"),
+    ("faketime", "faketime", "clocks that jump"),
 ];
 
 /// How long one call of apt may take: a blocked network must not block for ever.
@@ -22,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 /// Installs what is missing, where that is possible. One step.
 pub(crate) fn programs(steps: &mut Steps) -> Result<()> {
-    let step = steps.begin("looking for qemu, nftables and xfsprogs");
+    let step = steps.begin("looking for qemu, nftables, xfsprogs and faketime");
     let missing: Vec<_> = WANTED.into_iter().filter(|(program, ..)| !there(program)).collect();
     if missing.is_empty() {
         step.done("present");
