@@ -112,7 +112,7 @@ fn a_daemon_that_dies_while_the_template_boots_begins_anew() {
         if dirs == ["template"] && running.len() == 1 { Ok(()) } else { Err(format!("{dirs:?} {running:?}")) }
     });
     let notes = daemon.json(&["describe", "warm"])["notes"].to_string();
-    assert!(notes.contains("2 instances short: the snapshot that instances go on from is being made"), "{notes}");
+    assert!(notes.contains("2 instances short: the snapshot that instances start from is being made"), "{notes}");
     daemon.kill();
     let half = daemon.data().join("snapshots/warm/.making-0");
     std::fs::create_dir_all(&half).expect("as if it had died a moment later");
@@ -163,7 +163,7 @@ fn without_a_snapshot_instances_boot_and_it_is_told_once() {
     let starts = starts(&daemon);
     assert!(starts[0].starts_with("cold: there is no snapshot: "), "{starts:?}");
     let problems = daemon.json(&["describe", "warm"])["summary"]["problems"].to_string();
-    assert!(problems.contains("instances boot, there is no snapshot"), "{problems}");
+    assert!(problems.contains("instances boot; there is no snapshot"), "{problems}");
     let tick = || daemon.json(&["describe", "warm"])["summary"]["last_tick"].as_u64().expect("a tick");
     let (begun, mut now) = (tick(), tick());
     while now < begun + 3 {

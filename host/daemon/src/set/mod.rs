@@ -168,10 +168,13 @@ impl Shell {
         let mut tick_ms = manifest.tick_ms;
         let mut ticks = interval(tick_ms);
         let mut next_due = tokio::time::Instant::now();
+        let mut just_ticked = false;
         while !self.machine.has_ended() {
             let idle = !self.machine.is_busy();
-            // A command holds the set while it is stored: none is begun when a tick would have to wait for it.
-            let may_command = idle && tokio::time::Instant::now() + self.command_takes <= next_due;
+            // A command holds the set while it is stored: none is begun when a tick would have to wait for it, but for one
+            // right after each tick, so that commands are not put off forever.
+            let may_command =
+                idle && (just_ticked || tokio::time::Instant::now() + self.command_takes <= next_due);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -181,7 +184,10 @@ impl Shell {
                     self.told(told);
                 }
                 Some(report) = inbox.probes.recv() => self.inputs.push_back(probed(report)),
-                Some(call) = inbox.calls.recv(), if may_command => self.call(call),
+                Some(call) = inbox.calls.recv(), if may_command => {
+                    just_ticked = false;
+                    self.call(call);
+                }
                 due = ticks.tick(), if idle => {
                     next_due = due + ticks.period();
                     self.shared.exposition.tick_started(&self.machine.state().set.name, due.elapsed());
@@ -194,6 +200,7 @@ impl Shell {
                 && !self.machine.is_busy()
             {
                 self.tick_begun = None;
+                just_ticked = true;
                 self.shared.exposition.tick_took(&self.machine.state().set.name, begun.elapsed());
                 // A policy's wish for an earlier tick.
                 let earliest = Duration::from_millis(self.machine.next_tick_in_ms());
