@@ -1,15 +1,17 @@
 //! Bringing the stored sets back after a restart of the daemon.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use regatta_core::agent::Identity;
 use regatta_core::state::instance_uid;
 use regatta_store::StoredSet;
-use regatta_vmm::{FoundVmm, InstanceDir, VmmIdentity, discover};
+use regatta_vmm::{Adoption, FoundVmm, InstanceDir, VmmIdentity, discover};
 
 use super::Fleet;
 use regatta_util::chain;
 use crate::images::SetImages;
+use crate::node::TEMPLATE;
 use crate::set::{self, Modules, Setup};
 use crate::stored;
 
@@ -26,6 +28,11 @@ impl Fleet {
         let (mut found, orphans) = sort(discover(&self.shared.dirs.instances)?, &stored);
         // What nobody knows is never stopped: the store may be the one that has lost something.
         for orphan in &orphans {
+            // The template of a snapshot takes no part in its set: the daemon that booted it was the only one to want it.
+            if orphan.dir.id() == TEMPLATE && stored.iter().any(|it| it.state.set.name == orphan.dir.set()) {
+                self.remove_template(orphan).await;
+                continue;
+            }
             self.shared.node.keep_address_of(&orphan.dir);
             let (set, instance) = (orphan.dir.set(), orphan.dir.id());
             let path = orphan.dir.path().display();
@@ -111,6 +118,23 @@ impl Fleet {
             stored::start(&*self.shared.store, stored, load_balancer.is_some(), image_problem);
         modules.complete(&mut start.state);
         self.start(start, Setup { images, modules, load_balancer, found });
+    }
+}
+
+impl Fleet {
+    async fn remove_template(&self, template: &FoundVmm) {
+        let set = template.dir.set();
+        let stopped = match self.shared.node.vmms.adopt(&template.dir, Some(&template.identity)).await {
+            Ok(Adoption::Adopted(adopted)) => {
+                adopted.vmm.stop(Duration::ZERO).await.map(drop).map_err(|why| chain(&why))
+            }
+            Ok(_) => Ok(()),
+            Err(why) => Err(chain(&why)),
+        };
+        match stopped {
+            Ok(()) => tracing::info!(set, "the template of a snapshot was removed"),
+            Err(why) => tracing::error!(set, why, "the template of a snapshot stays"),
+        }
     }
 }
 

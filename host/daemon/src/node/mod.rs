@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::driver::News;
 pub(crate) use self::host::HostLimits;
+pub(crate) use self::snapshot::TEMPLATE;
 pub(crate) use self::watch::describe;
 
 use self::driver::{Driver, Job};

@@ -27,7 +27,7 @@ use super::{Ears, LocalInstances, Node, watch};
 use regatta_util::chain;
 
 /// Name of the template's directory among those of the set's instances, which are numbers.
-const TEMPLATE: &str = "template";
+pub(crate) const TEMPLATE: &str = "template";
 /// The template's id in its name and its seed: instances count from 1.
 const TEMPLATE_ID: u32 = 0;
 /// What it takes of the node is kept under an id that no instance gets.
