@@ -130,11 +130,14 @@ impl Daemon {
         // Compiled once for all tests.
         let cache = bin_dir().join("../tmp/replay");
         let names = sets.as_array().into_iter().flatten().filter_map(|set| set["name"].as_str());
-        names.map(|name| self.command(&["replay", name]).env("XDG_CACHE_HOME", &cache).output()).find_map(|replay| {
-            let replay = replay.expect("regatta runs");
-            let told = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
-            (!replay.status.success()).then(|| format!("{}{}", told(&replay.stdout), told(&replay.stderr)))
-        })
+        names.map(|name| self.command(&["replay", name]).env("XDG_CACHE_HOME", &cache).output()).find_map(
+            |replay| {
+                let replay = replay.expect("regatta runs");
+                let told = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+                (!replay.status.success())
+                    .then(|| format!("{}{}", told(&replay.stdout), told(&replay.stderr)))
+            },
+        )
     }
 
     /// The directory of this test.

@@ -64,7 +64,8 @@ pub(super) fn file(path: &Path, output: Output, io: &mut Io<'_>) -> Outcome<Exit
 }
 
 fn open(path: &Path) -> Outcome<RecordingReader<File>> {
-    let file = File::open(path).map_err(|error| exit::failed(format!("cannot open {}", path.display()), error))?;
+    let file =
+        File::open(path).map_err(|error| exit::failed(format!("cannot open {}", path.display()), error))?;
     RecordingReader::new(file).map_err(|error| broken(path, &error))
 }
 
@@ -100,7 +101,10 @@ fn told(set: &str, outcome: &Replayed, output: Output, io: &mut Io<'_>) -> Outco
     }
     if outcome.too_old > 0 {
         let ticks = thousands(outcome.too_old);
-        writeln!(io.out, "  {ticks} older ticks were recorded by a version whose records cannot be replayed")?;
+        writeln!(
+            io.out,
+            "  {ticks} older ticks were recorded by a version whose records cannot be replayed"
+        )?;
     }
     if outcome.taken_as_recorded > 0 {
         let runs = thousands(outcome.taken_as_recorded);
@@ -112,7 +116,8 @@ fn told(set: &str, outcome: &Replayed, output: Output, io: &mut Io<'_>) -> Outco
 /// Writes records with all that they refer to into a file.
 pub(super) async fn export(client: &Client, args: &ExportArgs, output: Output, io: &mut Io<'_>) -> Outcome {
     let path = &args.output_file;
-    let failed = |error: RecordingError| exit::failed(format!("cannot write {}", path.display()), chain(&error));
+    let failed =
+        |error: RecordingError| exit::failed(format!("cannot write {}", path.display()), chain(&error));
     let mut after = first(client, &args.set, &args.span).await?;
     // Under another name first: what has the final name is whole.
     let unfinished = path.with_added_extension("unfinished");
@@ -132,7 +137,9 @@ pub(super) async fn export(client: &Client, args: &ExportArgs, output: Output, i
         }
         let file = recording.finish().map_err(failed)?;
         let file = file.into_inner().map_err(|error| failed(error.into_error().into()))?;
-        file.sync_all().and_then(|()| std::fs::rename(&unfinished, path)).map_err(|error| failed(error.into()))?;
+        file.sync_all()
+            .and_then(|()| std::fs::rename(&unfinished, path))
+            .map_err(|error| failed(error.into()))?;
         Ok(ticks)
     };
     let ticks: Outcome<u64> = written.await;
@@ -151,9 +158,9 @@ async fn first(client: &Client, set: &str, span: &Span) -> Outcome<u64> {
     }
     let summary = client.set(set).await?.summary;
     // No two ticks are closer than the shortest one.
-    let since = span.since.map(|since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX).div_ceil(summary.tick_ms.max(1))
-    });
+    let since = span
+        .since
+        .map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX).div_ceil(summary.tick_ms.max(1)));
     Ok(summary.last_tick.saturating_sub(span.last.or(since).unwrap_or(u64::MAX)))
 }
 

@@ -168,8 +168,7 @@ impl<S: Source> Replay<S> {
         let limits = spec.map_or_else(PolicyLimits::default, |spec| spec.limits);
         let again = self.source.decide(recorded, observation, limits)?;
         // How long it took says something about the host, and nothing about the decision.
-        let again =
-            PolicyRun { slot: recorded.slot.clone(), duration_us: recorded.duration_us, ..again };
+        let again = PolicyRun { slot: recorded.slot.clone(), duration_us: recorded.duration_us, ..again };
         if again == *recorded {
             return Ok(None);
         }
@@ -197,11 +196,11 @@ fn first_difference(place: &str, recorded: &Value, replayed: &Value) -> Option<(
                 first_difference(&within(name), &of(one), &of(other))
             })
         }
-        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => one
-            .iter()
-            .zip(other)
-            .enumerate()
-            .find_map(|(index, (one, other))| first_difference(&within(&format!("#{}", index + 1)), one, other)),
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            one.iter().zip(other).enumerate().find_map(|(index, (one, other))| {
+                first_difference(&within(&format!("#{}", index + 1)), one, other)
+            })
+        }
         (one, other) if one == other => None,
         (one, other) => Some((place.to_owned(), shown(one), shown(other))),
     }

@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use regatta_core::agent::Identity;
 use regatta_core::cloud_init::{instance_name, seed_files, smbios_serial};
 use regatta_core::manifest::{FileRef, GuestAddress, Image, Network, Overlay, ScaleSet, isolated_gateway};
-use regatta_core::agent::Identity;
 use regatta_core::state::ImageDigests;
 use regatta_vmm::{
     BootSource, BridgedNetwork, DataDisk, Digest, GoldenImage, ImageError, ImageStore, InstanceDir,

@@ -20,9 +20,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::clock;
 use crate::api::types::VmmInfo;
 use crate::cli::serve_args::{GuestEngine, LogFormat, ServeArgs, VmmChoice};
+use crate::clock;
 use crate::fleet::{Fleet, PolicyDirs};
 use crate::node::{HostLimits, Node};
 use crate::paths::{DataDirs, default_data_dir, socket_in};

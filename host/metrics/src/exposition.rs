@@ -351,8 +351,8 @@ mod tests {
     use regatta_core::combine::Combined;
     use regatta_core::decision::{Decision, FailureKind, PolicyFailure, Reason};
     use regatta_core::guard::{GuardMemory, GuardName, GuardStep, GuardTrail};
-    use regatta_core::observation::{InstanceTable, Observation};
     use regatta_core::node::Placement;
+    use regatta_core::observation::{InstanceTable, Observation};
     use regatta_core::plan::{CreateCause, Plan, RemovalCause};
     use regatta_core::record::{PlanFacts, RECORD_VERSION};
 

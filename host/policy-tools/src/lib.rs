@@ -22,5 +22,5 @@ pub use outline::{ModuleKind, Outline, outline};
 pub use parameters::{Parameter, parameters};
 pub use project::{NewError, ProjectError, ProjectFile, create};
 pub use recording::{RecordingError, RecordingReader, RecordingWriter};
-pub use replay::{Replayer, references};
 pub use regatta_policy_build::{BuildError, Language, Project, Tools, build, install};
+pub use replay::{Replayer, references};

@@ -58,8 +58,7 @@ impl Replayer {
             return Ok(Arc::clone(compiled));
         }
         let bytes = self.blob(digest)?;
-        let compiled =
-            self.engine.load(bytes).map_err(|why| format!("module {digest}: {}", chain(&why)))?;
+        let compiled = self.engine.load(bytes).map_err(|why| format!("module {digest}: {}", chain(&why)))?;
         self.modules.insert(digest.to_owned(), Arc::clone(&compiled));
         Ok(compiled)
     }

@@ -322,7 +322,8 @@ fn manifest(manifest: types::Manifest) -> Result<PolicyManifest, LoadError> {
         problems.extend(refused.iter().map(|problem| format!("it {problem}")));
     } else {
         let nameless = metrics.iter().filter(|metric| metric.name.is_empty() || metric.name.len() > 256);
-        problems.extend(nameless.map(|metric| format!("it asks for a metric named {:?}", shown(&metric.name))));
+        problems
+            .extend(nameless.map(|metric| format!("it asks for a metric named {:?}", shown(&metric.name))));
     }
     if !problems.is_empty() {
         return Err(LoadError::BadManifest(problems));

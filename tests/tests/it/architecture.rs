@@ -108,7 +108,8 @@ fn the_command_line_reaches_the_daemon_only_through_the_api() {
 
 #[test]
 fn the_api_knows_nothing_of_those_that_it_joins() {
-    let ours = ["regatta", "regatta-cli", "regatta-store", "regatta-traffic", "regatta-vmm", "regatta-policy-host"];
+    let ours =
+        ["regatta", "regatta-cli", "regatta-store", "regatta-traffic", "regatta-vmm", "regatta-policy-host"];
     for dependency in ours {
         assert!(!dependents(dependency).contains(&"host/api".to_owned()), "{dependency}");
     }

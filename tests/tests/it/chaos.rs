@@ -225,13 +225,8 @@ impl Chaos {
         let stays = |vmm: Vmm| {
             let (state, instances) = stored.get(&vmm.set)?;
             let record = instances.get(&vmm.id).unwrap_or_else(|| panic!("{vmm:?} was never written down"));
-            let leaving = matches!(
-                record.phase,
-                Phase::Draining
-                    | Phase::Terminating
-                    | Phase::Failed
-                    | Phase::Gone
-            );
+            let leaving =
+                matches!(record.phase, Phase::Draining | Phase::Terminating | Phase::Failed | Phase::Gone);
             if leaving || state.deleting {
                 return None;
             }

@@ -63,7 +63,11 @@ fn hostile_policies_hold_their_sets_and_delay_no_other() {
         }
         assert!(named > 0, "{set} never failed with {kind}");
         let why = daemon.run(&["why", set]);
-        assert!(why.out.contains("hostile") && why.out.contains("keeping current capacity"), "{set}: {}", why.out);
+        assert!(
+            why.out.contains("hostile") && why.out.contains("keeping current capacity"),
+            "{set}: {}",
+            why.out
+        );
         let problems = daemon.json(&["describe", set])["summary"]["problems"].to_string();
         assert!(problems.contains("policy hostile failed"), "{set}: {problems}");
         daemon.wait_in_service(set, 2);

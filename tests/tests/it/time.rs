@@ -96,7 +96,10 @@ fn a_wall_clock_that_jumps_changes_nothing() {
 
     let seen = |daemon: &Daemon| {
         let record = daemon.json(&["why", "web"]);
-        (record["wall_ms"].as_u64().expect("a time"), record["observation"]["now_ms"].as_u64().expect("a time"))
+        (
+            record["wall_ms"].as_u64().expect("a time"),
+            record["observation"]["now_ms"].as_u64().expect("a time"),
+        )
     };
     let mut policies_saw = seen(&daemon).1;
     for jump in ["+3600", "-86400", "+86400"] {
@@ -108,7 +111,10 @@ fn a_wall_clock_that_jumps_changes_nothing() {
         });
         ticks_pass(&daemon, "web", 5);
         let (_, saw) = seen(&daemon);
-        assert!(saw >= policies_saw && saw - policies_saw < 300_000, "policies saw {policies_saw}, then {saw}");
+        assert!(
+            saw >= policies_saw && saw - policies_saw < 300_000,
+            "policies saw {policies_saw}, then {saw}"
+        );
         policies_saw = saw;
         assert_eq!(daemon.vm_pids("web"), pids);
     }

@@ -112,7 +112,10 @@ fn a_daemon_that_dies_while_the_template_boots_begins_anew() {
         if dirs == ["template"] && running.len() == 1 { Ok(()) } else { Err(format!("{dirs:?} {running:?}")) }
     });
     let notes = daemon.json(&["describe", "warm"])["notes"].to_string();
-    assert!(notes.contains("2 instances short: the snapshot that instances start from is being made"), "{notes}");
+    assert!(
+        notes.contains("2 instances short: the snapshot that instances start from is being made"),
+        "{notes}"
+    );
     daemon.kill();
     let half = daemon.data().join("snapshots/warm/.making-0");
     std::fs::create_dir_all(&half).expect("as if it had died a moment later");

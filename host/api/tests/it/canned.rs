@@ -16,8 +16,8 @@ use regatta_core::decision::{Decision, PolicyRun, Reason};
 use regatta_core::guard::{GuardMemory, GuardName, GuardStep, GuardTrail};
 use regatta_core::instance_state::InstanceState;
 use regatta_core::metric::MetricValue;
-use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
 use regatta_core::node::Placement;
+use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
 use regatta_core::phase::{InstanceEvent, Phase};
 use regatta_core::plan::{Action, CreateCause, Plan};
 use regatta_core::record::{InstanceChange, PlanFacts, TickRecord};
@@ -280,11 +280,7 @@ pub(crate) fn record(tick: u64) -> TickRecord {
             limits: Vec::new(),
             memory: GuardMemory::default(),
         },
-        plan: Plan {
-            actions: vec![create(4), create(5)],
-            notes: Vec::new(),
-            short: None,
-        },
+        plan: Plan { actions: vec![create(4), create(5)], notes: Vec::new(), short: None },
         operator: Vec::new(),
     }
 }

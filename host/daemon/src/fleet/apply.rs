@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
 use regatta_core::machine::{Command, NewPolicy, NewSet, Start, Update, create};
+use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
 use regatta_core::state::ImageDigests;
 use regatta_policy_host::CompiledPolicy;
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
 use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem};
-use regatta_util::chain;
 use crate::clock;
 use crate::images::{ImageProblem, SetImages};
 use crate::set::{Call, Modules, Setup};
+use regatta_util::chain;
 
 /// A manifest with everything that it names, ready to be put in force.
 struct Checked {
@@ -121,7 +121,8 @@ impl Fleet {
             self.prepare_policy(spec).await.map(Some)
         });
         let policies = futures::future::join_all(policies.collect::<Vec<_>>());
-        let (images, policies) = tokio::join!(SetImages::take(&self.shared.node.images, &set, named), policies);
+        let (images, policies) =
+            tokio::join!(SetImages::take(&self.shared.node.images, &set, named), policies);
         let mut problems = Vec::new();
         if let Err(image_problems) = &images {
             problems.extend(

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use regatta_core::batch::{Batch, StateChange};
 use regatta_core::catalogue::{NamedDisk, NamedFile, NamedImage};
 use regatta_core::manifest::nearest;
 use regatta_core::state::ImageDigests;
-use regatta_core::batch::{Batch, StateChange};
 use regatta_vmm::{Digest, GoldenImage, InstanceDir, StoredFile};
 use tokio::sync::watch;
 
@@ -17,9 +17,9 @@ use crate::api::image_types::{
 };
 use crate::api::types::ErrorCode;
 use crate::catalogue::{ImportPlan, PlannedFile, plan};
-use regatta_util::chain;
 use crate::clock::now_ms;
 use crate::images::ImageProblem;
+use regatta_util::chain;
 
 /// Fewest digits of a digest that name a file.
 const DIGITS_MIN: usize = 6;
@@ -160,7 +160,8 @@ impl Fleet {
                 format!("no image is named {name}; {}", advice(name, &images)),
             ));
         };
-        self.write_images(StateChange { removed_images: vec![name.to_owned()], ..StateChange::default() }).await?;
+        self.write_images(StateChange { removed_images: vec![name.to_owned()], ..StateChange::default() })
+            .await?;
         tracing::info!(image = name, actor, "the name of an image was removed");
         Ok(self.info(image.clone()))
     }

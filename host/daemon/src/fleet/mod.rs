@@ -22,10 +22,10 @@ use crate::api::Caller;
 use crate::api::control::{Answer, Control};
 use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
 use crate::api::types::{
-    ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode, EventEntry,
-    EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest, ProtectRequest,
-    RecordsQuery, ScaleRequest, SetDetail, SetSummary, SlotQuery, SwapOutcome, SwapRequest, VmmInfo,
-    WhyQuery,
+    ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
+    EventEntry, EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest,
+    ProtectRequest, RecordsQuery, ScaleRequest, SetDetail, SetSummary, SlotQuery, SwapOutcome, SwapRequest,
+    VmmInfo, WhyQuery,
 };
 use crate::clock::now_ms;
 use crate::set::{self, Answered, Call, SetHandle, Setup};
@@ -143,9 +143,10 @@ fn refused(command: CommandError) -> ApiError {
     match command {
         CommandError::Conflict(message) => error(ErrorCode::Conflict, message),
         CommandError::NotFound(message) => error(ErrorCode::NotFound, message),
-        CommandError::Store(message) => {
-            error(ErrorCode::Unavailable, format!("nothing was changed; the store cannot be written: {message}"))
-        }
+        CommandError::Store(message) => error(
+            ErrorCode::Unavailable,
+            format!("nothing was changed; the store cannot be written: {message}"),
+        ),
     }
 }
 

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use regatta_core::record::{Direction, TickRecord};
 use regatta_core::event::Event;
+use regatta_core::record::{Direction, TickRecord};
 use regatta_store::{Order, RecordQuery, Store, StoreError};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
-use crate::api::types::{ApiError, BlobContent, ErrorCode, EventEntry, EventsQuery, RecordsQuery, WhyLast, WhyQuery};
+use crate::api::types::{
+    ApiError, BlobContent, ErrorCode, EventEntry, EventsQuery, RecordsQuery, WhyLast, WhyQuery,
+};
 use regatta_util::chain;
 
 const LIMIT_DEFAULT: usize = 100;

@@ -9,11 +9,11 @@ use regatta_store::StoredSet;
 use regatta_vmm::{Adoption, FoundVmm, InstanceDir, VmmIdentity, discover};
 
 use super::Fleet;
-use regatta_util::chain;
 use crate::images::SetImages;
 use crate::node::TEMPLATE;
 use crate::set::{self, Modules, Setup};
 use crate::stored;
+use regatta_util::chain;
 
 /// VMMs that were found running, by set and instance.
 type Found = BTreeMap<String, BTreeMap<u32, VmmIdentity>>;
@@ -114,8 +114,7 @@ impl Fleet {
                 .ok()
         });
         let image_problem = images.problem().map(ToOwned::to_owned);
-        let mut start =
-            stored::start(&*self.shared.store, stored, load_balancer.is_some(), image_problem);
+        let mut start = stored::start(&*self.shared.store, stored, load_balancer.is_some(), image_problem);
         modules.complete(&mut start.state);
         self.start(start, Setup { images, modules, load_balancer, found });
     }
@@ -166,7 +165,7 @@ fn is_removed(dir: &InstanceDir, stored: &[StoredSet]) -> bool {
     let identity: Option<Identity> =
         dir.identity().ok().flatten().and_then(|identity| serde_json::from_str(&identity).ok());
     // One of an earlier set of the same name is not this set's to remove.
-    let of_this_set = identity
-        .is_none_or(|identity| identity.uid == instance_uid(of_set.state.incarnation, id));
+    let of_this_set =
+        identity.is_none_or(|identity| identity.uid == instance_uid(of_set.state.incarnation, id));
     of_this_set && id < of_set.state.next_instance_id
 }

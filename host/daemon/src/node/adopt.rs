@@ -105,7 +105,11 @@ impl LocalInstances {
         let ended = matches!(record.phase, Phase::Terminating | Phase::Failed | Phase::Refused | Phase::Gone);
         let mut drive = |vmm: &Arc<Vmm>| {
             self.drive(id, Job::Watch(Arc::clone(vmm)));
-            if ended { Running::default() } else { self.attach(id, Arc::clone(vmm), record.events_read_bytes) }
+            if ended {
+                Running::default()
+            } else {
+                self.attach(id, Arc::clone(vmm), record.events_read_bytes)
+            }
         };
         match found {
             Found::Running(vmm) => FoundReport::Running(drive(&vmm)),

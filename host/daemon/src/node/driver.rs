@@ -34,7 +34,6 @@ pub(crate) enum News {
     Cleaned(Option<String>),
 }
 
-
 /// What a driver begins with.
 #[derive(Debug)]
 pub(super) enum Job {
@@ -232,7 +231,5 @@ async fn discard(dir: &InstanceDir, order: &mut StopOrder, vmms: &VmmHost) -> Re
 
 fn ignored_button(stopped: Stopped, grace: Duration) -> Option<String> {
     let forced = matches!(stopped.how, StopHow::Terminated | StopHow::Killed);
-    (forced && !grace.is_zero()).then(|| {
-        format!("did not shut down within {grace:?}; killed")
-    })
+    (forced && !grace.is_zero()).then(|| format!("did not shut down within {grace:?}; killed"))
 }

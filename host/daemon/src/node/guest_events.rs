@@ -28,7 +28,8 @@ impl LocalInstances {
                 _ => continue,
             };
             told.extend(self.on(id, Input::News(report)));
-            let bytes = self.live.get(&id).and_then(|live| live.events.as_ref()).map_or(0, EventTail::read_bytes);
+            let bytes =
+                self.live.get(&id).and_then(|live| live.events.as_ref()).map_or(0, EventTail::read_bytes);
             told.extend(self.on(id, Input::News(Report::EventsRead { bytes })));
         }
         told

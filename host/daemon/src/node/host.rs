@@ -23,7 +23,11 @@ pub(crate) struct HostLimits {
 
 impl HostLimits {
     /// Looks at the host.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ratios of sizes, saturating")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "ratios of sizes, saturating"
+    )]
     #[expect(clippy::cast_precision_loss, reason = "a few bytes of many gigabytes")]
     pub(super) fn host(&self) -> HostRoom {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;

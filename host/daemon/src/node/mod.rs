@@ -35,8 +35,8 @@ use self::driver::{Driver, Job};
 use self::host::Disk;
 use self::snapshot::GoldenSnapshots;
 use self::watch::Watching;
-use regatta_util::chain;
 use crate::images::SetImages;
+use regatta_util::chain;
 
 /// Files that the daemon has open for an instance: pidfd, API connection, event file, probe, scrape, and connections of the
 /// load balancer.
@@ -309,7 +309,11 @@ impl LocalInstances {
         tokio::task::spawn_blocking(move || {
             for dir in dirs {
                 if let Err(error) = dir.limit_logs(LOG_KEPT_BYTES) {
-                    tracing::debug!(instance = dir.id(), error = chain(&error), "its logs cannot be shortened");
+                    tracing::debug!(
+                        instance = dir.id(),
+                        error = chain(&error),
+                        "its logs cannot be shortened"
+                    );
                 }
             }
         });

@@ -166,7 +166,8 @@ impl LocalInstances {
 
     /// What a snapshot of this manifest is made of, and its key.
     fn snapshot_of(&self, manifest: &ScaleSet, generation: u64) -> Result<(SnapshotKey, LaunchSpec), String> {
-        let dir = InstanceDir::new(&self.node.instances, &self.set, TEMPLATE).map_err(|error| chain(&error))?;
+        let dir =
+            InstanceDir::new(&self.node.instances, &self.set, TEMPLATE).map_err(|error| chain(&error))?;
         let identity = self.template(generation, Ipv4Addr::UNSPECIFIED);
         let mut spec = self.images.launch_spec(manifest, &identity, dir)?;
         spec.start = StartFrom::BootForSnapshot;
@@ -301,8 +302,7 @@ impl Work {
             exit = vmm.exited() => return Err(format!("the template's VMM ended with {exit}")),
             ready = self.ready(timeout) => ready?,
         }
-        let made =
-            self.node.vmms.snapshot(vmm, &self.spec, &self.key, &self.node.snapshots, timeout).await;
+        let made = self.node.vmms.snapshot(vmm, &self.spec, &self.key, &self.node.snapshots, timeout).await;
         made.map_err(|error| chain(&error))
     }
 

@@ -15,16 +15,14 @@ use regatta_core::agent::Order;
 use regatta_core::batch::Batch;
 use regatta_core::event::Actor;
 use regatta_core::machine::{
-    self, Command, CommandError, CommitError, Done, Effect, Input, Scrape, SetMachine, Start, TickFacts, Token,
-    TrafficReading,
+    self, Command, CommandError, CommitError, Done, Effect, Input, Scrape, SetMachine, Start, TickFacts,
+    Token, TrafficReading,
 };
 use regatta_core::phase::Phase;
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
 use regatta_store::StoreError;
-use regatta_traffic::{
-    Endpoint, LbConfig, LbError, LoadBalancer, ProbeEvent, ProbeReport, ScrapeReport,
-};
+use regatta_traffic::{Endpoint, LbConfig, LbError, LoadBalancer, ProbeEvent, ProbeReport, ScrapeReport};
 use regatta_vmm::VmmIdentity;
 use tokio::sync::{mpsc, oneshot, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
@@ -32,12 +30,12 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::policies::Modules;
 pub(crate) use self::view::{SetView, Traffic, policy_entries, policy_info};
 
-use regatta_util::chain;
 use crate::clock;
 use crate::images::SetImages;
 use crate::node::{Ears, LocalInstances, News, Told, describe};
 use crate::shared::Shared;
 use crate::stored;
+use regatta_util::chain;
 
 /// Messages that may wait for a set.
 const QUEUE: usize = 4_096;
@@ -126,7 +124,12 @@ struct Inbox {
 }
 
 /// Starts a set. It ends when the set is deleted and gone, or on `shutdown`.
-pub(crate) fn start(shared: Arc<Shared>, start: Start, setup: Setup, shutdown: CancellationToken) -> SetHandle {
+pub(crate) fn start(
+    shared: Arc<Shared>,
+    start: Start,
+    setup: Setup,
+    shutdown: CancellationToken,
+) -> SetHandle {
     let (call_sender, calls) = mpsc::channel(64);
     let (news_sender, news) = mpsc::channel(QUEUE);
     let (probe_sender, probes) = mpsc::channel(QUEUE);
@@ -296,7 +299,8 @@ impl Shell {
             Effect::AskShadow { observation, ask } => {
                 let tick = observation.tick;
                 let shadow = self.modules.ask(&observation, ask);
-                self.under_way.push(shadow.map(move |answer| Input::Shadow { tick, answer: Box::new(answer) }).boxed());
+                self.under_way
+                    .push(shadow.map(move |answer| Input::Shadow { tick, answer: Box::new(answer) }).boxed());
             }
             Effect::Migrate(migrations) => {
                 self.under_way.push(self.modules.migrate(migrations).map(Input::Migrated).boxed());
@@ -398,7 +402,8 @@ impl Shell {
     fn publish(&self) {
         let traffic = self.load_balancer.as_ref().map(|load_balancer| {
             let endpoints = self.machine.endpoints();
-            load_balancer.set_endpoints(endpoints.map(|machine::Endpoint { id, addr }| Endpoint { id, addr }));
+            load_balancer
+                .set_endpoints(endpoints.map(|machine::Endpoint { id, addr }| Endpoint { id, addr }));
             Arc::new(Traffic { listen: load_balancer.local_addr(), stats: load_balancer.stats() })
         });
         self.view.send_replace(Arc::new(SetView::of(&self.machine, traffic)));

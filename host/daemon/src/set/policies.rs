@@ -46,7 +46,11 @@ impl Modules {
     }
 
     /// Asks a policy.
-    pub(super) fn ask(&self, observation: &Arc<Observation>, ask: Ask) -> impl Future<Output = Answer> + use<> {
+    pub(super) fn ask(
+        &self,
+        observation: &Arc<Observation>,
+        ask: Ask,
+    ) -> impl Future<Output = Answer> + use<> {
         decide(self.get(&ask.activation.digest), ask, Arc::clone(observation))
     }
 

@@ -94,7 +94,11 @@ impl SetView {
     }
 
     fn notes(&self) -> Vec<String> {
-        let planned = self.last.as_deref().map(|record| record.plan.notes.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_or_default();
+        let planned = self
+            .last
+            .as_deref()
+            .map(|record| record.plan.notes.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .unwrap_or_default();
         let lacking: BTreeSet<&str> = self
             .instances
             .iter()

@@ -166,7 +166,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                         .collect(),
                     granted: granted % 3,
                     limits: Vec::new(),
-                memory: GuardMemory::default(),
+                    memory: GuardMemory::default(),
                 },
                 plan: Plan {
                     actions: vec![

@@ -11,8 +11,8 @@
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use regatta_core::phase::InstanceEvent;
 use regatta_core::manifest::Health;
+use regatta_core::phase::InstanceEvent;
 use thiserror::Error;
 
 /// First pause while it boots. It grows by half each time, so that an instance

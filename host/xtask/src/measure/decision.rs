@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use regatta_core::observation::Observation;
 use regatta_core::node::Placement;
+use regatta_core::observation::Observation;
 use regatta_core::phase::Phase;
 use regatta_core::record::{NodeCapacity, PlanFacts, TickRecord};
 use regatta_core::tick::{TickInput, conclude};

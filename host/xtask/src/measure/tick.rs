@@ -98,7 +98,11 @@ pub(crate) fn replay(policies: &Path) -> Result<Figure> {
     let outcome = replay.finish();
     ensure!(outcome.is_identical(), "it differs: {outcome:?}");
     let per_second = rounded(1.0 / each.as_secs_f64());
-    Ok(REPLAY.measured(us(each), true, json!({ "ticks_per_second": per_second, "identical": outcome.identical })))
+    Ok(REPLAY.measured(
+        us(each),
+        true,
+        json!({ "ticks_per_second": per_second, "identical": outcome.identical }),
+    ))
 }
 
 fn activation(digest: &str, wishes: Vec<regatta_core::metrics::MetricWish>) -> PolicyActivation {
@@ -122,7 +126,11 @@ fn answer(ask: &Ask) -> Answer {
         standby: None,
         victims: Vec::new(),
         wake_after_ms: None,
-        reasons: vec![Reason { code: "at-target".into(), text: "at its target".into(), evidence: Vec::new() }],
+        reasons: vec![Reason {
+            code: "at-target".into(),
+            text: "at its target".into(),
+            evidence: Vec::new(),
+        }],
     };
     let run = PolicyRun {
         slot: ask.slot.clone(),

@@ -1,7 +1,7 @@
 //! What was done with the policies of a set, and how shadows fare beside those in charge.
 
-use regatta_core::compare::{Comparison, LoadBasis, compare};
 use regatta_core::batch::{Batch, History};
+use regatta_core::compare::{Comparison, LoadBasis, compare};
 use regatta_core::event::{Event, EventKind, PolicyRef};
 use regatta_core::state::SetState;
 use regatta_store::RecordQuery;
@@ -10,8 +10,8 @@ use super::super::error;
 use super::Fleet;
 use crate::api::control::Answer;
 use crate::api::types::{CompareQuery, ErrorCode, PolicyHistoryEntry};
-use regatta_util::chain;
 use crate::clock::now_ms;
+use regatta_util::chain;
 
 /// Events that are looked through for the history: all that are kept.
 const EVENTS_LOOKED_AT: usize = 10_000;
@@ -23,7 +23,11 @@ impl Fleet {
     pub(super) async fn policy_events(&self, set: &str) -> Answer<Vec<Event>> {
         let set = set.to_owned();
         let events = self.read(move |store| store.latest_events(Some(&set), EVENTS_LOOKED_AT)).await?;
-        Ok(events.into_iter().map(|(_, event)| event).filter(|it| it.kind.as_str().starts_with("policy-")).collect())
+        Ok(events
+            .into_iter()
+            .map(|(_, event)| event)
+            .filter(|it| it.kind.as_str().starts_with("policy-"))
+            .collect())
     }
 
     pub(in crate::fleet) async fn history(&self, set: &str) -> Answer<Vec<PolicyHistoryEntry>> {
@@ -57,10 +61,8 @@ impl Fleet {
             actor: actor.into(),
             policy: Some(policy),
         };
-        let batch = Batch {
-            history: History { events: vec![event], ..History::default() },
-            ..Batch::default()
-        };
+        let batch =
+            Batch { history: History { events: vec![event], ..History::default() }, ..Batch::default() };
         match self.shared.writer.commit(batch).await {
             Ok(_) => self.shared.events.notify_waiters(),
             Err(why) => tracing::warn!(set, why = chain(&why), "a refusal is not in the history"),

@@ -9,24 +9,24 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use regatta_core::batch::Batch;
+use regatta_core::event::PolicyRef;
 use regatta_core::machine::{Command, Done, NewPolicy, Placed, Switched};
 use regatta_core::manifest::{ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem};
 use regatta_core::observation::Observation;
-use regatta_core::event::PolicyRef;
 use regatta_core::state::{PolicyActivation, PolicySlot, SetState};
 use regatta_policy_host::{CompiledPolicy, ParamsError, dry_run};
-use regatta_core::batch::Batch;
-use regatta_store::{ RecordQuery, sha256_hex};
+use regatta_store::{RecordQuery, sha256_hex};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
 use crate::api::types::{
     ApiError, CanaryRequest, ErrorCode, PlacedOutcome, PolicyList, Problem, SwapOutcome, SwapRequest,
 };
-use regatta_util::chain;
 use crate::clock::now_ms;
 use crate::fleet::apply::Prepared;
 use crate::set::{Call, SetView, policy_entries, policy_info};
+use regatta_util::chain;
 
 pub(crate) use self::dirs::{PolicyDirs, Shelf};
 
@@ -60,10 +60,7 @@ impl PolicyProblem {
 
 impl Fleet {
     /// Reads, compiles and checks the policy of a manifest.
-    pub(super) async fn prepare_policy(
-        &self,
-        spec: &PolicySpec,
-    ) -> Result<Prepared, Vec<PolicyProblem>> {
+    pub(super) async fn prepare_policy(&self, spec: &PolicySpec) -> Result<Prepared, Vec<PolicyProblem>> {
         let path = self.policy_dirs.resolve(&spec.module).map_err(PolicyProblem::of_module)?;
         let module = read_module(&path).await.map_err(PolicyProblem::of_module)?;
         let compiled = self.compile(module.clone()).await.map_err(PolicyProblem::of_module)?;
