@@ -8,6 +8,7 @@ use crate::guard::{
     GuardContext, GuardMemory, GuardName, GuardStep, GuardTrail, guards_of, judge, metrics_without_data,
 };
 use crate::manifest::ScaleSet;
+use crate::mutant::{self, Mutant};
 use crate::observation::{LastDecision, Observation};
 use crate::phase::Phase;
 use crate::plan::{PlanInput, PlannedInstance, plan};
@@ -59,12 +60,17 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
             combine(set.combine, observation.desired, &canary::acting(&runs, &canaries, observation.desired))
         }
     };
+    let combined = mutated(combined, &canaries);
     let guards = if facts.deleting {
         deletion(&combined)
     } else {
         let metrics_without_data = metrics_without_data(&observation, &wanted_metrics);
         let context = GuardContext { observation: &observation, metrics_without_data: &metrics_without_data };
         judge(&set.guards, &guards_of(&set.guards), &context, &combined)
+    };
+    let guards = match mutant::is(Mutant::IgnoreLimits) && !facts.deleting {
+        true => GuardTrail { granted: combined.capacity.unwrap_or(guards.granted).min(100), ..guards },
+        false => guards,
     };
     let instances: Vec<PlannedInstance> = observation
         .instances
@@ -79,13 +85,13 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
                 .map_or(0, |since_ms| facts.lived_ms.saturating_sub(*since_ms)),
             placement: facts.placement.get(index).cloned().unwrap_or_default(),
             generation: row.generation,
-            protected: row.protected && !facts.deleting,
+            protected: row.protected && !facts.deleting && !mutant::is(Mutant::IgnoreProtection),
             drained: facts.drained.contains(&row.id),
         })
         .collect();
     let plan = plan(&PlanInput {
         instances: &instances,
-        capacity: guards.granted,
+        capacity: guards.granted.saturating_sub(warming_twice(&facts)),
         victims: &combined.victims,
         generation: observation.generation,
         next_id: facts.next_id,
@@ -111,6 +117,23 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         guards,
         plan,
     }
+}
+
+/// The decision as it is, unless a fault is seeded here.
+fn mutated(combined: Combined, canaries: &[CanaryRun]) -> Combined {
+    let unbounded = canaries.first().and_then(|it| it.run.result.as_ref().ok()).map(|it| it.capacity);
+    match (combined.capacity, unbounded) {
+        (None, _) if mutant::is(Mutant::ScaleInOnFailure) => Combined { capacity: Some(0), ..combined },
+        (_, Some(_)) if mutant::is(Mutant::CanaryUnbounded) => Combined { capacity: unbounded, ..combined },
+        _ => combined,
+    }
+}
+
+/// How many instances too many are counted: none.
+fn warming_twice(facts: &PlanFacts) -> u32 {
+    let warming =
+        facts.phase.iter().filter(|phase| mutant::is(Mutant::WarmingCountsTwice) && phase.is_warming());
+    u32::try_from(warming.count()).unwrap_or(u32::MAX)
 }
 
 fn deletion(combined: &Combined) -> GuardTrail {
