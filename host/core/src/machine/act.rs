@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, History, Revision, StateChange};
 use crate::event::{Actor, Event, EventKind};
+use crate::mutant::{self, Mutant};
 use crate::narrate::events_of;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::{Action, RemovalCause};
@@ -72,6 +73,9 @@ impl SetMachine {
     }
 
     fn expect(&self) -> Vec<(String, Revision)> {
+        if mutant::is(Mutant::CommitUnguarded) {
+            return Vec::new();
+        }
         vec![(self.state.set.name.clone(), self.revision)]
     }
 
@@ -93,6 +97,9 @@ impl SetMachine {
     }
 
     pub(super) fn on_committed(&mut self, result: Result<Revision, CommitError>, effects: &mut Vec<Effect>) {
+        if mutant::is(Mutant::StuckAfterFailure) && result.is_err() {
+            return;
+        }
         if let Ok(revision) = result {
             self.revision = revision;
             self.store_error = None;
@@ -106,7 +113,7 @@ impl SetMachine {
     }
 
     /// What was stored becomes true.
-    fn act(&mut self, intent: Intent, effects: &mut Vec<Effect>) {
+    pub(super) fn act(&mut self, intent: Intent, effects: &mut Vec<Effect>) {
         let Intent { record, state, instances, removed } = intent;
         self.state = state;
         self.shadows.stored(record.shadows.len());
@@ -118,7 +125,9 @@ impl SetMachine {
             .extract_if(.., |_, instance| instance.record.phase == Phase::Gone)
             .map(|(id, _)| id)
             .collect();
-        effects.extend(gone.into_iter().map(|id| Effect::Forget { id }));
+        if !mutant::is(Mutant::DropForget) {
+            effects.extend(gone.into_iter().map(|id| Effect::Forget { id }));
+        }
         self.manifests.retain(|generation, _| self.state.manifests.contains_key(generation));
         for instance in self.instances.values_mut() {
             instance.dirty = false;

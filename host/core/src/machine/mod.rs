@@ -177,7 +177,7 @@ impl SetMachine {
         self.now = Time { mono_ms: now.mono_ms.max(self.now.mono_ms), ..now };
         let mut effects = Vec::new();
         self.take(input, &mut effects);
-        while matches!(self.busy, Busy::Idle)
+        while matches!(self.busy, Busy::Idle | Busy::Ended)
             && let Some(input) = self.deferred.pop_front()
         {
             self.take(input, &mut effects);
@@ -210,6 +210,7 @@ impl SetMachine {
             Input::Command { token, .. } if matches!(self.busy, Busy::Ended) => {
                 effects.push(Effect::Reply { token, result: Err(self.ended_error()) });
             }
+            _ if matches!(self.busy, Busy::Ended) => {}
             later if self.is_busy() => self.deferred.push_back(later),
             Input::Report { id, report } => self.on_report(id, report),
             Input::Probed { id, event, detail } => self.meet(id, event, detail),

@@ -2,6 +2,7 @@
 //! instance, a removal that was cut off is finished.
 
 use crate::agent::{Found, Running};
+use crate::mutant::{self, Mutant};
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::RemovalCause;
 
@@ -27,6 +28,9 @@ impl SetMachine {
                     InstanceEvent::VmmExited,
                     Some("the daemon ended during its launch".to_owned()),
                 );
+            }
+            (_, Found::Unreachable(_)) if mutant::is(Mutant::StopOnSilence) => {
+                self.meet(id, InstanceEvent::VmmExited, None);
             }
             (_, Found::Running(running) | Found::Unreachable(running)) => {
                 self.found_again(id, phase, running)
@@ -64,6 +68,7 @@ impl SetMachine {
             let record = &instance.record;
             effects.extend(match record.phase {
                 // A guest may be in the middle of its shutdown: it gets its time again.
+                Phase::Terminating if mutant::is(Mutant::ForgetTermination) => None,
                 Phase::Terminating if record.served => Some(self.want_stop(record, RemovalCause::Drained)),
                 Phase::Gone => Some(Effect::Forget { id: record.id }),
                 _ => self.want_again(record),

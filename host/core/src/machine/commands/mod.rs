@@ -4,10 +4,13 @@
 //! ([`update`]), states of policies are migrated, the next state is stored.
 
 mod simple;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use crate::batch::Revision;
 use crate::event::{Actor, Event, EventKind};
+use crate::mutant::{self, Mutant};
 use crate::state::{PolicyActivation, SetState};
 
 use super::slots::Seating;
@@ -127,6 +130,9 @@ impl SetMachine {
                 if let Some((id, protected)) = change.protect {
                     self.stage_protection(id, protected, &mut batch);
                 }
+                if mutant::is(Mutant::ReplyBeforeCommit) {
+                    effects.push(Effect::Reply { token, result: Ok(Done::Ok) });
+                }
                 effects.push(Effect::Commit(Box::new(batch)));
                 Stage::Storing(change)
             }
@@ -215,6 +221,12 @@ impl SetMachine {
     }
 
     pub(super) fn ended_error(&self) -> CommandError {
-        CommandError::NotFound(format!("set {} was deleted", self.state.set.name))
+        let set = &self.state.set.name;
+        match self.state.deleting {
+            true => CommandError::NotFound(format!("set {set} was deleted")),
+            false => {
+                CommandError::Conflict(format!("set {set} is being read from the store again: try again"))
+            }
+        }
     }
 }

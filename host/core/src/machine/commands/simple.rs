@@ -2,6 +2,7 @@
 
 use crate::batch::Batch;
 use crate::event::EventKind;
+use crate::phase::Phase;
 use crate::state::SetState;
 
 use super::super::{CommandError, SetMachine};
@@ -23,7 +24,8 @@ impl SetMachine {
 
     pub(super) fn protect(&self, id: u32, protected: bool) -> Result<Step, CommandError> {
         let name = format!("{}-{id}", self.state.set.name);
-        if !self.instances.contains_key(&id) {
+        let known = self.instances.get(&id).is_some_and(|instance| instance.record.phase != Phase::Gone);
+        if !known {
             return Err(CommandError::NotFound(format!("there is no instance {name}")));
         }
         let what =
