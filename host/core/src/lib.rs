@@ -21,6 +21,7 @@ pub mod machine;
 pub mod manifest;
 pub mod metric;
 pub mod metrics;
+pub mod mutant;
 pub mod narrate;
 pub mod node;
 pub mod observation;

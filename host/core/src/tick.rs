@@ -6,6 +6,7 @@ use crate::combine::{Combined, combine};
 use crate::decision::{PolicyRun, Reason};
 use crate::guard::{GuardContext, GuardName, GuardTrail, guards_of, judge, metrics_without_data};
 use crate::manifest::ScaleSet;
+use crate::mutant::{self, Mutant};
 use crate::node::Placement;
 use crate::observation::{InstanceRow, LastDecision, Observation};
 use crate::phase::Phase;
@@ -58,6 +59,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
             combine(set.combine, observation.desired, &canary::acting(&runs, &canaries, observation.desired))
         }
     };
+    let combined = mutated(combined, &canaries);
     let guards = if facts.deleting {
         deletion(&combined)
     } else {
@@ -70,11 +72,15 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         };
         judge(&set.guards, &guards_of(&set.guards), &context, &combined)
     };
+    let guards = match mutant::is(Mutant::IgnoreLimits) && !facts.deleting {
+        true => GuardTrail { granted: combined.capacity.unwrap_or(guards.granted).min(100), ..guards },
+        false => guards,
+    };
     let nowhere = Placement::default();
     let instances = planned_instances(&observation, &facts, &nowhere);
     let plan = plan(&PlanInput {
         instances: &instances,
-        capacity: guards.granted,
+        capacity: guards.granted.saturating_sub(warming_twice(&facts)),
         victims: &combined.victims,
         generation: observation.generation,
         next_id: facts.next_id,
@@ -122,11 +128,28 @@ fn planned_instances<'a>(
                 .map_or(0, |since| facts.lived_ms.saturating_sub(*since)),
             placement: facts.placement.get(index).unwrap_or(nowhere),
             generation: row.generation,
-            protected: row.protected && !facts.deleting,
+            protected: row.protected && !facts.deleting && !mutant::is(Mutant::IgnoreProtection),
             drained: phase == Phase::Draining && facts.drained.contains(&row.id),
         }
     };
     rows.map(planned).collect()
+}
+
+/// The decision as it is, unless a fault is seeded here.
+fn mutated(combined: Combined, canaries: &[CanaryRun]) -> Combined {
+    let unbounded = canaries.first().and_then(|it| it.run.result.as_ref().ok()).map(|it| it.capacity);
+    match (combined.capacity, unbounded) {
+        (None, _) if mutant::is(Mutant::ScaleInOnFailure) => Combined { capacity: Some(0), ..combined },
+        (_, Some(_)) if mutant::is(Mutant::CanaryUnbounded) => Combined { capacity: unbounded, ..combined },
+        _ => combined,
+    }
+}
+
+/// How many instances too many are counted: none.
+fn warming_twice(facts: &PlanFacts) -> u32 {
+    let warming =
+        facts.phase.iter().filter(|phase| mutant::is(Mutant::WarmingCountsTwice) && phase.is_warming());
+    u32::try_from(warming.count()).unwrap_or(u32::MAX)
 }
 
 fn deletion(combined: &Combined) -> GuardTrail {

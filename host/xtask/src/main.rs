@@ -14,6 +14,7 @@ mod build;
 mod cargo;
 mod check;
 mod demo;
+mod dst;
 mod files;
 mod fuzz;
 mod guest_image;
@@ -50,6 +51,8 @@ enum Task {
     Test(check::Args),
     /// Feed the host what only a fuzzer thinks of: one target of tests/fuzz, or each for a while.
     Fuzz(fuzz::Args),
+    /// Run seeded worlds of sets under faults and check every promise after each step.
+    Dst(dst::Args),
     /// Drive load through a scale set on this machine and watch a policy size it.
     Demo(demo::Args),
     /// Measure the figures that Regatta promises, on an optimised build; prints JSON.
@@ -75,6 +78,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::GuestImage(args) => guest_image::run(&workspace, &args)?,
         Task::Build(args) => build::run(&workspace, &args)?,
         Task::Test(args) => return check::run(&workspace, &args),
+        Task::Dst(args) => return dst::run(&workspace, &args),
         Task::Fuzz(args) => fuzz::run(&workspace, &args)?,
         Task::Demo(args) => demo::run(&workspace, &args)?,
         Task::Bench(args) => bench::run(&workspace, &args)?,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use crate::manifest::Network;
+use crate::mutant::{self, Mutant};
 
 /// The addresses in use.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +20,9 @@ impl AddressBook {
             return Some(Ipv4Addr::UNSPECIFIED);
         }
         let free = network.free_address(|address| self.used.contains(&address))?;
-        self.used.insert(free);
+        if !mutant::is(Mutant::DoubleAddress) {
+            self.used.insert(free);
+        }
         Some(free)
     }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admission::{Demand, HostRoom};
 use crate::manifest::{GuestMetric, Health, Network, ScaleSet};
+use crate::mutant::{self, Mutant};
 use crate::node::Placement;
 use crate::phase::Phase;
 use crate::record::NodeCapacity;
@@ -360,6 +361,12 @@ impl Agent {
         held.map(|(key, instance)| (key, instance.address))
     }
 
+    /// Forgets what has ended of a set, but for instances that its owner still knows: the owner that would have told may have
+    /// lost its memory.
+    pub fn forget_ended(&mut self, set: &str, known: impl Fn(u32) -> bool) {
+        self.instances.retain(|key, instance| *key.set != *set || known(key.id) || !instance.has_ended());
+    }
+
     /// Takes what an instance apart from those of owners needs, such as the template of a snapshot.
     ///
     /// # Errors
@@ -405,7 +412,9 @@ impl Agent {
     }
 
     fn release(&mut self, key: &Key) {
-        self.ledger.release(key);
+        if !mutant::is(Mutant::LeakCapacity) {
+            self.ledger.release(key);
+        }
         if let Some(address) = self.instances.get_mut(key).and_then(|instance| instance.address.take()) {
             self.addresses.release(address);
         }

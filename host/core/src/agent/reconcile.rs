@@ -10,6 +10,7 @@
 
 use super::{Agent, Effect, Found, Have, Identity, Input, Instance, Key, Order, Report, Running, Want};
 use crate::admission::Demand;
+use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
 
 impl Agent {
@@ -18,7 +19,7 @@ impl Agent {
         match input {
             Input::Want { want, demand, disk_left_bytes } => self.on_want(key, want, demand, disk_left_bytes),
             Input::Forget => {
-                if matches!(self.have(key), Some(Have::Cleaned { .. } | Have::Refused { .. })) {
+                if self.instances.get(key).is_some_and(Instance::has_ended) {
                     self.instances.remove(key);
                 }
                 Vec::new()
@@ -29,6 +30,12 @@ impl Agent {
     }
 
     fn on_want(&mut self, key: &Key, want: Want, demand: Demand, disk_left_bytes: u64) -> Vec<Effect> {
+        // A set that was deleted and made again begins with the same ids.
+        let another =
+            |it: &Instance| it.has_ended() && it.want.as_ref().is_some_and(|old| old.uid != want.uid);
+        if self.instances.get(key).is_some_and(another) {
+            self.instances.remove(key);
+        }
         let report = |report| vec![Effect::Report { key: key.clone(), report }];
         let Some(instance) = self.instances.get_mut(key) else {
             return self.on_new(key, want, demand, disk_left_bytes);
@@ -38,6 +45,9 @@ impl Agent {
             (Have::Refused { .. }, Order::Stop(_)) => {
                 instance.have = Have::Cleaned { note: None };
                 report(Report::Cleaned { note: None })
+            }
+            (Have::Held, Order::Run { phase: Phase::Pending, .. }) if mutant::is(Mutant::LaunchTwice) => {
+                return self.on_new(key, want, demand, disk_left_bytes);
             }
             (Have::Held, Order::Run { .. }) => instance.watch_as_wanted(key, &want),
             (Have::Held, Order::Stop(order)) => {
@@ -105,8 +115,9 @@ impl Agent {
         let new = || Instance { have: Have::Held, address: None, runs: false, want: None, watched: None };
         let instance = self.instances.entry(key.clone()).or_insert_with(new);
         // An agent that was not started again may be asked all the same, by an owner that was.
+        let runs = matches!(found, Found::Running(_) | Found::Unreachable(_));
         if matches!(instance.have, Have::Held | Have::Stopping) {
-            instance.runs = matches!(found, Found::Running(_) | Found::Unreachable(_));
+            instance.runs = runs;
             self.ledger.claim(key, demand);
             if let Some(address) = address {
                 if let Some(before) = instance.address.replace(address) {
@@ -116,6 +127,12 @@ impl Agent {
             }
         }
         let report = |report| Effect::Report { key: key.clone(), report };
+        if mutant::is(Mutant::StopUnheardOf) && !runs {
+            return vec![
+                report(Report::Cleaned { note: None }),
+                Effect::Stop { key: key.clone(), order: Default::default() },
+            ];
+        }
         let admitted = address.map(|address| report(Report::Admitted { address }));
         admitted.into_iter().chain([report(Report::Found(found))]).collect()
     }
@@ -161,6 +178,11 @@ impl Agent {
 }
 
 impl Instance {
+    /// Nothing of it exists.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.have, Have::Cleaned { .. } | Have::Refused { .. })
+    }
+
     fn watch_as_wanted(&mut self, key: &Key, want: &Want) -> Vec<Effect> {
         let (Order::Run { phase, manifest, watch }, true, Some(address)) =
             (&want.order, self.runs && self.have == Have::Held, self.address)
@@ -190,3 +212,84 @@ impl Instance {
 
 /// What an owner is told of an instance that it believes to run and of which the node has nothing.
 pub(super) const NOT_THERE: &str = "its node has nothing of it";
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::admission::HostRoom;
+    use crate::agent::{StopOrder, Watch};
+    use crate::manifest::{Network, read_manifest};
+    use crate::node::Placement;
+
+    const MANIFEST: &str = "
+version: regatta/v1
+name: web
+capacity: { min: 1, max: 4 }
+image: { disk: /images/golden.raw, kernel: /images/vmlinux }
+network: { mode: loopback, pool: 127.40.0.0/30, port: 8080 }
+policy: { module: fixed }
+";
+
+    fn agent() -> Agent {
+        let host = HostRoom { memory_bytes: 100, vcpus: 100, disk_bytes: 100, open_files: 100 };
+        Agent::new(Placement::default(), host)
+    }
+
+    fn key() -> Key {
+        Key { set: "web".into(), id: 1 }
+    }
+
+    fn want(uid: &str, order: Order) -> Input {
+        let want = Want { id: 1, uid: uid.into(), epoch: 1, generation: 1, created_ms: 0, order };
+        Input::Want { want, demand: Demand::default(), disk_left_bytes: 100 }
+    }
+
+    fn run() -> Order {
+        let manifest = Arc::new(read_manifest(MANIFEST.as_bytes(), "web.yaml", "/").unwrap().set);
+        Order::Run { phase: Phase::Pending, watch: Arc::new(Watch::of(&manifest)), manifest }
+    }
+
+    fn ended(agent: &mut Agent) {
+        agent.on(&key(), want("one", run()));
+        agent.on(&key(), want("one", Order::Stop(StopOrder::default())));
+        agent.on(&key(), Input::News(Report::Cleaned { note: None }));
+    }
+
+    #[test]
+    fn an_instance_of_a_set_that_was_made_again_is_not_mistaken_for_its_namesake() {
+        let mut agent = agent();
+        ended(&mut agent);
+        let again = agent.on(&key(), want("one", run()));
+        assert!(
+            matches!(again.as_slice(), [Effect::Report { report: Report::Cleaned { .. }, .. }]),
+            "{again:?}"
+        );
+        let another = agent.on(&key(), want("another", run()));
+        assert!(another.iter().any(|effect| matches!(effect, Effect::Launch { .. })), "{another:?}");
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_when_its_owner_knows_nothing_of_it() {
+        let mut agent = agent();
+        ended(&mut agent);
+        agent.forget_ended("web", |id| id == 1);
+        assert!(agent.have(&key()).is_some());
+        agent.forget_ended("web", |_| false);
+        assert_eq!(agent.have(&key()), None);
+    }
+
+    #[test]
+    fn an_instance_that_is_looked_for_again_keeps_its_address_until_it_has_ended() {
+        let mut agent = agent();
+        agent.on(&key(), want("one", run()));
+        // Its owner starts over while its directory is on its way out.
+        agent.on(&key(), Input::Found { found: Found::Nothing, address: None, demand: Demand::default() });
+        agent.on(&key(), want("one", Order::Stop(StopOrder::default())));
+        agent.on(&key(), Input::News(Report::Cleaned { note: None }));
+        let pool = Network::Loopback { base: Ipv4Addr::new(127, 40, 0, 0), prefix: 30, port: 8080 };
+        assert_eq!(agent.capacity(Demand::default(), &pool, 9, 100).launches, 2, "both addresses are free");
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::{Batch, History, Revision, StateChange};
 use crate::event::{Actor, Event, EventKind};
+use crate::mutant::{self, Mutant};
 use crate::narrate::events_of;
 use crate::phase::Phase;
 use crate::plan::{Action, RemovalCause};
@@ -74,6 +75,9 @@ impl SetMachine {
     }
 
     fn expect(&self) -> Vec<(String, Revision)> {
+        if mutant::is(Mutant::CommitUnguarded) {
+            return Vec::new();
+        }
         vec![(self.state.set.name.clone(), self.revision)]
     }
 
@@ -100,7 +104,7 @@ impl SetMachine {
             Busy::Command(pending) => pending.is_storing(),
             _ => false,
         };
-        if !waited {
+        if !waited || mutant::is(Mutant::StuckAfterFailure) && result.is_err() {
             return;
         }
         if let Ok(revision) = result {
@@ -116,7 +120,7 @@ impl SetMachine {
     }
 
     /// What was stored becomes true.
-    fn act(&mut self, intent: Intent, effects: &mut Vec<Effect>) {
+    pub(super) fn act(&mut self, intent: Intent, effects: &mut Vec<Effect>) {
         let Intent { record, state, instances, removed } = intent;
         self.state = state;
         self.shadows.stored(record.shadows.len());
@@ -128,7 +132,9 @@ impl SetMachine {
             .extract_if(.., |_, instance| instance.record.phase == Phase::Gone)
             .map(|(id, _)| id)
             .collect();
-        effects.extend(gone.into_iter().map(|id| Effect::Forget { id }));
+        if !mutant::is(Mutant::DropForget) {
+            effects.extend(gone.into_iter().map(|id| Effect::Forget { id }));
+        }
         self.manifests.retain(|generation, _| self.state.manifests.contains_key(generation));
         for instance in self.instances.values_mut() {
             instance.dirty = false;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::mutant::{self, Mutant};
 use crate::phase::{InstanceEvent, Phase};
 
 use super::SetMachine;
@@ -15,7 +16,9 @@ impl SetMachine {
             let record = &instance.record;
             let timeout_ms = self.manifest_of(record).instance.boot_timeout_ms;
             if matches!(record.phase, Phase::Booting | Phase::Initializing)
-                && lived_ms.saturating_sub(record.boot_since_lived_ms) > timeout_ms
+                && (lived_ms.saturating_sub(record.boot_since_lived_ms) > timeout_ms
+                    || mutant::is(Mutant::BootTimeoutOnWallClock)
+                        && self.now.wall_ms.saturating_sub(record.created_ms) > timeout_ms)
             {
                 slow.push((record.id, timeout_ms));
             }

@@ -3,6 +3,7 @@
 use crate::metrics::{
     CONNECTION_RATE, CONNECTIONS, CPU, CounterRate, MEMORY, MetricSpec, SetWindows, longest_wishes,
 };
+use crate::mutant::{self, Mutant};
 use crate::observation::{InstanceRow, InstanceTable, Observation};
 use crate::phase::Phase;
 use crate::state::SetState;
@@ -65,7 +66,9 @@ impl SetMachine {
         let metrics = &self.manifest.metrics;
         instance.meters.guest.resize_with(metrics.len(), CounterRate::default);
         for ((metric, value), rate) in metrics.iter().zip(&scrape.values).zip(&mut instance.meters.guest) {
+            let zero = value.is_none() && mutant::is(Mutant::MissingIsZero);
             let value = match value {
+                None if zero => Some(0.0),
                 Some(value) if metric.rate => rate.push(lived_ms, *value),
                 other => *other,
             };

@@ -2,6 +2,7 @@
 //! instance, a removal that was cut off is finished.
 
 use crate::agent::{Found, Running};
+use crate::mutant::{self, Mutant};
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::RemovalCause;
 
@@ -33,6 +34,9 @@ impl SetMachine {
                     InstanceEvent::VmmExited,
                     Some("the daemon ended during its launch".to_owned()),
                 );
+            }
+            (_, Found::Unreachable(_)) if mutant::is(Mutant::StopOnSilence) => {
+                self.meet(id, InstanceEvent::VmmExited, None);
             }
             (_, Found::Running(running) | Found::Unreachable(running)) => {
                 self.found_again(id, phase, running)
@@ -70,6 +74,9 @@ impl SetMachine {
         for id in ids {
             let Some(instance) = self.instances.get(&id) else { continue };
             let phase = instance.record.phase;
+            if phase == Phase::Terminating && mutant::is(Mutant::ForgetTermination) {
+                continue;
+            }
             if let Some(cause) = instance.stop_again {
                 self.stop(id, cause, effects);
             } else if phase == Phase::Pending || phase.may_answer() {

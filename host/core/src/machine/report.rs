@@ -1,6 +1,7 @@
 //! What agents report of instances.
 
 use crate::agent::{Report, Running};
+use crate::mutant::{self, Mutant};
 use crate::phase::InstanceEvent;
 
 use super::SetMachine;
@@ -22,6 +23,9 @@ impl SetMachine {
             }
             Report::GuestRebooted => self.meet(id, InstanceEvent::GuestRebooted, None),
             Report::EventsRead { bytes } => self.note(id, |record| record.events_read_bytes = bytes),
+            Report::Stuck { .. } if mutant::is(Mutant::RemoveBeforeCleaned) => {
+                self.meet(id, InstanceEvent::Cleaned, None);
+            }
             Report::Stuck { why } => self.note(id, |record| record.detail = Some(why)),
             Report::Cleaned { note } => self.meet(id, InstanceEvent::Cleaned, note),
             Report::Found(found) => self.on_found(id, found),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::manifest::ScaleSet;
+use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
 use crate::record::TickRecord;
 use crate::state::{InstanceRecord, SetState};
@@ -74,7 +75,10 @@ impl SetMachine {
 
     /// Where connections may go: every instance in service, at the port that it was made for.
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
-        self.instances.values().filter(|it| it.record.phase == Phase::InService).filter_map(|instance| {
+        let serves = |phase| {
+            phase == Phase::InService || mutant::is(Mutant::DrainingIsEndpoint) && phase == Phase::Draining
+        };
+        self.instances.values().filter(move |it| serves(it.record.phase)).filter_map(|instance| {
             let record = &instance.record;
             let port = self.manifest_of(record).network.port()?;
             Some(Endpoint { id: record.id, addr: (record.address?, port).into() })

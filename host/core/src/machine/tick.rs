@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::canary;
 use crate::decision::PolicyRun;
 use crate::manifest::PolicyLimits;
+use crate::mutant::{self, Mutant};
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Action;
@@ -62,7 +63,8 @@ impl SetMachine {
     pub(super) fn on_decided(&mut self, tick: u64, answers: Vec<Answer>, effects: &mut Vec<Effect>) {
         match std::mem::replace(&mut self.busy, Busy::Idle) {
             Busy::Deciding(frozen)
-                if frozen.observation.tick == tick && frozen.within.len() == answers.len() =>
+                if (frozen.observation.tick == tick || mutant::is(Mutant::LateDecisionApplied))
+                    && frozen.within.len() == answers.len() =>
             {
                 self.decided(*frozen, answers, effects);
             }
@@ -80,9 +82,18 @@ impl SetMachine {
                 None => runs.push(run),
             }
         }
+        if mutant::is(Mutant::ApplyShadow)
+            && let (Some(shadow), Some(run)) = (self.shadows.waiting.last(), runs.first_mut())
+        {
+            *run = shadow.run.clone();
+        }
         let input = TickInput {
             wall_ms: frozen.at.wall_ms,
-            manifest: self.manifest_digest.clone(),
+            manifest: if mutant::is(Mutant::WrongManifest) {
+                String::new()
+            } else {
+                self.manifest_digest.clone()
+            },
             observation: Arc::unwrap_or_clone(frozen.observation),
             changes: self.changes.clone(),
             operator: self.operator.clone(),
@@ -92,8 +103,14 @@ impl SetMachine {
             shadows: self.shadows.waiting.clone(),
             wanted_metrics: self.wanted_metrics(),
         };
-        let record = conclude(&self.manifest, input);
+        let mut record = conclude(&self.manifest, input);
+        if mutant::is(Mutant::LoseFacts) {
+            record.facts.nodes.clear();
+        }
         let intent = self.intend(record, frozen.at, &states);
+        if mutant::is(Mutant::ActBeforeCommit) {
+            return self.act(intent, effects);
+        }
         effects.push(Effect::Commit(Box::new(self.batch_of(&intent))));
         self.busy = Busy::Storing(Box::new(intent));
     }
@@ -151,19 +168,35 @@ impl SetMachine {
             .iter()
             .filter_map(|id| self.instances.get(id).map(|instance| &instance.record))
             .collect();
-        let drained = seen.iter().filter(|it| it.phase == Phase::Draining && open(it.id) == 0);
+        let drained = seen.iter().filter(|it| {
+            it.phase == Phase::Draining && (open(it.id) == 0 || mutant::is(Mutant::ForgetDrain))
+        });
         PlanFacts {
             drained: drained.map(|record| record.id).collect(),
-            next_id: self.state.next_instance_id,
-            launches_resume_ms: self.state.launches_resume_ms,
+            next_id: self.state.next_instance_id
+                - u32::from(mutant::is(Mutant::ReuseId) && self.state.next_instance_id > 3),
+            launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { self.state.launches_resume_ms },
             deleting: self.state.deleting,
             hold: self.snapshot_hold(),
             lived_ms: self.clock.lived_ms,
             phase: seen.iter().map(|record| record.phase).collect(),
-            phase_since_ms: seen.iter().map(|record| record.phase_since_lived_ms).collect(),
+            phase_since_ms: seen.iter().map(|record| self.phase_since(record)).collect(),
             placement: seen.iter().map(|record| &record.placement).collect(),
             nodes,
             guard_memory: self.state.guard_memory.clone(),
+        }
+    }
+
+    /// Since when it is in its phase, on the set's own clock.
+    fn phase_since(&self, record: &InstanceRecord) -> u64 {
+        let on_wall_clock = mutant::is(Mutant::DrainOnWallClock) && record.phase == Phase::Draining;
+        let at_once = mutant::is(Mutant::RepairAtOnce) && record.phase == Phase::Unhealthy;
+        match (on_wall_clock, at_once) {
+            (true, _) => {
+                self.clock.lived_ms.saturating_sub(self.now.wall_ms.saturating_sub(record.phase_since_ms))
+            }
+            (_, true) => 0,
+            _ => record.phase_since_lived_ms,
         }
     }
 
@@ -171,7 +204,7 @@ impl SetMachine {
     fn intend(&self, record: TickRecord, at: Moment, policy_states: &[(u64, String)]) -> Intent {
         let mut state = self.state.clone();
         state.desired = record.guards.granted;
-        state.last_tick = record.observation.tick;
+        state.last_tick = record.observation.tick - u64::from(mutant::is(Mutant::ReuseTick));
         state.guard_memory = record.guards.memory.clone();
         state.clock = self.clock;
         for slot in &mut state.policies {
@@ -195,7 +228,8 @@ impl SetMachine {
             match action {
                 Action::Create { id, generation, placement, .. } => {
                     state.next_instance_id = state.next_instance_id.max(id + 1);
-                    let mut instance = InstanceRecord::pending(*id, at, *generation);
+                    let old = u64::from(mutant::is(Mutant::OldGeneration) && *generation > 1);
+                    let mut instance = InstanceRecord::pending(*id, at, *generation - old);
                     instance.uid = instance_uid(state.incarnation, *id);
                     instance.placement = placement.clone();
                     instance.epoch = state.epoch;

@@ -81,6 +81,7 @@ impl LocalInstances {
 
     /// What is known of the instances of a set whose machine begins anew while the daemon runs.
     pub(crate) fn found_again(&mut self, manifest: &ScaleSet, records: &[InstanceRecord]) -> Vec<Told> {
+        self.node.agent().forget_ended(&self.set, |id| records.iter().any(|record| record.id == id));
         let mut told = Vec::new();
         for record in records {
             let Some(live) = self.live.get(&record.id) else { continue };

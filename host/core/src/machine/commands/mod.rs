@@ -10,6 +10,7 @@ mod update;
 
 use crate::batch::Revision;
 use crate::event::{Actor, Event, EventKind};
+use crate::mutant::{self, Mutant};
 use crate::state::{PolicyActivation, SetState};
 
 use super::slots::Seating;
@@ -136,6 +137,9 @@ impl SetMachine {
                 let mut batch = self.batch_of_command(change.next.clone(), event);
                 if let Some((id, protected)) = change.protect {
                     self.stage_protection(id, protected, &mut batch);
+                }
+                if mutant::is(Mutant::ReplyBeforeCommit) {
+                    effects.push(Effect::Reply { token, result: Ok(Done::Ok) });
                 }
                 effects.push(Effect::Commit(Box::new(batch)));
                 Stage::Storing(change)

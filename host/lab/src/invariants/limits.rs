@@ -1,0 +1,103 @@
+//! How many instances there may be, and which may go.
+
+use std::collections::BTreeMap;
+
+use regatta_core::combine::CombineRule;
+use regatta_core::instance_state::InstanceState;
+use regatta_core::manifest::MissingData;
+use regatta_core::metric::MetricValue;
+use regatta_core::plan::{Action, RemovalCause};
+use regatta_core::record::TickRecord;
+use regatta_core::state::InstanceRecord;
+
+use super::Checks;
+use crate::store::StoredSet;
+
+impl Checks {
+    pub(super) fn limits(
+        &mut self,
+        before: &StoredSet,
+        after: &BTreeMap<u32, InstanceRecord>,
+        record: &TickRecord,
+    ) {
+        if before.state.deleting {
+            return;
+        }
+        let (set, tick) = (&before.state.set, record.observation.tick);
+        let name = &set.name;
+        let (granted, desired) = (record.guards.granted, before.state.desired);
+        let (min, max) = (set.capacity.min, set.capacity.max);
+        self.hold((min..=max).contains(&granted), "maximum", || {
+            format!("tick {tick} of set {name} grants {granted}, the limits are {min} to {max}")
+        });
+        if let Some(why) = no_scale_in(before, record) {
+            self.hold(granted >= desired.min(max), "minimum", || {
+                format!("tick {tick} of set {name} scales in from {desired} to {granted} although {why}")
+            });
+        }
+        let counted = after.values().filter(|it| it.phase.counts_as_capacity()).count();
+        let counted = u32::try_from(counted).unwrap_or(u32::MAX);
+        let creates = record.plan.actions.iter().any(|action| matches!(action, Action::Create { .. }));
+        // There is no budget for a surge yet.
+        self.hold(!creates || counted <= max, "maximum", || {
+            format!(
+                "tick {tick} of set {name} makes instances and comes to {counted}, at most {max} are allowed"
+            )
+        });
+        let mut scales_in = false;
+        for action in &record.plan.actions {
+            let (Action::Drain { id, cause } | Action::Terminate { id, cause }) = action else { continue };
+            if *cause != RemovalCause::ScaleIn {
+                continue;
+            }
+            scales_in = true;
+            let protected = before.instances.get(id).is_some_and(|it| it.protected);
+            self.hold(!protected, "protected", || {
+                format!("{name}-{id} is protected and goes for a scale-in")
+            });
+        }
+        self.hold(!scales_in || counted >= granted, "minimum", || {
+            format!("tick {tick} of set {name} takes instances away and leaves {counted} of {granted}")
+        });
+        self.canary(before, record);
+    }
+
+    /// With one slot, what is wanted stays near what the active policy wants.
+    fn canary(&mut self, before: &StoredSet, record: &TickRecord) {
+        let ([run], [canary]) = (record.runs.as_slice(), record.canaries.as_slice()) else { return };
+        let stored = before.state.policies.first().and_then(|slot| slot.canary.as_ref());
+        let (Ok(decision), Some(stored), Some(wanted)) = (&run.result, stored, record.combined.capacity)
+        else {
+            return;
+        };
+        self.hold(canary.within == stored.within && wanted.abs_diff(decision.capacity) <= stored.within, "canary", || {
+            format!(
+                "tick {} of set {}: the canary makes it {wanted}, the active policy wants {}, at most {} away is allowed",
+                record.observation.tick, before.state.set.name, decision.capacity, stored.within
+            )
+        });
+    }
+}
+
+/// Why a tick may not scale in, if so.
+fn no_scale_in(before: &StoredSet, record: &TickRecord) -> Option<String> {
+    let failed = record.runs.iter().filter(|run| run.result.is_err()).count();
+    let all = before.state.set.combine == CombineRule::AnyOutAllIn;
+    if failed > 0 && (all || failed == record.runs.len()) {
+        return Some(format!("{failed} of {} policies failed", record.runs.len()));
+    }
+    if before.state.set.guards.missing_data == MissingData::Ignore {
+        return None;
+    }
+    let observation = &record.observation;
+    let mut wished = before.state.policies.iter().flat_map(|slot| &slot.active.wishes);
+    let dark = wished.find(|wish| {
+        observation.metric(&wish.name).is_none_or(|metric| {
+            let rows = metric.values.iter().zip(&observation.instances.state);
+            rows.into_iter().any(|(value, state)| {
+                *state == InstanceState::InService && !matches!(value, MetricValue::Fresh(_))
+            })
+        })
+    });
+    dark.map(|wish| format!("not every instance in service has a fresh {}", wish.name))
+}

@@ -1,0 +1,205 @@
+//! Operators: the sets that they make, and what they do to them at any moment.
+
+use std::net::Ipv4Addr;
+use std::sync::OnceLock;
+
+use regatta_core::combine::CombineRule;
+use regatta_core::event::Actor;
+use regatta_core::machine::{Command, Input, NewPolicy, NewSet, Update, create};
+use regatta_core::manifest::{
+    Capacity, LoadBalancer, MissingData, Network, OnFailure, Probe, ScaleSet, StartMode, read_manifest,
+};
+use regatta_core::state::{ImageDigests, PolicyActivation};
+
+use crate::dice::Dice;
+use crate::event::DaemonEvent;
+use crate::policy;
+use crate::world::World;
+
+/// Names of sets.
+pub(crate) const NAMES: [&str; 4] = ["api", "db", "job", "web"];
+
+/// Everything that is not varied.
+const MANIFEST: &str = "
+version: regatta/v1
+name: web
+tick: 1s
+capacity: { min: 1, max: 4 }
+image: { disk: /images/golden.raw, kernel: /images/vmlinux }
+instance: { vcpus: 1, memory: 64MiB, boot_timeout: 30s }
+network: { mode: loopback, pool: 127.40.0.0/28, port: 8080 }
+health: { http: /healthz, interval: 2s, timeout: 1s, healthy_threshold: 1, unhealthy_threshold: 3 }
+load_balancer: { listen: 127.0.0.1:8088, drain_timeout: 5s }
+metrics:
+  - { name: utilization, series: guest_utilization }
+policy: { module: fixed }
+";
+
+/// Usable addresses of the pool of all sets.
+pub(crate) const POOL_ADDRESSES: u32 = 14;
+
+/// The pool of all sets that have a network.
+pub(crate) fn pool() -> Network {
+    Network::Loopback { base: Ipv4Addr::new(127, 40, 0, 0), prefix: 28, port: 8080 }
+}
+
+fn base() -> ScaleSet {
+    static BASE: OnceLock<ScaleSet> = OnceLock::new();
+    let read = || match read_manifest(MANIFEST.as_bytes(), "lab.yaml", "/") {
+        Ok(manifest) => manifest.set,
+        Err(problems) => panic!("the manifest of the lab is not valid: {problems:?}"),
+    };
+    BASE.get_or_init(read).clone()
+}
+
+/// A manifest, and the policies that it names.
+fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
+    let mut set = base();
+    name.clone_into(&mut set.name);
+    set.tick_ms = dice.pick(&[1_000, 2_000, 5_000]).unwrap_or(1_000);
+    let min = dice.small(0..=2);
+    let max = min + dice.small(1..=5);
+    set.capacity = Capacity { min, max, initial: dice.small(min..=max) };
+    set.instance.memory_bytes = u64::from(dice.small(1..=2)) * (64 << 20);
+    set.instance.shutdown_timeout_ms = dice.within(500..=8_000);
+    set.instance.start = match dice.small(0..=19) {
+        0 => StartMode::Snapshot,
+        1 => StartMode::Auto,
+        _ => StartMode::Cold,
+    };
+    set.network = if dice.per_mille(150) { Network::None } else { pool() };
+    set.health.interval_ms = dice.within(500..=5_000);
+    set.health.healthy_threshold = dice.small(1..=3);
+    set.health.unhealthy_threshold = dice.small(1..=3);
+    // Long enough for a guest that is well, and not much longer.
+    set.instance.boot_timeout_ms = dice.within(10_000..=40_000) + 5 * set.health.interval_ms;
+    if dice.per_mille(100) {
+        set.health.probe = None::<Probe>;
+    }
+    let balanced = dice.per_mille(700) && set.network != Network::None;
+    set.load_balancer = set.load_balancer.filter(|_| balanced).map(|mut lb: LoadBalancer| {
+        lb.drain.timeout_ms = dice.within(0..=60_000);
+        lb
+    });
+    set.combine = match dice.small(0..=9) {
+        0 => CombineRule::Max,
+        1 => CombineRule::Min,
+        2 => CombineRule::First,
+        _ => CombineRule::AnyOutAllIn,
+    };
+    set.guards.on_failure =
+        if dice.per_mille(800) { OnFailure::Hold } else { OnFailure::Static { capacity: dice.small(0..=8) } };
+    set.guards.missing_data = match dice.small(0..=9) {
+        0 => MissingData::Ignore,
+        1 => MissingData::Default { capacity: dice.small(0..=8) },
+        2 | 3 => MissingData::Hold,
+        _ => MissingData::NoScaleIn,
+    };
+    set.repair.enabled = dice.per_mille(850);
+    set.repair.grace_ms = dice.within(0..=15_000);
+    set.repair.max_percent = dice.small(0..=100);
+    let slots = if dice.per_mille(250) { 2 } else { 1 };
+    let policies: Vec<PolicyActivation> = (0..slots).map(|_| policy::any(dice)).collect();
+    let Some(spec) = set.policies.first().cloned() else { return (set, policies) };
+    set.policies.clear();
+    for (index, policy) in policies.iter().enumerate() {
+        let mut spec = spec.clone();
+        spec.name = format!("slot-{index}");
+        spec.module.clone_from(&policy.name);
+        set.policies.push(spec);
+    }
+    (set, policies)
+}
+
+impl World {
+    /// An operator creates a set that is not there. Its answer is never lost: who creates looks whether it is there.
+    pub(crate) fn create_set(&mut self, name: &str) {
+        if self.daemon.is_none() || self.store_down || self.store.sets.contains_key(name) {
+            return;
+        }
+        let (set, policies) = manifest(&mut self.dice, name);
+        let incarnation = self.dice.within(0..=u64::MAX);
+        let new = NewSet { set, image: ImageDigests::default(), policies, incarnation };
+        let (state, batch) = create(new, self.clock.time(), Actor::User("ops".to_owned()));
+        if self.store.check(&batch).is_err() {
+            return;
+        }
+        self.checks.on_commit(&self.store, &self.node, name, &batch);
+        self.store.apply(&batch);
+        self.story.tell(|| {
+            let capacity = state.set.capacity;
+            let policies: Vec<_> = state.policies.iter().map(|slot| slot.active.name.as_str()).collect();
+            format!("operator: create {name}, {} to {}, policies {policies:?}", capacity.min, capacity.max)
+        });
+        let demand = self.dice.share() * 5.0;
+        self.demand.insert(name.to_owned(), demand);
+        self.open_set(name);
+    }
+
+    /// An operator wants something of a set that is there.
+    pub(crate) fn command_any(&mut self) {
+        let Some(daemon) = &self.daemon else { return };
+        let shells: Vec<_> = daemon.shells.keys().copied().collect();
+        let Some(number) = self.dice.pick(&shells) else { return };
+        let Some(shell) = daemon.shells.get(&number) else { return };
+        let name = shell.name.to_string();
+        let ids: Vec<u32> = shell.machine.instances().map(|it| it.id).collect();
+        let activations = shell.machine.state().activations;
+        let slots: Vec<String> =
+            shell.machine.state().policies.iter().map(|slot| slot.name.clone()).collect();
+        let dice = &mut self.dice;
+        let slot = if dice.per_mille(300) { None } else { dice.pick(&slots) };
+        let new = |dice: &mut Dice| {
+            let activation = policy::any(dice);
+            Box::new(NewPolicy { activation, state_origin: "built in the rehearsal".to_owned() })
+        };
+        let command = match dice.small(0..=99) {
+            0..=21 => Command::Scale { capacity: dice.small(0..=8) },
+            22..=33 => {
+                let (set, policies) = manifest(dice, &name);
+                let policies = policies.into_iter().zip(&set.policies).map(|(activation, spec)| {
+                    let keeps = slots.contains(&spec.name) && dice.per_mille(300);
+                    (!keeps)
+                        .then(|| NewPolicy { activation, state_origin: "built in the rehearsal".to_owned() })
+                });
+                let policies = policies.collect();
+                Command::Update(Box::new(Update { policies, set, image: ImageDigests::default() }))
+            }
+            34..=53 => {
+                let id = dice.pick(&ids).unwrap_or(99);
+                Command::Protect { id, protected: dice.per_mille(600) }
+            }
+            54..=62 => Command::Swap { slot, policy: new(dice) },
+            63..=66 => Command::Rollback { slot },
+            67..=74 => Command::Shadow { slot, policy: new(dice) },
+            75..=84 => Command::Canary { slot, policy: new(dice), within: dice.small(0..=2) },
+            85..=89 => {
+                let number = dice.per_mille(500).then(|| dice.within(1..=activations));
+                Command::Promote { number }
+            }
+            90..=95 => Command::Drop { number: dice.within(1..=activations) },
+            _ => Command::Delete,
+        };
+        self.command(number, command);
+    }
+
+    /// An operator's command is on its way.
+    pub(crate) fn command(&mut self, shell: u64, command: Command) {
+        self.tokens += 1;
+        let token = self.tokens;
+        self.story.tell(|| match &command {
+            Command::Update(update) => {
+                let capacity = update.set.capacity;
+                format!(
+                    "operator: command {token}, apply {} with {} to {}",
+                    update.set.name, capacity.min, capacity.max
+                )
+            }
+            other => format!("operator: command {token} for set #{shell}, {other:?}"),
+        });
+        self.checks.on_command(token, &command);
+        let actor = Actor::User("ops".to_owned());
+        let input = Input::Command { token, actor, command };
+        self.later(0, DaemonEvent::Input(shell, Box::new(input)));
+    }
+}

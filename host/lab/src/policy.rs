@@ -1,0 +1,227 @@
+//! Policies: the built-in ones in native code, and some that no one should use.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use regatta_core::decision::{Decision, FailureKind, PolicyFailure, PolicyRun, Reason};
+use regatta_core::instance_state::InstanceState;
+use regatta_core::machine::{Answer, Ask};
+use regatta_core::metric::{Aggregate, MetricValue};
+use regatta_core::metrics::MetricWish;
+use regatta_core::observation::{LastDecision, Observation};
+use regatta_core::state::PolicyActivation;
+use regatta_sdk::native::{self, Bulk, RawOutcome};
+use regatta_sdk::{InstanceTable, MetricColumn, MetricWindow, TickData};
+
+use crate::dice::Dice;
+
+/// Policies that a set may have, with parameters and the metric that they ask for.
+const KINDS: [(&str, &str, Option<&str>); 8] = [
+    ("target-tracking", r#"{"metric":"utilization","target":0.6}"#, Some("utilization")),
+    ("target-tracking", r#"{"metric":"utilization","target":0.3,"tolerance":0.2}"#, Some("utilization")),
+    (
+        "step",
+        r#"{"metric":"utilization","scale_out":[{"above":0.7,"add":1},{"above":0.95,"add":3}],"scale_in":[{"below":0.3,"remove":1}],"scale_in_cooldown_ms":20000}"#,
+        Some("utilization"),
+    ),
+    ("fixed", "3", None),
+    ("fixed", "1", None),
+    ("flaky", "2", Some("utilization")),
+    ("wild", "0", None),
+    ("broken", "0", None),
+];
+
+/// Any of them, as an operator would bring it.
+pub(crate) fn any(dice: &mut Dice) -> PolicyActivation {
+    let kind = match dice.per_mille(500) {
+        true => dice.within(0..=2),
+        false => dice.within(0..=KINDS.len() as u64 - 1),
+    };
+    let (name, params, wish) = KINDS[usize::try_from(kind).unwrap_or(0)];
+    let state_version = if name == "flaky" { dice.small(1..=2) } else { 1 };
+    PolicyActivation {
+        number: 0,
+        digest: format!("digest-of-{name}-{kind}-{state_version}"),
+        name: name.to_owned(),
+        version: format!("1.{state_version}.0"),
+        source: format!("{name}.wasm"),
+        params: params.to_owned(),
+        state_version,
+        state: String::new(),
+        since_ms: 0,
+        wishes: wish
+            .map(|name| MetricWish { name: name.to_owned(), window_ms: 60_000 })
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// How policies behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    /// Any may fail at any time.
+    Wild,
+    /// Nobody fails; what is neither built in nor fixed keeps the capacity.
+    Calm,
+    /// All keep the capacity: policies that disagree may chase each other forever.
+    Content,
+}
+
+/// What a policy answers.
+pub(crate) fn answer(dice: &mut Dice, observation: &Observation, ask: &Ask, mood: Mood) -> Answer {
+    let policy = &ask.activation;
+    let calm = mood != Mood::Wild;
+    let unlucky = !calm && dice.per_mille(15);
+    let (result, state) = match policy.name.as_str() {
+        _ if mood == Mood::Content => (Ok(wanted(observation.desired)), None),
+        _ if unlucky => (failure(dice), None),
+        "target-tracking" => of_sdk(native_decide::<target_tracking::TargetTracking>(observation, policy)),
+        "step" => of_sdk(native_decide::<step::Step>(observation, policy)),
+        "fixed" => (Ok(wanted(policy.params.parse().unwrap_or(1))), None),
+        _ if calm => (Ok(wanted(observation.desired)), None),
+        "flaky" if dice.per_mille(600) => {
+            // It counts its decisions.
+            let count = policy.state.len();
+            (Ok(wanted(dice.small(0..=6))), Some("x".repeat(count % 8 + 1)))
+        }
+        "wild" => (Ok(wild(dice, observation)), Some(BASE64_STANDARD.encode("wild"))),
+        _ => (failure(dice), None),
+    };
+    let run = PolicyRun {
+        slot: ask.slot.clone(),
+        name: policy.name.clone(),
+        version: policy.version.clone(),
+        digest: policy.digest.clone(),
+        params: policy.params.clone(),
+        state_in: policy.state.clone(),
+        result,
+        fuel: 1_000,
+        duration_us: 100,
+        log: Vec::new(),
+    };
+    Answer { number: policy.number, run, state }
+}
+
+fn wanted(capacity: u32) -> Decision {
+    Decision { capacity, standby: None, victims: Vec::new(), wake_after_ms: None, reasons: Vec::new() }
+}
+
+fn wild(dice: &mut Dice, observation: &Observation) -> Decision {
+    let capacity = match dice.small(0..=5) {
+        0 => 0,
+        1 => u32::MAX,
+        2 => observation.max + 1,
+        _ => dice.small(0..=12),
+    };
+    let victims = (0..dice.small(0..=6)).map(|_| dice.small(0..=40)).collect();
+    Decision { standby: Some(u32::MAX), victims, wake_after_ms: Some(0), ..wanted(capacity) }
+}
+
+fn failure(dice: &mut Dice) -> Result<Decision, PolicyFailure> {
+    let kinds = [FailureKind::Trap, FailureKind::Deadline, FailureKind::OutOfFuel, FailureKind::Refused];
+    let kind = dice.pick(&kinds).unwrap_or(FailureKind::Host);
+    Err(PolicyFailure { kind, message: "it failed, as it shall".to_owned() })
+}
+
+fn of_sdk(outcome: Result<RawOutcome, String>) -> (Result<Decision, PolicyFailure>, Option<String>) {
+    match outcome {
+        Ok(RawOutcome { capacity, standby, victims, wake_after_ms, reasons, state }) => {
+            let reason =
+                |it: regatta_sdk::Reason| Reason { code: it.code, text: it.text, evidence: it.evidence };
+            let reasons = reasons.into_iter().map(reason).collect();
+            let decision = Decision { capacity, standby, victims, wake_after_ms, reasons };
+            (Ok(decision), Some(BASE64_STANDARD.encode(state)))
+        }
+        Err(message) => (Err(PolicyFailure { kind: FailureKind::Refused, message }), None),
+    }
+}
+
+fn native_decide<P: regatta_sdk::Policy>(
+    observation: &Observation,
+    policy: &PolicyActivation,
+) -> Result<RawOutcome, String> {
+    // The built-in policies look at folded metrics only.
+    let bulk = Bulk {
+        instances: &|| InstanceTable {
+            id: Vec::new(),
+            state: Vec::new(),
+            state_since_ms: Vec::new(),
+            created_ms: Vec::new(),
+            generation: Vec::new(),
+            protected: Vec::new(),
+        },
+        metric: &|_| MetricColumn { value: Vec::new(), status: Vec::new() },
+        window: &|_| MetricWindow { at_ms: Vec::new(), value: Vec::new() },
+    };
+    let state = BASE64_STANDARD.decode(&policy.state).map_err(|error| error.to_string())?;
+    native::decide::<P>(tick(observation, &policy.wishes), &bulk, &policy.params, &state)
+}
+
+/// The tick as the sandbox's host folds it.
+fn tick(observation: &Observation, wishes: &[MetricWish]) -> TickData {
+    let count = |state| observation.instances.count(state);
+    let counts = regatta_sdk::Counts {
+        pending: count(InstanceState::Pending),
+        creating: count(InstanceState::Creating),
+        booting: count(InstanceState::Booting),
+        initializing: count(InstanceState::Initializing),
+        in_service: count(InstanceState::InService),
+        standby: count(InstanceState::Standby),
+        unhealthy: count(InstanceState::Unhealthy),
+        draining: count(InstanceState::Draining),
+        terminating: count(InstanceState::Terminating),
+        failed: count(InstanceState::Failed),
+    };
+    let fold = |wish: &MetricWish| {
+        let absent = || Aggregate { missing: counts.in_service, ..Aggregate::of([]) };
+        let fold = observation.metric(&wish.name).map_or_else(absent, |metric| observation.aggregate(metric));
+        aggregate(&wish.name, fold)
+    };
+    TickData {
+        now_ms: observation.now_ms,
+        number: observation.tick,
+        set: observation.set.clone(),
+        generation: observation.generation,
+        min: observation.min,
+        max: observation.max,
+        desired: observation.desired,
+        metrics: wishes.iter().map(fold).collect(),
+        counts,
+        last: observation.last.as_ref().map(last),
+        schedule: observation.schedule.clone(),
+    }
+}
+
+fn aggregate(name: &str, fold: Aggregate) -> regatta_sdk::Aggregate {
+    let value = |value| match value {
+        MetricValue::Fresh(value) => regatta_sdk::MetricValue::Fresh(value),
+        MetricValue::Stale { value, age_ms } => {
+            regatta_sdk::MetricValue::Stale(regatta_sdk::StaleValue { value, age_ms })
+        }
+        MetricValue::Missing => regatta_sdk::MetricValue::Missing,
+    };
+    regatta_sdk::Aggregate {
+        name: name.to_owned(),
+        mean: value(fold.mean),
+        sum: value(fold.sum),
+        min: value(fold.min),
+        max: value(fold.max),
+        fresh: fold.fresh,
+        stale: fold.stale,
+        missing: fold.missing,
+    }
+}
+
+fn last(last: &LastDecision) -> regatta_sdk::LastDecision {
+    let reason = |it: &Reason| regatta_sdk::Reason {
+        code: it.code.clone(),
+        text: it.text.clone(),
+        evidence: it.evidence.clone(),
+    };
+    regatta_sdk::LastDecision {
+        tick: last.tick,
+        wanted: last.wanted,
+        granted: last.granted,
+        reasons: last.reasons.iter().map(reason).collect(),
+        narrowed_by: last.narrowed_by.clone(),
+    }
+}
