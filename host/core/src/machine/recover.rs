@@ -64,11 +64,14 @@ impl SetMachine {
             return;
         }
         self.busy = Busy::Idle;
+        let unstored = |id| self.changes.iter().any(|it| it.id == id && it.to == Phase::Terminating);
         for instance in self.instances.values() {
             let record = &instance.record;
             effects.extend(match record.phase {
                 // A guest may be in the middle of its shutdown: it gets its time again.
                 Phase::Terminating if mutant::is(Mutant::ForgetTermination) => None,
+                // Not stored yet: the next tick stores it, and then stops it.
+                Phase::Terminating if unstored(record.id) => None,
                 Phase::Terminating if record.served => Some(self.want_stop(record, RemovalCause::Drained)),
                 Phase::Gone => Some(Effect::Forget { id: record.id }),
                 _ => self.want_again(record),
