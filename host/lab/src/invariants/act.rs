@@ -25,7 +25,10 @@ impl Checks {
     /// An agent launches.
     pub(crate) fn on_launch(&mut self, store: &Store, node: &Node, key: &Key, identity: &Identity) {
         let stored = store.instance(&key.set, key.id);
-        let wanted = stored.is_some_and(|it| it.uid == identity.uid && it.phase == Phase::Pending);
+        // A want that is late may meet an end that is stored and not ordered yet.
+        let wanted = stored.is_some_and(|it| {
+            it.uid == identity.uid && matches!(it.phase, Phase::Pending | Phase::Terminating)
+        });
         self.hold(wanted, "launch", || {
             let found = stored.map_or("nothing of it".to_owned(), |it| format!("{} ({})", it.phase, it.uid));
             format!("{}-{} ({}) is launched, the store has {found}", key.set, key.id, identity.uid)
