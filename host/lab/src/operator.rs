@@ -117,6 +117,10 @@ impl World {
         if self.daemon.is_none() || self.store_down || self.store.sets.contains_key(name) {
             return;
         }
+        // Its end may be stored without its machine knowing: it is still run.
+        if self.daemon.iter().any(|daemon| daemon.shells.values().any(|shell| *shell.name == *name)) {
+            return;
+        }
         let (set, policies) = manifest(&mut self.dice, name);
         let incarnation = self.dice.within(0..=u64::MAX);
         let new = NewSet { set, image: ImageDigests::default(), policies, incarnation };
