@@ -6,7 +6,7 @@ use std::sync::Arc;
 use regatta_core::agent::Key;
 use regatta_core::batch::Batch;
 use regatta_core::machine::{
-    CommitError, Effect, Input, ProcessReading, SetMachine, SnapshotStatus, Start, TickFacts,
+    CommandError, CommitError, Effect, Input, ProcessReading, SetMachine, SnapshotStatus, Start, TickFacts,
 };
 use regatta_core::phase::Phase;
 
@@ -77,6 +77,11 @@ impl World {
     pub(crate) fn feed(&mut self, number: u64, input: Input) {
         let time = self.clock.time();
         let Some(shell) = self.daemon.as_mut().and_then(|daemon| daemon.shells.get_mut(&number)) else {
+            // Whoever waits at a set that is no longer there is told so by the shell.
+            if let Input::Command { token, .. } = input {
+                let gone = Err(CommandError::NotFound("the set is no longer there".to_owned()));
+                self.checks.on_reply(&self.store, "", token, &gone);
+            }
             return;
         };
         let name = Arc::clone(&shell.name);

@@ -2,19 +2,17 @@
 
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::launch_backoff_ms;
-use crate::record::{InstanceChange, TickRecord};
-use crate::state::SetState;
+use crate::record::InstanceChange;
 
 use super::SetMachine;
 
 impl SetMachine {
-    /// Counts the failed launches of a tick.
-    pub(super) fn back_off(&self, record: &TickRecord, state: &mut SetState) {
-        if record.changes.iter().any(|change| self.is_launch_failure(change)) {
-            state.launch_failures_in_a_row = state.launch_failures_in_a_row.saturating_add(1);
-            state.launches_resume_ms =
-                record.facts.lived_ms + launch_backoff_ms(state.launch_failures_in_a_row);
-        }
+    /// What the failed launches since the last tick make of the back-off: failures in a row, and when launches may begin again on
+    /// the set's own clock. None when none failed.
+    pub(super) fn back_off(&self, lived_ms: u64) -> Option<(u32, u64)> {
+        let failed = self.changes.iter().any(|change| self.is_launch_failure(change));
+        let failures = self.state.launch_failures_in_a_row.saturating_add(1);
+        failed.then(|| (failures, lived_ms + launch_backoff_ms(failures)))
     }
 
     fn is_launch_failure(&self, change: &InstanceChange) -> bool {

@@ -168,6 +168,8 @@ impl SetMachine {
             .iter()
             .filter_map(|id| self.instances.get(id).map(|instance| &instance.record))
             .collect();
+        let back_off = self.back_off(self.clock.lived_ms);
+        let launches_resume_ms = back_off.map_or(self.state.launches_resume_ms, |(_, resume_ms)| resume_ms);
         let drained = seen.iter().filter(|it| {
             it.phase == Phase::Draining && (open(it.id) == 0 || mutant::is(Mutant::ForgetDrain))
         });
@@ -175,7 +177,7 @@ impl SetMachine {
             drained: drained.map(|record| record.id).collect(),
             next_id: self.state.next_instance_id
                 - u32::from(mutant::is(Mutant::ReuseId) && self.state.next_instance_id > 3),
-            launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { self.state.launches_resume_ms },
+            launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { launches_resume_ms },
             deleting: self.state.deleting,
             hold: self.snapshot_hold(),
             lived_ms: self.clock.lived_ms,
@@ -220,7 +222,9 @@ impl SetMachine {
                 slot.canary = None;
             }
         }
-        self.back_off(&record, &mut state);
+        if let Some((failures, resume_ms)) = self.back_off(record.facts.lived_ms) {
+            (state.launch_failures_in_a_row, state.launches_resume_ms) = (failures, resume_ms);
+        }
         self.prune_manifests(&mut state);
 
         let mut instances = Vec::new();

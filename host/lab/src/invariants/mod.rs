@@ -58,7 +58,7 @@ pub(crate) struct Checks {
     /// Instances whose probes fail, and since when their machine may know.
     unhealthy_since_ms: BTreeMap<(String, u32), u64>,
     /// When a launch of a set last failed, and how many had in a row.
-    failed_launch: BTreeMap<String, (u64, u32)>,
+    failed_launch: BTreeMap<String, (u64, u32, u64)>,
     /// Instances of which a sample ever reached their machine, by unique id.
     sampled: BTreeSet<String>,
     /// Sets for which the answer of the store was lost.

@@ -75,8 +75,15 @@ impl Checks {
                 format!("a launch of set {set} failed in tick {} and is not counted", record.observation.tick)
             });
         }
-        if let Some(&(at_ms, in_a_row)) = self.failed_launch.get(set)
-            && record.plan.actions.iter().any(|action| matches!(action, Action::Create { .. }))
+        let launches = record.plan.actions.iter().any(|action| matches!(action, Action::Create { .. }));
+        let counted = failures > before.state.launch_failures_in_a_row;
+        self.hold(!counted || !launches, "back-off", || {
+            format!("set {set} launches in the very tick that counts failure {failures} in a row")
+        });
+        // Another manifest may mend what kept launches from succeeding: it counts anew.
+        if let Some(&(at_ms, in_a_row, generation)) = self.failed_launch.get(set)
+            && generation == next.generation
+            && launches
         {
             let wait_ms = (1_000_u64 << (in_a_row - 1).min(6)).min(60_000);
             let lived_ms = now_ms - at_ms;
@@ -84,8 +91,8 @@ impl Checks {
                 format!("set {set} launches {lived_ms} ms after failure {in_a_row} in a row, it has to wait {wait_ms} ms")
             });
         }
-        if failures > before.state.launch_failures_in_a_row || !self.failed_launch.contains_key(set) {
-            self.failed_launch.insert(set.clone(), (now_ms, failures));
+        if counted || !self.failed_launch.contains_key(set) {
+            self.failed_launch.insert(set.clone(), (now_ms, failures, next.generation));
         }
     }
 
