@@ -50,7 +50,7 @@ pub(super) async fn set(
 pub(super) fn file(path: &Path, output: Output, io: &mut Io<'_>) -> Outcome<Exit> {
     let mut replay = Replay::new(Replayer::new(cache_dir().as_deref())?);
     let mut recording = open(path)?;
-    while let Some(record) = recording.next().map_err(|error| broken(path, &error))? {
+    while let Some(record) = recording.next_record().map_err(|error| broken(path, &error))? {
         for sha256 in replay.source_mut().missing(&record) {
             if let Some(bytes) = recording.blob(&sha256) {
                 replay.source_mut().provide(&sha256, bytes.to_vec());

@@ -154,7 +154,7 @@ impl<R: Read> RecordingReader<R> {
     ///
     /// # Errors
     /// The file is damaged.
-    pub fn next(&mut self) -> Result<Option<TickRecord>, RecordingError> {
+    pub fn next_record(&mut self) -> Result<Option<TickRecord>, RecordingError> {
         loop {
             match self.line()? {
                 None => return Ok(None),

@@ -132,6 +132,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         let directory = guest_image::directory(workspace);
         guest_image::build(workspace, &directory, &mut Steps::new(guest_image::STEPS))
     });
+    // By itself: the faults are compiled in behind a feature that nothing else may have.
+    report.stage("seeded faults", &[ready], || {
+        let arguments = ["test", "--package", "regatta-lab", "--features", "mutants", "--test", "mutants"];
+        proc::run(cargo(&arguments).args(["--", "--nocapture"]))
+    });
     report.stage("doc tests", &[ready], || {
         let mut command = cargo(&["test", "--doc", "--workspace"]);
         proc::run(command.args(WITH_ALL))

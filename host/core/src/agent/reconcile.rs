@@ -227,7 +227,7 @@ mod tests {
     const MANIFEST: &str = "
 version: regatta/v1
 name: web
-capacity: { min: 1, max: 4 }
+capacity: { min: 1, max: 2 }
 image: { disk: /images/golden.raw, kernel: /images/vmlinux }
 network: { mode: loopback, pool: 127.40.0.0/30, port: 8080 }
 policy: { module: fixed }

@@ -25,7 +25,6 @@ pub struct Outline {
 }
 
 /// Reads the headers as far as they can be read, and says whether that was to the end; the bodies are passed over.
-#[must_use]
 pub fn outline(bytes: &[u8]) -> (Outline, Result<(), LoadError>) {
     let mut outline = Outline::default();
     let read = outline.read(bytes).map_err(|error| LoadError::Malformed(error.into()));
