@@ -11,6 +11,7 @@ pub mod control;
 mod endpoints;
 mod error;
 pub mod image_types;
+#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the daemon checks queries"))]
 mod input;
 pub mod paths;
 #[cfg(feature = "server")]
