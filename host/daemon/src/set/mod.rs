@@ -242,7 +242,8 @@ impl Shell {
     fn call(&mut self, call: Call) {
         let Call { command, actor, modules, images, reply } = call;
         for compiled in modules {
-            self.modules.insert(&compiled.digest().to_owned(), Ok(compiled));
+            let sha256 = compiled.digest().to_owned();
+            self.modules.insert(&sha256, Ok(compiled));
         }
         self.next_images = images.or_else(|| self.next_images.take());
         self.last_token += 1;

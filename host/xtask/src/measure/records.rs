@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use regatta_store::{Batch, Options, RedbStore, Retention, Stats, Store};
+use regatta_core::batch::{Batch, History, StateChange};
+use regatta_store::{Options, RedbStore, Retention, StateStore, Stats, Store};
 use serde_json::json;
 
 use crate::figure::{Figure, Promise, rounded};
@@ -69,14 +70,16 @@ pub(crate) fn measure() -> Result<Figure> {
 /// ones as JSON.
 fn fill(directory: &Path, retention: Retention, generator: &mut Generator) -> Result<(Stats, Stats, u64)> {
     let store = RedbStore::open(directory, Options { retention, ..Options::default() })?;
-    store.commit(&Batch { sets: vec![make::set(SET, 0, "x")], ..Batch::default() })?;
+    let put = |tick| StateChange { sets: vec![make::set(SET, tick, "x")], ..StateChange::default() };
+    store.commit(&Batch { state: put(0), ..Batch::default() })?;
     let before = store.stats()?;
     let mut json_bytes = 0;
     for _ in 0..TICKS {
         let record = generator.next_record();
         json_bytes += serde_json::to_vec(&record)?.len() as u64;
-        let sets = vec![make::set(SET, record.observation.tick, "x")];
-        store.commit(&Batch { sets, records: vec![record], ..Batch::default() })?;
+        let state = put(record.observation.tick);
+        let history = History { records: vec![record], ..History::default() };
+        store.commit(&Batch { state, history, ..Batch::default() })?;
     }
     Ok((before, store.stats()?, json_bytes))
 }
