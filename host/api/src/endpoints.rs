@@ -54,7 +54,7 @@ macro_rules! endpoints {
             delete "/v1/sets/{set}" [sets, Operator, SHORT]
             delete(set: &str) => SetSummary;
 
-            /// Sets the capacity in force now; the policy goes on from there.
+            /// Sets the capacity now; the policy continues from there.
             post "/v1/sets/{set}/scale" [sets, Operator, SHORT]
             scale(set: &str) request: Json<ScaleRequest> => SetSummary;
 

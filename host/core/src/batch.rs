@@ -28,15 +28,15 @@ pub struct Batch {
 /// What is decided. Applied in the order of the fields, so a set that is removed and put in one batch starts anew.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StateChange {
-    /// Names of sets to forget, with their instances and records; their events stay. A set that is not stored is no error.
+    /// Names of sets to forget, with their instances and records; their events stay. A set that is not stored is not an error.
     pub removed_sets: Vec<String>,
     /// Sets to insert or replace, by name.
     pub sets: Vec<SetState>,
-    /// Instances to forget, as set and id. One that is not stored is no error.
+    /// Instances to forget, as set and id. One that is not stored is not an error.
     pub removed_instances: Vec<(String, u32)>,
     /// Instances to insert or replace, each with the name of its set.
     pub instances: Vec<(String, InstanceRecord)>,
-    /// Names of golden images to forget. One that is not stored is no error.
+    /// Names of golden images to forget. One that is not stored is not an error.
     pub removed_images: Vec<String>,
     /// Golden images to insert or replace, by name.
     pub images: Vec<NamedImage>,

@@ -81,7 +81,7 @@ pub struct Replay<S> {
     observations: BTreeMap<u64, Arc<Observation>>,
 }
 
-/// Shadows answer within so many ticks; a run that refers further back is taken as recorded.
+/// Shadows answer within this many ticks; a run that refers further back is taken as recorded.
 const OBSERVATIONS_KEPT: usize = 64;
 
 impl<S: Source> Replay<S> {

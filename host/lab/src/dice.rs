@@ -14,7 +14,7 @@ impl Dice {
         Self(SmallRng::seed_from_u64(seed))
     }
 
-    /// True in so many cases of a thousand.
+    /// True in this many cases of a thousand.
     pub(crate) fn per_mille(&mut self, per_mille: u32) -> bool {
         self.0.random_range(0..1_000) < per_mille
     }

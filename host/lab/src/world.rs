@@ -43,7 +43,7 @@ pub(crate) struct World {
     pub(crate) calm: bool,
     calm_since_ms: Option<u64>,
     pub(crate) store_down: bool,
-    /// The daemon is killed after so many effects.
+    /// The daemon is killed after this many effects.
     pub(crate) fuse: Option<u32>,
     pub(crate) boots: u64,
     pub(crate) shells: u64,
@@ -128,7 +128,7 @@ impl World {
         manifest.map_or_else(|| Arc::new(set.state.set.clone()), Arc::clone)
     }
 
-    /// Runs the wild part for so many steps, then the calm one until all is settled.
+    /// Runs the wild part for `steps` steps, then the calm one until everything has settled.
     pub(crate) fn run(&mut self, wild_steps: u64) -> Result<(), Violation> {
         while self.steps < wild_steps {
             self.step()?;

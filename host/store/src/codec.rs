@@ -20,7 +20,7 @@ pub(crate) const RECORD_LEVEL: i32 = 6;
 /// zstd level of blobs: written once, read rarely.
 const BLOB_LEVEL: i32 = 3;
 
-/// Bytes that one sample of a window takes as JSON, give or take a few: the limit of a record is no place to print thousands.
+/// Bytes that one sample of a window takes as JSON, give or take a few: the limit of a record would be reached by printing thousands.
 const SAMPLE_JSON_BYTES: usize = 45;
 
 /// Any stored value as JSON.

@@ -24,7 +24,7 @@ pub(super) struct Shadows {
 }
 
 impl Shadows {
-    /// The record that has so many of them is stored.
+    /// The record with that many of them is stored.
     pub(super) fn stored(&mut self, count: usize) {
         self.waiting.drain(..count.min(self.waiting.len()));
     }

@@ -8,10 +8,10 @@ use crate::instance_state::InstanceState;
 use crate::metric::{Aggregate, MetricValue, quantize};
 use crate::observation::{InstanceTable, MetricObservation, MetricScope, Observation, WindowSample};
 
-/// A value is fresh for so many of its periods: it may come late or be lost
+/// A value is fresh for this many of its periods: it may come late or be lost
 /// once, no more.
 const FRESH_PERIODS: f64 = 2.5;
-/// After so many of its periods a value is forgotten.
+/// A value is forgotten after this many of its periods.
 const KEPT_PERIODS: u64 = 20;
 
 /// A metric that a set keeps.
@@ -104,7 +104,7 @@ impl SetWindows {
     }
 
     /// Takes up the windows as they were when the tick of `last` had ended, from
-    /// the set's last record: a daemon that starts again goes on with them. The
+    /// the set's last record: a restarted daemon continues with them. The
     /// latest values of the instances are measured anew.
     pub fn restore(&mut self, last: &Observation) {
         for seen in &last.metrics {
@@ -206,7 +206,7 @@ impl Metric {
     }
 }
 
-/// None for what is no value, also after rounding.
+/// None for what is not a valid value, also after rounding.
 fn sample(at_ms: u64, value: f64) -> Option<WindowSample> {
     let value = quantize(value);
     value.is_finite().then_some(WindowSample { at_ms, value })

@@ -7,7 +7,7 @@ use super::PlanInput;
 /// Creates per tick at most, so that one decision cannot flood the hosts.
 pub const CREATES_PER_TICK_MAX: usize = 1_000;
 
-/// What one plan may spend. All numbers are instances; `u32::MAX` is no limit.
+/// What one plan may spend. All numbers count instances; `u32::MAX` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Budget {

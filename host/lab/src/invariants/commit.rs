@@ -14,7 +14,7 @@ use super::Checks;
 use crate::node::{Node, Stage};
 use crate::store::{Store, StoredSet};
 
-/// One record in so many is also taken through JSON.
+/// One record in this many is also taken through JSON.
 const JSON_ONE_IN: u64 = 16;
 
 impl Checks {

@@ -105,7 +105,7 @@ impl Generator {
         }
     }
 
-    /// Fills the windows, as so many ticks before the first would have.
+    /// Fills the windows as if that many ticks had come before the first.
     pub(crate) fn warm_up(&mut self, ticks: usize) {
         for _ in 0..ticks {
             self.now_ms += TICK_MS - 1 + self.rng.below(3);

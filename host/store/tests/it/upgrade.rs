@@ -95,7 +95,7 @@ fn everything_in_a_store_of_format_2_is_still_there() {
     says(&content["events"], &json!(store.events(None, 0, 10_000).unwrap()), &[], "events");
     says(&content["images"], &json!(store.images().unwrap()), &[], "images");
 
-    // It goes on from there: records of today follow those of then, also after a restart.
+    // It continues from there: today's records follow the old ones, also after a restart.
     let web = sets.iter().find(|stored| stored.state.set.name == "web").unwrap();
     let (last_tick, revision) = (web.state.last_tick, web.revision);
     assert!(revision > Revision(0));
