@@ -60,7 +60,9 @@ impl Distribution {
 /// Reads `400ms`, `1.5s` or `2m`; at most a day.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = units::parse_duration(text).ok().filter(|duration| *duration <= MAX_DURATION);
-    duration.ok_or_else(|| format!("{text:?} is not a valid duration; write one such as `400ms`, `1.5s` or `2m`, at most a day"))
+    duration.ok_or_else(|| {
+        format!("{text:?} is not a valid duration; write one such as `400ms`, `1.5s` or `2m`, at most a day")
+    })
 }
 
 /// Something that goes wrong inside the guest. Times count from the moment the guest is switched on.

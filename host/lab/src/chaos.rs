@@ -1,6 +1,7 @@
 //! What goes wrong, and who wants something, at any moment of the wild part.
 
 use regatta_core::agent::{Key, Report};
+use regatta_core::phase::Phase;
 
 use crate::event::Event;
 use crate::guest::Guest;
@@ -73,7 +74,10 @@ impl World {
         if self.dice.per_mille(self.temper.guests) {
             self.guest_trouble();
         }
-        if self.dice.per_mille(self.temper.time) {
+        // A drain is short: a clock that jumps would seldom meet one.
+        let drains =
+            self.store.sets.values().any(|set| set.instances.values().any(|it| it.phase == Phase::Draining));
+        if self.dice.per_mille(self.temper.time * if drains { 3 } else { 1 }) {
             self.time_trouble();
         }
         if self.dice.per_mille(self.temper.kills) {

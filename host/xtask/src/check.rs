@@ -89,7 +89,7 @@ impl Verdict {
 /// The task.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let mut report = Report { stages: Vec::new(), total: 10 };
+    let mut report = Report { stages: Vec::new(), total: 11 };
     let mut without = Vec::new();
     let cargo = |arguments: &[&str]| {
         let mut command = cargo::command();
