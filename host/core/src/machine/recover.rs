@@ -72,10 +72,10 @@ impl SetMachine {
         self.busy = Busy::Idle;
         let ids: Vec<u32> = self.instances.keys().copied().collect();
         for id in ids {
-            let Some(instance) = self.instances.get_mut(&id) else { continue };
+            let Some(instance) = self.instances.get(&id) else { continue };
             let phase = instance.record.phase;
             if phase == Phase::Terminating && mutant::is(Mutant::ForgetTermination) {
-                instance.stop_told = true;
+                self.instances.get_mut(&id).into_iter().for_each(|it| it.stop_told = true);
                 continue;
             }
             if let Some(cause) = instance.stop_again {
