@@ -45,7 +45,7 @@ fn ticks_pass(daemon: &Daemon, set: &str, ticks: u64) {
 #[test]
 fn a_daemon_that_was_stopped_neither_times_out_a_boot_nor_loses_a_healthy_guest() {
     let daemon = Daemon::start();
-    let strict = "health: { http: /healthz, interval: 100ms, timeout: 300ms, healthy_threshold: 1, unhealthy_threshold: 1 }";
+    let strict = "health: { http: /healthz, interval: 100ms, timeout: 1s, healthy_threshold: 1, unhealthy_threshold: 1 }";
     let web = daemon.manifest("web", "{ min: 2, max: 2 }", "", KEEP);
     let health = web.lines().find(|line| line.starts_with("health:")).expect("a probe").to_owned();
     daemon.apply_ok(&web.replace(&health, strict));

@@ -111,11 +111,11 @@ fn a_daemon_that_dies_while_the_template_boots_begins_anew() {
         let running = daemon.vmm_processes();
         if dirs == ["template"] && running.len() == 1 { Ok(()) } else { Err(format!("{dirs:?} {running:?}")) }
     });
-    let notes = daemon.json(&["describe", "warm"])["notes"].to_string();
-    assert!(
-        notes.contains("2 instances short: the snapshot that instances start from is being made"),
-        "{notes}"
-    );
+    wait_for("a tick to say what it waits for", || {
+        let notes = daemon.json(&["describe", "warm"])["notes"].to_string();
+        let said = notes.contains("2 instances short: the snapshot that instances start from is being made");
+        if said { Ok(()) } else { Err(notes) }
+    });
     daemon.kill();
     let half = daemon.data().join("snapshots/warm/.making-0");
     std::fs::create_dir_all(&half).expect("as if it had died a moment later");
