@@ -145,8 +145,8 @@ impl Daemon {
 
     fn is_going(&self, set: &str) -> bool {
         let described = self.run(&["-o", "json", "describe", set]);
-        let described: Value = serde_json::from_str(&described.out).unwrap_or_default();
-        described["summary"]["deleting"].as_bool().unwrap_or(true)
+        let summary: Value = serde_json::from_str(&described.out).unwrap_or_default();
+        described.code == EXIT_NOT_FOUND || summary["summary"]["deleting"] == true
     }
 
     /// The directory of this test.
@@ -398,6 +398,9 @@ impl Daemon {
         TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).expect("a free port")
     }
 }
+
+/// Of a command that names a set which is not there.
+const EXIT_NOT_FOUND: i32 = 4;
 
 /// Of `regatta replay`, when a tick is decided otherwise.
 const EXIT_DIFFERS: i32 = 8;
