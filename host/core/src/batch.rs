@@ -1,5 +1,7 @@
 //! What one transaction of the store changes.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::NamedImage;
@@ -46,7 +48,7 @@ pub struct StateChange {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
     /// Records to append; the ticks of a set must rise.
-    pub records: Vec<TickRecord>,
+    pub records: Vec<Arc<TickRecord>>,
     /// Events to append, oldest first.
     pub events: Vec<Event>,
 }

@@ -78,7 +78,7 @@ impl Store {
         }
         for record in &batch.history.records {
             if let Some(set) = self.sets.get_mut(&record.observation.set) {
-                set.last = Some(Arc::new(record.clone()));
+                set.last = Some(Arc::clone(record));
             }
         }
         revision

@@ -245,7 +245,7 @@ impl Tables {
         for (record, &bytes) in history.records.iter().zip(record_bytes) {
             if let Some(set) = self.sets.get_mut(&record.observation.set) {
                 self.users.join(blobs_of_record(record));
-                set.records.insert(record.observation.tick, (record.clone(), bytes));
+                set.records.insert(record.observation.tick, (TickRecord::clone(record), bytes));
                 set.record_bytes += bytes;
                 set.prune(retention, &mut self.users);
             }

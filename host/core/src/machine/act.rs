@@ -49,7 +49,7 @@ impl SetMachine {
                 removed_instances: gone.into_iter().map(|record| (name.clone(), record.id)).collect(),
                 ..StateChange::default()
             },
-            history: History { records: vec![intent.record.clone()], events },
+            history: History { records: vec![Arc::clone(&intent.record)], events },
             blobs: Vec::new(),
         }
     }
@@ -159,7 +159,6 @@ impl SetMachine {
         for id in ended {
             self.stop(id, RemovalCause::Failed, effects);
         }
-        let record = Arc::new(record);
         self.last_decision = Some(last_decision(&record));
         self.last = Some(Arc::clone(&record));
         effects.push(Effect::Ticked(Arc::clone(&record)));

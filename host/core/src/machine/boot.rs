@@ -14,11 +14,13 @@ impl SetMachine {
         let mut slow = Vec::new();
         for instance in self.instances.values() {
             let record = &instance.record;
+            if !matches!(record.phase, Phase::Booting | Phase::Initializing) {
+                continue;
+            }
             let timeout_ms = self.manifest_of(record).instance.boot_timeout_ms;
-            if matches!(record.phase, Phase::Booting | Phase::Initializing)
-                && (lived_ms.saturating_sub(record.boot_since_lived_ms) > timeout_ms
-                    || mutant::is(Mutant::BootTimeoutOnWallClock)
-                        && self.now.wall_ms.saturating_sub(record.created_ms) > timeout_ms)
+            if lived_ms.saturating_sub(record.boot_since_lived_ms) > timeout_ms
+                || mutant::is(Mutant::BootTimeoutOnWallClock)
+                    && self.now.wall_ms.saturating_sub(record.created_ms) > timeout_ms
             {
                 slow.push((record.id, timeout_ms));
             }

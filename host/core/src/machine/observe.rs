@@ -6,7 +6,7 @@ use crate::metrics::{
 use crate::mutant::{self, Mutant};
 use crate::observation::{InstanceRow, InstanceTable, Observation};
 use crate::phase::Phase;
-use crate::state::SetState;
+use crate::state::{InstanceRecord, SetState};
 
 use super::{ProcessReading, Scrape, SetMachine, TrafficReading};
 
@@ -38,21 +38,16 @@ impl SetMachine {
     pub(super) fn sample(&mut self, processes: &[ProcessReading], traffic: Option<&TrafficReading>) {
         let (now_ms, lived_ms) = (self.clock.steady_ms, self.clock.lived_ms);
         let vcpus = self.manifest.instance.vcpus;
-        for reading in processes {
-            let Some(instance) = self.instances.get_mut(&reading.id) else { continue };
-            let cpu =
-                reading.cpu_time_ns.and_then(|cpu_ns| instance.meters.cpu.push(lived_ms, cpu_ns, vcpus));
-            if let Some(cpu) = cpu {
-                self.windows.push_instance(CPU, reading.id, now_ms, cpu);
-            }
-            if let Some(rss_bytes) = reading.rss_bytes {
-                self.windows.push_instance(MEMORY, reading.id, now_ms, as_metric(rss_bytes));
-            }
-        }
+        let cpu = processes.iter().filter_map(|reading| {
+            let meter = &mut self.instances.get_mut(&reading.id)?.meters.cpu;
+            Some((reading.id, meter.push(lived_ms, reading.cpu_time_ns?, vcpus)?))
+        });
+        self.windows.push_instances(CPU, now_ms, cpu);
+        let memory = processes.iter().filter_map(|it| Some((it.id, as_metric(it.rss_bytes?))));
+        self.windows.push_instances(MEMORY, now_ms, memory);
         let Some(traffic) = traffic else { return };
-        for (&id, &open) in &traffic.open {
-            self.windows.push_instance(CONNECTIONS, id, now_ms, f64::from(open));
-        }
+        let open = traffic.open.iter().map(|(&id, &open)| (id, f64::from(open)));
+        self.windows.push_instances(CONNECTIONS, now_ms, open);
         if let Some(rate) = self.connection_rate.push(lived_ms, as_metric(traffic.accepted)) {
             self.windows.push_set(CONNECTION_RATE, now_ms, rate);
         }
@@ -78,14 +73,16 @@ impl SetMachine {
         }
     }
 
+    /// The instances that are not gone, in the order of their ids: the rows of an observation.
+    pub(super) fn living(&self) -> impl Iterator<Item = &InstanceRecord> {
+        self.instances.values().map(|it| &it.record).filter(|record| record.phase != Phase::Gone)
+    }
+
     /// Freezes what is known now.
     pub(super) fn observe(&mut self) -> Observation {
         let now_ms = self.clock.steady_ms;
         let mut instances = InstanceTable::default();
-        for instance in self.instances.values().map(|instance| &instance.record) {
-            if instance.phase == Phase::Gone {
-                continue;
-            }
+        for instance in self.living() {
             instances.push(InstanceRow {
                 id: instance.id,
                 state: instance.phase.state(),

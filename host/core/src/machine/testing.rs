@@ -122,8 +122,8 @@ impl Stored {
             assert!(record.observation.tick > last, "ticks rise");
             let json = self.blobs.get(&record.manifest).expect("the manifest of a record is stored");
             let set: ScaleSet = serde_json::from_slice(json).expect("a manifest");
-            assert_eq!(conclude(&set, record.input()), record, "a record decides its tick again");
-            self.records.push(record);
+            assert_eq!(conclude(&set, record.input()), *record, "a record decides its tick again");
+            self.records.push(Arc::unwrap_or_clone(record));
         }
         self.events.extend(history.events);
     }

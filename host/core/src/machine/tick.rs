@@ -28,7 +28,7 @@ pub(super) struct Frozen {
 /// What a tick is about to make true.
 #[derive(Debug)]
 pub(super) struct Intent {
-    pub(super) record: TickRecord,
+    pub(super) record: Arc<TickRecord>,
     pub(super) state: SetState,
     /// Instances as they will be, and how they came to be so; no change for new ones.
     pub(super) instances: Vec<(InstanceRecord, Option<InstanceChange>)>,
@@ -48,7 +48,7 @@ impl SetMachine {
         let observation = Arc::new(self.observe());
         let (asks, within): (Vec<Ask>, Vec<Option<u32>>) = self.asks().into_iter().unzip();
         let frozen = Frozen {
-            facts: self.facts(&observation, facts.traffic.as_ref(), facts.nodes),
+            facts: self.facts(facts.traffic.as_ref(), facts.nodes),
             observation: Arc::clone(&observation),
             at: self.moment(),
             within,
@@ -107,7 +107,7 @@ impl SetMachine {
         if mutant::is(Mutant::LoseFacts) {
             record.facts.nodes.clear();
         }
-        let intent = self.intend(record, frozen.at, &states);
+        let intent = self.intend(Arc::new(record), frozen.at, &states);
         if mutant::is(Mutant::ActBeforeCommit) {
             return self.act(intent, effects);
         }
@@ -154,20 +154,10 @@ impl SetMachine {
     }
 
     /// All that the plan may rest on and use.
-    fn facts(
-        &self,
-        observation: &Observation,
-        traffic: Option<&TrafficReading>,
-        nodes: Vec<NodeCapacity>,
-    ) -> PlanFacts {
+    fn facts(&self, traffic: Option<&TrafficReading>, nodes: Vec<NodeCapacity>) -> PlanFacts {
         // What a load balancer does not list has no connection; without one nobody has any.
         let open = |id: u32| traffic.and_then(|traffic| traffic.open.get(&id)).copied().unwrap_or(0);
-        let seen: Vec<&InstanceRecord> = observation
-            .instances
-            .id
-            .iter()
-            .filter_map(|id| self.instances.get(id).map(|instance| &instance.record))
-            .collect();
+        let seen: Vec<&InstanceRecord> = self.living().collect();
         let back_off = self.back_off(self.clock.lived_ms);
         let launches_resume_ms = back_off.map_or(self.state.launches_resume_ms, |(_, resume_ms)| resume_ms);
         let drained = seen.iter().filter(|it| {
@@ -203,7 +193,7 @@ impl SetMachine {
     }
 
     /// Works out what the record's plan makes of state and instances, without touching either.
-    fn intend(&self, record: TickRecord, at: Moment, policy_states: &[(u64, String)]) -> Intent {
+    fn intend(&self, record: Arc<TickRecord>, at: Moment, policy_states: &[(u64, String)]) -> Intent {
         let mut state = self.state.clone();
         state.desired = record.guards.granted;
         state.last_tick = record.observation.tick - u64::from(mutant::is(Mutant::ReuseTick));

@@ -42,6 +42,23 @@ proptest! {
         prop_assert!((once - value).abs() <= value.abs() * 5e-4);
     }
 
+    /// Also of ties and of those next to a tie, which are rounded by other means.
+    #[test]
+    fn quantizing_rounds_as_decimal_text_does(
+        value in prop_oneof![
+            any::<f64>(),
+            (1_000_u32..10_000, -30_i32..30).prop_map(|(digits, shift)| f64::from(digits) * 10_f64.powi(shift)),
+            (10_000_u32..100_000, -30_i32..30, -2_i64..=2).prop_map(|(digits, shift, ulps)| {
+                let tie = f64::from(digits / 10 * 10 + 5) * 10_f64.powi(shift);
+                f64::from_bits(tie.to_bits().saturating_add_signed(ulps))
+            }),
+        ]
+        .prop_filter("a number", |value| value.is_finite()),
+    ) {
+        let text: f64 = format!("{value:.3e}").parse().unwrap();
+        prop_assert_eq!(quantize(value).to_bits(), text.to_bits());
+    }
+
     #[test]
     fn every_value_is_counted_once(values in prop::collection::vec(any_value(), 0..50)) {
         let aggregate = Aggregate::of(values.iter().copied());

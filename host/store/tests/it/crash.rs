@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use regatta_core::batch::{Batch, Revision};
@@ -52,7 +53,7 @@ fn batch(number: u64) -> Batch {
     batch.expect = SETS.iter().map(|set| ((*set).to_owned(), Revision(number - 1))).collect();
     for (index, set) in SETS.iter().enumerate() {
         batch.state.sets.push(state(index, number));
-        batch.history.records.push(record(index, number));
+        batch.history.records.push(Arc::new(record(index, number)));
         for id in 1..=INSTANCES {
             if home(id, number) == index {
                 if number == 1 || home(id, number - 1) != index {

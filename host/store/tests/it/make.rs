@@ -1,6 +1,8 @@
 //! Sets, instances and events to store.
 #![allow(dead_code, reason = "shared by the tests and the measuring example, each uses its part")]
 
+use std::sync::Arc;
+
 use regatta_core::batch::{Batch, History, StateChange};
 use regatta_core::catalogue::{NamedDisk, NamedFile, NamedImage};
 use regatta_core::combine::CombineRule;
@@ -88,7 +90,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
 pub(crate) fn batch(sets: Vec<SetState>, records: Vec<TickRecord>) -> Batch {
     Batch {
         state: StateChange { sets, ..StateChange::default() },
-        history: History { records, events: Vec::new() },
+        history: History { records: records.into_iter().map(Arc::new).collect(), events: Vec::new() },
         ..Batch::default()
     }
 }

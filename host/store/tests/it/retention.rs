@@ -196,6 +196,6 @@ fn a_set_that_is_removed_and_made_again_starts_anew() {
     batch.state.removed_sets = vec!["web".to_owned()];
     store.commit(&batch).unwrap();
     assert_eq!(ticks(&store, "web"), [1]);
-    assert_eq!(store.record("web", 1).unwrap().as_ref(), batch.history.records.first());
+    assert_eq!(store.record("web", 1).unwrap().as_ref(), batch.history.records.first().map(AsRef::as_ref));
     assert_eq!(store.last_record("web", Some(Direction::ScaleOut)).unwrap(), None);
 }

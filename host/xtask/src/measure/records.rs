@@ -1,6 +1,7 @@
 //! What the record of a tick takes on disk, and that the store stays within its bounds.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use regatta_core::batch::{Batch, History, StateChange};
@@ -78,7 +79,7 @@ fn fill(directory: &Path, retention: Retention, generator: &mut Generator) -> Re
         let record = generator.next_record();
         json_bytes += serde_json::to_vec(&record)?.len() as u64;
         let state = put(record.observation.tick);
-        let history = History { records: vec![record], ..History::default() };
+        let history = History { records: vec![Arc::new(record)], ..History::default() };
         store.commit(&Batch { state, history, ..Batch::default() })?;
     }
     Ok((before, store.stats()?, json_bytes))

@@ -212,7 +212,7 @@ impl Rig {
     fn tick(
         &mut self,
         decide: impl FnOnce(&[Ask], &Arc<Observation>) -> Vec<Answer>,
-    ) -> Result<(Duration, TickRecord)> {
+    ) -> Result<(Duration, Arc<TickRecord>)> {
         self.now.mono_ms += self.tick_ms;
         self.now.wall_ms += self.tick_ms;
         let metrics = self.machine.manifest().metrics.len();
