@@ -103,6 +103,10 @@ event_kinds! {
     DrainTimeout = "drain-timeout",
     /// An instance and everything of it was removed.
     InstanceGone = "instance-gone",
+    /// Instances in service have no fresh value of a metric.
+    MetricGap = "metric-gap",
+    /// All of them have a fresh value of the metric again.
+    MetricBack = "metric-back",
     /// A policy returned no decision.
     PolicyFailed = "policy-failed",
     /// A canary failed and was removed.

@@ -115,12 +115,12 @@ impl Aggregate {
                 MetricValue::Missing => missing += 1,
             }
         }
-        let (fold, wrap): (&Fold, Box<dyn Fn(f64) -> MetricValue>) = if fresh.count > 0 {
-            (&fresh, Box::new(MetricValue::Fresh))
-        } else {
-            (&stale, Box::new(move |value| MetricValue::Stale { value, age_ms: oldest_ms }))
+        let fold = if fresh.count > 0 { &fresh } else { &stale };
+        let of = |value: f64| match (fresh.count, stale.count) {
+            (0, 0) => MetricValue::Missing,
+            (0, _) => MetricValue::Stale { value, age_ms: oldest_ms },
+            _ => MetricValue::Fresh(value),
         };
-        let of = |value: f64| if fold.count == 0 { MetricValue::Missing } else { wrap(value) };
         Self {
             mean: of(fold.sum / f64::from(fold.count.max(1))),
             sum: of(fold.sum),

@@ -3,6 +3,7 @@
 use crate::canary;
 use crate::decision::PolicyRun;
 use crate::event::{Actor, Event, EventKind, PolicyRef};
+use crate::metrics::MetricGap;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::{Action, RemovalCause};
 use crate::record::{Direction, InstanceChange, TickRecord};
@@ -33,6 +34,18 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         })
         .collect();
     let now = record.at_ms();
+    let gaps_before = last.map_or(&[][..], |last| &last.facts.metric_gaps);
+    let gaps = &record.facts.metric_gaps;
+    let lacks = |gaps: &[MetricGap], metric: &str| gaps.iter().any(|gap| gap.metric == metric);
+    events.extend(
+        gaps.iter()
+            .filter(|gap| !lacks(gaps_before, &gap.metric))
+            .map(|gap| event(now, EventKind::MetricGap, None, gap.told(set))),
+    );
+    events.extend(gaps_before.iter().filter(|gap| !lacks(gaps, &gap.metric)).map(|gap| {
+        let text = format!("metric {}: all instances have a fresh value again", gap.metric);
+        event(now, EventKind::MetricBack, None, text)
+    }));
     if !policy_failed_before {
         for run in &record.runs {
             if let Err(failure) = &run.result {

@@ -68,6 +68,19 @@ pub struct InstanceRow {
 }
 
 impl InstanceTable {
+    /// No rows yet, with room for that many.
+    #[must_use]
+    pub fn with_capacity(rows: usize) -> Self {
+        Self {
+            id: Vec::with_capacity(rows),
+            state: Vec::with_capacity(rows),
+            state_since_ms: Vec::with_capacity(rows),
+            created_ms: Vec::with_capacity(rows),
+            generation: Vec::with_capacity(rows),
+            protected: Vec::with_capacity(rows),
+        }
+    }
+
     /// Appends a row.
     pub fn push(&mut self, row: InstanceRow) {
         self.id.push(row.id);

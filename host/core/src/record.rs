@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::combine::Combined;
 use crate::decision::PolicyRun;
 use crate::guard::{GuardMemory, GuardTrail};
+use crate::metrics::MetricGap;
 use crate::node::{Placement, Placements};
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
@@ -103,6 +104,9 @@ pub struct PlanFacts {
     /// What the guards remembered before this tick.
     #[serde(default)]
     pub guard_memory: GuardMemory,
+    /// Metrics that instances in service have no fresh value of, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metric_gaps: Vec<MetricGap>,
 }
 
 /// How many more instances of a set a node has capacity for.

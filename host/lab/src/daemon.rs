@@ -8,6 +8,7 @@ use regatta_core::admission::Demand;
 use regatta_core::agent::{Agent, Effect, Input, Key, Report, StopOrder, Want, Watch};
 use regatta_core::machine::{Input as MachineInput, Scrape};
 use regatta_core::manifest::ScaleSet;
+use regatta_core::metrics::{NoValue, NoValueKind};
 use regatta_core::node::Placement;
 use regatta_core::phase::{InstanceEvent, Phase};
 
@@ -413,12 +414,12 @@ impl World {
             let vm = self.node.vms.get(key).filter(|vm| vm.stage == Stage::Running && !vm.guest.panicked);
             let Some(vm) = vm.filter(|vm| vm.guest.answers_at_ms <= now_ms) else { continue };
             let (value, delay_ms) = match vm.guest.metrics {
-                Metrics::True => (Some(utilization), 1),
-                Metrics::Missing => (None, 1),
-                Metrics::Late(ms) => (Some(utilization), ms),
+                Metrics::True => (Ok(utilization), 1),
+                Metrics::Missing => (Err(no_series()), 1),
+                Metrics::Late(ms) => (Ok(utilization), ms),
                 Metrics::Wild => {
                     let wild = [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300];
-                    (self.dice.pick(&wild), 1)
+                    (self.dice.pick(&wild).ok_or_else(no_series), 1)
                 }
             };
             let values = vec![value; watch.watch.metrics.len()];
@@ -429,4 +430,8 @@ impl World {
         }
         self.later(set.tick_ms, DaemonEvent::Scrape(number));
     }
+}
+
+fn no_series() -> Arc<NoValue> {
+    Arc::new(NoValue { kind: NoValueKind::NoSeries, text: "there is no such series".to_owned() })
 }

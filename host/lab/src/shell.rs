@@ -87,7 +87,7 @@ impl World {
         let name = Arc::clone(&shell.name);
         match &input {
             Input::Scraped(scrapes) => {
-                for scrape in scrapes.iter().filter(|scrape| scrape.values.iter().any(Option::is_some)) {
+                for scrape in scrapes.iter().filter(|scrape| scrape.values.iter().any(Result::is_ok)) {
                     let uid = shell.machine.instances().find(|it| it.id == scrape.id).map(|it| &it.uid);
                     if let Some(uid) = uid {
                         self.checks.on_sample(uid);

@@ -15,7 +15,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use regatta_core::decision::PolicyRun;
 use regatta_core::instance_state::{INSTANCE_STATES, InstanceState};
-use regatta_core::manifest::Capacity;
+use regatta_core::manifest::{Capacity, ScaleSet};
+use regatta_core::metrics::Reading;
 use regatta_core::plan::Action;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::{InstanceRecord, SetState};
@@ -57,6 +58,7 @@ struct Families {
     policy_duration: Histograms,
     policy_fuel: Counters,
     policy_failures: Counters,
+    readings_failed: Counters,
     capacity_changes: Counters,
     guard_steps: Counters,
     plan_actions: Counters,
@@ -101,6 +103,7 @@ impl Exposition {
             policy_duration: histograms(),
             policy_fuel: Counters::default(),
             policy_failures: Counters::default(),
+            readings_failed: Counters::default(),
             capacity_changes: Counters::default(),
             guard_steps: Counters::default(),
             plan_actions: Counters::default(),
@@ -136,6 +139,16 @@ impl Exposition {
         if let Err(failure) = &run.result {
             let labels = self.labels(set, &[("policy", &run.name), ("kind", failure.kind.as_str())]);
             families.policy_failures.get_or_create(&labels).inc();
+        }
+    }
+
+    /// A scrape of an instance has read the set's metrics.
+    pub fn scraped(&self, set: &ScaleSet, readings: &[Reading]) {
+        for (metric, reading) in set.metrics.iter().zip(readings) {
+            if let Err(no_value) = reading {
+                let labels = [("metric", metric.name.as_str()), ("kind", no_value.kind.as_str())];
+                self.families.readings_failed.get_or_create(&self.labels(&set.name, &labels)).inc();
+            }
         }
     }
 
@@ -286,6 +299,8 @@ impl Families {
         to.register_with_unit("policy_duration", help, seconds(), self.policy_duration.clone());
         to.register("policy_fuel", "Fuel that policies used", self.policy_fuel.clone());
         to.register("policy_failures", "Runs that gave no decision", self.policy_failures.clone());
+        let help = "Times that a scrape read no value of a metric";
+        to.register("readings_failed", help, self.readings_failed.clone());
         let help = "Ticks that changed the capacity";
         to.register("capacity_changes", help, self.capacity_changes.clone());
         to.register("guard_steps", "Changes of decisions by guards", self.guard_steps.clone());
@@ -323,6 +338,7 @@ impl Families {
             &self.policy_runs,
             &self.policy_fuel,
             &self.policy_failures,
+            &self.readings_failed,
             &self.capacity_changes,
             &self.guard_steps,
             &self.plan_actions,
@@ -361,7 +377,8 @@ mod tests {
 
     fn read<const N: usize>(exposition: &Exposition, series: [&str; N]) -> [Option<f64>; N] {
         let text = exposition.encode().unwrap();
-        scan(text.as_bytes(), &series).unwrap().try_into().unwrap()
+        let found = scan(text.as_bytes(), &series).unwrap().into_iter().map(Result::ok);
+        found.collect::<Vec<_>>().try_into().unwrap()
     }
 
     fn run(result: Result<(), FailureKind>) -> PolicyRun {

@@ -2,18 +2,24 @@
 //!
 //! The text exposition format 0.0.4, the OpenMetrics text format as far as
 //! samples go, and the quoted names of Prometheus 3. Strict about what a sample
-//! is, since half a page read wrongly is worse than none; tolerant about what
+//! is: a line that cannot be read gives no value. Tolerant about what
 //! does not matter: comments of any kind, blank lines, CRLF, a missing last line
 //! end, timestamps and exemplars.
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
+use std::collections::BTreeSet;
+
+use regatta_core::manifest::nearest;
+use regatta_core::metrics::VALUE_MAX;
 use thiserror::Error;
 
 /// Largest page.
 pub const LIMIT_BYTES: usize = 1 << 20;
 /// Most samples on a page.
 pub const LIMIT_SAMPLES: usize = 10_000;
+/// How many samples are looked at for a name that was meant.
+const SIMILAR_AMONG: usize = 500;
 
 /// Why a page could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -31,7 +37,18 @@ pub enum TextError {
         /// Line of the first sample too many, from 1.
         line: usize,
     },
-    /// A line is no sample.
+}
+
+/// Why a page gives no value of a series.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum SeriesError {
+    /// No sample has that name.
+    #[error("no such series{}", .similar.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
+    Absent {
+        /// A name on the page that is close to it.
+        similar: Option<String>,
+    },
+    /// A line that cannot be read; that of the series, or the page's first when the series is nowhere else.
     #[error("line {line}: expected {expected}")]
     Syntax {
         /// The line, from 1.
@@ -39,39 +56,73 @@ pub enum TextError {
         /// What should have been there.
         expected: &'static str,
     },
+    /// The sum of its samples is beyond [`VALUE_MAX`], or none of them is a number.
+    #[error("the value is {value:e}: ignored")]
+    OutOfRange {
+        /// The sum.
+        value: f64,
+    },
 }
 
 /// Reads the page once and returns the sum over all samples (label sets) of each
-/// wanted series, in the order of `wanted`. None for a series that is not there
-/// or whose samples are all NaN or infinite: no number that one could act on.
+/// wanted series, in the order of `wanted`. Samples that are NaN or infinite do
+/// not count. A line that cannot be read costs the series that it names, if any.
 ///
 /// # Errors
-/// [`TextError`]; total on arbitrary bytes. Lines of other series count too.
-pub fn scan<S: AsRef<str>>(page: &[u8], wanted: &[S]) -> Result<Vec<Option<f64>>, TextError> {
+/// [`TextError`]; total on arbitrary bytes.
+pub fn scan<S: AsRef<str>>(page: &[u8], wanted: &[S]) -> Result<Vec<Result<f64, SeriesError>>, TextError> {
     if page.len() > LIMIT_BYTES {
         return Err(TextError::TooLarge { bytes: page.len() });
     }
-    let mut sums = vec![None; wanted.len()];
+    let mut found: Vec<Option<Result<f64, SeriesError>>> = vec![None; wanted.len()];
+    let mut first_broken = None;
     let mut samples = 0;
     for (index, text) in page.split(|&byte| byte == b'\n').enumerate() {
         let line = index + 1;
-        let sample = Line(text).sample().map_err(|expected| TextError::Syntax { line, expected })?;
-        let Some((name, value)) = sample else { continue };
+        let (name, value) = match Line(text).sample() {
+            Ok(None) => continue,
+            Ok(Some((name, value))) => (name, Ok(value)),
+            Err(expected) => {
+                let broken = SeriesError::Syntax { line, expected };
+                first_broken.get_or_insert_with(|| broken.clone());
+                (Line(text).leading_name(), Err(broken))
+            }
+        };
         samples += 1;
         if samples > LIMIT_SAMPLES {
             return Err(TextError::TooManySamples { line });
         }
-        if !value.is_finite() {
-            continue;
-        }
-        for (sum, wanted) in sums.iter_mut().zip(wanted) {
+        for (found, wanted) in found.iter_mut().zip(wanted) {
             if wanted.as_ref().as_bytes() == name {
-                *sum = Some(sum.unwrap_or(0.0) + value);
+                *found = Some(match (found.take(), &value) {
+                    (Some(Err(broken @ SeriesError::Syntax { .. })), _) => Err(broken),
+                    (_, Err(broken)) => Err(broken.clone()),
+                    (Some(Ok(sum)), Ok(value)) if value.is_finite() => Ok(sum + value),
+                    (Some(Ok(sum)), Ok(_)) => Ok(sum),
+                    (_, Ok(value)) if value.is_finite() => Ok(*value),
+                    (_, Ok(value)) => Err(SeriesError::OutOfRange { value: *value }),
+                });
             }
         }
     }
-    // Finite values may still add up to infinity.
-    Ok(sums.into_iter().map(|sum| sum.filter(|sum| sum.is_finite())).collect())
+    let values = found.into_iter().zip(wanted).map(|(found, wanted)| match found {
+        // Finite values may still add up to infinity.
+        Some(Ok(value)) if value.abs() > VALUE_MAX => Err(SeriesError::OutOfRange { value }),
+        Some(found) => found,
+        None => Err(first_broken
+            .clone()
+            .unwrap_or_else(|| SeriesError::Absent { similar: similar(page, wanted.as_ref()) })),
+    });
+    Ok(values.collect())
+}
+
+/// The name on the page that is closest to `wanted`, if it is close. Only the first names are looked at: a page is scanned often.
+fn similar(page: &[u8], wanted: &str) -> Option<String> {
+    let samples = page.split(|&byte| byte == b'\n').filter_map(|text| Line(text).sample().ok()?);
+    let names: BTreeSet<&str> =
+        samples.take(SIMILAR_AMONG).filter_map(|(name, _)| std::str::from_utf8(name).ok()).collect();
+    let names = names.into_iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_graphic()));
+    nearest(wanted, names).map(str::to_owned)
 }
 
 /// What should have been there.
@@ -120,6 +171,12 @@ impl<'a> Line<'a> {
             None | Some(b'#') => Ok(Some((name, value))),
             Some(_) => Err("the end of the line"),
         }
+    }
+
+    /// The name that the line begins with, even if the rest cannot be read; empty for none.
+    fn leading_name(mut self) -> &'a [u8] {
+        self.blanks();
+        if self.eat(b'{') { self.quoted().unwrap_or_default() } else { self.name().unwrap_or_default() }
     }
 
     /// Labels up to and including the closing brace.
@@ -211,8 +268,16 @@ mod tests {
 
     use super::*;
 
-    fn one(page: &str, name: &str) -> Result<Option<f64>, TextError> {
-        scan(page.as_bytes(), &[name]).map(|values| values[0])
+    fn one(page: &str, name: &str) -> Result<f64, SeriesError> {
+        scan(page.as_bytes(), &[name]).expect("within the limits").remove(0)
+    }
+
+    fn values(page: &str, names: &[&str]) -> Vec<Option<f64>> {
+        scan(page.as_bytes(), names).expect("within the limits").into_iter().map(Result::ok).collect()
+    }
+
+    fn absent(similar: Option<&str>) -> Result<f64, SeriesError> {
+        Err(SeriesError::Absent { similar: similar.map(str::to_owned) })
     }
 
     #[test]
@@ -238,31 +303,50 @@ http_requests_total_bucket{le="8.0"} 7 # {trace_id="x"} 0.67 1520879607.789
             "no_such",
             "http_request_duration_seconds_bucket",
         ];
-        assert_eq!(
-            scan(page.as_bytes(), &wanted).unwrap(),
-            [Some(0.75), None, Some(1030.0), None, Some(144_320.0)]
-        );
+        assert_eq!(values(page, &wanted), [Some(0.75), None, Some(1030.0), None, Some(144_320.0)]);
         let crlf = page.replace('\n', "\r\n");
-        assert_eq!(scan(crlf.as_bytes(), &wanted), scan(page.as_bytes(), &wanted));
+        assert_eq!(values(&crlf, &wanted), values(page, &wanted));
     }
 
     #[test]
     fn a_name_is_the_whole_name() {
-        assert_eq!(one("load_1 5\nload 2\nmy:load 7", "load"), Ok(Some(2.0)));
+        assert_eq!(one("load_1 5\nload 2\nmy:load 7", "load"), Ok(2.0));
         assert_eq!(
             one("load", "load"),
-            Err(TextError::Syntax { line: 1, expected: "a number as the value" })
+            Err(SeriesError::Syntax { line: 1, expected: "a number as the value" })
         );
     }
 
     #[test]
-    fn no_number_to_act_on_is_no_value() {
-        for value in ["NaN", "nan", "+Inf", "-Inf", "Inf"] {
-            assert_eq!(one(&format!("x {value}"), "x"), Ok(None), "{value}");
+    fn what_is_not_a_measurement_is_named() {
+        for value in ["NaN", "nan", "+Inf", "-Inf", "Inf", "1.7976931348623157e308", "-1e22"] {
+            let found = one(&format!("x {value}"), "x");
+            assert!(matches!(found, Err(SeriesError::OutOfRange { .. })), "{value}: {found:?}");
         }
-        assert_eq!(one("x NaN\nx{a=\"b\"} 3", "x"), Ok(Some(3.0)));
-        assert_eq!(one("x 1e308\nx{a=\"b\"} 1e308", "x"), Ok(None));
-        assert_eq!(one("", "x"), Ok(None));
+        assert_eq!(one("x NaN\nx{a=\"b\"} 3", "x"), Ok(3.0));
+        assert_eq!(one("x 3\nx{a=\"b\"} NaN", "x"), Ok(3.0));
+        let twice = one("x 1e308\nx{a=\"b\"} 1e308", "x");
+        assert_eq!(twice, Err(SeriesError::OutOfRange { value: f64::INFINITY }));
+        let text = one("x 1e308", "x").expect_err("out of range").to_string();
+        assert_eq!(text, "the value is 1e308: ignored");
+    }
+
+    #[test]
+    fn a_series_that_is_not_there_is_told_from_one_that_was_misspelled() {
+        assert_eq!(one("", "load"), absent(None));
+        assert_eq!(one("requests_total 1\nload 2", "requets_total"), absent(Some("requests_total")));
+        assert_eq!(one("{\"lo\u{1b}d\"} 2", "load"), absent(None), "names are not repeated unseen");
+        let text = one("load 2", "loda").expect_err("absent").to_string();
+        assert_eq!(text, "no such series; did you mean `load`?");
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_costs_its_own_series_only() {
+        let page = "ok 1\nx{a=b} 5\nx 2\nlater 3";
+        assert_eq!(values(page, &["ok", "x", "later"]), [Some(1.0), None, Some(3.0)]);
+        let first = SeriesError::Syntax { line: 2, expected: "`\"`" };
+        assert_eq!(one(page, "x"), Err(first.clone()), "half a sum is not the sum");
+        assert_eq!(one(page, "other"), Err(first), "it may have been on that line");
     }
 
     #[test]
@@ -282,8 +366,8 @@ http_requests_total_bucket{le="8.0"} 7 # {trace_id="x"} 0.67 1520879607.789
             ("<html>", "the name of a series"),
             ("{\"x\" 5", "`,` or `}` after the quoted name"),
         ] {
-            let error = one(&format!("# a comment\nok 1\n{text}\nok 2\n"), "ok").unwrap_err();
-            let TextError::Syntax { line, expected: found } = error else { panic!("{text}: {error}") };
+            let error = one(&format!("# a comment\nok 1\n{text}\nok 2\n"), "no").unwrap_err();
+            let SeriesError::Syntax { line, expected: found } = error else { panic!("{text}: {error}") };
             assert_eq!(line, 3, "{text}");
             assert!(found.starts_with(expected), "{text}: expected {expected}, found {found}");
         }
@@ -292,9 +376,9 @@ http_requests_total_bucket{le="8.0"} 7 # {trace_id="x"} 0.67 1520879607.789
     #[test]
     fn pages_have_limits() {
         let many = "x 1\n".repeat(LIMIT_SAMPLES);
-        assert_eq!(one(&many, "x"), Ok(Some(10_000.0)));
+        assert_eq!(one(&many, "x"), Ok(10_000.0));
         assert_eq!(
-            one(&format!("{many}y 1"), "x"),
+            scan(format!("{many}y 1").as_bytes(), &["x"]),
             Err(TextError::TooManySamples { line: LIMIT_SAMPLES + 1 })
         );
         let large = vec![b'#'; LIMIT_BYTES + 1];
@@ -315,7 +399,7 @@ http_requests_total_bucket{le="8.0"} 7 # {trace_id="x"} 0.67 1520879607.789
         /// The same close to the grammar, where the interesting mistakes are.
         #[test]
         fn total_on_almost_text(page in "([a-z:_]{0,3}|[{}\",=\\\\# \n\r\t.]|[0-9e+-]{0,4}|NaN|Inf){0,60}") {
-            if let Err(TextError::Syntax { line, .. }) = scan(page.as_bytes(), &["x"]) {
+            if let Err(SeriesError::Syntax { line, .. }) = one(&page, "x") {
                 prop_assert!(line >= 1 && line <= page.split('\n').count());
             }
         }
@@ -339,7 +423,7 @@ http_requests_total_bucket{le="8.0"} 7 # {trace_id="x"} 0.67 1520879607.789
                 page.push_str(&format!("{}{labels} {value}{time}\n", names[*which]));
                 *sums[*which].get_or_insert(0.0) += f64::from(*value);
             }
-            prop_assert_eq!(scan(page.as_bytes(), &names).unwrap(), sums);
+            prop_assert_eq!(values(&page, &names), sums);
         }
     }
 }

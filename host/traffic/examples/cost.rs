@@ -171,7 +171,7 @@ async fn watch(addrs: &[SocketAddr], interval_ms: u64, seconds: u64) -> Outcome<
     let mut scraped = 0;
     while tokio::time::timeout_at(end, ticks.tick()).await.is_ok() {
         while let Ok(report) = scrape_reports.try_recv() {
-            scraped += u64::from(report.values.iter().all(Option::is_some));
+            scraped += u64::from(report.readings.iter().all(Result::is_ok));
         }
     }
     let share = (cpu_time()? - before).as_secs_f64() / seconds as f64;

@@ -29,5 +29,5 @@ pub use probe::{
     ProbeEvent, ProbeFailure, ProbeOutcome, ProbePhase, ProbeReport, ProbeState, ProbeStatus, ProbeTarget,
     Prober,
 };
-pub use scrape::{ScrapeError, ScrapeReport, ScrapeTarget, Scraper};
+pub use scrape::{ScrapeReport, ScrapeTarget, Scraper};
 pub use watch_runtime::WatchRuntime;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use regatta_core::manifest::GuestMetric;
-use regatta_metrics::text::{self, TextError};
-use thiserror::Error;
+use regatta_core::metrics::{NoValue, NoValueKind, Reading};
+use regatta_metrics::text::{self, SeriesError};
+use regatta_util::chain;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
@@ -17,32 +18,6 @@ use crate::guest_client::{GuestClient, GuestError, GuestRequest};
 
 /// Scrapes come this much earlier or later than the interval, at most.
 const JITTER: f64 = 0.1;
-
-/// Why an instance's metrics could not be had.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ScrapeError {
-    /// It gave no answer.
-    #[error("no metrics")]
-    Guest(#[source] GuestError),
-    /// It answered with another status than 200.
-    #[error("status {status} for `{path}`")]
-    Status {
-        /// The path asked for.
-        path: String,
-        /// The status.
-        status: u16,
-    },
-    /// What it answered is not Prometheus text.
-    #[error("`{path}` is not Prometheus text")]
-    Text {
-        /// The path asked for.
-        path: String,
-        /// Where and why.
-        #[source]
-        source: TextError,
-    },
-}
 
 /// Which metrics a set's instances are asked for; made once, shared by them.
 #[derive(Debug, Clone)]
@@ -90,37 +65,44 @@ impl ScrapeTarget {
         self.pages.is_empty()
     }
 
-    /// Asks one instance now. The values are in the order of the manifest's
-    /// metrics; none where the instance does not show the series, or only as NaN
-    /// or infinite.
-    ///
-    /// # Errors
-    /// The first page's failure beside what the other pages gave.
-    pub async fn scrape(&self, client: &GuestClient) -> (Vec<Option<f64>>, Option<ScrapeError>) {
-        let mut values = vec![None; self.metrics];
-        let mut first_error = None;
+    /// Asks one instance now. One reading per metric of the manifest, in its order.
+    pub async fn scrape(&self, client: &GuestClient) -> Vec<Reading> {
+        let mut readings = vec![Ok(0.0); self.metrics];
         for page in self.pages.iter() {
-            match page.fetch(client).await {
-                Ok(found) => {
-                    for (&place, value) in page.places.iter().zip(found) {
-                        values[place] = value;
-                    }
-                }
-                Err(error) => first_error = first_error.or(Some(error)),
+            let found = page.fetch(client).await;
+            for (&place, reading) in page.places.iter().zip(found) {
+                readings[place] = reading;
             }
         }
-        (values, first_error)
+        readings
     }
 }
 
 impl Page {
-    async fn fetch(&self, client: &GuestClient) -> Result<Vec<Option<f64>>, ScrapeError> {
-        let reply = client.get(&self.request).await.map_err(ScrapeError::Guest)?;
-        if reply.status != 200 {
-            return Err(ScrapeError::Status { path: self.path.clone(), status: reply.status });
-        }
-        text::scan(&reply.body, &self.series)
-            .map_err(|source| ScrapeError::Text { path: self.path.clone(), source })
+    /// One reading per series of the page.
+    async fn fetch(&self, client: &GuestClient) -> Vec<Reading> {
+        let path = &self.path;
+        let whole = |kind, text| vec![Err(Arc::new(NoValue { kind, text })); self.series.len()];
+        let reply = match client.get(&self.request).await {
+            Ok(reply) if reply.status == 200 => reply,
+            Ok(reply) => return whole(NoValueKind::Status, format!("status {} for `{path}`", reply.status)),
+            Err(error) => return whole(NoValueKind::NoAnswer, chain(&error).to_string()),
+        };
+        let found = match text::scan(&reply.body, &self.series) {
+            Ok(found) => found,
+            Err(error) => return whole(NoValueKind::Unreadable, format!("`{path}` is not usable: {error}")),
+        };
+        let named = |(found, series): (Result<f64, SeriesError>, &String)| {
+            found.map_err(|error| {
+                let kind = match error {
+                    SeriesError::Absent { .. } => NoValueKind::NoSeries,
+                    SeriesError::Syntax { .. } => NoValueKind::Unreadable,
+                    SeriesError::OutOfRange { .. } => NoValueKind::OutOfRange,
+                };
+                Arc::new(NoValue { kind, text: format!("`{series}` at `{path}`: {error}") })
+            })
+        };
+        found.into_iter().zip(&self.series).map(named).collect()
     }
 }
 
@@ -131,10 +113,8 @@ pub struct ScrapeReport {
     pub id: u32,
     /// When it was complete.
     pub at: std::time::Instant,
-    /// One value per metric of the manifest, in its order; none if there is none.
-    pub values: Vec<Option<f64>>,
-    /// What went wrong, if anything.
-    pub error: Option<ScrapeError>,
+    /// One reading per metric of the manifest, in its order.
+    pub readings: Vec<Reading>,
 }
 
 /// Scrapes one instance at an interval until dropped.
@@ -183,9 +163,9 @@ async fn run(
     let interval = interval.max(Duration::from_millis(1));
     let mut slot = Instant::now() + interval.mul_f64(rng.random_range(0.0..1.0));
     loop {
-        let (values, error) = target.scrape(&client).await;
+        let readings = target.scrape(&client).await;
         let at = std::time::Instant::now();
-        match reports.try_send(ScrapeReport { id, at, values, error }) {
+        match reports.try_send(ScrapeReport { id, at, readings }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => tracing::debug!(id, "scrape dropped, nobody reads them"),
             Err(TrySendError::Closed(_)) => return,

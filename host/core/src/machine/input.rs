@@ -8,6 +8,7 @@ use crate::batch::{Batch, Revision};
 use crate::decision::PolicyRun;
 use crate::event::Actor;
 use crate::manifest::{LoadBalancer, PolicyLimits, ScaleSet};
+use crate::metrics::Reading;
 use crate::observation::Observation;
 use crate::phase::InstanceEvent;
 use crate::record::{NodeCapacity, TickRecord};
@@ -114,8 +115,8 @@ pub struct Scrape {
     pub id: u32,
     /// When it was complete, on the monotonic clock of [`crate::time::Time`].
     pub at_mono_ms: u64,
-    /// One value per metric of the manifest, in its order; none if there is none.
-    pub values: Vec<Option<f64>>,
+    /// One reading per metric of the manifest, in its order.
+    pub values: Vec<Reading>,
 }
 
 /// Why a batch is not stored.

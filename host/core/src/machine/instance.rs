@@ -1,6 +1,8 @@
 //! One instance in the memory of its set's machine.
 
-use crate::metrics::{CounterRate, CpuShare};
+use std::sync::Arc;
+
+use crate::metrics::{CounterRate, CpuShare, NoValue};
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::RemovalCause;
 use crate::state::InstanceRecord;
@@ -20,6 +22,8 @@ pub(super) struct Instance {
     pub(super) stop_again: Option<RemovalCause>,
     /// Its counters that become rates.
     pub(super) meters: Meters,
+    /// Why the last scrape read no value, in the order of the manifest's metrics; empty when it read all.
+    pub(super) no_value: Vec<Option<Arc<NoValue>>>,
 }
 
 /// Counters of one instance that become rates.
@@ -33,7 +37,14 @@ pub(super) struct Meters {
 impl Instance {
     pub(super) fn new(record: InstanceRecord) -> Self {
         let stop_again = (record.phase == Phase::Terminating).then_some(RemovalCause::Failed);
-        Self { record, dirty: false, stop_told: false, stop_again, meters: Meters::default() }
+        Self {
+            record,
+            dirty: false,
+            stop_told: false,
+            stop_again,
+            meters: Meters::default(),
+            no_value: Vec::new(),
+        }
     }
 }
 

@@ -149,7 +149,7 @@ impl SetMachine {
         manifests.insert(state.generation, Arc::clone(&manifest));
         let mut windows = SetWindows::new(observe::specs_of(&state));
         if let Some(last) = &last {
-            observe::restore(&mut windows, &last.observation);
+            windows.restore(&last.observation);
         }
         Self {
             manifest_digest: manifest_blob(&manifest).0,

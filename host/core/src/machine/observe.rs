@@ -1,7 +1,8 @@
 //! What a tick sees: the set's instances and metrics, frozen.
 
+use crate::instance_state::InstanceState;
 use crate::metrics::{
-    CONNECTION_RATE, CONNECTIONS, CPU, CounterRate, MEMORY, MetricSpec, SetWindows, longest_wishes,
+    CONNECTION_RATE, CONNECTIONS, CPU, CounterRate, MEMORY, MetricGap, MetricSpec, Reading, longest_wishes,
 };
 use crate::mutant::{self, Mutant};
 use crate::observation::{InstanceRow, InstanceTable, Observation};
@@ -26,11 +27,6 @@ pub(super) fn specs_of(state: &SetState) -> Vec<MetricSpec> {
         None => spec,
     };
     specs.into_iter().map(reach).collect()
-}
-
-/// Fills windows from the last observation before a restart.
-pub(super) fn restore(windows: &mut SetWindows, last: &Observation) {
-    windows.restore(last);
 }
 
 impl SetMachine {
@@ -61,16 +57,40 @@ impl SetMachine {
         let metrics = &self.manifest.metrics;
         instance.meters.guest.resize_with(metrics.len(), CounterRate::default);
         for ((metric, value), rate) in metrics.iter().zip(&scrape.values).zip(&mut instance.meters.guest) {
-            let zero = value.is_none() && mutant::is(Mutant::MissingIsZero);
             let value = match value {
-                None if zero => Some(0.0),
-                Some(value) if metric.rate => rate.push(lived_ms, *value),
-                other => *other,
+                Err(_) if mutant::is(Mutant::MissingIsZero) => Some(0.0),
+                Err(_) => None,
+                Ok(value) if metric.rate => rate.push(lived_ms, *value),
+                Ok(value) => Some(*value),
             };
             if let Some(value) = value {
                 self.windows.push_instance(&metric.name, scrape.id, at_ms, value);
             }
         }
+        let why = |reading: &Reading| reading.as_ref().err().cloned();
+        instance.no_value = match scrape.values.iter().any(Result::is_err) {
+            true => scrape.values.iter().map(why).collect(),
+            false => Vec::new(),
+        };
+    }
+
+    /// Metrics of the manifest that instances in service have no fresh value of, although they were scraped.
+    pub(super) fn metric_gaps(&self, seen: &Observation) -> Vec<MetricGap> {
+        if self.instances.values().all(|instance| instance.no_value.is_empty()) {
+            return Vec::new();
+        }
+        let in_service = seen.instances.count(InstanceState::InService);
+        let gap = |(index, name): (usize, &String)| {
+            let why = |id| self.instances.get(id)?.no_value.get(index)?.clone();
+            let rows = seen.instances.id.iter().zip(&seen.instances.state).zip(&seen.metric(name)?.values);
+            let stale = rows
+                .filter(|((_, state), value)| **state == InstanceState::InService && value.fresh().is_none());
+            let mut gaps = stale.filter_map(|((id, _), _)| Some((*id, why(id)?)));
+            let (example, why) = gaps.next()?;
+            let instances = 1 + u32::try_from(gaps.count()).unwrap_or(u32::MAX);
+            Some(MetricGap { metric: name.clone(), instances, in_service, example, why: why.text.clone() })
+        };
+        self.manifest.metrics.iter().map(|metric| &metric.name).enumerate().filter_map(gap).collect()
     }
 
     /// The instances that are not gone, in the order of their ids: the rows of an observation.
@@ -81,7 +101,7 @@ impl SetMachine {
     /// Freezes what is known now.
     pub(super) fn observe(&mut self) -> Observation {
         let now_ms = self.clock.steady_ms;
-        let mut instances = InstanceTable::default();
+        let mut instances = InstanceTable::with_capacity(self.instances.len());
         for instance in self.living() {
             instances.push(InstanceRow {
                 id: instance.id,
@@ -93,9 +113,8 @@ impl SetMachine {
             });
         }
         let metrics = self.windows.build_metrics(now_ms, &instances);
-        self.windows.end_tick(now_ms, &instances);
         let state = &self.state;
-        Observation {
+        let observation = Observation {
             set: state.set.name.clone(),
             tick: state.last_tick + 1,
             now_ms,
@@ -107,7 +126,9 @@ impl SetMachine {
             metrics,
             last: self.last_decision.clone(),
             schedule: Vec::new(),
-        }
+        };
+        self.windows.end_tick(&observation);
+        observation
     }
 }
 
@@ -119,9 +140,15 @@ fn as_metric(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::testing::Rig;
     use super::*;
+    use crate::agent::{Found, Running};
+    use crate::event::EventKind;
     use crate::metric::MetricValue;
+    use crate::metrics::{NoValue, NoValueKind};
+    use crate::record::TickRecord;
 
     const SECOND_NS: u64 = 1_000_000_000;
 
@@ -159,7 +186,7 @@ mod tests {
             rig.run(super::super::Input::Scraped(vec![Scrape {
                 id: 1,
                 at_mono_ms,
-                values: vec![Some(count)],
+                values: vec![Ok(count)],
             }]));
         }
         rig.tick_after(100);
@@ -180,5 +207,81 @@ mod tests {
         assert!(
             record.observation.instances.rows().all(|row| row.state_since_ms <= record.observation.now_ms)
         );
+    }
+
+    /// One that is scraped, with what instance 2 shows of its only metric.
+    fn scraped(rig: &mut Rig, of_2: Reading) {
+        rig.pass(1_000);
+        let at_mono_ms = rig.now.mono_ms;
+        let scrape = |id, reading| Scrape { id, at_mono_ms, values: vec![reading] };
+        rig.run(super::super::Input::Scraped(vec![scrape(1, Ok(0.5)), scrape(2, of_2)]));
+        rig.tick_after(0);
+    }
+
+    fn out_of_range() -> Reading {
+        let text = "`l` at `/metrics`: the value is 1e308: ignored".to_owned();
+        Err(Arc::new(NoValue { kind: NoValueKind::OutOfRange, text }))
+    }
+
+    #[test]
+    fn what_has_no_value_is_named_with_its_reason_and_told_when_it_begins_and_ends() {
+        let mut rig = Rig::serving("metrics: [{ name: load, series: l }]");
+        scraped(&mut rig, Ok(0.7));
+        scraped(&mut rig, out_of_range());
+        assert_eq!(rig.machine.problems(), [""; 0], "the value before is still fresh");
+        for _ in 0..4 {
+            scraped(&mut rig, out_of_range());
+        }
+        let told = "metric load: no fresh value from 1 of 2 instances (web-2: `l` at `/metrics`: the value is 1e308: ignored)";
+        assert_eq!(rig.machine.problems(), [told]);
+        assert_eq!(rig.store.told(EventKind::MetricGap), [told]);
+        assert_eq!(rig.store.told(EventKind::MetricBack), [""; 0]);
+        rig.restart_after(1_000, |_| Found::Running(Running::default()));
+        for _ in 0..4 {
+            scraped(&mut rig, out_of_range());
+        }
+        assert_eq!(
+            rig.store.told(EventKind::MetricGap),
+            [told],
+            "not told again by a daemon that was restarted"
+        );
+        scraped(&mut rig, Ok(0.7));
+        assert_eq!(rig.machine.problems(), [""; 0]);
+        assert_eq!(
+            rig.store.told(EventKind::MetricBack),
+            ["metric load: all instances have a fresh value again"]
+        );
+    }
+
+    /// Whatever a guest shows, ticks are decided and recorded, and what others show still counts.
+    #[test]
+    fn a_guest_cannot_make_a_tick_unrecordable() {
+        for wild in [f64::MAX, -f64::MAX, f64::INFINITY, f64::NAN, 1e21, -1e21, f64::MIN_POSITIVE] {
+            let mut rig =
+                Rig::serving("metrics: [{ name: load, series: l }, { name: r, series: r, rate: true }]");
+            for n in 0..3 {
+                rig.pass(1_000);
+                let at_mono_ms = rig.now.mono_ms;
+                let scrape = |id, value: f64| Scrape {
+                    id,
+                    at_mono_ms,
+                    values: vec![Ok(value), Ok(value * f64::from(n))],
+                };
+                rig.run(super::super::Input::Scraped(vec![scrape(1, wild), scrape(2, wild)]));
+                rig.tick_after(0);
+            }
+            let observation = &rig.store.last_record().observation;
+            for metric in &observation.metrics {
+                let aggregate = observation.aggregate(metric);
+                for value in [aggregate.sum, aggregate.mean, aggregate.min, aggregate.max] {
+                    assert!(value.fresh().is_none_or(f64::is_finite), "{wild}: {} {value:?}", metric.name);
+                }
+            }
+            let json = serde_json::to_string(rig.store.last_record()).expect("it is written");
+            assert_eq!(
+                serde_json::from_str::<TickRecord>(&json).expect("it is read"),
+                *rig.store.last_record()
+            );
+        }
     }
 }

@@ -48,7 +48,7 @@ impl SetMachine {
         let observation = Arc::new(self.observe());
         let (asks, within): (Vec<Ask>, Vec<Option<u32>>) = self.asks().into_iter().unzip();
         let frozen = Frozen {
-            facts: self.facts(facts.traffic.as_ref(), facts.nodes),
+            facts: self.facts(&observation, facts.traffic.as_ref(), facts.nodes),
             observation: Arc::clone(&observation),
             at: self.moment(),
             within,
@@ -154,7 +154,12 @@ impl SetMachine {
     }
 
     /// All that the plan may rest on and use.
-    fn facts(&self, traffic: Option<&TrafficReading>, nodes: Vec<NodeCapacity>) -> PlanFacts {
+    fn facts(
+        &self,
+        observation: &Observation,
+        traffic: Option<&TrafficReading>,
+        nodes: Vec<NodeCapacity>,
+    ) -> PlanFacts {
         // What a load balancer does not list has no connection; without one nobody has any.
         let open = |id: u32| traffic.and_then(|traffic| traffic.open.get(&id)).copied().unwrap_or(0);
         let seen: Vec<&InstanceRecord> = self.living().collect();
@@ -176,6 +181,7 @@ impl SetMachine {
             placement: seen.iter().map(|record| &record.placement).collect(),
             nodes,
             guard_memory: self.state.guard_memory.clone(),
+            metric_gaps: self.metric_gaps(observation),
         }
     }
 

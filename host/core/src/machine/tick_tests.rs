@@ -237,7 +237,7 @@ fn while_a_tick_is_under_way_news_wait_in_order_ticks_are_skipped_and_scrapes_ar
     let (scale, protect) =
         (rig.send(Command::Scale { capacity: 3 }), rig.send(Command::Protect { id: 2, protected: true }));
     let at_mono_ms = rig.now.mono_ms;
-    rig.feed(Input::Scraped(vec![Scrape { id: 2, at_mono_ms, values: vec![Some(0.5)] }]));
+    rig.feed(Input::Scraped(vec![Scrape { id: 2, at_mono_ms, values: vec![Ok(0.5)] }]));
     assert_eq!(rig.waiting.len(), asked, "another tick is not begun");
     assert_eq!(rig.record(1).phase, Phase::InService);
     rig.settle();

@@ -1,10 +1,12 @@
 //! The metrics of a set over the last while: windows of values, rates out of counters, and what policies ask for.
 
 pub mod downsample;
+mod no_value;
 pub mod rate;
 pub mod windows;
 mod wishes;
 
+pub use no_value::{MetricGap, NoValue, NoValueKind, Reading, VALUE_MAX};
 pub use rate::{CounterRate, CpuShare, WrappingRate};
 pub use windows::{MetricSpec, SetWindows};
 pub use wishes::{MAX_WISHES, MetricWish, WishProblem, check_wishes, longest_wishes};

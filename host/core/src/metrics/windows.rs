@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::downsample;
-use crate::instance_state::InstanceState;
-use crate::metric::{Aggregate, MetricValue, quantize};
+use super::{VALUE_MAX, downsample};
+use crate::metric::{MetricValue, quantize};
 use crate::observation::{InstanceTable, MetricObservation, MetricScope, Observation, WindowSample};
 
 /// A value is fresh for this many of its periods: it may come late or be lost
@@ -48,15 +47,14 @@ impl MetricSpec {
         Self { window_ms, ..self }
     }
 
-    /// What a value is worth at `now_ms`.
-    fn aged(&self, sample: WindowSample, now_ms: u64) -> MetricValue {
-        let age_ms = now_ms.abs_diff(sample.at_ms);
-        if age_ms <= (self.period_ms as f64 * FRESH_PERIODS) as u64 {
-            MetricValue::Fresh(sample.value)
-        } else if age_ms <= self.period_ms.saturating_mul(KEPT_PERIODS) {
-            MetricValue::Stale { value: sample.value, age_ms }
-        } else {
-            MetricValue::Missing
+    /// What a value is worth at `now_ms`, by its age.
+    fn aged(&self, now_ms: u64) -> impl Fn(WindowSample) -> MetricValue + use<> {
+        let fresh_ms = (self.period_ms as f64 * FRESH_PERIODS) as u64;
+        let kept_ms = self.period_ms.saturating_mul(KEPT_PERIODS);
+        move |WindowSample { at_ms, value }| match now_ms.abs_diff(at_ms) {
+            age_ms if age_ms <= fresh_ms => MetricValue::Fresh(value),
+            age_ms if age_ms <= kept_ms => MetricValue::Stale { value, age_ms },
+            _ => MetricValue::Missing,
         }
     }
 }
@@ -108,18 +106,20 @@ impl SetWindows {
     /// latest values of the instances are measured anew.
     pub fn restore(&mut self, last: &Observation) {
         for seen in &last.metrics {
-            if let Some(metric) = self.metrics.get_mut(&seen.name)
-                && metric.spec.scope == seen.scope
-            {
+            if let Some(metric) = self.kept_as(seen) {
                 metric.window.clone_from(&seen.window);
-                metric.end_tick(last.now_ms, last.aggregate(seen).mean);
             }
         }
+        self.end_tick(last);
+    }
+
+    fn kept_as(&mut self, seen: &MetricObservation) -> Option<&mut Metric> {
+        self.metrics.get_mut(&seen.name).filter(|metric| metric.spec.scope == seen.scope)
     }
 
     /// Takes a value of one instance, rounded to four digits. Without effect for
     /// a metric that is not kept per instance (a report that crossed a
-    /// reconfiguration) and for NaN and infinities.
+    /// reconfiguration), for NaN, and beyond [`VALUE_MAX`].
     pub fn push_instance(&mut self, metric: &str, instance: u32, at_ms: u64, value: f64) {
         self.push_instances(metric, at_ms, [(instance, value)]);
     }
@@ -174,43 +174,52 @@ impl SetWindows {
 
     /// Ends a tick: what it saw of the set goes into the windows (the set's value,
     /// or the mean over the instances in service; only if fresh), and instances
-    /// that are not in `table` are forgotten.
-    pub fn end_tick(&mut self, now_ms: u64, table: &InstanceTable) {
-        for metric in self.metrics.values_mut() {
-            let mut rows = table.id.iter().copied().peekable();
-            metric.instances.retain(|&(id, _)| {
-                while rows.next_if(|&row| row < id).is_some() {}
-                rows.peek() == Some(&id)
-            });
-            let value = match metric.spec.scope {
-                MetricScope::Set => metric.set_value(now_ms),
-                MetricScope::Instance => {
-                    let rows = metric.values(now_ms, table).zip(&table.state);
-                    let in_service = rows.filter(|&(_, &state)| state == InstanceState::InService);
-                    Aggregate::of(in_service.map(|(value, _)| value)).mean
-                }
-            };
-            metric.end_tick(now_ms, value);
+    /// that it did not see are forgotten.
+    pub fn end_tick(&mut self, tick: &Observation) {
+        for seen in &tick.metrics {
+            if let Some(metric) = self.kept_as(seen) {
+                metric.keep_only(&tick.instances.id);
+                metric.end_tick(tick.now_ms, tick.aggregate(seen).mean);
+            }
         }
     }
 }
 
 impl Metric {
     fn set_value(&self, now_ms: u64) -> MetricValue {
-        self.set.map_or(MetricValue::Missing, |sample| self.spec.aged(sample, now_ms))
+        self.set.map_or(MetricValue::Missing, self.spec.aged(now_ms))
     }
 
     /// The values of the instances of `table`. Ids ascend there as here, so both
     /// are walked along together.
     fn values(&self, now_ms: u64, table: &InstanceTable) -> impl Iterator<Item = MetricValue> {
-        let mut known = self.instances.iter().peekable();
+        let aged = self.spec.aged(now_ms);
+        let mut known = self.instances.as_slice();
         table.id.iter().map(move |&row| {
-            while known.next_if(|&&(id, _)| id < row).is_some() {}
-            match known.peek() {
-                Some(&&(id, sample)) if id == row => self.spec.aged(sample, now_ms),
-                _ => MetricValue::Missing,
+            loop {
+                match known.split_first() {
+                    Some((&(id, sample), rest)) if id <= row => {
+                        known = rest;
+                        if id == row {
+                            return aged(sample);
+                        }
+                    }
+                    _ => return MetricValue::Missing,
+                }
             }
         })
+    }
+
+    /// Forgets all instances but those of `ids`, which ascend.
+    fn keep_only(&mut self, ids: &[u32]) {
+        if self.instances.iter().map(|(id, _)| id).eq(ids) {
+            return;
+        }
+        let mut ids = ids.iter().copied().peekable();
+        self.instances.retain(|&(id, _)| {
+            while ids.next_if(|&row| row < id).is_some() {}
+            ids.peek() == Some(&id)
+        });
     }
 
     fn end_tick(&mut self, now_ms: u64, value: MetricValue) {
@@ -220,14 +229,14 @@ impl Metric {
     }
 }
 
-/// None for what is not a valid value, also after rounding.
+/// None for what is not a valid value.
 fn sample(at_ms: u64, value: f64) -> Option<WindowSample> {
-    let value = quantize(value);
-    value.is_finite().then_some(WindowSample { at_ms, value })
+    (value.abs() <= VALUE_MAX).then(|| WindowSample { at_ms, value: quantize(value) })
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::instance_state::InstanceState;
     use crate::observation::InstanceRow;
     use proptest::prelude::*;
 
@@ -246,6 +255,29 @@ mod tests {
             });
         }
         table
+    }
+
+    /// A tick that sees what is known of `instances`.
+    fn tick(windows: &SetWindows, now_ms: u64, instances: &InstanceTable) -> Observation {
+        Observation {
+            set: "web".to_owned(),
+            tick: 0,
+            now_ms,
+            generation: 1,
+            min: 1,
+            max: 9,
+            desired: 2,
+            instances: instances.clone(),
+            metrics: windows.build_metrics(now_ms, instances),
+            last: None,
+            schedule: Vec::new(),
+        }
+    }
+
+    fn end_tick(windows: &mut SetWindows, now_ms: u64, instances: &InstanceTable) -> Observation {
+        let tick = tick(windows, now_ms, instances);
+        windows.end_tick(&tick);
+        tick
     }
 
     fn windows() -> SetWindows {
@@ -308,13 +340,13 @@ mod tests {
         assert_eq!(seen[1].values, [Fresh(0.2), Fresh(0.4), Missing, Fresh(0.9)]);
         assert!(seen.iter().all(|m| m.window.is_empty()), "the window is without this tick");
 
-        windows.end_tick(1_500, &table);
+        end_tick(&mut windows, 1_500, &table);
         let seen = windows.build_metrics(2_500, &table);
         assert_eq!(seen[0].window, [WindowSample { at_ms: 1_500, value: 12.0 }]);
         assert_eq!(seen[1].window, [WindowSample { at_ms: 1_500, value: 0.3 }], "in service only");
         assert_eq!(windows.metrics["utilization"].instances.len(), 3, "99 is forgotten");
 
-        windows.end_tick(9_000, &table);
+        end_tick(&mut windows, 9_000, &table);
         let seen = windows.build_metrics(9_500, &table);
         assert_eq!(seen[1].window.len(), 1, "what is stale is not a value of that moment");
     }
@@ -345,26 +377,13 @@ mod tests {
         let instances = table(&[(0, InstanceState::InService), (1, InstanceState::InService)]);
         let spec = MetricSpec::per_instance("utilization", 1_000).reaching_back(window_ms);
         let mut windows = SetWindows::new([spec]);
-        let mut last = Observation {
-            set: "web".to_owned(),
-            tick: 0,
-            now_ms: 0,
-            generation: 1,
-            min: 1,
-            max: 9,
-            desired: 2,
-            instances,
-            metrics: Vec::new(),
-            last: None,
-            schedule: Vec::new(),
-        };
+        let mut last = tick(&windows, 0, &instances);
         for (passed_ms, reports) in ticks {
             last.now_ms += passed_ms;
             for &(id, value) in reports {
                 windows.push_instance("utilization", id, last.now_ms, value);
             }
-            last.metrics = windows.build_metrics(last.now_ms, &last.instances);
-            windows.end_tick(last.now_ms, &last.instances);
+            last = end_tick(&mut windows, last.now_ms, &instances);
         }
         (windows, last)
     }
@@ -393,7 +412,7 @@ mod tests {
                     for id in [0, 1] {
                         windows.push_instance("utilization", id, now_ms, n as f64);
                     }
-                    windows.end_tick(now_ms, &last.instances);
+                    end_tick(windows, now_ms, &last.instances);
                 }
             }
             prop_assert_eq!(&restored.metrics["utilization"].window, &windows.metrics["utilization"].window);
@@ -409,7 +428,7 @@ mod tests {
         // In force with the next sample.
         windows.reconfigure([MetricSpec::per_instance("utilization", 1_000)]);
         windows.push_instance("utilization", 0, last.now_ms + 1_000, 1.0);
-        windows.end_tick(last.now_ms + 1_000, &last.instances);
+        end_tick(&mut windows, last.now_ms + 1_000, &last.instances);
         assert_eq!(reach_ms(&windows), 58_000);
     }
 
@@ -420,7 +439,11 @@ mod tests {
         for id in [5, 1, 9, 3] {
             windows.push_instance("utilization", id, 1_000, f64::from(id));
         }
-        windows.end_tick(1_000, &table(&[(0, InService), (3, InService), (4, InService), (9, InService)]));
+        end_tick(
+            &mut windows,
+            1_000,
+            &table(&[(0, InService), (3, InService), (4, InService), (9, InService)]),
+        );
         windows.push_instance("utilization", 4, 1_000, 4.0);
         let seen = windows
             .build_metrics(1_000, &table(&[(3, InService), (4, InService), (5, InService), (9, InService)]));

@@ -257,15 +257,13 @@ impl Shell {
         self.told(told);
         // Fetched in one go: waking up for each report costs more than the report.
         let mut scraped = Vec::new();
+        let manifest = Arc::clone(self.machine.manifest());
         while let Ok(report) = scrapes.try_recv() {
-            if let Some(error) = &report.error {
-                tracing::debug!(instance = report.id, error = chain(error), "scrape");
-            }
+            self.shared.exposition.scraped(&manifest, &report.readings);
             let at_mono_ms = clock::mono_ms_at(report.at);
-            scraped.push(Scrape { id: report.id, at_mono_ms, values: report.values });
+            scraped.push(Scrape { id: report.id, at_mono_ms, values: report.readings });
         }
         self.inputs.push_back(Input::Scraped(scraped));
-        let manifest = Arc::clone(self.machine.manifest());
         let facts = TickFacts {
             processes: self.local.readings(),
             traffic: self.load_balancer.as_ref().map(|load_balancer| self.traffic(load_balancer)),

@@ -269,6 +269,7 @@ impl Generator {
                 placement: std::iter::repeat_n(&Placement::default(), instances.len()).collect(),
                 nodes: vec![NodeCapacity { placement: Placement::default(), launches: 400, why: None }],
                 guard_memory: GuardMemory::default(),
+                metric_gaps: Vec::new(),
             },
             runs: vec![PolicyRun {
                 slot: String::new(),

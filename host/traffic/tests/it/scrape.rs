@@ -1,10 +1,10 @@
 //! Scrapes of guests.
 
-use std::error::Error;
 use std::time::Duration;
 
 use regatta_core::manifest::GuestMetric;
-use regatta_traffic::{GuestClient, GuestError, ScrapeError, ScrapeTarget, Scraper};
+use regatta_core::metrics::{NoValueKind, Reading};
+use regatta_traffic::{GuestClient, ScrapeTarget, Scraper};
 use tokio::sync::mpsc;
 
 use crate::guest::{Answer, Guest};
@@ -12,6 +12,15 @@ use crate::soon;
 
 fn metric(name: &str, series: &str, path: &str) -> GuestMetric {
     GuestMetric { name: name.to_owned(), series: series.to_owned(), path: path.to_owned(), rate: false }
+}
+
+fn values(readings: &[Reading]) -> Vec<Option<f64>> {
+    readings.iter().map(|reading| reading.as_ref().ok().copied()).collect()
+}
+
+fn why(reading: &Reading) -> (NoValueKind, String) {
+    let no_value = reading.as_ref().unwrap_err();
+    (no_value.kind, no_value.to_string())
 }
 
 fn target(metrics: &[GuestMetric]) -> ScrapeTarget {
@@ -24,7 +33,8 @@ fn page(path: &str) -> Answer {
             Answer::ok("# TYPE load gauge\nload{cpu=\"0\"} 0.25\nload{cpu=\"1\"} 0.5\nrequests_total 7\n")
         }
         "/other" => Answer::ok("queue 3\n"),
-        "/broken" => Answer::ok("load 1\n<html>\n"),
+        "/broken" => Answer::ok("other 1\n<html>\n"),
+        "/wild" => Answer::ok("load 1e308\n"),
         "/large" => Answer::ok("x".repeat((1 << 20) + 1)),
         "/closing" => Answer { close: true, ..Answer::ok("load 1\n") },
         _ => Answer { status: 404, ..Answer::ok("") },
@@ -42,9 +52,12 @@ async fn pages_are_fetched_once_each_over_one_connection() {
         metric("absent", "no_such", "/metrics"),
     ]);
     for _ in 0..3 {
-        let (values, error) = target.scrape(&client).await;
-        assert!(error.is_none(), "{error:?}");
-        assert_eq!(values, [Some(3.0), Some(0.75), Some(7.0), None]);
+        let readings = target.scrape(&client).await;
+        assert_eq!(values(&readings), [Some(3.0), Some(0.75), Some(7.0), None]);
+        assert_eq!(
+            why(&readings[3]),
+            (NoValueKind::NoSeries, "`no_such` at `/metrics`: no such series".to_owned())
+        );
     }
     assert_eq!(guest.accepted(), 1);
 }
@@ -53,17 +66,16 @@ async fn pages_are_fetched_once_each_over_one_connection() {
 async fn a_page_that_fails_leaves_the_others() {
     let guest = Guest::start(page);
     let client = GuestClient::new(guest.addr);
-    for (path, expected) in [
-        ("/nowhere", "status 404 for `/nowhere`"),
-        ("/broken", "`/broken` is not Prometheus text: line 2: expected the name of a series"),
-        ("/large", "no metrics: the answer of ADDR is larger than 1048576 bytes"),
+    for (path, kind, expected) in [
+        ("/nowhere", NoValueKind::Status, "status 404 for `/nowhere`"),
+        ("/broken", NoValueKind::Unreadable, "`load` at `/broken`: line 2: expected the name of a series"),
+        ("/large", NoValueKind::NoAnswer, "the answer of ADDR is larger than 1048576 bytes"),
+        ("/wild", NoValueKind::OutOfRange, "`load` at `/wild`: the value is 1e308: ignored"),
     ] {
         let target = target(&[metric("bad", "load", path), metric("queue", "queue", "/other")]);
-        let (values, error) = target.scrape(&client).await;
-        assert_eq!(values, [None, Some(3.0)]);
-        let error = error.unwrap();
-        let text = error.source().map_or(error.to_string(), |source| format!("{error}: {source}"));
-        assert_eq!(text, expected.replace("ADDR", &guest.addr.to_string()));
+        let readings = target.scrape(&client).await;
+        assert_eq!(values(&readings), [None, Some(3.0)]);
+        assert_eq!(why(&readings[0]), (kind, expected.replace("ADDR", &guest.addr.to_string())));
     }
 }
 
@@ -73,9 +85,8 @@ async fn a_guest_that_closes_after_each_answer_is_served_too() {
     let client = GuestClient::new(guest.addr);
     let target = target(&[metric("load", "load", "/closing")]);
     for n in 1..=3 {
-        let (values, error) = target.scrape(&client).await;
-        assert!(error.is_none(), "{error:?}");
-        assert_eq!((values, guest.accepted()), (vec![Some(1.0)], n));
+        let readings = target.scrape(&client).await;
+        assert_eq!((values(&readings), guest.accepted()), (vec![Some(1.0)], n));
     }
 }
 
@@ -84,14 +95,14 @@ async fn a_guest_that_has_restarted_is_found_again() {
     let guest = Guest::start(page);
     let (addr, client) = (guest.addr, GuestClient::new(guest.addr));
     let target = target(&[metric("queue", "queue", "/other")]);
-    assert_eq!(target.scrape(&client).await.0, [Some(3.0)]);
+    assert_eq!(values(&target.scrape(&client).await), [Some(3.0)]);
     guest.stop().await;
-    let (values, error) = target.scrape(&client).await;
-    assert_eq!(values, [None]);
-    assert!(matches!(error, Some(ScrapeError::Guest(GuestError::Connect { .. }))), "{error:?}");
+    let (kind, text) = why(&target.scrape(&client).await[0]);
+    assert_eq!(kind, NoValueKind::NoAnswer);
+    assert!(text.starts_with(&format!("cannot connect to {addr}")), "{text}");
     let _guest =
         crate::eventually(|| async { Guest::start_at(addr, page).map_err(|error| error.to_string()) }).await;
-    assert_eq!(target.scrape(&client).await.0, [Some(3.0)]);
+    assert_eq!(values(&target.scrape(&client).await), [Some(3.0)]);
 }
 
 #[tokio::test]
@@ -104,7 +115,7 @@ async fn a_scraper_reports_until_dropped_and_never_waits_for_the_reader() {
     let mut last = std::time::Instant::now();
     for _ in 0..5 {
         let report = soon(reports.recv()).await.unwrap();
-        assert_eq!((report.id, report.values.as_slice()), (4, &[Some(3.0)][..]));
+        assert_eq!((report.id, values(&report.readings)), (4, vec![Some(3.0)]));
         assert!(report.at >= last);
         last = report.at;
     }

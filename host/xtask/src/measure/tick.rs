@@ -220,7 +220,7 @@ impl Rig {
         let scrapes = (1..=self.instances).map(|id| Scrape {
             id,
             at_mono_ms: self.now.mono_ms,
-            values: vec![Some(0.5 + f64::from(id % 10) / 100.0 + phase as f64 / 50.0); metrics],
+            values: vec![Ok(0.5 + f64::from(id % 10) / 100.0 + phase as f64 / 50.0); metrics],
         });
         self.machine.on(self.now, Input::Scraped(scrapes.collect()));
         let processes = (1..=self.instances).map(|id| ProcessReading {
