@@ -245,10 +245,6 @@ impl ProbePort {
 fn health(section: &Section<'_>, port: ProbePort) -> Result<Health, Invalid> {
     let http = section.optional("http").and_then(|item| item.map(|item| http_probe(item, port)).transpose());
     let tcp = section.optional("tcp").and_then(|item| item.map(|item| tcp_probe(item, port)).transpose());
-    let interval_ms = section.item("interval").and_then(Item::duration_ms);
-    let timeout_ms = section.item("timeout").and_then(Item::duration_ms);
-    let healthy_threshold = section.item("healthy_threshold").and_then(Item::integer);
-    let unhealthy_threshold = section.item("unhealthy_threshold").and_then(Item::integer);
     let mut one_probe = Ok(());
     if port == ProbePort::NoNetwork {
         for name in ["http", "tcp"] {
@@ -262,14 +258,8 @@ fn health(section: &Section<'_>, port: ProbePort) -> Result<Health, Invalid> {
         let message = "must not be given together with `http`";
         one_probe = Err(section.complain("tcp", message, Some("leave one of them out".into())));
     }
-    let health = Health {
-        probe: http?.or(tcp?.flatten()),
-        interval_ms: interval_ms?,
-        timeout_ms: timeout_ms?,
-        healthy_threshold: healthy_threshold?,
-        unhealthy_threshold: unhealthy_threshold?,
-    };
-    one_probe.map(|()| health)
+    let health = Health::read(section, http.and_then(|http| Ok(http.or(tcp?.flatten()))));
+    one_probe.and(health)
 }
 
 fn http_probe(item: Item<'_>, default_port: ProbePort) -> Result<Probe, Invalid> {

@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 use super::fields::VERSION;
 use super::network::Network;
 use super::types::{
-    CloudInit, FileRef, GuestMetric, Health, Image, InstanceTemplate, LoadBalancer, MissingData, OnFailure,
-    Overlay, PolicySpec, Probe, ScaleSet, SeedKind,
+    CloudInit, FileRef, GuestMetric, Image, InstanceTemplate, LoadBalancer, MissingData, OnFailure, Overlay,
+    PolicySpec, Probe, ScaleSet, SeedKind,
 };
 use super::units::{format_duration_ms, format_size_bytes};
 
@@ -50,7 +50,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
         ("image", image(&set.image)),
         ("instance", instance(&set.instance)),
         ("network", network(&set.network)),
-        ("health", health(&set.health)),
+        ("health", set.health.tree()),
     ];
     fields.extend(set.load_balancer.as_ref().map(|balancer| ("load_balancer", load_balancer(balancer))));
     if !set.metrics.is_empty() {
@@ -206,22 +206,11 @@ fn texts<T: ToString>(items: &[T]) -> Tree {
     Tree::List(items.iter().map(|item| text(&item.to_string())).collect())
 }
 
-fn health(health: &Health) -> Tree {
-    let mut fields = Vec::new();
-    match &health.probe {
-        Some(Probe::Http { path, port }) => {
-            fields.push(("http", map([("path", text(path)), ("port", number(*port))])));
-        }
-        Some(Probe::Tcp { port }) => fields.push(("tcp", map([("port", number(*port))]))),
-        None => {}
-    }
-    fields.extend([
-        ("interval", duration(health.interval_ms)),
-        ("timeout", duration(health.timeout_ms)),
-        ("healthy_threshold", number(health.healthy_threshold)),
-        ("unhealthy_threshold", number(health.unhealthy_threshold)),
-    ]);
-    map(fields)
+pub(crate) fn probe(probe: &Option<Probe>) -> Option<(&'static str, Tree)> {
+    Some(match probe.as_ref()? {
+        Probe::Http { path, port } => ("http", map([("path", text(path)), ("port", number(*port))])),
+        Probe::Tcp { port } => ("tcp", map([("port", number(*port))])),
+    })
 }
 
 fn load_balancer(balancer: &LoadBalancer) -> Tree {
@@ -275,7 +264,7 @@ fn missing_data(set: &ScaleSet) -> Tree {
     }
 }
 
-fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tree {
+pub(crate) fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tree {
     Tree::Map(fields.into_iter().map(|(name, tree)| (name.to_owned(), tree)).collect())
 }
 
@@ -283,11 +272,11 @@ fn text(text: &str) -> Tree {
     Tree::Scalar(text.into())
 }
 
-fn number(number: impl Into<u32>) -> Tree {
+pub(crate) fn number(number: impl Into<u32>) -> Tree {
     Tree::Scalar(number.into().into())
 }
 
-fn duration(ms: u64) -> Tree {
+pub(crate) fn duration(ms: u64) -> Tree {
     Tree::Scalar(format_duration_ms(ms).into())
 }
 

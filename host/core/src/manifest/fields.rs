@@ -1,7 +1,11 @@
 //! The table of the manifest's fields: kind, default and meaning of each.
 
+use super::export::{self, Tree};
 use super::formats::Format;
+use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
+use super::section::{Item, Section};
+use super::types::Probe;
 
 const fn field(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> Field {
     Field { name, kind, presence, doc, new_instances: false }
@@ -28,10 +32,12 @@ const fn size(min_bytes: u64, max_bytes: u64, multiple_bytes: u64) -> Kind {
 
 mod instance;
 mod network;
+mod section_macro;
 
 use Presence::{Default, Empty, Optional, Required};
 use instance::INSTANCE;
 use network::NETWORK;
+use section_macro::{kind, presence, section};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -223,43 +229,36 @@ static DISK: Object = Object {
 
 const PORT: Kind = integer(1, 65_535);
 
-static HEALTH: Object = Object {
-    exclusive: Exclusive::AtMostOne(&["http", "tcp"]),
-    fields: &[
-        field(
-            "http",
-            Kind::Either(&[Kind::Text(Format::HttpPath), Kind::Object(&HTTP_PROBE)]),
-            Optional,
-            "Probe by GET: a path, or a mapping; any 2xx passes. At most one of `http` and `tcp`; without \
-             both an instance is in service once it has booted.",
-        ),
-        field(
-            "tcp",
-            Kind::Either(&[Kind::Boolean, Kind::Object(&TCP_PROBE)]),
-            Optional,
-            "Probe by TCP: `true`, or a mapping; an accepted connection passes.",
-        ),
-        field("interval", duration(100, HOUR), Default("5s"), "Time between two probes of an instance."),
-        field(
-            "timeout",
-            duration(10, 5 * MINUTE),
-            Default("2s"),
-            "A probe without an answer by then has failed.",
-        ),
-        field(
-            "healthy_threshold",
-            integer(1, 100),
-            Default("2"),
-            "Passes in a row that make an instance healthy.",
-        ),
-        field(
-            "unhealthy_threshold",
-            integer(1, 100),
-            Default("3"),
-            "Failures in a row that make it unhealthy.",
-        ),
-    ],
-};
+section! {
+    /// When an instance is healthy.
+    Health, HEALTH: Exclusive::AtMostOne(&["http", "tcp"]);
+    several {
+        /// What is asked; none takes an instance into service once it has booted.
+        probe: Option<Probe> => export::probe, [
+            field(
+                "http",
+                Kind::Either(&[Kind::Text(Format::HttpPath), Kind::Object(&HTTP_PROBE)]),
+                Optional,
+                "Probe by GET: a path, or a mapping; any 2xx passes. At most one of `http` and `tcp`; without \
+                 both an instance is in service once it has booted."
+            ),
+            field(
+                "tcp",
+                Kind::Either(&[Kind::Boolean, Kind::Object(&TCP_PROBE)]),
+                Optional,
+                "Probe by TCP: `true`, or a mapping; an accepted connection passes."
+            )
+        ];
+    }
+    /// Time between two probes of an instance.
+    interval_ms, "interval": duration(100, HOUR) = "5s";
+    /// A probe without an answer by then has failed.
+    timeout_ms, "timeout": duration(10, 5 * MINUTE) = "2s";
+    /// Passes in a row that make an instance healthy.
+    healthy_threshold, "healthy_threshold": integer(1, 100) = "2";
+    /// Failures in a row that make it unhealthy.
+    unhealthy_threshold, "unhealthy_threshold": integer(1, 100) = "3";
+}
 
 static HTTP_PROBE: Object = Object {
     exclusive: Exclusive::None,

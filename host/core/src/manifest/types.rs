@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::fields::Health;
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -234,21 +235,6 @@ pub enum SeedKind {
     Disk,
     /// Instance id and hostname in the SMBIOS serial number, the rest from `seed_url`.
     Smbios,
-}
-
-/// When an instance is healthy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// What is asked; none takes an instance into service once it has booted.
-    pub probe: Option<Probe>,
-    /// Time between two probes; default 5 s.
-    pub interval_ms: u64,
-    /// A probe without an answer by then has failed; default 2 s.
-    pub timeout_ms: u64,
-    /// Passes in a row that make it healthy; default 2.
-    pub healthy_threshold: u32,
-    /// Failures in a row that make it unhealthy; default 3.
-    pub unhealthy_threshold: u32,
 }
 
 /// What a health probe asks.
