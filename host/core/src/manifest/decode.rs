@@ -352,12 +352,7 @@ fn guards(section: &Section<'_>, bounds: Bounds) -> Result<Guards, Invalid> {
             _ => MissingData::NoScaleIn,
         })
     });
-    let stabilization_ms = section.item("scale_in_stabilization").and_then(Item::duration_ms);
-    Ok(Guards {
-        on_failure: on_failure?,
-        missing_data: missing_data?,
-        scale_in_stabilization_ms: stabilization_ms?,
-    })
+    Guards::read(section, on_failure, missing_data)
 }
 
 /// A size that the bounds of the capacity allow.

@@ -61,14 +61,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
         several => fields.push(("policies", Tree::List(several.iter().map(policy).collect()))),
     }
     fields.push(("combine", text(set.combine.as_str())));
-    fields.push((
-        "guards",
-        map([
-            ("on_failure", on_failure(set)),
-            ("missing_data", missing_data(set)),
-            ("scale_in_stabilization", duration(set.guards.scale_in_stabilization_ms)),
-        ]),
-    ));
+    fields.push(("guards", set.guards.tree()));
     fields.push((
         "repair",
         map([
@@ -248,15 +241,15 @@ fn policy(policy: &PolicySpec) -> Tree {
     ])
 }
 
-fn on_failure(set: &ScaleSet) -> Tree {
-    match set.guards.on_failure {
+pub(crate) fn on_failure(on_failure: &OnFailure) -> Tree {
+    match *on_failure {
         OnFailure::Hold => text("hold"),
         OnFailure::Static { capacity } => map([("static", number(capacity))]),
     }
 }
 
-fn missing_data(set: &ScaleSet) -> Tree {
-    match set.guards.missing_data {
+pub(crate) fn missing_data(missing_data: &MissingData) -> Tree {
+    match *missing_data {
         MissingData::NoScaleIn => text("no-scale-in"),
         MissingData::Hold => text("hold"),
         MissingData::Ignore => text("ignore"),

@@ -5,7 +5,7 @@ use super::formats::Format;
 use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
 use super::section::{Item, Section};
-use super::types::Probe;
+use super::types::{MissingData, OnFailure, Probe};
 
 const fn field(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> Field {
     Field { name, kind, presence, doc, new_instances: false }
@@ -34,6 +34,7 @@ mod instance;
 mod network;
 mod section_macro;
 
+use Kind::Either;
 use Presence::{Default, Empty, Optional, Required};
 use instance::INSTANCE;
 use network::NETWORK;
@@ -389,33 +390,26 @@ static LIMITS: Object = Object {
     ],
 };
 
-static GUARDS: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "on_failure",
-            Kind::Either(&[Kind::Choice(&["hold"]), Kind::Object(&STATIC)]),
-            Default("hold"),
-            "When the policy gives no decision: `hold` keeps the size, `{ static: N }` goes to N if that is \
-             larger. Never a scale-in.",
-        ),
-        field(
-            "missing_data",
-            Kind::Either(&[Kind::Choice(&["no-scale-in", "hold", "ignore"]), Kind::Object(&DEFAULT)]),
-            Default("no-scale-in"),
-            "When a metric that the policy wants has no fresh value: `no-scale-in` allows only scale-out, \
-             `hold` keeps the size, `{ default: N }` goes to N if that is larger, `ignore` leaves it to \
-             the policy.",
-        ),
-        field(
-            "scale_in_stabilization",
-            duration(0, DAY),
-            Default("0s"),
-            "Scale in only to the largest capacity that the policies wanted within this time, as the Kubernetes HPA's \
-             stabilization window does. `0s` lets every scale-in pass.",
-        ),
-    ],
-};
+section! {
+    /// What the host does not leave to the policy.
+    #[derive(Default)]
+    Guards, GUARDS: Exclusive::None;
+    /// When the policy gives no decision: `hold` keeps the size, `{ static: N }` goes to N if that is
+    /// larger. Never a scale-in.
+    on_failure: OnFailure => export::on_failure,
+        "on_failure": Either(&[Kind::Choice(&["hold"]), Kind::Object(&STATIC)]) = "hold";
+    /// When a metric that the policy wants has no fresh value: `no-scale-in` allows only scale-out,
+    /// `hold` keeps the size, `{ default: N }` goes to N if that is larger, `ignore` leaves it to
+    /// the policy.
+    missing_data: MissingData => export::missing_data, "missing_data": Either(&[
+        Kind::Choice(&["no-scale-in", "hold", "ignore"]),
+        Kind::Object(&DEFAULT)
+    ]) = "no-scale-in";
+    /// Scale in only to the largest capacity that the policies wanted within this time, as the Kubernetes HPA's
+    /// stabilization window does. `0s` lets every scale-in pass.
+    #[serde(default)]
+    scale_in_stabilization_ms, "scale_in_stabilization": duration(0, DAY) = "0s";
+}
 
 static STATIC: Object = Object {
     exclusive: Exclusive::None,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::fields::Health;
+pub use super::fields::{Guards, Health};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -335,18 +335,6 @@ impl Default for PolicyLimits {
             table_elements: 100_000,
         }
     }
-}
-
-/// What the host does not leave to the policy.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Guards {
-    /// When the policy gives no decision.
-    pub on_failure: OnFailure,
-    /// When a metric that the policy wants has no fresh value.
-    pub missing_data: MissingData,
-    /// Scale in only to the largest capacity wanted within so long; default 0, which lets every scale-in pass.
-    #[serde(default)]
-    pub scale_in_stabilization_ms: u64,
 }
 
 /// When the policy gives no decision. Never a scale-in.
