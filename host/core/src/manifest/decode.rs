@@ -57,7 +57,7 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
     let policies = policies(&root, tick_ms.ok(), base_dir);
     let combine = root.item("combine").and_then(Item::word).map(combine_rule);
     let guards = root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds));
-    let repair = root.item("repair").and_then(Item::section).and_then(|s| repair(&s));
+    let repair = root.item("repair").and_then(Item::section).and_then(|s| Repair::read(&s));
     version?;
     reachable?;
     startable?;
@@ -369,13 +369,6 @@ fn size_within(section: &Section<'_>, name: &str, bounds: Bounds) -> Result<u32,
         }
         _ => Ok(size),
     }
-}
-
-fn repair(section: &Section<'_>) -> Result<Repair, Invalid> {
-    let enabled = section.item("enabled").and_then(Item::boolean);
-    let grace_ms = section.item("grace").and_then(Item::duration_ms);
-    let max_percent = section.item("max_percent").and_then(Item::integer);
-    Ok(Repair { enabled: enabled?, grace_ms: grace_ms?, max_percent: max_percent? })
 }
 
 /// A path, counted from `base_dir` when it is relative. `.` is dropped; `..`

@@ -62,14 +62,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
     }
     fields.push(("combine", text(set.combine.as_str())));
     fields.push(("guards", set.guards.tree()));
-    fields.push((
-        "repair",
-        map([
-            ("enabled", Tree::Scalar(Json::Bool(set.repair.enabled))),
-            ("grace", duration(set.repair.grace_ms)),
-            ("max_percent", number(set.repair.max_percent)),
-        ]),
-    ));
+    fields.push(("repair", set.repair.tree()));
     map(fields)
 }
 
@@ -191,7 +184,7 @@ fn network(network: &Network) -> Tree {
     map(fields)
 }
 
-fn boolean(value: bool) -> Tree {
+pub(crate) fn boolean(value: bool) -> Tree {
     Tree::Scalar(Json::Bool(value))
 }
 

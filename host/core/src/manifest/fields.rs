@@ -18,6 +18,10 @@ impl Field {
     }
 }
 
+const fn boolean() -> Kind {
+    Kind::Boolean
+}
+
 const fn integer(min: u64, max: u64) -> Kind {
     Kind::Integer { min, max }
 }
@@ -431,21 +435,14 @@ static DEFAULT: Object = Object {
     )],
 };
 
-static REPAIR: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "enabled",
-            Kind::Boolean,
-            Default("true"),
-            "Replace unhealthy instances. Failed ones are always removed.",
-        ),
-        field("grace", duration(0, DAY), Default("10s"), "How long an instance may be unhealthy first."),
-        field(
-            "max_percent",
-            integer(1, 100),
-            Default("5"),
-            "Share of the capacity that is repaired at once, percent; at least one instance.",
-        ),
-    ],
-};
+section! {
+    /// What happens to broken instances.
+    #[derive(Copy)]
+    Repair, REPAIR: Exclusive::None;
+    /// Replace unhealthy instances. Failed ones are always removed.
+    enabled, "enabled": boolean() = "true";
+    /// How long an instance may be unhealthy first.
+    grace_ms, "grace": duration(0, DAY) = "10s";
+    /// Share of the capacity that is repaired at once, percent; at least one instance.
+    max_percent, "max_percent": integer(1, 100) = "5";
+}

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::fields::{Guards, Health};
+pub use super::fields::{Guards, Health, Repair};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -367,16 +367,4 @@ pub enum MissingData {
     },
     /// Leave it to the policy.
     Ignore,
-}
-
-/// What happens to broken instances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Repair {
-    /// Replace unhealthy instances; default true. Failed ones are always removed.
-    pub enabled: bool,
-    /// How long an instance may be unhealthy first; default 10 s.
-    pub grace_ms: u64,
-    /// Share of the capacity that is repaired at once, percent; default 5. At
-    /// least one.
-    pub max_percent: u32,
 }

@@ -4,12 +4,15 @@
 /// handed in has its own.
 #[rustfmt::skip]
 macro_rules! kind {
+    (type boolean) => { bool };
     (type duration) => { u64 };
     (type integer) => { u32 };
     (type $kind:ident $type:ty) => { $type };
+    (read boolean $item:expr) => { $item.and_then(Item::boolean) };
     (read duration $item:expr) => { $item.and_then(Item::duration_ms) };
     (read integer $item:expr) => { $item.and_then(Item::integer) };
     (read $kind:ident $item:expr, $given:ident: $type:ty) => { $given };
+    (write boolean $value:expr) => { export::boolean($value) };
     (write duration $value:expr) => { export::duration($value) };
     (write integer $value:expr) => { export::number($value) };
     (write $kind:ident $value:expr, $write:path) => { $write(&$value) };
