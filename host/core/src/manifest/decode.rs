@@ -293,23 +293,16 @@ fn probe_port(section: &Section<'_>, default_port: ProbePort) -> Result<u16, Inv
 }
 
 fn load_balancer(section: &Section<'_>, network: Option<&Network>) -> Result<LoadBalancer, Invalid> {
-    let listen = section.item("listen").and_then(|item| item.parse(formats::listen));
-    let timeout_ms = section.item("drain_timeout").and_then(Item::duration_ms);
-    let max_connections = section.item("max_connections").and_then(Item::integer);
-    let mut free = Ok(());
-    if let (Ok(listen), Some(network)) = (listen, network)
-        && network.covers(listen)
-    {
+    let listen = section.item("listen").and_then(|item| item.parse(formats::listen)).and_then(|listen| {
+        if !network.is_some_and(|network| network.covers(listen)) {
+            return Ok(listen);
+        }
         let message = format!("{listen} is also an address of instances");
         let hint = "choose another port, or an address outside `network.pool`";
-        free = Err(section.complain("listen", message, Some(hint.into())));
-    }
-    let balancer = LoadBalancer {
-        listen: listen?,
-        drain: DrainPolicy { timeout_ms: timeout_ms? },
-        max_connections: max_connections?,
-    };
-    free.map(|()| balancer)
+        Err(section.complain("listen", message, Some(hint.into())))
+    });
+    let timeout_ms = section.item("drain_timeout").and_then(Item::duration_ms);
+    LoadBalancer::read(section, listen, timeout_ms.map(|timeout_ms| DrainPolicy { timeout_ms }))
 }
 
 fn metrics(item: Item<'_>) -> Result<Vec<GuestMetric>, Invalid> {

@@ -1,12 +1,14 @@
 //! [`ScaleSet`] → the manifest that says the same, with every default spelt out.
 
+use std::net::SocketAddr;
+
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Value as Json;
 
 use super::fields::VERSION;
 use super::network::Network;
 use super::types::{
-    CloudInit, FileRef, GuestMetric, Image, InstanceTemplate, LoadBalancer, MissingData, OnFailure, Overlay,
+    CloudInit, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate, MissingData, OnFailure, Overlay,
     PolicySpec, Probe, ScaleSet, SeedKind,
 };
 use super::units::{format_duration_ms, format_size_bytes};
@@ -52,7 +54,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
         ("network", network(&set.network)),
         ("health", set.health.tree()),
     ];
-    fields.extend(set.load_balancer.as_ref().map(|balancer| ("load_balancer", load_balancer(balancer))));
+    fields.extend(set.load_balancer.as_ref().map(|balancer| ("load_balancer", balancer.tree())));
     if !set.metrics.is_empty() {
         fields.push(("metrics", Tree::List(set.metrics.iter().map(metric).collect())));
     }
@@ -199,12 +201,12 @@ pub(crate) fn probe(probe: &Option<Probe>) -> Option<(&'static str, Tree)> {
     })
 }
 
-fn load_balancer(balancer: &LoadBalancer) -> Tree {
-    map([
-        ("listen", text(&balancer.listen.to_string())),
-        ("drain_timeout", duration(balancer.drain.timeout_ms)),
-        ("max_connections", number(balancer.max_connections)),
-    ])
+pub(crate) fn address(address: &SocketAddr) -> Tree {
+    text(&address.to_string())
+}
+
+pub(crate) fn drain(drain: &DrainPolicy) -> Tree {
+    duration(drain.timeout_ms)
 }
 
 fn metric(metric: &GuestMetric) -> Tree {

@@ -1,11 +1,13 @@
 //! The table of the manifest's fields: kind, default and meaning of each.
 
+use std::net::SocketAddr;
+
 use super::export::{self, Tree};
 use super::formats::Format;
 use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
 use super::section::{Item, Section};
-use super::types::{MissingData, OnFailure, Probe};
+use super::types::{DrainPolicy, MissingData, OnFailure, Probe};
 
 const fn field(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> Field {
     Field { name, kind, presence, doc, new_instances: false }
@@ -38,7 +40,7 @@ mod instance;
 mod network;
 mod section_macro;
 
-use Kind::Either;
+use Kind::{Either, Text};
 use Presence::{Default, Empty, Optional, Required};
 use instance::INSTANCE;
 use network::NETWORK;
@@ -278,29 +280,16 @@ static TCP_PROBE: Object = Object {
     fields: &[field("port", PORT, Optional, "Port. Without it, `network.port`.")],
 };
 
-static LOAD_BALANCER: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "listen",
-            Kind::Text(Format::Listen),
-            Required,
-            "Address and port of the TCP listener, for example `0.0.0.0:80` or `[::]:80`.",
-        ),
-        field(
-            "drain_timeout",
-            duration(0, HOUR),
-            Default("30s"),
-            "How long the connections of an instance that is being removed may go on; then they are cut.",
-        ),
-        field(
-            "max_connections",
-            integer(1, 1_000_000),
-            Default("10000"),
-            "Connections at once, over all instances; more are refused.",
-        ),
-    ],
-};
+section! {
+    /// Where the set's traffic comes in.
+    LoadBalancer, LOAD_BALANCER: Exclusive::None;
+    /// Address and port of the TCP listener, for example `0.0.0.0:80` or `[::]:80`.
+    listen: SocketAddr => export::address, "listen": Text(Format::Listen);
+    /// How long the connections of an instance that is being removed may go on; then they are cut.
+    drain: DrainPolicy => export::drain, "drain_timeout": duration(0, HOUR) = "30s";
+    /// Connections at once, over all instances; more are refused.
+    max_connections, "max_connections": integer(1, 1_000_000) = "10000";
+}
 
 static METRIC: Object = Object {
     exclusive: Exclusive::None,

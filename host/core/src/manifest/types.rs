@@ -1,11 +1,9 @@
 //! A scale set as the host understands it: checked, with defaults filled in and
 //! paths made absolute.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
-pub use super::fields::{Guards, Health, Repair};
+pub use super::fields::{Guards, Health, LoadBalancer, Repair};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -253,17 +251,6 @@ pub enum Probe {
         /// Port; default the network's.
         port: u16,
     },
-}
-
-/// Where the set's traffic comes in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoadBalancer {
-    /// Address of the TCP listener.
-    pub listen: SocketAddr,
-    /// How removed instances finish.
-    pub drain: DrainPolicy,
-    /// Connections at once, over all instances; default 10,000.
-    pub max_connections: u32,
 }
 
 /// How removed instances finish what they have.
