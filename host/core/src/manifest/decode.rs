@@ -57,7 +57,7 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
     let policies = policies(&root, tick_ms.ok(), base_dir);
     let combine = root.item("combine").and_then(Item::word).map(combine_rule);
     let guards = root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds));
-    let repair = root.item("repair").and_then(Item::section).and_then(|s| repair(&s));
+    let repair = root.item("repair").and_then(Item::section).and_then(|s| Repair::read(&s));
     version?;
     reachable?;
     startable?;
@@ -245,10 +245,6 @@ impl ProbePort {
 fn health(section: &Section<'_>, port: ProbePort) -> Result<Health, Invalid> {
     let http = section.optional("http").and_then(|item| item.map(|item| http_probe(item, port)).transpose());
     let tcp = section.optional("tcp").and_then(|item| item.map(|item| tcp_probe(item, port)).transpose());
-    let interval_ms = section.item("interval").and_then(Item::duration_ms);
-    let timeout_ms = section.item("timeout").and_then(Item::duration_ms);
-    let healthy_threshold = section.item("healthy_threshold").and_then(Item::integer);
-    let unhealthy_threshold = section.item("unhealthy_threshold").and_then(Item::integer);
     let mut one_probe = Ok(());
     if port == ProbePort::NoNetwork {
         for name in ["http", "tcp"] {
@@ -262,14 +258,8 @@ fn health(section: &Section<'_>, port: ProbePort) -> Result<Health, Invalid> {
         let message = "must not be given together with `http`";
         one_probe = Err(section.complain("tcp", message, Some("leave one of them out".into())));
     }
-    let health = Health {
-        probe: http?.or(tcp?.flatten()),
-        interval_ms: interval_ms?,
-        timeout_ms: timeout_ms?,
-        healthy_threshold: healthy_threshold?,
-        unhealthy_threshold: unhealthy_threshold?,
-    };
-    one_probe.map(|()| health)
+    let health = Health::read(section, http.and_then(|http| Ok(http.or(tcp?.flatten()))));
+    one_probe.and(health)
 }
 
 fn http_probe(item: Item<'_>, default_port: ProbePort) -> Result<Probe, Invalid> {
@@ -303,23 +293,16 @@ fn probe_port(section: &Section<'_>, default_port: ProbePort) -> Result<u16, Inv
 }
 
 fn load_balancer(section: &Section<'_>, network: Option<&Network>) -> Result<LoadBalancer, Invalid> {
-    let listen = section.item("listen").and_then(|item| item.parse(formats::listen));
-    let timeout_ms = section.item("drain_timeout").and_then(Item::duration_ms);
-    let max_connections = section.item("max_connections").and_then(Item::integer);
-    let mut free = Ok(());
-    if let (Ok(listen), Some(network)) = (listen, network)
-        && network.covers(listen)
-    {
+    let listen = section.item("listen").and_then(|item| item.parse(formats::listen)).and_then(|listen| {
+        if !network.is_some_and(|network| network.covers(listen)) {
+            return Ok(listen);
+        }
         let message = format!("{listen} is also an address of instances");
         let hint = "choose another port, or an address outside `network.pool`";
-        free = Err(section.complain("listen", message, Some(hint.into())));
-    }
-    let balancer = LoadBalancer {
-        listen: listen?,
-        drain: DrainPolicy { timeout_ms: timeout_ms? },
-        max_connections: max_connections?,
-    };
-    free.map(|()| balancer)
+        Err(section.complain("listen", message, Some(hint.into())))
+    });
+    let timeout_ms = section.item("drain_timeout").and_then(Item::duration_ms);
+    LoadBalancer::read(section, listen, timeout_ms.map(|timeout_ms| DrainPolicy { timeout_ms }))
 }
 
 fn metrics(item: Item<'_>) -> Result<Vec<GuestMetric>, Invalid> {
@@ -362,12 +345,7 @@ fn guards(section: &Section<'_>, bounds: Bounds) -> Result<Guards, Invalid> {
             _ => MissingData::NoScaleIn,
         })
     });
-    let stabilization_ms = section.item("scale_in_stabilization").and_then(Item::duration_ms);
-    Ok(Guards {
-        on_failure: on_failure?,
-        missing_data: missing_data?,
-        scale_in_stabilization_ms: stabilization_ms?,
-    })
+    Guards::read(section, on_failure, missing_data)
 }
 
 /// A size that the bounds of the capacity allow.
@@ -384,13 +362,6 @@ fn size_within(section: &Section<'_>, name: &str, bounds: Bounds) -> Result<u32,
         }
         _ => Ok(size),
     }
-}
-
-fn repair(section: &Section<'_>) -> Result<Repair, Invalid> {
-    let enabled = section.item("enabled").and_then(Item::boolean);
-    let grace_ms = section.item("grace").and_then(Item::duration_ms);
-    let max_percent = section.item("max_percent").and_then(Item::integer);
-    Ok(Repair { enabled: enabled?, grace_ms: grace_ms?, max_percent: max_percent? })
 }
 
 /// A path, counted from `base_dir` when it is relative. `.` is dropped; `..`

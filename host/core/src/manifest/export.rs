@@ -1,13 +1,15 @@
 //! [`ScaleSet`] → the manifest that says the same, with every default spelt out.
 
+use std::net::SocketAddr;
+
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Value as Json;
 
 use super::fields::VERSION;
 use super::network::Network;
 use super::types::{
-    CloudInit, FileRef, GuestMetric, Health, Image, InstanceTemplate, LoadBalancer, MissingData, OnFailure,
-    Overlay, PolicySpec, Probe, ScaleSet, SeedKind,
+    CloudInit, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate, MissingData, OnFailure, Overlay,
+    PolicySpec, Probe, ScaleSet, SeedKind,
 };
 use super::units::{format_duration_ms, format_size_bytes};
 
@@ -50,9 +52,9 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
         ("image", image(&set.image)),
         ("instance", instance(&set.instance)),
         ("network", network(&set.network)),
-        ("health", health(&set.health)),
+        ("health", set.health.tree()),
     ];
-    fields.extend(set.load_balancer.as_ref().map(|balancer| ("load_balancer", load_balancer(balancer))));
+    fields.extend(set.load_balancer.as_ref().map(|balancer| ("load_balancer", balancer.tree())));
     if !set.metrics.is_empty() {
         fields.push(("metrics", Tree::List(set.metrics.iter().map(metric).collect())));
     }
@@ -61,22 +63,8 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
         several => fields.push(("policies", Tree::List(several.iter().map(policy).collect()))),
     }
     fields.push(("combine", text(set.combine.as_str())));
-    fields.push((
-        "guards",
-        map([
-            ("on_failure", on_failure(set)),
-            ("missing_data", missing_data(set)),
-            ("scale_in_stabilization", duration(set.guards.scale_in_stabilization_ms)),
-        ]),
-    ));
-    fields.push((
-        "repair",
-        map([
-            ("enabled", Tree::Scalar(Json::Bool(set.repair.enabled))),
-            ("grace", duration(set.repair.grace_ms)),
-            ("max_percent", number(set.repair.max_percent)),
-        ]),
-    ));
+    fields.push(("guards", set.guards.tree()));
+    fields.push(("repair", set.repair.tree()));
     map(fields)
 }
 
@@ -198,7 +186,7 @@ fn network(network: &Network) -> Tree {
     map(fields)
 }
 
-fn boolean(value: bool) -> Tree {
+pub(crate) fn boolean(value: bool) -> Tree {
     Tree::Scalar(Json::Bool(value))
 }
 
@@ -206,30 +194,19 @@ fn texts<T: ToString>(items: &[T]) -> Tree {
     Tree::List(items.iter().map(|item| text(&item.to_string())).collect())
 }
 
-fn health(health: &Health) -> Tree {
-    let mut fields = Vec::new();
-    match &health.probe {
-        Some(Probe::Http { path, port }) => {
-            fields.push(("http", map([("path", text(path)), ("port", number(*port))])));
-        }
-        Some(Probe::Tcp { port }) => fields.push(("tcp", map([("port", number(*port))]))),
-        None => {}
-    }
-    fields.extend([
-        ("interval", duration(health.interval_ms)),
-        ("timeout", duration(health.timeout_ms)),
-        ("healthy_threshold", number(health.healthy_threshold)),
-        ("unhealthy_threshold", number(health.unhealthy_threshold)),
-    ]);
-    map(fields)
+pub(crate) fn probe(probe: &Option<Probe>) -> Option<(&'static str, Tree)> {
+    Some(match probe.as_ref()? {
+        Probe::Http { path, port } => ("http", map([("path", text(path)), ("port", number(*port))])),
+        Probe::Tcp { port } => ("tcp", map([("port", number(*port))])),
+    })
 }
 
-fn load_balancer(balancer: &LoadBalancer) -> Tree {
-    map([
-        ("listen", text(&balancer.listen.to_string())),
-        ("drain_timeout", duration(balancer.drain.timeout_ms)),
-        ("max_connections", number(balancer.max_connections)),
-    ])
+pub(crate) fn address(address: &SocketAddr) -> Tree {
+    text(&address.to_string())
+}
+
+pub(crate) fn drain(drain: &DrainPolicy) -> Tree {
+    duration(drain.timeout_ms)
 }
 
 fn metric(metric: &GuestMetric) -> Tree {
@@ -259,15 +236,15 @@ fn policy(policy: &PolicySpec) -> Tree {
     ])
 }
 
-fn on_failure(set: &ScaleSet) -> Tree {
-    match set.guards.on_failure {
+pub(crate) fn on_failure(on_failure: &OnFailure) -> Tree {
+    match *on_failure {
         OnFailure::Hold => text("hold"),
         OnFailure::Static { capacity } => map([("static", number(capacity))]),
     }
 }
 
-fn missing_data(set: &ScaleSet) -> Tree {
-    match set.guards.missing_data {
+pub(crate) fn missing_data(missing_data: &MissingData) -> Tree {
+    match *missing_data {
         MissingData::NoScaleIn => text("no-scale-in"),
         MissingData::Hold => text("hold"),
         MissingData::Ignore => text("ignore"),
@@ -275,7 +252,7 @@ fn missing_data(set: &ScaleSet) -> Tree {
     }
 }
 
-fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tree {
+pub(crate) fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tree {
     Tree::Map(fields.into_iter().map(|(name, tree)| (name.to_owned(), tree)).collect())
 }
 
@@ -283,11 +260,11 @@ fn text(text: &str) -> Tree {
     Tree::Scalar(text.into())
 }
 
-fn number(number: impl Into<u32>) -> Tree {
+pub(crate) fn number(number: impl Into<u32>) -> Tree {
     Tree::Scalar(number.into().into())
 }
 
-fn duration(ms: u64) -> Tree {
+pub(crate) fn duration(ms: u64) -> Tree {
     Tree::Scalar(format_duration_ms(ms).into())
 }
 

@@ -1,7 +1,13 @@
 //! The table of the manifest's fields: kind, default and meaning of each.
 
+use std::net::SocketAddr;
+
+use super::export::{self, Tree};
 use super::formats::Format;
+use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
+use super::section::{Item, Section};
+use super::types::{DrainPolicy, MissingData, OnFailure, Probe};
 
 const fn field(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> Field {
     Field { name, kind, presence, doc, new_instances: false }
@@ -12,6 +18,10 @@ impl Field {
         self.new_instances = true;
         self
     }
+}
+
+const fn boolean() -> Kind {
+    Kind::Boolean
 }
 
 const fn integer(min: u64, max: u64) -> Kind {
@@ -28,10 +38,13 @@ const fn size(min_bytes: u64, max_bytes: u64, multiple_bytes: u64) -> Kind {
 
 mod instance;
 mod network;
+mod section_macro;
 
+use Kind::{Either, Text};
 use Presence::{Default, Empty, Optional, Required};
 use instance::INSTANCE;
 use network::NETWORK;
+use section_macro::{kind, presence, section};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -223,43 +236,36 @@ static DISK: Object = Object {
 
 const PORT: Kind = integer(1, 65_535);
 
-static HEALTH: Object = Object {
-    exclusive: Exclusive::AtMostOne(&["http", "tcp"]),
-    fields: &[
-        field(
-            "http",
-            Kind::Either(&[Kind::Text(Format::HttpPath), Kind::Object(&HTTP_PROBE)]),
-            Optional,
-            "Probe by GET: a path, or a mapping; any 2xx passes. At most one of `http` and `tcp`; without \
-             both an instance is in service once it has booted.",
-        ),
-        field(
-            "tcp",
-            Kind::Either(&[Kind::Boolean, Kind::Object(&TCP_PROBE)]),
-            Optional,
-            "Probe by TCP: `true`, or a mapping; an accepted connection passes.",
-        ),
-        field("interval", duration(100, HOUR), Default("5s"), "Time between two probes of an instance."),
-        field(
-            "timeout",
-            duration(10, 5 * MINUTE),
-            Default("2s"),
-            "A probe without an answer by then has failed.",
-        ),
-        field(
-            "healthy_threshold",
-            integer(1, 100),
-            Default("2"),
-            "Passes in a row that make an instance healthy.",
-        ),
-        field(
-            "unhealthy_threshold",
-            integer(1, 100),
-            Default("3"),
-            "Failures in a row that make it unhealthy.",
-        ),
-    ],
-};
+section! {
+    /// When an instance is healthy.
+    Health, HEALTH: Exclusive::AtMostOne(&["http", "tcp"]);
+    several {
+        /// What is asked; none takes an instance into service once it has booted.
+        probe: Option<Probe> => export::probe, [
+            field(
+                "http",
+                Kind::Either(&[Kind::Text(Format::HttpPath), Kind::Object(&HTTP_PROBE)]),
+                Optional,
+                "Probe by GET: a path, or a mapping; any 2xx passes. At most one of `http` and `tcp`; without \
+                 both an instance is in service once it has booted."
+            ),
+            field(
+                "tcp",
+                Kind::Either(&[Kind::Boolean, Kind::Object(&TCP_PROBE)]),
+                Optional,
+                "Probe by TCP: `true`, or a mapping; an accepted connection passes."
+            )
+        ];
+    }
+    /// Time between two probes of an instance.
+    interval_ms, "interval": duration(100, HOUR) = "5s";
+    /// A probe without an answer by then has failed.
+    timeout_ms, "timeout": duration(10, 5 * MINUTE) = "2s";
+    /// Passes in a row that make an instance healthy.
+    healthy_threshold, "healthy_threshold": integer(1, 100) = "2";
+    /// Failures in a row that make it unhealthy.
+    unhealthy_threshold, "unhealthy_threshold": integer(1, 100) = "3";
+}
 
 static HTTP_PROBE: Object = Object {
     exclusive: Exclusive::None,
@@ -274,29 +280,16 @@ static TCP_PROBE: Object = Object {
     fields: &[field("port", PORT, Optional, "Port. Without it, `network.port`.")],
 };
 
-static LOAD_BALANCER: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "listen",
-            Kind::Text(Format::Listen),
-            Required,
-            "Address and port of the TCP listener, for example `0.0.0.0:80` or `[::]:80`.",
-        ),
-        field(
-            "drain_timeout",
-            duration(0, HOUR),
-            Default("30s"),
-            "How long the connections of an instance that is being removed may go on; then they are cut.",
-        ),
-        field(
-            "max_connections",
-            integer(1, 1_000_000),
-            Default("10000"),
-            "Connections at once, over all instances; more are refused.",
-        ),
-    ],
-};
+section! {
+    /// Where the set's traffic comes in.
+    LoadBalancer, LOAD_BALANCER: Exclusive::None;
+    /// Address and port of the TCP listener, for example `0.0.0.0:80` or `[::]:80`.
+    listen: SocketAddr => export::address, "listen": Text(Format::Listen);
+    /// How long the connections of an instance that is being removed may go on; then they are cut.
+    drain: DrainPolicy => export::drain, "drain_timeout": duration(0, HOUR) = "30s";
+    /// Connections at once, over all instances; more are refused.
+    max_connections, "max_connections": integer(1, 1_000_000) = "10000";
+}
 
 static METRIC: Object = Object {
     exclusive: Exclusive::None,
@@ -390,33 +383,26 @@ static LIMITS: Object = Object {
     ],
 };
 
-static GUARDS: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "on_failure",
-            Kind::Either(&[Kind::Choice(&["hold"]), Kind::Object(&STATIC)]),
-            Default("hold"),
-            "When the policy gives no decision: `hold` keeps the size, `{ static: N }` goes to N if that is \
-             larger. Never a scale-in.",
-        ),
-        field(
-            "missing_data",
-            Kind::Either(&[Kind::Choice(&["no-scale-in", "hold", "ignore"]), Kind::Object(&DEFAULT)]),
-            Default("no-scale-in"),
-            "When a metric that the policy wants has no fresh value: `no-scale-in` allows only scale-out, \
-             `hold` keeps the size, `{ default: N }` goes to N if that is larger, `ignore` leaves it to \
-             the policy.",
-        ),
-        field(
-            "scale_in_stabilization",
-            duration(0, DAY),
-            Default("0s"),
-            "Scale in only to the largest capacity that the policies wanted within this time, as the Kubernetes HPA's \
-             stabilization window does. `0s` lets every scale-in pass.",
-        ),
-    ],
-};
+section! {
+    /// What the host does not leave to the policy.
+    #[derive(Default)]
+    Guards, GUARDS: Exclusive::None;
+    /// When the policy gives no decision: `hold` keeps the size, `{ static: N }` goes to N if that is
+    /// larger. Never a scale-in.
+    on_failure: OnFailure => export::on_failure,
+        "on_failure": Either(&[Kind::Choice(&["hold"]), Kind::Object(&STATIC)]) = "hold";
+    /// When a metric that the policy wants has no fresh value: `no-scale-in` allows only scale-out,
+    /// `hold` keeps the size, `{ default: N }` goes to N if that is larger, `ignore` leaves it to
+    /// the policy.
+    missing_data: MissingData => export::missing_data, "missing_data": Either(&[
+        Kind::Choice(&["no-scale-in", "hold", "ignore"]),
+        Kind::Object(&DEFAULT)
+    ]) = "no-scale-in";
+    /// Scale in only to the largest capacity that the policies wanted within this time, as the Kubernetes HPA's
+    /// stabilization window does. `0s` lets every scale-in pass.
+    #[serde(default)]
+    scale_in_stabilization_ms, "scale_in_stabilization": duration(0, DAY) = "0s";
+}
 
 static STATIC: Object = Object {
     exclusive: Exclusive::None,
@@ -438,21 +424,14 @@ static DEFAULT: Object = Object {
     )],
 };
 
-static REPAIR: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "enabled",
-            Kind::Boolean,
-            Default("true"),
-            "Replace unhealthy instances. Failed ones are always removed.",
-        ),
-        field("grace", duration(0, DAY), Default("10s"), "How long an instance may be unhealthy first."),
-        field(
-            "max_percent",
-            integer(1, 100),
-            Default("5"),
-            "Share of the capacity that is repaired at once, percent; at least one instance.",
-        ),
-    ],
-};
+section! {
+    /// What happens to broken instances.
+    #[derive(Copy)]
+    Repair, REPAIR: Exclusive::None;
+    /// Replace unhealthy instances. Failed ones are always removed.
+    enabled, "enabled": boolean() = "true";
+    /// How long an instance may be unhealthy first.
+    grace_ms, "grace": duration(0, DAY) = "10s";
+    /// Share of the capacity that is repaired at once, percent; at least one instance.
+    max_percent, "max_percent": integer(1, 100) = "5";
+}

@@ -1,10 +1,9 @@
 //! A scale set as the host understands it: checked, with defaults filled in and
 //! paths made absolute.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
+pub use super::fields::{Guards, Health, LoadBalancer, Repair};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -236,21 +235,6 @@ pub enum SeedKind {
     Smbios,
 }
 
-/// When an instance is healthy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// What is asked; none takes an instance into service once it has booted.
-    pub probe: Option<Probe>,
-    /// Time between two probes; default 5 s.
-    pub interval_ms: u64,
-    /// A probe without an answer by then has failed; default 2 s.
-    pub timeout_ms: u64,
-    /// Passes in a row that make it healthy; default 2.
-    pub healthy_threshold: u32,
-    /// Failures in a row that make it unhealthy; default 3.
-    pub unhealthy_threshold: u32,
-}
-
 /// What a health probe asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -267,17 +251,6 @@ pub enum Probe {
         /// Port; default the network's.
         port: u16,
     },
-}
-
-/// Where the set's traffic comes in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LoadBalancer {
-    /// Address of the TCP listener.
-    pub listen: SocketAddr,
-    /// How removed instances finish.
-    pub drain: DrainPolicy,
-    /// Connections at once, over all instances; default 10,000.
-    pub max_connections: u32,
 }
 
 /// How removed instances finish what they have.
@@ -351,18 +324,6 @@ impl Default for PolicyLimits {
     }
 }
 
-/// What the host does not leave to the policy.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Guards {
-    /// When the policy gives no decision.
-    pub on_failure: OnFailure,
-    /// When a metric that the policy wants has no fresh value.
-    pub missing_data: MissingData,
-    /// Scale in only to the largest capacity wanted within so long; default 0, which lets every scale-in pass.
-    #[serde(default)]
-    pub scale_in_stabilization_ms: u64,
-}
-
 /// When the policy gives no decision. Never a scale-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -393,16 +354,4 @@ pub enum MissingData {
     },
     /// Leave it to the policy.
     Ignore,
-}
-
-/// What happens to broken instances.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Repair {
-    /// Replace unhealthy instances; default true. Failed ones are always removed.
-    pub enabled: bool,
-    /// How long an instance may be unhealthy first; default 10 s.
-    pub grace_ms: u64,
-    /// Share of the capacity that is repaired at once, percent; default 5. At
-    /// least one.
-    pub max_percent: u32,
 }
