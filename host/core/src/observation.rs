@@ -67,6 +67,14 @@ pub struct InstanceRow {
     pub protected: bool,
 }
 
+impl InstanceRow {
+    /// Whether it came into service so short a time ago that its values do not count yet.
+    #[must_use]
+    pub fn warms_up(&self, now_ms: u64, warm_up_ms: u64) -> bool {
+        self.state == InstanceState::InService && now_ms.saturating_sub(self.state_since_ms) < warm_up_ms
+    }
+}
+
 impl InstanceTable {
     /// No rows yet, with room for that many.
     #[must_use]

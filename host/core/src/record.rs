@@ -89,6 +89,9 @@ pub struct PlanFacts {
     /// How long daemons have run this set, milliseconds: durations of the plan are measured on this clock.
     #[serde(default)]
     pub lived_ms: u64,
+    /// When the daemon last came back after it was away, on the clock of `lived_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_ms: Option<u64>,
     /// Phase of each instance, in the order of the observation's table.
     #[serde(default)]
     pub phase: Vec<Phase>,

@@ -63,11 +63,12 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
     let guards = if facts.deleting {
         deletion(&combined)
     } else {
-        let metrics_without_data = metrics_without_data(&observation, &wanted_metrics);
+        let metrics_without_data = metrics_without_data(&observation, &wanted_metrics, set.guards.warm_up_ms);
         let context = GuardContext {
             observation: &observation,
             metrics_without_data: &metrics_without_data,
             lived_ms: facts.lived_ms,
+            resumed_ms: facts.resumed_ms,
             memory: &facts.guard_memory,
         };
         judge(&set.guards, &guards_of(&set.guards), &context, &combined)

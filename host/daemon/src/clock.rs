@@ -34,6 +34,14 @@ pub(crate) fn now() -> Time {
     Time { wall_ms: now_ms(), mono_ms: mono_ms_at(Instant::now()) }
 }
 
+/// For how long this process was stopped since it began, milliseconds.
+#[must_use]
+pub(crate) fn stopped_ms() -> u64 {
+    let (origin, _) = clock();
+    let monotonic = Instant::now();
+    millis(monotonic.saturating_duration_since(*origin)).saturating_sub(mono_ms_at(monotonic))
+}
+
 /// A moment of the recent past on the clock that only runs while the daemon does.
 #[must_use]
 pub(crate) fn mono_ms_at(moment: Instant) -> u64 {

@@ -36,6 +36,11 @@ impl Clock {
         self.real_ms - self.asleep_ms - self.lost_of_stop(self.real_ms)
     }
 
+    /// How long none ran.
+    pub(crate) fn asleep_ms(&self) -> u64 {
+        self.real_ms - self.awake_ms()
+    }
+
     fn lost_of_stop(&self, now_ms: u64) -> u64 {
         match self.stop {
             None => 0,

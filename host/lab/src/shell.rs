@@ -25,6 +25,8 @@ pub(crate) struct SetShell {
     pub(crate) lb: Lb,
     /// Generation of which a golden snapshot is looked after.
     snapshot_of: Option<u64>,
+    /// For how long the process had been stopped when the machine last heard of it.
+    asleep_ms: u64,
 }
 
 impl World {
@@ -62,7 +64,8 @@ impl World {
         let tick_ms = stored.state.set.tick_ms;
         let machine = SetMachine::new(start, self.clock.time());
         let Some(daemon) = &mut self.daemon else { return };
-        let shell = SetShell { name, machine, lb: Lb::default(), snapshot_of: None };
+        let asleep_ms = self.clock.asleep_ms();
+        let shell = SetShell { name, machine, lb: Lb::default(), snapshot_of: None, asleep_ms };
         daemon.shells.insert(number, shell);
         for (key, demand, read) in found {
             self.inventory(&key, demand, read);
@@ -283,7 +286,12 @@ impl World {
             last_probes: BTreeMap::new(),
             nodes,
         };
+        let resumed = self.clock.asleep_ms() >= shell.asleep_ms + 1_000;
+        shell.asleep_ms = self.clock.asleep_ms();
         self.later(set.tick_ms, DaemonEvent::Tick(number));
+        if resumed {
+            self.feed(number, Input::Resumed);
+        }
         self.feed(number, Input::Tick(Box::new(facts)));
     }
 }

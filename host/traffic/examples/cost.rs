@@ -132,7 +132,7 @@ async fn measure(targets: u64, interval_ms: u64, seconds: u64) -> Outcome<()> {
 async fn watch(addrs: &[SocketAddr], interval_ms: u64, seconds: u64) -> Outcome<(f64, u64, u64)> {
     let interval = Duration::from_millis(interval_ms);
     let health = Health {
-        probe: Some(Probe::Http { path: "/healthz".to_owned(), port: 0 }),
+        probe: Some(Probe::Http { path: "/healthz".to_owned(), port: None }),
         interval_ms,
         timeout_ms: 1_000,
         healthy_threshold: 2,

@@ -2,8 +2,9 @@
 
 use super::{Guard, GuardContext, GuardMemory, GuardName};
 use crate::decision::Reason;
+use crate::instance_state::InstanceState;
 use crate::manifest::MissingData;
-use crate::observation::Observation;
+use crate::observation::{MetricScope, Observation};
 
 /// Forbids what missing data makes unsafe.
 #[derive(Debug, Clone, Copy)]
@@ -47,12 +48,19 @@ fn reason(code: &str, text: String, context: &GuardContext<'_>) -> Reason {
 
 /// The metrics among `wanted` that have no fresh value for at least one instance
 /// in service, or for the set. A metric that the observation lacks counts as such.
+/// Instances that warm up have no value and are not missed, unless there is no value at all.
 #[must_use]
-pub fn metrics_without_data(observation: &Observation, wanted: &[String]) -> Vec<String> {
+pub fn metrics_without_data(observation: &Observation, wanted: &[String], warm_up_ms: u64) -> Vec<String> {
+    let in_service = observation.instances.count(InstanceState::InService);
+    let warming = observation.instances.rows().filter(|row| row.warms_up(observation.now_ms, warm_up_ms));
+    let warming = u32::try_from(warming.count()).unwrap_or(u32::MAX);
     let lacks_data = |name: &&String| {
         observation.metric(name).is_none_or(|metric| {
-            let aggregate = observation.aggregate(metric);
-            aggregate.missing > 0 || aggregate.stale > 0
+            let fresh = observation.aggregate(metric).fresh;
+            match metric.scope {
+                MetricScope::Set => fresh == 0,
+                MetricScope::Instance => fresh < (in_service - warming).max(u32::from(in_service > 0)),
+            }
         })
     };
     wanted.iter().filter(lacks_data).cloned().collect()
@@ -63,7 +71,7 @@ mod tests {
     use super::*;
     use crate::guard::testing::{context, observation};
     use crate::metric::MetricValue;
-    use crate::observation::{MetricObservation, MetricScope};
+    use crate::observation::MetricObservation;
 
     #[test]
     fn with_all_data_there_it_says_nothing() {

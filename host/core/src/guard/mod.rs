@@ -4,25 +4,30 @@
 //! take budget away from the plan but never add any. [`judge`] holds every guard to that. The set's limits come last and
 //! are not a guard: they bind whatever came before.
 
+mod after_absence;
 mod limits;
 mod missing_data;
 mod on_failure;
+mod rate;
 mod stabilization;
 #[cfg(test)]
 mod testing;
 mod trail;
 
 pub use self::missing_data::metrics_without_data;
+pub use self::rate::PastSizes;
 pub use self::stabilization::WantedCapacity;
 pub use self::trail::{BudgetLimit, GuardName, GuardStep, GuardTrail};
 
 use serde::{Deserialize, Serialize};
 
+use self::after_absence::AfterAbsenceGuard;
 use self::missing_data::MissingDataGuard;
+use self::rate::RateGuard;
 use self::stabilization::StabilizationGuard;
 use crate::combine::Combined;
 use crate::decision::Reason;
-use crate::manifest::Guards;
+use crate::manifest::{Guards, RateLimit};
 use crate::observation::Observation;
 use crate::plan::Budget;
 
@@ -36,6 +41,8 @@ pub struct GuardContext<'a> {
     pub metrics_without_data: &'a [String],
     /// How long daemons have run this set, milliseconds. Guards measure time on it.
     pub lived_ms: u64,
+    /// When the daemon last came back after it was away, on the same clock.
+    pub resumed_ms: Option<u64>,
     /// What the guards remembered before this tick.
     pub memory: &'a GuardMemory,
 }
@@ -70,6 +77,9 @@ pub struct GuardMemory {
     /// `scale_in_stabilization`: what the policies wanted lately, oldest first, as far as it can still be the largest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wanted: Vec<WantedCapacity>,
+    /// `scale_out_limit`, `scale_in_limit`: the sizes that the set had within their periods, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<PastSizes>,
 }
 
 /// The guards of a set, in the order in which they judge.
@@ -77,8 +87,15 @@ pub struct GuardMemory {
 pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
     let mut guards: Vec<Box<dyn Guard + Send + Sync>> =
         vec![Box::new(MissingDataGuard(settings.missing_data))];
+    if settings.warm_up_ms > 0 {
+        guards.push(Box::new(AfterAbsenceGuard { hold_ms: settings.warm_up_ms }));
+    }
     if settings.scale_in_stabilization_ms > 0 {
         guards.push(Box::new(StabilizationGuard { window_ms: settings.scale_in_stabilization_ms }));
+    }
+    let (scale_out, scale_in) = (settings.scale_out_limit, settings.scale_in_limit);
+    if (scale_out, scale_in) != (RateLimit::NONE, RateLimit::NONE) {
+        guards.push(Box::new(RateGuard { scale_out, scale_in }));
     }
     guards
 }
@@ -136,7 +153,8 @@ mod tests {
     #[test]
     fn what_no_guard_carries_over_is_forgotten() {
         let observation = observation(0, 10, 3);
-        let memory = GuardMemory { wanted: vec![WantedCapacity { at_ms: 0, capacity: 9 }] };
+        let memory =
+            GuardMemory { wanted: vec![WantedCapacity { at_ms: 0, capacity: 9 }], ..GuardMemory::default() };
         let context = GuardContext { memory: &memory, ..context(&observation) };
         let trail = |settings: &Guards| judge(settings, &guards_of(settings), &context, &Combined::default());
         assert_eq!(trail(&Guards::default()).memory, GuardMemory::default());

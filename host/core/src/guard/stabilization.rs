@@ -86,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::guard::testing::observation;
+    use crate::guard::testing::{context, observation};
 
     const WINDOW_MS: u64 = 62_000;
 
@@ -97,12 +97,7 @@ mod tests {
         let mut granted = Vec::new();
         for (second, &wish) in (0..).zip(wishes) {
             let observation = observation(0, 1_000, desired);
-            let context = GuardContext {
-                observation: &observation,
-                metrics_without_data: &[],
-                lived_ms: second * 1_000,
-                memory: &memory,
-            };
+            let context = GuardContext { lived_ms: second * 1_000, memory: &memory, ..context(&observation) };
             let mut after = GuardMemory::default();
             guard.remember(&context, wish, &mut after);
             desired = guard.narrow(&context, &after, wish).map_or(wish, |(capacity, _)| capacity);
@@ -130,14 +125,10 @@ mod tests {
 
     #[test]
     fn what_was_wanted_above_the_capacity_in_force_is_no_reason_to_scale_out() {
-        let memory = GuardMemory { wanted: vec![WantedCapacity { at_ms: 0, capacity: 50 }] };
+        let memory =
+            GuardMemory { wanted: vec![WantedCapacity { at_ms: 0, capacity: 50 }], ..GuardMemory::default() };
         let observation = observation(0, 10, 5);
-        let context = GuardContext {
-            observation: &observation,
-            metrics_without_data: &[],
-            lived_ms: 1,
-            memory: &memory,
-        };
+        let context = GuardContext { lived_ms: 1, memory: &memory, ..context(&observation) };
         let guard = StabilizationGuard { window_ms: WINDOW_MS };
         let (capacity, reason) = guard.narrow(&context, &memory, 3).expect("it narrows");
         assert_eq!(capacity, 5);
@@ -160,9 +151,7 @@ mod tests {
                 now_ms += passed_ms;
                 all.push((now_ms, wish));
                 let window_ms = if index < change { first_ms } else { window_ms };
-                let context = GuardContext {
-                    observation: &observation, metrics_without_data: &[], lived_ms: now_ms, memory: &memory,
-                };
+                let context = GuardContext { lived_ms: now_ms, memory: &memory, ..context(&observation) };
                 let mut after = GuardMemory::default();
                 StabilizationGuard { window_ms }.remember(&context, wish, &mut after);
                 memory = after;

@@ -3,7 +3,7 @@
 use super::{GuardContext, GuardMemory};
 use crate::observation::Observation;
 
-static EMPTY: GuardMemory = GuardMemory { wanted: Vec::new() };
+static EMPTY: GuardMemory = GuardMemory { wanted: Vec::new(), sizes: Vec::new() };
 
 /// A set without instances.
 pub(super) fn observation(min: u32, max: u32, desired: u32) -> Observation {
@@ -24,5 +24,5 @@ pub(super) fn observation(min: u32, max: u32, desired: u32) -> Observation {
 
 /// All data are there, and nothing is remembered.
 pub(super) fn context(observation: &Observation) -> GuardContext<'_> {
-    GuardContext { observation, metrics_without_data: &[], lived_ms: 0, memory: &EMPTY }
+    GuardContext { observation, metrics_without_data: &[], lived_ms: 0, resumed_ms: None, memory: &EMPTY }
 }

@@ -76,8 +76,12 @@ pub enum GuardName {
     OnFailure,
     /// `missing_data`: a wanted metric has no fresh value.
     MissingData,
+    /// `warm_up`: the daemon was away a short while ago.
+    AfterAbsence,
     /// `scale_in_stabilization`: more was wanted a short while ago.
     ScaleInStabilization,
+    /// `scale_out_limit` or `scale_in_limit`: too much within its period.
+    RateLimit,
     /// The set's `min` and `max`.
     Limits,
     /// The set is being deleted.
@@ -91,7 +95,9 @@ impl GuardName {
         match self {
             Self::OnFailure => "on-failure",
             Self::MissingData => "missing-data",
+            Self::AfterAbsence => "after-absence",
             Self::ScaleInStabilization => "scale-in-stabilization",
+            Self::RateLimit => "rate-limit",
             Self::Limits => "limits",
             Self::Delete => "delete",
         }

@@ -60,6 +60,8 @@ pub enum Input {
         /// What the last probe came to, when that says why.
         detail: Option<String>,
     },
+    /// The daemon was stopped for a while (SIGSTOP, a suspended machine) and runs again.
+    Resumed,
     /// Values of guests' metrics.
     Scraped(Vec<Scrape>),
     /// How it is with the set's golden snapshot.

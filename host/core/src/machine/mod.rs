@@ -56,7 +56,7 @@ pub use self::input::{
 };
 pub use self::manifests::manifest_blob;
 pub use self::slots::SHADOWS_MAX;
-pub use self::status::Endpoint;
+pub use self::status::{Endpoint, fails_open};
 
 use self::commands::Pending;
 use self::instance::Instance;
@@ -92,6 +92,8 @@ pub struct SetMachine {
     state: SetState,
     revision: Revision,
     clock: SetClock,
+    /// When the daemon last came back after it was away, on the set's own clock.
+    resumed_ms: Option<u64>,
     now: Time,
     /// SHA-256 of the manifest in force.
     manifest_digest: String,
@@ -162,6 +164,7 @@ impl SetMachine {
             changes: Vec::new(),
             operator: Vec::new(),
             told: Vec::new(),
+            resumed_ms: last.is_some().then_some(clock.lived_ms),
             last_decision: last.as_deref().map(crate::tick::last_decision),
             last,
             shadows: Shadows::default(),
@@ -214,6 +217,7 @@ impl SetMachine {
             Input::Migrated(states) => self.on_migrated(states, effects),
             Input::Listening(result) => self.on_listening(result, effects),
             // What changes nothing that a tick under way rests on: its observation is frozen.
+            Input::Resumed => self.on_resumed(),
             Input::Scraped(scrapes) => scrapes.iter().for_each(|scrape| self.on_scrape(scrape)),
             Input::Tick(facts) if !self.is_busy() => self.on_tick(*facts, effects),
             // A tick that comes while the one before is under way: the next one sees everything.

@@ -1,14 +1,16 @@
 //! What a tick sees: the set's instances and metrics, frozen.
 
 use crate::instance_state::InstanceState;
+use crate::metric::MetricValue;
 use crate::metrics::{
     CONNECTION_RATE, CONNECTIONS, CPU, CounterRate, MEMORY, MetricGap, MetricSpec, Reading, longest_wishes,
 };
 use crate::mutant::{self, Mutant};
-use crate::observation::{InstanceRow, InstanceTable, Observation};
+use crate::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
 use crate::phase::Phase;
 use crate::state::{InstanceRecord, SetState};
 
+use super::instance::Meters;
 use super::{ProcessReading, Scrape, SetMachine, TrafficReading};
 
 /// The metrics that a set keeps: the built-in ones and those of its manifest, each as far back as its policies look.
@@ -33,10 +35,11 @@ impl SetMachine {
     /// Takes in what is read when a tick begins: processes and the load balancer.
     pub(super) fn sample(&mut self, processes: &[ProcessReading], traffic: Option<&TrafficReading>) {
         let (now_ms, lived_ms) = (self.clock.steady_ms, self.clock.lived_ms);
-        let vcpus = self.manifest.instance.vcpus;
         let cpu = processes.iter().filter_map(|reading| {
-            let meter = &mut self.instances.get_mut(&reading.id)?.meters.cpu;
-            Some((reading.id, meter.push(lived_ms, reading.cpu_time_ns?, vcpus)?))
+            let instance = self.instances.get_mut(&reading.id)?;
+            let manifest = self.manifests.get(&instance.record.generation).unwrap_or(&self.manifest);
+            let vcpus = manifest.instance.vcpus;
+            Some((reading.id, instance.meters.cpu.push(lived_ms, reading.cpu_time_ns?, vcpus)?))
         });
         self.windows.push_instances(CPU, now_ms, cpu);
         let memory = processes.iter().filter_map(|it| Some((it.id, as_metric(it.rss_bytes?))));
@@ -46,6 +49,15 @@ impl SetMachine {
         self.windows.push_instances(CONNECTIONS, now_ms, open);
         if let Some(rate) = self.connection_rate.push(lived_ms, as_metric(traffic.accepted)) {
             self.windows.push_set(CONNECTION_RATE, now_ms, rate);
+        }
+    }
+
+    /// Counters went on while nobody lived: the next reading begins anew.
+    pub(super) fn on_resumed(&mut self) {
+        self.resumed_ms = Some(self.clock.lived_ms);
+        self.connection_rate = CounterRate::default();
+        for instance in self.instances.values_mut() {
+            instance.meters = Meters::default();
         }
     }
 
@@ -98,6 +110,22 @@ impl SetMachine {
         self.instances.values().map(|it| &it.record).filter(|record| record.phase != Phase::Gone)
     }
 
+    /// What instances show that have just come into service says little about their load: it does not count. Connections and
+    /// memory are what they are.
+    fn forget_warming(&self, now_ms: u64, instances: &InstanceTable, metrics: &mut [MetricObservation]) {
+        let warm_up_ms = self.manifest.guards.warm_up_ms;
+        let rows = instances.rows().enumerate();
+        let warming: Vec<usize> =
+            rows.filter(|(_, row)| row.warms_up(now_ms, warm_up_ms)).map(|(at, _)| at).collect();
+        for metric in metrics.iter_mut().filter(|metric| {
+            metric.scope == MetricScope::Instance && ![CONNECTIONS, MEMORY].contains(&metric.name.as_str())
+        }) {
+            for &at in &warming {
+                metric.values[at] = MetricValue::Missing;
+            }
+        }
+    }
+
     /// Freezes what is known now.
     pub(super) fn observe(&mut self) -> Observation {
         let now_ms = self.clock.steady_ms;
@@ -112,7 +140,8 @@ impl SetMachine {
                 protected: instance.protected,
             });
         }
-        let metrics = self.windows.build_metrics(now_ms, &instances);
+        let mut metrics = self.windows.build_metrics(now_ms, &instances);
+        self.forget_warming(now_ms, &instances, &mut metrics);
         let state = &self.state;
         let observation = Observation {
             set: state.set.name.clone(),
@@ -146,7 +175,6 @@ mod tests {
     use super::*;
     use crate::agent::{Found, Running};
     use crate::event::EventKind;
-    use crate::metric::MetricValue;
     use crate::metrics::{NoValue, NoValueKind};
     use crate::record::TickRecord;
 

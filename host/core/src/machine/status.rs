@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::manifest::ScaleSet;
+use crate::manifest::{LoadBalancer, ScaleSet};
 use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
 use crate::record::TickRecord;
@@ -21,6 +21,18 @@ pub struct Endpoint {
     pub id: u32,
     /// Where its service answers.
     pub addr: SocketAddr,
+}
+
+/// Whether a load balancer sends connections to unhealthy instances as well: too few of those that should serve are healthy
+/// for the rest to carry the load, and a probe that is wrong looks like this, too.
+#[must_use]
+pub fn fails_open(load_balancer: &LoadBalancer, phases: impl Iterator<Item = Phase>) -> bool {
+    let (mut healthy, mut unhealthy) = (0_u64, 0_u64);
+    for phase in phases {
+        healthy += u64::from(phase == Phase::InService);
+        unhealthy += u64::from(phase == Phase::Unhealthy);
+    }
+    healthy * 100 < (healthy + unhealthy) * u64::from(load_balancer.panic_threshold_percent)
 }
 
 impl SetMachine {
@@ -73,10 +85,22 @@ impl SetMachine {
         matches!(self.busy, Busy::Ended(_))
     }
 
-    /// Where connections may go: every instance in service, at the port that it was made for.
+    /// Whether so few of those that should serve are healthy that connections go to all of them.
+    #[must_use]
+    pub fn fails_open(&self) -> bool {
+        self.manifest.load_balancer.as_ref().is_some_and(|load_balancer| {
+            fails_open(load_balancer, self.instances().map(|record| record.phase))
+        })
+    }
+
+    /// Where connections may go: every instance in service, at the port that it was made for; the unhealthy as well while
+    /// the load balancer [fails open](Self::fails_open).
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
-        let serves = |phase| {
-            phase == Phase::InService || mutant::is(Mutant::DrainingIsEndpoint) && phase == Phase::Draining
+        let open = self.fails_open();
+        let serves = move |phase| {
+            phase == Phase::InService
+                || open && phase == Phase::Unhealthy
+                || mutant::is(Mutant::DrainingIsEndpoint) && phase == Phase::Draining
         };
         self.instances.values().filter(move |it| serves(it.record.phase)).filter_map(|instance| {
             let record = &instance.record;
@@ -91,6 +115,13 @@ impl SetMachine {
         let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
         problems.extend(self.listen_error.iter().cloned());
         problems.extend(self.image_problem.iter().cloned());
+        if self.fails_open() {
+            let unhealthy = self.instances().filter(|record| record.phase == Phase::Unhealthy).count();
+            problems.push(format!(
+                "{unhealthy} instances are unhealthy: the load balancer sends connections to them all the same, because too \
+                 few are healthy (load_balancer.panic_threshold)"
+            ));
+        }
         problems.extend(
             self.snapshot
                 .failure()

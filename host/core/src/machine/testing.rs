@@ -28,6 +28,8 @@ const DEFAULTS: &[&str] = &[
     "network: { mode: loopback, pool: 127.40.0.0/24, port: 8080 }",
     "instance: { boot_timeout: 60s, shutdown_timeout: 7s }",
     "policy: { module: step }",
+    "guards: { warm_up: 0s, scale_in_stabilization: 0s, scale_out_limit: none, scale_in_limit: none }",
+    "repair: { max_unhealthy: 100 }",
 ];
 
 /// A manifest with these lines in the place of the defaults of the same keys.

@@ -176,6 +176,7 @@ impl SetMachine {
             deleting: self.state.deleting,
             hold: self.snapshot_hold(),
             lived_ms: self.clock.lived_ms,
+            resumed_ms: self.resumed_ms,
             phase: seen.iter().map(|record| record.phase).collect(),
             phase_since_ms: seen.iter().map(|record| self.phase_since(record)).collect(),
             placement: seen.iter().map(|record| &record.placement).collect(),

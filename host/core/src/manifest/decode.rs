@@ -11,6 +11,7 @@ use self::policy::{combine_rule, policies};
 use super::formats;
 use super::network::Network;
 use super::node::Node;
+use super::rate_limit::RateLimit;
 use super::report::{Invalid, Report};
 use super::section::{Item, Section};
 use super::types::{
@@ -39,7 +40,7 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
     }
     let port = network
         .as_ref()
-        .map_or(ProbePort::Unknown, |n| n.port().map_or(ProbePort::NoNetwork, ProbePort::Default));
+        .map_or(ProbePort::Unknown, |n| n.port().map_or(ProbePort::NoNetwork, |_| ProbePort::OfService));
     let health = root.item("health").and_then(Item::section).and_then(|s| health(&s, port));
     let load_balancer = root.optional("load_balancer").and_then(|item| {
         item.map(|item| item.section().and_then(|s| load_balancer(&s, network.as_ref().ok()))).transpose()
@@ -56,7 +57,7 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
     }
     let policies = policies(&root, tick_ms.ok(), base_dir);
     let combine = root.item("combine").and_then(Item::word).map(combine_rule);
-    let guards = root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds));
+    let guards = root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds, tick_ms.ok()));
     let repair = root.item("repair").and_then(Item::section).and_then(|s| Repair::read(&s));
     version?;
     reachable?;
@@ -225,8 +226,8 @@ fn overlay(word: &str) -> Overlay {
 /// Where probes go that name no port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProbePort {
-    /// The network's.
-    Default(u16),
+    /// The network's, as each instance was made with it.
+    OfService,
     /// Nowhere.
     NoNetwork,
     /// The network could not be read, and that has been reported.
@@ -234,9 +235,10 @@ enum ProbePort {
 }
 
 impl ProbePort {
-    fn get(self) -> Result<u16, Invalid> {
+    /// None for that of the instance's service, which is what it was made with.
+    fn get(self) -> Result<Option<u16>, Invalid> {
         match self {
-            Self::Default(port) => Ok(port),
+            Self::OfService => Ok(None),
             Self::NoNetwork | Self::Unknown => Err(Invalid),
         }
     }
@@ -285,9 +287,9 @@ fn tcp_probe(item: Item<'_>, default_port: ProbePort) -> Result<Option<Probe>, I
 
 /// The probe's own port or the network's. When the network could not be read,
 /// that has been reported.
-fn probe_port(section: &Section<'_>, default_port: ProbePort) -> Result<u16, Invalid> {
+fn probe_port(section: &Section<'_>, default_port: ProbePort) -> Result<Option<u16>, Invalid> {
     match section.optional("port")? {
-        Some(item) => item.integer(),
+        Some(item) => item.integer().map(Some),
         None => default_port.get(),
     }
 }
@@ -327,7 +329,7 @@ fn metrics(item: Item<'_>) -> Result<Vec<GuestMetric>, Invalid> {
     read.into_iter().collect()
 }
 
-fn guards(section: &Section<'_>, bounds: Bounds) -> Result<Guards, Invalid> {
+fn guards(section: &Section<'_>, bounds: Bounds, tick_ms: Option<u64>) -> Result<Guards, Invalid> {
     let on_failure = section.item("on_failure").and_then(Item::choose).and_then(|item| {
         if item.is_mapping() {
             Ok(OnFailure::Static { capacity: size_within(&item.section()?, "static", bounds)? })
@@ -345,7 +347,37 @@ fn guards(section: &Section<'_>, bounds: Bounds) -> Result<Guards, Invalid> {
             _ => MissingData::NoScaleIn,
         })
     });
-    Guards::read(section, on_failure, missing_data)
+    let warm_up_ms = duration_or(section, "warm_up", tick_ms.map(|tick_ms| 6 * tick_ms));
+    let window_ms = tick_ms.map(|tick_ms| (20 * tick_ms).max(10_000));
+    let stabilization_ms = duration_or(section, "scale_in_stabilization", window_ms);
+    let [scale_out, scale_in] = [("scale_out_limit", 100), ("scale_in_limit", 50)].map(|(name, percent)| {
+        let default = tick_ms.map(|period_ms| RateLimit { percent, count: 4, period_ms });
+        section.optional(name).and_then(|item| match item {
+            Some(item) => rate_limit(item, tick_ms),
+            None => default.ok_or(Invalid),
+        })
+    });
+    Guards::read(section, on_failure, missing_data, warm_up_ms, stabilization_ms, scale_out, scale_in)
+}
+
+/// A duration, or its default, which another field decides.
+fn duration_or(section: &Section<'_>, name: &str, default_ms: Option<u64>) -> Result<u64, Invalid> {
+    match section.optional(name)? {
+        Some(item) => item.duration_ms(),
+        None => default_ms.ok_or(Invalid),
+    }
+}
+
+fn rate_limit(item: Item<'_>, tick_ms: Option<u64>) -> Result<RateLimit, Invalid> {
+    let item = item.choose()?;
+    if !item.is_mapping() {
+        return item.word().map(|_| RateLimit::NONE);
+    }
+    let section = item.section()?;
+    let percent = section.item("percent").and_then(Item::integer);
+    let count = section.item("count").and_then(Item::integer);
+    let period_ms = duration_or(&section, "per", tick_ms);
+    Ok(RateLimit { percent: percent?, count: count?, period_ms: period_ms? })
 }
 
 /// A size that the bounds of the capacity allow.

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::fields::VERSION;
 use super::network::Network;
+use super::rate_limit::RateLimit;
 use super::types::{
     CloudInit, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate, MissingData, OnFailure, Overlay,
     PolicySpec, Probe, ScaleSet, SeedKind,
@@ -196,9 +197,25 @@ fn texts<T: ToString>(items: &[T]) -> Tree {
 
 pub(crate) fn probe(probe: &Option<Probe>) -> Option<(&'static str, Tree)> {
     Some(match probe.as_ref()? {
-        Probe::Http { path, port } => ("http", map([("path", text(path)), ("port", number(*port))])),
-        Probe::Tcp { port } => ("tcp", map([("port", number(*port))])),
+        Probe::Http { path, port: None } => ("http", text(path)),
+        Probe::Http { path, port: Some(port) } => {
+            ("http", map([("path", text(path)), ("port", number(*port))]))
+        }
+        Probe::Tcp { port: None } => ("tcp", boolean(true)),
+        Probe::Tcp { port: Some(port) } => ("tcp", map([("port", number(*port))])),
     })
+}
+
+pub(crate) fn millis(ms: &u64) -> Tree {
+    duration(*ms)
+}
+
+pub(crate) fn rate_limit(limit: &RateLimit) -> Tree {
+    if *limit == RateLimit::NONE {
+        return text("none");
+    }
+    let RateLimit { percent, count, period_ms } = *limit;
+    map([("percent", number(percent)), ("count", number(count)), ("per", duration(period_ms))])
 }
 
 pub(crate) fn address(address: &SocketAddr) -> Tree {

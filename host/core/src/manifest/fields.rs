@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::export::{self, Tree};
 use super::formats::Format;
+use super::rate_limit::RateLimit;
 use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
 use super::section::{Item, Section};
@@ -44,7 +45,7 @@ use Kind::{Either, Text};
 use Presence::{Default, Empty, Optional, Required};
 use instance::INSTANCE;
 use network::NETWORK;
-use section_macro::{kind, presence, section};
+use section_macro::{default_doc, kind, presence, section};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -289,6 +290,10 @@ section! {
     drain: DrainPolicy => export::drain, "drain_timeout": duration(0, HOUR) = "30s";
     /// Connections at once, over all instances; more are refused.
     max_connections, "max_connections": integer(1, 1_000_000) = "10000";
+    /// When less than this share of the instances that should serve is healthy, percent, connections go to the
+    /// unhealthy as well. `0` never does.
+    #[serde(default)]
+    panic_threshold_percent, "panic_threshold": integer(0, 100) = "50";
 }
 
 static METRIC: Object = Object {
@@ -398,11 +403,39 @@ section! {
         Kind::Choice(&["no-scale-in", "hold", "ignore"]),
         Kind::Object(&DEFAULT)
     ]) = "no-scale-in";
-    /// Scale in only to the largest capacity that the policies wanted within this time, as the Kubernetes HPA's
-    /// stabilization window does. `0s` lets every scale-in pass.
+    /// For so long after an instance came into service, its `cpu` and the metrics that it reports do not count, and
+    /// after the daemon was away nothing is scaled in. Without it, 6 ticks. `0s` lets everything count.
     #[serde(default)]
-    scale_in_stabilization_ms, "scale_in_stabilization": duration(0, DAY) = "0s";
+    warm_up_ms: u64 => export::millis, "warm_up": duration(0, HOUR) = none;
+    /// Scale in only to the largest capacity that the policies wanted within this time, as the Kubernetes HPA's
+    /// stabilization window does. Without it, 20 ticks, at least 10s. `0s` lets every scale-in pass.
+    #[serde(default)]
+    scale_in_stabilization_ms: u64 => export::millis, "scale_in_stabilization": duration(0, DAY) = none;
+    /// How far a set may scale out within a period; `none` for no limit. Without it,
+    /// `{ percent: 100, count: 4 }`: per tick, at most twice the size or 4 more.
+    #[serde(default)]
+    scale_out_limit: RateLimit => export::rate_limit,
+        "scale_out_limit": Either(&[Kind::Choice(&["none"]), Kind::Object(&RATE_LIMIT)]) = none;
+    /// How far a set may scale in within a period; `none` for no limit. Without it,
+    /// `{ percent: 50, count: 4 }`: per tick, at most half the size or 4 less.
+    #[serde(default)]
+    scale_in_limit: RateLimit => export::rate_limit,
+        "scale_in_limit": Either(&[Kind::Choice(&["none"]), Kind::Object(&RATE_LIMIT)]) = none;
 }
+
+static RATE_LIMIT: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "percent",
+            integer(0, 1_000),
+            Required,
+            "Share of the size, percent. The share or `count`, whichever is more.",
+        ),
+        field("count", integer(1, MAX_CAPACITY), Required, "Instances."),
+        field("per", duration(1, DAY), Optional, "The period. Without it, one `tick`."),
+    ],
+};
 
 static STATIC: Object = Object {
     exclusive: Exclusive::None,
@@ -434,4 +467,8 @@ section! {
     grace_ms, "grace": duration(0, DAY) = "10s";
     /// Share of the capacity that is repaired at once, percent; at least one instance.
     max_percent, "max_percent": integer(1, 100) = "5";
+    /// When more than this share of the instances that should serve is unhealthy, percent, and more than one, repair
+    /// waits: that is rather a fault of the host, the network or the probe. `100` never waits.
+    #[serde(default = "super::types::all_percent")]
+    max_unhealthy_percent, "max_unhealthy": integer(1, 100) = "50";
 }

@@ -15,6 +15,7 @@ mod json_schema;
 mod network;
 mod node;
 mod problem;
+mod rate_limit;
 mod read;
 mod report;
 mod schema;
@@ -32,6 +33,7 @@ pub use hints::nearest;
 pub use json_schema::manifest_schema;
 pub use network::{GuestAddress, LINK_ADDRESS, Network, isolated_gateway};
 pub use problem::{MAX_PROBLEMS, Problem, Problems};
+pub use rate_limit::RateLimit;
 pub use read::{MAX_MANIFEST_BYTES, Manifest, ManifestSource, read_manifest};
 pub use regatta_util::units;
 pub use types::{

@@ -243,13 +243,15 @@ pub enum Probe {
     Http {
         /// Path, starts with `/`.
         path: String,
-        /// Port; default the network's.
-        port: u16,
+        /// Port; without it, that of the instance's service.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
     },
     /// The connection is accepted.
     Tcp {
-        /// Port; default the network's.
-        port: u16,
+        /// Port; without it, that of the instance's service.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
     },
 }
 
@@ -304,6 +306,11 @@ pub struct PolicyLimits {
     /// Elements of all tables together; default 100,000.
     #[serde(default = "default_table_elements")]
     pub table_elements: u32,
+}
+
+/// Sets that are stored without the field are repaired as they were.
+pub(super) fn all_percent() -> u32 {
+    100
 }
 
 /// Sets stored by a version without that limit have none of it.

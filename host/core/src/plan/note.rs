@@ -46,6 +46,15 @@ pub enum PlanNote {
         /// How many are due.
         unhealthy: u32,
     },
+    /// Unhealthy instances stay: so many at once are rather a fault of the network, the host or the probe.
+    RepairHeld {
+        /// How many are unhealthy.
+        unhealthy: u32,
+        /// Of how many that should serve.
+        of: u32,
+        /// Share of them that repair takes for its own, percent.
+        max_percent: u32,
+    },
     /// The budget lets only some be repaired now.
     RepairLimited {
         /// How many are due.
@@ -84,6 +93,11 @@ impl fmt::Display for PlanNote {
                 write!(f, "{} short: creating {now} now, the rest in later ticks", Instances(*short))
             }
             Self::RepairOff { unhealthy } => write!(f, "{} unhealthy: repair is off", Instances(*unhealthy)),
+            Self::RepairHeld { unhealthy, of, max_percent } => write!(
+                f,
+                "{unhealthy} of {of} instances unhealthy: more than {max_percent} % at once are rather a fault of the host, the \
+                 network or the probe; repair waits (repair.max_unhealthy)"
+            ),
             Self::RepairLimited { unhealthy, at_once: 0, .. } => {
                 write!(f, "{} unhealthy: a guard stops repair", Instances(*unhealthy))
             }

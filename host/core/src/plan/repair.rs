@@ -19,6 +19,13 @@ pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
     if unhealthy == 0 {
         return Report::default();
     }
+    let sick = count(draft.rest().filter(|i| i.phase == Phase::Unhealthy).count());
+    let of = sick + count(draft.rest().filter(|i| i.phase == Phase::InService).count());
+    let max_percent = input.repair.max_unhealthy_percent;
+    if input.repair.enabled && sick > 1 && u64::from(sick) * 100 > u64::from(of) * u64::from(max_percent) {
+        let note = PlanNote::RepairHeld { unhealthy: sick, of, max_percent };
+        return Report { notes: vec![note], ..Report::default() };
+    }
     if !input.repair.enabled {
         return Report { notes: vec![PlanNote::RepairOff { unhealthy }], ..Report::default() };
     }
@@ -54,6 +61,27 @@ mod tests {
         assert_eq!(report.actions, [Action::Terminate { id: 2, cause: RemovalCause::Unhealthy }]);
         assert_eq!(report.notes, [PlanNote::RepairLimited { unhealthy: 3, now: 1, at_once: 1 }]);
         assert_eq!((draft.budget.unavailable, draft.lost, draft.counted()), (0, 1, 2));
+    }
+
+    #[test]
+    fn most_of_a_set_is_not_replaced_at_once_but_a_single_instance_is() {
+        let held = |phases: &[Phase]| {
+            let instances = fleet(phases);
+            let mut input = input(&instances, count(phases.len()));
+            input.repair.max_unhealthy_percent = 50;
+            let report = remove(&mut Draft::new(&input));
+            assert_eq!(report.actions.is_empty(), matches!(report.notes[..], [PlanNote::RepairHeld { .. }]));
+            report.actions.is_empty()
+        };
+        use Phase::{Booting, Draining, InService, Unhealthy};
+        assert!(!held(&[Unhealthy]));
+        assert!(!held(&[Unhealthy, InService]));
+        assert!(held(&[Unhealthy, Unhealthy]));
+        assert!(!held(&[Unhealthy, Unhealthy, InService, InService]));
+        assert!(
+            held(&[Unhealthy, Unhealthy, InService, Booting, Draining]),
+            "only those that should serve count"
+        );
     }
 
     #[test]

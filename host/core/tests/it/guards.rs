@@ -31,7 +31,7 @@ fn context<'a>(
     missing: &'a [String],
     memory: &'a GuardMemory,
 ) -> GuardContext<'a> {
-    GuardContext { observation, metrics_without_data: missing, lived_ms: 0, memory }
+    GuardContext { observation, metrics_without_data: missing, lived_ms: 0, resumed_ms: None, memory }
 }
 
 fn granted(settings: Guards, desired: u32, wanted: Option<u32>, missing: &[&str]) -> (u32, Vec<GuardName>) {

@@ -11,7 +11,7 @@ use regatta_core::plan::{
 };
 use regatta_core::record::NodeCapacity;
 
-const REPAIR: Repair = Repair { enabled: true, grace_ms: 10_000, max_percent: 5 };
+const REPAIR: Repair = Repair { enabled: true, grace_ms: 10_000, max_percent: 5, max_unhealthy_percent: 100 };
 
 /// An instance that owns its placement.
 #[derive(Debug, Clone)]

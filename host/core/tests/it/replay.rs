@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use regatta_core::decision::{FailureKind, PolicyFailure, PolicyRun};
-use regatta_core::manifest::{Guards, MissingData, OnFailure, ScaleSet};
+use regatta_core::manifest::{Guards, MissingData, OnFailure, RateLimit, ScaleSet};
 use regatta_core::metric::MetricValue;
 use regatta_core::node::{FaultDomain, NodeId, Placement};
 use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
@@ -128,10 +128,30 @@ fn any_guards() -> impl Strategy<Value = Guards> {
         Just(MissingData::Ignore),
         (1u32..5).prop_map(|capacity| MissingData::Default { capacity }),
     ];
-    let window_ms = prop_oneof![Just(0), 1u64..600_000];
-    (on_failure, missing_data, window_ms).prop_map(|(on_failure, missing_data, scale_in_stabilization_ms)| {
-        Guards { on_failure, missing_data, scale_in_stabilization_ms }
-    })
+    let window_ms = || prop_oneof![Just(0), 1u64..600_000];
+    let limit =
+        || {
+            let given = (0u32..200, 1u32..9, 1u64..60_000)
+                .prop_map(|(percent, count, period_ms)| RateLimit { percent, count, period_ms });
+            prop_oneof![Just(RateLimit::NONE), given]
+        };
+    (on_failure, missing_data, window_ms(), window_ms(), limit(), limit()).prop_map(
+        |(
+            on_failure,
+            missing_data,
+            warm_up_ms,
+            scale_in_stabilization_ms,
+            scale_out_limit,
+            scale_in_limit,
+        )| Guards {
+            on_failure,
+            missing_data,
+            warm_up_ms,
+            scale_in_stabilization_ms,
+            scale_out_limit,
+            scale_in_limit,
+        },
+    )
 }
 
 proptest! {

@@ -53,7 +53,7 @@ pub(crate) fn set() -> ScaleSet {
         }],
         combine: CombineRule::default(),
         guards: Guards::default(),
-        repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5 },
+        repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5, max_unhealthy_percent: 100 },
     }
 }
 

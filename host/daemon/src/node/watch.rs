@@ -47,8 +47,8 @@ pub(super) fn start(
     let service_port = network.port().unwrap_or(0);
     let service = at(service_port);
     let probe_port = match watch.health.probe {
-        Some(Probe::Http { port, .. } | Probe::Tcp { port }) => port,
-        None => service_port,
+        Some(Probe::Http { port: Some(port), .. } | Probe::Tcp { port: Some(port) }) => port,
+        _ => service_port,
     };
     let client = if probe_port == service_port { service.clone() } else { at(probe_port) };
     let phase = match phase {

@@ -40,6 +40,9 @@ use regatta_util::chain;
 /// Messages that may wait for a set.
 const QUEUE: usize = 4_096;
 
+/// A stop shorter than that is the jitter of a busy host.
+const STOP_MS_MIN: u64 = 1_000;
+
 /// A command with what it takes to carry it out, and where its answer goes.
 pub(crate) struct Call {
     pub(crate) command: Command,
@@ -112,6 +115,8 @@ struct Shell {
     /// How long a command holds the set, at most, as far as is known.
     command_takes: Duration,
     tick_begun: Option<Instant>,
+    /// For how long this process has been stopped, as far as the machine was told.
+    stopped_ms: u64,
     view: tokio_watch::Sender<Arc<SetView>>,
 }
 
@@ -154,6 +159,7 @@ pub(crate) fn start(
         inputs: VecDeque::new(),
         command_takes: Duration::ZERO,
         tick_begun: None,
+        stopped_ms: clock::stopped_ms(),
         view: view_sender,
     };
     tokio::spawn(shell.run(found, inbox, shutdown));
@@ -253,6 +259,11 @@ impl Shell {
 
     fn begin_tick(&mut self, scrapes: &mut mpsc::Receiver<ScrapeReport>) {
         self.local.limit_logs();
+        let stopped_ms = clock::stopped_ms();
+        if stopped_ms >= self.stopped_ms + STOP_MS_MIN {
+            self.stopped_ms = stopped_ms;
+            self.inputs.push_back(Input::Resumed);
+        }
         let told = self.local.follow_events();
         self.told(told);
         // Fetched in one go: waking up for each report costs more than the report.

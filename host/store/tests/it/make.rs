@@ -60,7 +60,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             }],
             combine: CombineRule::default(),
             guards: Guards::default(),
-            repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5 },
+            repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5, max_unhealthy_percent: 100 },
         },
         generation: 1,
         desired: 2,

@@ -263,6 +263,7 @@ impl Generator {
                 deleting: false,
                 hold: None,
                 lived_ms,
+                resumed_ms: None,
                 phase: vec![Phase::InService; instances.len()],
                 // As if they had been made by the same daemon.
                 phase_since_ms: instances.state_since_ms.iter().map(|ms| ms + 3_600_000 - START_MS).collect(),

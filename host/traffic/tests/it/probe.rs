@@ -17,7 +17,7 @@ use crate::lb::ANY;
 use crate::{eventually, soon};
 
 fn http() -> Health {
-    let probe = Some(Probe::Http { path: "/healthz".to_owned(), port: 0 });
+    let probe = Some(Probe::Http { path: "/healthz".to_owned(), port: None });
     Health { probe, interval_ms: 20, timeout_ms: 5_000, healthy_threshold: 2, unhealthy_threshold: 2 }
 }
 
@@ -110,7 +110,7 @@ async fn what_speaks_no_http_does_not_pass() {
 #[tokio::test]
 async fn a_tcp_probe_asks_for_a_connection_only() {
     let listener = TcpListener::bind(ANY).await.unwrap();
-    let health = Health { probe: Some(Probe::Tcp { port: 0 }), ..http() };
+    let health = Health { probe: Some(Probe::Tcp { port: None }), ..http() };
     let (sender, mut reports) = mpsc::channel(8);
     let _prober = Prober::start(target(listener.local_addr().unwrap()), &health, 1, sender).unwrap();
     assert_eq!(next(&mut reports).await.0, ProbeEvent::FirstProbeAnswered);
@@ -150,7 +150,7 @@ async fn probes_run_on_a_thread_of_their_own() {
 async fn a_path_that_is_none_is_refused() {
     let (sender, _reports) = mpsc::channel(8);
     for path in ["healthz", "/health z", "http://elsewhere/"] {
-        let probe = Some(Probe::Http { path: path.to_owned(), port: 0 });
+        let probe = Some(Probe::Http { path: path.to_owned(), port: None });
         let error = Prober::start(target(ANY), &Health { probe, ..http() }, 1, sender.clone()).unwrap_err();
         assert_eq!(error.to_string(), format!("invalid path `{path}`"));
     }

@@ -302,7 +302,7 @@ fn http_path() -> impl Strategy<Value = String> {
 }
 
 fn health(default_port: Option<u16>) -> impl Strategy<Value = Health> {
-    let port = prop_oneof![Just(default_port.unwrap_or(1)), 1..=u16::MAX];
+    let port = of(prop_oneof![Just(default_port.unwrap_or(1)), 1..=u16::MAX]);
     let probe = prop_oneof![
         (http_path(), port.clone()).prop_map(|(path, port)| Probe::Http { path, port }),
         port.prop_map(|port| Probe::Tcp { port }),
@@ -326,9 +326,14 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
         }
         (address.port() != 0).then_some(address)
     });
-    (listen, 0..=3_600_000_u64, 1..=1_000_000_u32).prop_map(|(listen, timeout_ms, max_connections)| {
-        LoadBalancer { listen, drain: DrainPolicy { timeout_ms }, max_connections }
-    })
+    (listen, 0..=3_600_000_u64, 1..=1_000_000_u32, 0..=100_u32).prop_map(
+        |(listen, timeout_ms, max_connections, panic_threshold_percent)| LoadBalancer {
+            listen,
+            drain: DrainPolicy { timeout_ms },
+            max_connections,
+            panic_threshold_percent,
+        },
+    )
 }
 
 fn metrics() -> impl Strategy<Value = Vec<GuestMetric>> {
@@ -397,19 +402,37 @@ fn guards(capacity: Capacity) -> impl Strategy<Value = Guards> {
         Just(MissingData::Ignore),
         size.prop_map(|capacity| MissingData::Default { capacity }),
     ];
-    (on_failure, missing_data, 0..86_400_001_u64).prop_map(
-        |(on_failure, missing_data, scale_in_stabilization_ms)| Guards {
+    let limit = || {
+        let given = (0..=1_000_u32, 1..=1_000_u32, 1..=86_400_000_u64)
+            .prop_map(|(percent, count, period_ms)| RateLimit { percent, count, period_ms });
+        prop_oneof![Just(RateLimit::NONE), given]
+    };
+    (on_failure, missing_data, 0..=3_600_000_u64, 0..86_400_001_u64, limit(), limit()).prop_map(
+        |(
             on_failure,
             missing_data,
+            warm_up_ms,
             scale_in_stabilization_ms,
+            scale_out_limit,
+            scale_in_limit,
+        )| Guards {
+            on_failure,
+            missing_data,
+            warm_up_ms,
+            scale_in_stabilization_ms,
+            scale_out_limit,
+            scale_in_limit,
         },
     )
 }
 
 fn repair() -> impl Strategy<Value = Repair> {
-    (any::<bool>(), 0..=86_400_000_u64, 1..=100_u32).prop_map(|(enabled, grace_ms, max_percent)| Repair {
-        enabled,
-        grace_ms,
-        max_percent,
-    })
+    (any::<bool>(), 0..=86_400_000_u64, 1..=100_u32, 1..=100_u32).prop_map(
+        |(enabled, grace_ms, max_percent, max_unhealthy_percent)| Repair {
+            enabled,
+            grace_ms,
+            max_percent,
+            max_unhealthy_percent,
+        },
+    )
 }
