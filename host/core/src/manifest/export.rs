@@ -56,7 +56,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
     ];
     fields.extend(set.load_balancer.as_ref().map(|balancer| ("load_balancer", balancer.tree())));
     if !set.metrics.is_empty() {
-        fields.push(("metrics", Tree::List(set.metrics.iter().map(metric).collect())));
+        fields.push(("metrics", Tree::List(set.metrics.iter().map(GuestMetric::tree).collect())));
     }
     match set.policies.as_slice() {
         [one] => fields.push(("policy", policy(one))),
@@ -209,15 +209,6 @@ pub(crate) fn drain(drain: &DrainPolicy) -> Tree {
     duration(drain.timeout_ms)
 }
 
-fn metric(metric: &GuestMetric) -> Tree {
-    map([
-        ("name", text(&metric.name)),
-        ("series", text(&metric.series)),
-        ("path", text(&metric.path)),
-        ("rate", Tree::Scalar(Json::Bool(metric.rate))),
-    ])
-}
-
 fn policy(policy: &PolicySpec) -> Tree {
     let limits = map([
         ("fuel", Tree::Scalar(policy.limits.fuel.into())),
@@ -256,7 +247,7 @@ pub(crate) fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tre
     Tree::Map(fields.into_iter().map(|(name, tree)| (name.to_owned(), tree)).collect())
 }
 
-fn text(text: &str) -> Tree {
+pub(crate) fn text(text: &str) -> Tree {
     Tree::Scalar(text.into())
 }
 

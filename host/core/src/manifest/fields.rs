@@ -291,31 +291,19 @@ section! {
     max_connections, "max_connections": integer(1, 1_000_000) = "10000";
 }
 
-static METRIC: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "name",
-            Kind::Text(Format::MetricName),
-            Required,
-            "Name under which policies see it: lower-case letters, digits and `_`, at most 64 \
-             characters, starting with a letter; not the name of a built-in metric.",
-        ),
-        field(
-            "series",
-            Kind::Text(Format::SeriesName),
-            Required,
-            "Name of the series in the guest's Prometheus text, for example `guest_utilization`.",
-        ),
-        field(
-            "path",
-            Kind::Text(Format::HttpPath),
-            Default("/metrics"),
-            "Path of the guest's Prometheus text.",
-        ),
-        field("rate", Kind::Boolean, Default("false"), "Turns a counter into its rate per second."),
-    ],
-};
+section! {
+    /// A metric taken from the guests' Prometheus text.
+    GuestMetric, METRIC: Exclusive::None;
+    /// Name under which policies see it: lower-case letters, digits and `_`, at most 64
+    /// characters, starting with a letter; not the name of a built-in metric.
+    name: String => export::text, "name": Text(Format::MetricName);
+    /// Name of the series in the guest's Prometheus text, for example `guest_utilization`.
+    series, "series": Text(Format::SeriesName);
+    /// Path of the guest's Prometheus text.
+    path, "path": Text(Format::HttpPath) = "/metrics";
+    /// Turns a counter into its rate per second.
+    rate, "rate": boolean() = "false";
+}
 
 static POLICY: Object = Object {
     exclusive: Exclusive::None,

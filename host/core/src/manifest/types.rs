@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::fields::{Guards, Health, LoadBalancer, Repair};
+pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, Repair};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -258,19 +258,6 @@ pub enum Probe {
 pub struct DrainPolicy {
     /// Connections still open by then are cut; default 30 s.
     pub timeout_ms: u64,
-}
-
-/// A metric taken from the guests' Prometheus text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestMetric {
-    /// Name under which policies see it.
-    pub name: String,
-    /// Name of the series, for example `guest_utilization`.
-    pub series: String,
-    /// Path of the guest's exposition; default `/metrics`.
-    pub path: String,
-    /// Counters become a rate per second; default false.
-    pub rate: bool,
 }
 
 /// Who decides the capacity.

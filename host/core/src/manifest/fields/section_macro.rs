@@ -7,14 +7,17 @@ macro_rules! kind {
     (type boolean) => { bool };
     (type duration) => { u64 };
     (type integer) => { u32 };
+    (type Text) => { String };
     (type $kind:ident $type:ty) => { $type };
     (read boolean $item:expr) => { $item.and_then(Item::boolean) };
     (read duration $item:expr) => { $item.and_then(Item::duration_ms) };
     (read integer $item:expr) => { $item.and_then(Item::integer) };
+    (read Text $item:expr) => { $item.and_then(Item::text) };
     (read $kind:ident $item:expr, $given:ident: $type:ty) => { $given };
     (write boolean $value:expr) => { export::boolean($value) };
     (write duration $value:expr) => { export::duration($value) };
     (write integer $value:expr) => { export::number($value) };
+    (write Text $value:expr) => { export::text(&$value) };
     (write $kind:ident $value:expr, $write:path) => { $write(&$value) };
 }
 
