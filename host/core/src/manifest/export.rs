@@ -205,24 +205,20 @@ pub(crate) fn address(address: &SocketAddr) -> Tree {
     text(&address.to_string())
 }
 
+pub(crate) fn deadline(deadline_ms: &u64) -> Tree {
+    duration(*deadline_ms)
+}
+
 pub(crate) fn drain(drain: &DrainPolicy) -> Tree {
     duration(drain.timeout_ms)
 }
 
 fn policy(policy: &PolicySpec) -> Tree {
-    let limits = map([
-        ("fuel", Tree::Scalar(policy.limits.fuel.into())),
-        ("deadline", duration(policy.limits.deadline_ms)),
-        ("memory", size(policy.limits.memory_bytes)),
-        ("output", size(policy.limits.output_bytes)),
-        ("log_lines", number(policy.limits.log_lines)),
-        ("table", number(policy.limits.table_elements)),
-    ]);
     map([
         ("name", text(&policy.name)),
         ("module", text(&policy.module)),
         ("params", Tree::from_json(&policy.params)),
-        ("limits", limits),
+        ("limits", policy.limits.tree()),
         ("follow", Tree::Scalar(policy.follow.into())),
     ])
 }
@@ -251,7 +247,7 @@ pub(crate) fn text(text: &str) -> Tree {
     Tree::Scalar(text.into())
 }
 
-pub(crate) fn number(number: impl Into<u32>) -> Tree {
+pub(crate) fn number(number: impl Into<u64>) -> Tree {
     Tree::Scalar(number.into().into())
 }
 
@@ -259,7 +255,7 @@ pub(crate) fn duration(ms: u64) -> Tree {
     Tree::Scalar(format_duration_ms(ms).into())
 }
 
-fn size(bytes: u64) -> Tree {
+pub(crate) fn size(bytes: u64) -> Tree {
     Tree::Scalar(format_size_bytes(bytes).into())
 }
 

@@ -1,4 +1,5 @@
-//! The table of the manifest's fields: kind, default and meaning of each.
+//! The table of the manifest's fields: kind, default and meaning of each. A `section!` is also their type, reader and
+//! writer.
 
 use std::net::SocketAddr;
 
@@ -28,6 +29,10 @@ const fn integer(min: u64, max: u64) -> Kind {
     Kind::Integer { min, max }
 }
 
+const fn integer_u64(min: u64, max: u64) -> Kind {
+    integer(min, max)
+}
+
 const fn duration(min_ms: u64, max_ms: u64) -> Kind {
     Kind::Duration { min_ms, max_ms }
 }
@@ -44,7 +49,7 @@ use Kind::{Either, Text};
 use Presence::{Default, Empty, Optional, Required};
 use instance::INSTANCE;
 use network::NETWORK;
-use section_macro::{kind, presence, section};
+use section_macro::{default_doc, kind, presence, section};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -339,37 +344,24 @@ static POLICY: Object = Object {
     ],
 };
 
-static LIMITS: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "fuel",
-            integer(10_000, 1_000_000_000_000),
-            Default("50000000"),
-            "Fuel: roughly, Wasm instructions.",
-        ),
-        field(
-            "deadline",
-            duration(1, 10 * SECOND),
-            Optional,
-            "Wall clock; at most `tick`. Without it, 100ms, or `tick` when that is shorter.",
-        ),
-        field("memory", size(64 * KIB, 4 * GIB, 64 * KIB), Default("64MiB"), "Linear memory."),
-        field(
-            "output",
-            size(KIB, 16 * MIB, 1),
-            Default("256KiB"),
-            "State, reasons and victims of one outcome together.",
-        ),
-        field("log_lines", integer(0, 10_000), Default("100"), "Lines that it may log."),
-        field(
-            "table",
-            integer(1, 1_000_000),
-            Default("100000"),
-            "Elements of all its tables (of functions) together.",
-        ),
-    ],
-};
+section! {
+    /// What one decision may cost.
+    #[derive(Copy)]
+    PolicyLimits, LIMITS: Exclusive::None;
+    /// Fuel: roughly, Wasm instructions.
+    fuel, "fuel": integer_u64(10_000, 1_000_000_000_000) = "50000000";
+    /// Wall clock; at most `tick`. Without it, 100ms, or `tick` when that is shorter.
+    deadline_ms: u64 => export::deadline, "deadline": duration(1, 10 * SECOND) = none;
+    /// Linear memory.
+    memory_bytes, "memory": size(64 * KIB, 4 * GIB, 64 * KIB) = "64MiB";
+    /// State, reasons and victims of one outcome together.
+    output_bytes, "output": size(KIB, 16 * MIB, 1) = "256KiB";
+    /// Lines that it may log.
+    log_lines, "log_lines": integer(0, 10_000) = "100";
+    /// Elements of all its tables (of functions) together.
+    #[serde(default = "super::types::default_table_elements")]
+    table_elements, "table": integer(1, 1_000_000) = "100000";
+}
 
 section! {
     /// What the host does not leave to the policy.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, Repair};
+pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, PolicyLimits, Repair};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -275,26 +275,8 @@ pub struct PolicySpec {
     pub follow: bool,
 }
 
-/// What a decision may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyLimits {
-    /// Fuel of one call; default 50,000,000.
-    pub fuel: u64,
-    /// Wall clock of one call; default 100 ms, at most a tick.
-    pub deadline_ms: u64,
-    /// Linear memory; default 64 MiB.
-    pub memory_bytes: u64,
-    /// State, reasons and victims of one outcome together; default 256 KiB.
-    pub output_bytes: u64,
-    /// Lines that one call may log; default 100.
-    pub log_lines: u32,
-    /// Elements of all tables together; default 100,000.
-    #[serde(default = "default_table_elements")]
-    pub table_elements: u32,
-}
-
 /// Sets stored by a version without that limit have none of it.
-fn default_table_elements() -> u32 {
+pub(super) fn default_table_elements() -> u32 {
     PolicyLimits::default().table_elements
 }
 

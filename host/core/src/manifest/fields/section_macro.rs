@@ -7,28 +7,39 @@ macro_rules! kind {
     (type boolean) => { bool };
     (type duration) => { u64 };
     (type integer) => { u32 };
+    (type integer_u64) => { u64 };
+    (type size) => { u64 };
     (type Text) => { String };
     (type $kind:ident $type:ty) => { $type };
     (read boolean $item:expr) => { $item.and_then(Item::boolean) };
     (read duration $item:expr) => { $item.and_then(Item::duration_ms) };
     (read integer $item:expr) => { $item.and_then(Item::integer) };
+    (read integer_u64 $item:expr) => { $item.and_then(Item::integer) };
+    (read size $item:expr) => { $item.and_then(Item::size_bytes) };
     (read Text $item:expr) => { $item.and_then(Item::text) };
     (read $kind:ident $item:expr, $given:ident: $type:ty) => { $given };
     (write boolean $value:expr) => { export::boolean($value) };
     (write duration $value:expr) => { export::duration($value) };
     (write integer $value:expr) => { export::number($value) };
+    (write integer_u64 $value:expr) => { export::number($value) };
+    (write size $value:expr) => { export::size($value) };
     (write Text $value:expr) => { export::text(&$value) };
     (write $kind:ident $value:expr, $write:path) => { $write(&$value) };
 }
 
 /// Whether a field of a [`section!`] must be there.
+#[rustfmt::skip]
 macro_rules! presence {
-    () => {
-        Presence::Required
-    };
-    ($default:literal) => {
-        Presence::Default($default)
-    };
+    () => { Presence::Required };
+    (none) => { Presence::Optional };
+    ($default:literal) => { Presence::Default($default) };
+}
+
+/// What the documentation of the struct says about the default of a field.
+#[rustfmt::skip]
+macro_rules! default_doc {
+    (none) => { "" };
+    ($default:literal) => { concat!("\nDefault: ", $default) };
 }
 
 /// A section of the manifest, each field in one place. To add a field, add this, in the order of the manifest:
@@ -37,9 +48,10 @@ macro_rules! presence {
 /// grace_ms, "grace": duration(0, DAY) = "10s";
 /// ```
 /// * That is the field of the struct, the name in the manifest, kind and bounds, and the default; without a default
-///   the field must be there. A kind that [`kind!`] does not know needs its three lines there.
-/// * Sets that are stored do not have the new field: `#[serde(default)]` after the documentation.
-/// * A field with alternatives, or with a rule about another field, is handed in: `listen: SocketAddr =>
+///   the field must be there, `= none` lets a field that is handed in be left out. A kind that [`kind!`] does not know needs its three lines there.
+/// * Sets that are stored do not have the new field: `#[serde(default)]` after the documentation, or
+///   `#[serde(default = "…")]` where the default is not what the type has.
+/// * A field with alternatives, a rule about another field or a type of its own is handed in: `listen: SocketAddr =>
 ///   export::address, "listen": …` names its type and its writer; `read` takes it as an argument, in the order of
 ///   the fields.
 /// * A field of the struct that is `several` in the manifest comes first, with their rows; its writer gives those
@@ -58,7 +70,7 @@ macro_rules! section {
             $(#[doc = $doc:literal])+
             $(#[serde($($serde:tt)+)])?
             $field:ident $(: $given:ty => $write:path)?, $name:literal: $kind:ident($($limit:expr),*)
-            $(= $default:literal)?;
+            $(= $default:tt)?;
         )+
     ) => {
         $(#[$about])+
@@ -67,7 +79,7 @@ macro_rules! section {
             $($(#[doc = $first_doc])+ pub $first: $first_type,)?
             $(
                 $(#[doc = $doc])+
-                $(#[doc = concat!("\nDefault: ", $default)])?
+                $(#[doc = default_doc!($default)])?
                 $(#[serde($($serde)+)])?
                 pub $field: kind!(type $kind $($given)?),
             )+
@@ -102,4 +114,4 @@ macro_rules! section {
     };
 }
 
-pub(super) use {kind, presence, section};
+pub(super) use {default_doc, kind, presence, section};
