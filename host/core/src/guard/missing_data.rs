@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use crate::guard::testing::{context, observation};
     use crate::metric::MetricValue;
-    use crate::observation::MetricObservation;
+    use crate::observation::{InstanceRow, MetricObservation};
 
     #[test]
     fn with_all_data_there_it_says_nothing() {
@@ -108,6 +108,33 @@ mod tests {
             metric("missing", MetricValue::Missing),
         ];
         let wanted = ["fresh", "stale", "missing", "unknown"].map(str::to_owned);
-        assert_eq!(metrics_without_data(&observation, &wanted), ["stale", "missing", "unknown"]);
+        assert_eq!(metrics_without_data(&observation, &wanted, 0), ["stale", "missing", "unknown"]);
+    }
+
+    #[test]
+    fn an_instance_that_warms_up_is_not_missed_but_a_set_without_any_value_is() {
+        let mut observation = observation(0, 10, 2);
+        observation.now_ms = 100_000;
+        for (id, state_since_ms) in [(1, 0), (2, 95_000)] {
+            let state = InstanceState::InService;
+            observation.instances.push(InstanceRow {
+                id, state, state_since_ms, created_ms: 0, generation: 1, protected: false,
+            });
+        }
+        let lacks = |observation: &mut Observation, values: [MetricValue; 2]| {
+            let metric = MetricObservation {
+                name: "load".into(),
+                scope: MetricScope::Instance,
+                values: values.to_vec(),
+                window: Vec::new(),
+            };
+            observation.metrics = vec![metric];
+            !metrics_without_data(observation, &["load".to_owned()], 10_000).is_empty()
+        };
+        use MetricValue::{Fresh, Missing};
+        assert!(!lacks(&mut observation, [Fresh(1.0), Missing]));
+        assert!(lacks(&mut observation, [Missing, Missing]));
+        observation.now_ms = 200_000;
+        assert!(lacks(&mut observation, [Fresh(1.0), Missing]));
     }
 }

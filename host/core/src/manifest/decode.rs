@@ -314,16 +314,15 @@ fn metrics(item: Item<'_>) -> Result<Vec<GuestMetric>, Invalid> {
     for (index, section) in sections.into_iter().enumerate() {
         read.push(section.and_then(|section| {
             let name = section.item("name").and_then(Item::text);
-            let series = section.item("series").and_then(Item::text);
-            let path = section.item("path").and_then(Item::text);
-            let rate = section.item("rate").and_then(Item::boolean);
-            let name = name?;
-            if let Some((_, first)) = names.iter().find(|(other, _)| *other == name) {
-                let message = format!("`{name}` is already the name of metrics[{first}]");
-                return Err(section.complain("name", message, None));
-            }
-            names.push((name.clone(), index));
-            Ok(GuestMetric { name, series: series?, path: path?, rate: rate? })
+            let unique = name.and_then(|name| {
+                if let Some((_, first)) = names.iter().find(|(other, _)| *other == name) {
+                    let message = format!("`{name}` is already the name of metrics[{first}]");
+                    return Err(section.complain("name", message, None));
+                }
+                names.push((name.clone(), index));
+                Ok(name)
+            });
+            GuestMetric::read(&section, unique)
         }));
     }
     read.into_iter().collect()

@@ -57,7 +57,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
     ];
     fields.extend(set.load_balancer.as_ref().map(|balancer| ("load_balancer", balancer.tree())));
     if !set.metrics.is_empty() {
-        fields.push(("metrics", Tree::List(set.metrics.iter().map(metric).collect())));
+        fields.push(("metrics", Tree::List(set.metrics.iter().map(GuestMetric::tree).collect())));
     }
     match set.policies.as_slice() {
         [one] => fields.push(("policy", policy(one))),
@@ -222,33 +222,20 @@ pub(crate) fn address(address: &SocketAddr) -> Tree {
     text(&address.to_string())
 }
 
+pub(crate) fn deadline(deadline_ms: &u64) -> Tree {
+    duration(*deadline_ms)
+}
+
 pub(crate) fn drain(drain: &DrainPolicy) -> Tree {
     duration(drain.timeout_ms)
 }
 
-fn metric(metric: &GuestMetric) -> Tree {
-    map([
-        ("name", text(&metric.name)),
-        ("series", text(&metric.series)),
-        ("path", text(&metric.path)),
-        ("rate", Tree::Scalar(Json::Bool(metric.rate))),
-    ])
-}
-
 fn policy(policy: &PolicySpec) -> Tree {
-    let limits = map([
-        ("fuel", Tree::Scalar(policy.limits.fuel.into())),
-        ("deadline", duration(policy.limits.deadline_ms)),
-        ("memory", size(policy.limits.memory_bytes)),
-        ("output", size(policy.limits.output_bytes)),
-        ("log_lines", number(policy.limits.log_lines)),
-        ("table", number(policy.limits.table_elements)),
-    ]);
     map([
         ("name", text(&policy.name)),
         ("module", text(&policy.module)),
         ("params", Tree::from_json(&policy.params)),
-        ("limits", limits),
+        ("limits", policy.limits.tree()),
         ("follow", Tree::Scalar(policy.follow.into())),
     ])
 }
@@ -273,11 +260,11 @@ pub(crate) fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tre
     Tree::Map(fields.into_iter().map(|(name, tree)| (name.to_owned(), tree)).collect())
 }
 
-fn text(text: &str) -> Tree {
+pub(crate) fn text(text: &str) -> Tree {
     Tree::Scalar(text.into())
 }
 
-pub(crate) fn number(number: impl Into<u32>) -> Tree {
+pub(crate) fn number(number: impl Into<u64>) -> Tree {
     Tree::Scalar(number.into().into())
 }
 
@@ -285,7 +272,7 @@ pub(crate) fn duration(ms: u64) -> Tree {
     Tree::Scalar(format_duration_ms(ms).into())
 }
 
-fn size(bytes: u64) -> Tree {
+pub(crate) fn size(bytes: u64) -> Tree {
     Tree::Scalar(format_size_bytes(bytes).into())
 }
 

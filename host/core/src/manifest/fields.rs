@@ -1,4 +1,5 @@
-//! The table of the manifest's fields: kind, default and meaning of each.
+//! The table of the manifest's fields: kind, default and meaning of each. A `section!` is also their type, reader and
+//! writer.
 
 use std::net::SocketAddr;
 
@@ -27,6 +28,10 @@ const fn boolean() -> Kind {
 
 const fn integer(min: u64, max: u64) -> Kind {
     Kind::Integer { min, max }
+}
+
+const fn integer_u64(min: u64, max: u64) -> Kind {
+    integer(min, max)
 }
 
 const fn duration(min_ms: u64, max_ms: u64) -> Kind {
@@ -296,31 +301,19 @@ section! {
     panic_threshold_percent, "panic_threshold": integer(0, 100) = "50";
 }
 
-static METRIC: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "name",
-            Kind::Text(Format::MetricName),
-            Required,
-            "Name under which policies see it: lower-case letters, digits and `_`, at most 64 \
-             characters, starting with a letter; not the name of a built-in metric.",
-        ),
-        field(
-            "series",
-            Kind::Text(Format::SeriesName),
-            Required,
-            "Name of the series in the guest's Prometheus text, for example `guest_utilization`.",
-        ),
-        field(
-            "path",
-            Kind::Text(Format::HttpPath),
-            Default("/metrics"),
-            "Path of the guest's Prometheus text.",
-        ),
-        field("rate", Kind::Boolean, Default("false"), "Turns a counter into its rate per second."),
-    ],
-};
+section! {
+    /// A metric taken from the guests' Prometheus text.
+    GuestMetric, METRIC: Exclusive::None;
+    /// Name under which policies see it: lower-case letters, digits and `_`, at most 64
+    /// characters, starting with a letter; not the name of a built-in metric.
+    name: String => export::text, "name": Text(Format::MetricName);
+    /// Name of the series in the guest's Prometheus text, for example `guest_utilization`.
+    series, "series": Text(Format::SeriesName);
+    /// Path of the guest's Prometheus text.
+    path, "path": Text(Format::HttpPath) = "/metrics";
+    /// Turns a counter into its rate per second.
+    rate, "rate": boolean() = "false";
+}
 
 static POLICY: Object = Object {
     exclusive: Exclusive::None,
@@ -356,37 +349,24 @@ static POLICY: Object = Object {
     ],
 };
 
-static LIMITS: Object = Object {
-    exclusive: Exclusive::None,
-    fields: &[
-        field(
-            "fuel",
-            integer(10_000, 1_000_000_000_000),
-            Default("50000000"),
-            "Fuel: roughly, Wasm instructions.",
-        ),
-        field(
-            "deadline",
-            duration(1, 10 * SECOND),
-            Optional,
-            "Wall clock; at most `tick`. Without it, 100ms, or `tick` when that is shorter.",
-        ),
-        field("memory", size(64 * KIB, 4 * GIB, 64 * KIB), Default("64MiB"), "Linear memory."),
-        field(
-            "output",
-            size(KIB, 16 * MIB, 1),
-            Default("256KiB"),
-            "State, reasons and victims of one outcome together.",
-        ),
-        field("log_lines", integer(0, 10_000), Default("100"), "Lines that it may log."),
-        field(
-            "table",
-            integer(1, 1_000_000),
-            Default("100000"),
-            "Elements of all its tables (of functions) together.",
-        ),
-    ],
-};
+section! {
+    /// What one decision may cost.
+    #[derive(Copy)]
+    PolicyLimits, LIMITS: Exclusive::None;
+    /// Fuel: roughly, Wasm instructions.
+    fuel, "fuel": integer_u64(10_000, 1_000_000_000_000) = "50000000";
+    /// Wall clock; at most `tick`. Without it, 100ms, or `tick` when that is shorter.
+    deadline_ms: u64 => export::deadline, "deadline": duration(1, 10 * SECOND) = none;
+    /// Linear memory.
+    memory_bytes, "memory": size(64 * KIB, 4 * GIB, 64 * KIB) = "64MiB";
+    /// State, reasons and victims of one outcome together.
+    output_bytes, "output": size(KIB, 16 * MIB, 1) = "256KiB";
+    /// Lines that it may log.
+    log_lines, "log_lines": integer(0, 10_000) = "100";
+    /// Elements of all its tables (of functions) together.
+    #[serde(default = "super::types::default_table_elements")]
+    table_elements, "table": integer(1, 1_000_000) = "100000";
+}
 
 section! {
     /// What the host does not leave to the policy.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::fields::{Guards, Health, LoadBalancer, Repair};
+pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, PolicyLimits, Repair};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -262,19 +262,6 @@ pub struct DrainPolicy {
     pub timeout_ms: u64,
 }
 
-/// A metric taken from the guests' Prometheus text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestMetric {
-    /// Name under which policies see it.
-    pub name: String,
-    /// Name of the series, for example `guest_utilization`.
-    pub series: String,
-    /// Path of the guest's exposition; default `/metrics`.
-    pub path: String,
-    /// Counters become a rate per second; default false.
-    pub rate: bool,
-}
-
 /// Who decides the capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicySpec {
@@ -290,31 +277,13 @@ pub struct PolicySpec {
     pub follow: bool,
 }
 
-/// What a decision may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyLimits {
-    /// Fuel of one call; default 50,000,000.
-    pub fuel: u64,
-    /// Wall clock of one call; default 100 ms, at most a tick.
-    pub deadline_ms: u64,
-    /// Linear memory; default 64 MiB.
-    pub memory_bytes: u64,
-    /// State, reasons and victims of one outcome together; default 256 KiB.
-    pub output_bytes: u64,
-    /// Lines that one call may log; default 100.
-    pub log_lines: u32,
-    /// Elements of all tables together; default 100,000.
-    #[serde(default = "default_table_elements")]
-    pub table_elements: u32,
-}
-
 /// Sets that are stored without the field are repaired as they were.
 pub(super) fn all_percent() -> u32 {
     100
 }
 
 /// Sets stored by a version without that limit have none of it.
-fn default_table_elements() -> u32 {
+pub(super) fn default_table_elements() -> u32 {
     PolicyLimits::default().table_elements
 }
 

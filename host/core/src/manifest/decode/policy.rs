@@ -116,29 +116,20 @@ fn policy(section: &Section<'_>, tick_ms: Option<u64>, base_dir: &str) -> Result
 }
 
 fn limits(section: &Section<'_>, tick_ms: Option<u64>) -> Result<PolicyLimits, Invalid> {
-    let fuel = section.item("fuel").and_then(Item::integer);
-    let mut deadline_ms =
-        section.optional("deadline").and_then(|item| item.map(Item::duration_ms).transpose()).map(|given| {
-            let default_ms = PolicyLimits::default().deadline_ms;
-            given.unwrap_or_else(|| tick_ms.map_or(default_ms, |tick_ms| default_ms.min(tick_ms)))
-        });
-    let memory_bytes = section.item("memory").and_then(Item::size_bytes);
-    let output_bytes = section.item("output").and_then(Item::size_bytes);
-    let log_lines = section.item("log_lines").and_then(Item::integer);
-    let table_elements = section.item("table").and_then(Item::integer);
-    if let (Ok(deadline), Some(tick)) = (deadline_ms, tick_ms)
-        && deadline > tick
-    {
-        let (deadline, tick) = (units::format_duration_ms(deadline), units::format_duration_ms(tick));
-        let message = format!("must not be longer than `tick`: {deadline} > {tick}");
-        deadline_ms = Err(section.complain("deadline", message, None));
-    }
-    Ok(PolicyLimits {
-        fuel: fuel?,
-        deadline_ms: deadline_ms?,
-        memory_bytes: memory_bytes?,
-        output_bytes: output_bytes?,
-        log_lines: log_lines?,
-        table_elements: table_elements?,
-    })
+    let deadline_ms = section.optional("deadline").and_then(|item| {
+        let default_ms = PolicyLimits::default().deadline_ms;
+        let Some(item) = item else {
+            return Ok(tick_ms.map_or(default_ms, |tick_ms| default_ms.min(tick_ms)));
+        };
+        let deadline_ms = item.duration_ms()?;
+        match tick_ms {
+            Some(tick_ms) if deadline_ms > tick_ms => {
+                let [deadline, tick] = [deadline_ms, tick_ms].map(units::format_duration_ms);
+                let message = format!("must not be longer than `tick`: {deadline} > {tick}");
+                Err(section.complain("deadline", message, None))
+            }
+            _ => Ok(deadline_ms),
+        }
+    });
+    PolicyLimits::read(section, deadline_ms)
 }

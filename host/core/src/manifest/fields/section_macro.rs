@@ -100,6 +100,8 @@ macro_rules! section {
                 $($first: Result<$first_type, Invalid>,)?
                 $($($field: Result<$given, Invalid>,)?)+
             ) -> Result<Self, Invalid> {
+                // All fields may be handed in.
+                let _ = section;
                 $(let $field = kind!(read $kind section.item($name) $(, $field: $given)?);)+
                 Ok(Self { $($first: $first?,)? $($field: $field?,)+ })
             }
