@@ -116,6 +116,22 @@ macro_rules! endpoints {
             get "/v1/blobs/{sha256}" [records, Viewer, LONG]
             blob(sha256: &str) => BlobContent;
 
+            /// Recordings that were imported, by name.
+            get "/v1/recordings" [records, Viewer, SHORT]
+            recordings() => Vec<RecordingInfo>;
+
+            /// Imports a recording. All of it is checked before anything is stored.
+            post "/v1/recordings" [records, Operator, LONG]
+            import_recording() request: Json<ImportRecordingRequest> => RecordingInfo;
+
+            /// Deletes an imported recording.
+            delete "/v1/recordings/{recording}" [records, Operator, SHORT]
+            delete_recording(recording: &str) => RecordingInfo;
+
+            /// Part of an imported recording's file, beginning at `offset`.
+            get "/v1/recordings/{recording}/content" [records, Viewer, LONG]
+            recording_content(recording: &str) query: Query<ContentQuery> => RecordingContent;
+
             /// Events in their order; with `wait_ms`, waits for one when there is none.
             get "/v1/events" [events, Viewer, SHORT]
             events() query: Query<EventsQuery> => Vec<EventEntry>;

@@ -29,6 +29,8 @@ pub(crate) trait QueryRules {
 
 impl QueryRules for crate::types::SlotQuery {}
 
+impl QueryRules for crate::recording_types::ContentQuery {}
+
 impl QueryRules for crate::types::CompareQuery {
     fn check(&self) -> Result<(), String> {
         match self.target {

@@ -9,6 +9,7 @@ use regatta_api::types::WhyLast;
 
 use super::image_args::ImageCommand;
 use super::policy_tools::args::PolicyToolCommand;
+use super::record_args::{RecordCommand, ReplayArgs};
 use super::serve_args::ServeArgs;
 
 const EXIT_CODES: &str = "\
@@ -150,7 +151,7 @@ Examples:
   regatta replay web --since 1h
   regatta replay incident.rec")]
     Replay(ReplayArgs),
-    /// Export records to a file
+    /// Export and import recorded ticks
     #[command(subcommand)]
     Record(RecordCommand),
     /// Print what happened
@@ -377,8 +378,8 @@ fn candidate_number(text: &str) -> Result<u64, String> {
 /// Arguments of `why`.
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// The set
-    #[arg(value_parser = set_name)]
+    /// Set or imported recording
+    #[arg(value_name = "SET|RECORDING", value_parser = set_name)]
     pub set: String,
     /// This tick [default: the last one]
     #[arg(long, value_name = "N", conflicts_with = "last")]
@@ -412,8 +413,8 @@ impl From<Last> for WhyLast {
 /// Arguments of `records`.
 #[derive(Debug, Args)]
 pub struct RecordsArgs {
-    /// The set
-    #[arg(value_parser = set_name)]
+    /// Set or imported recording
+    #[arg(value_name = "SET|RECORDING", value_parser = set_name)]
     pub set: String,
     /// Only ticks after this one
     #[arg(long, value_name = "TICK", default_value_t = 0, conflicts_with = "last")]
@@ -424,60 +425,6 @@ pub struct RecordsArgs {
     /// At most so many records [default: all]
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
-}
-
-/// Arguments of `replay`.
-#[derive(Debug, Args)]
-pub struct ReplayArgs {
-    /// The set, or the file of a recording (its name has a dot or a slash)
-    #[arg(value_name = "SET|FILE")]
-    pub what: String,
-    #[command(flatten)]
-    pub span: Span,
-}
-
-impl ReplayArgs {
-    /// Whether a recording is meant; a set's name has neither dot nor slash.
-    pub(super) fn is_file(&self) -> bool {
-        self.what.contains(['.', '/'])
-    }
-}
-
-/// `regatta record …`.
-#[derive(Debug, Subcommand)]
-pub enum RecordCommand {
-    /// Write records and all that they refer to into a file
-    ///
-    /// The recording holds the manifests and policy modules of its ticks, so that `regatta replay FILE` decides them again on
-    /// any machine.
-    #[command(after_long_help = "\
-Example:
-  regatta record export web --since 1h --file incident.rec")]
-    Export(ExportArgs),
-}
-
-/// Arguments of `record export`.
-#[derive(Debug, Args)]
-pub struct ExportArgs {
-    /// The set
-    #[arg(value_parser = set_name)]
-    pub set: String,
-    /// File to create
-    #[arg(short = 'f', long = "file", value_name = "FILE")]
-    pub output_file: PathBuf,
-    #[command(flatten)]
-    pub span: Span,
-}
-
-/// Which of a set's recorded ticks.
-#[derive(Debug, Default, Args)]
-pub struct Span {
-    /// Only the last N ticks
-    #[arg(long, value_name = "N", conflicts_with = "since")]
-    pub last: Option<u64>,
-    /// Only ticks of this long ago or less, for example 1h
-    #[arg(long, value_name = "DURATION", value_parser = regatta_util::units::parse_duration)]
-    pub since: Option<Duration>,
 }
 
 /// Arguments of `events`.
@@ -495,7 +442,7 @@ pub struct EventsArgs {
 }
 
 /// A set's name, as manifests may give it; anything else can only be a slip.
-fn set_name(text: &str) -> Result<String, String> {
+pub(super) fn set_name(text: &str) -> Result<String, String> {
     if can_be_name(text) {
         Ok(text.to_owned())
     } else {

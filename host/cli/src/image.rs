@@ -77,7 +77,7 @@ fn told(progress: &ImportProgress) -> String {
 }
 
 /// The daemon knows nothing of our working directory.
-fn absolute(path: &Path) -> Outcome<String> {
+pub(super) fn absolute(path: &Path) -> Outcome<String> {
     let absolute = path::absolute(path).map_err(|error| failed(path.display(), error))?;
     let text = absolute.into_os_string().into_string();
     text.map_err(|path| invalid(format!("{} is not UTF-8", path.display())))

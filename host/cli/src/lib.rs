@@ -13,12 +13,15 @@ mod image_args;
 mod policy;
 mod policy_compare;
 mod policy_tools;
+mod record_args;
+mod recording;
 mod records;
 mod render;
 mod replay;
 pub mod serve_args;
 mod sets;
 mod status;
+mod ticks;
 pub mod time;
 mod wait;
 
@@ -32,7 +35,7 @@ use regatta_api::paths;
 pub use args::Cli;
 pub use exit::Exit;
 
-use self::args::{Command, Global, Output, PolicyCommand, RecordCommand};
+use self::args::{Command, Global, Output, PolicyCommand};
 use self::doctor::{Check, Examination};
 use self::exit::{Failure, Outcome, Stop};
 use self::serve_args::ServeArgs;
@@ -133,9 +136,6 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
         }
         Command::Doctor(args) => doctor::doctor(&args, global.data, global.output, io),
         Command::Policy(PolicyCommand::Tool(command)) => policy_tools::run(&command, global.output, io),
-        Command::Replay(args) if args.is_file() => {
-            replay::file(std::path::Path::new(&args.what), global.output, io)
-        }
         command => {
             let client = client(&global)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -170,8 +170,8 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Image(command) => image::run(client, &command, output, io).await?,
         Command::Why(args) => records::why(client, &args, output, io).await?,
         Command::Records(args) => records::records(client, &args, io).await?,
-        Command::Replay(args) => return replay::set(client, &args.what, &args, output, io).await,
-        Command::Record(RecordCommand::Export(args)) => replay::export(client, &args, output, io).await?,
+        Command::Replay(args) => return replay::replay(client, &args, output, io).await,
+        Command::Record(command) => recording::run(client, &command, output, io).await?,
         Command::Events(args) => events::events(client, args, output, io).await?,
         Command::Status => status::status(client, output, io).await?,
         // These are handled before a client is needed.

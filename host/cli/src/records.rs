@@ -1,21 +1,27 @@
 //! `regatta why` and `regatta records`.
 
 use regatta_api::Client;
-use regatta_api::types::{RecordsQuery, WhyQuery};
+use regatta_api::recording_types::RecordingInfo;
+use regatta_api::types::{ApiError, WhyQuery};
 use regatta_core::explain::explain;
+use regatta_core::record::{Direction, TickRecord};
 
 use super::Io;
-use super::args::{Output, RecordsArgs, WhyArgs};
+use super::args::{Last, Output, RecordsArgs, WhyArgs};
 use super::exit::Outcome;
 use super::render::{json, json_line, plain};
+use super::ticks::{Start, Ticks, find_recording};
 use super::time::utc;
-
-/// Records of one call; a record of a large set has tens of kilobytes of JSON.
-const PAGE: u32 = 200;
 
 pub(super) async fn why(client: &Client, args: &WhyArgs, output: Output, io: &mut Io<'_>) -> Outcome {
     let query = WhyQuery { tick: args.tick, last: args.last.map(Into::into) };
-    let record = client.why(&args.set, &query).await?;
+    let record = match client.why(&args.set, &query).await {
+        Ok(record) => record,
+        Err(error) => match find_recording(client, &args.set, &error).await? {
+            Some(recording) => recorded(client, &recording, args).await?,
+            None => return Err(error.into()),
+        },
+    };
     if output == Output::Json {
         return json(&record, io);
     }
@@ -24,28 +30,30 @@ pub(super) async fn why(client: &Client, args: &WhyArgs, output: Output, io: &mu
     Ok(())
 }
 
-pub(super) async fn records(client: &Client, args: &RecordsArgs, io: &mut Io<'_>) -> Outcome {
-    let mut after = match args.last {
-        Some(last) => client.set(&args.set).await?.summary.last_tick.saturating_sub(last),
-        None => args.after,
+/// The last tick of a recording that does what is asked for.
+async fn recorded(client: &Client, recording: &RecordingInfo, args: &WhyArgs) -> Outcome<TickRecord> {
+    let wanted = |record: &TickRecord| match (args.tick, args.last) {
+        (Some(tick), _) => record.observation.tick == tick,
+        (None, Some(Last::ScaleOut)) => record.direction() == Direction::ScaleOut,
+        (None, Some(Last::ScaleIn)) => record.direction() == Direction::ScaleIn,
+        (None, Some(Last::Change)) => record.direction() != Direction::None,
+        (None, None) => true,
     };
-    let mut left = args.limit.unwrap_or(u64::MAX);
-    while left > 0 {
-        let limit = u32::try_from(left).unwrap_or(PAGE).min(PAGE);
-        let page = client.records(&args.set, &RecordsQuery { after, limit: Some(limit) }).await?;
-        let Some(last) = page.last() else { break };
-        // A daemon that repeats itself must not make this endless.
-        if last.observation.tick <= after {
-            break;
-        }
-        after = last.observation.tick;
-        left = left.saturating_sub(page.len() as u64);
-        for record in &page {
-            json_line(record, io)?;
-        }
-        if page.len() < limit as usize {
-            break;
-        }
+    let mut ticks = Ticks::of_recording(client, recording, Start::After(0), u64::MAX).await?;
+    let mut found = None;
+    while let Some(record) = ticks.next().await? {
+        found = Some(record).filter(wanted).or(found);
+    }
+    let RecordingInfo { name, first_tick, last_tick, .. } = recording;
+    let none = || format!("recording {name} has no such tick; its ticks are {first_tick} to {last_tick}");
+    found.ok_or_else(|| ApiError::not_found(none()).into())
+}
+
+pub(super) async fn records(client: &Client, args: &RecordsArgs, io: &mut Io<'_>) -> Outcome {
+    let start = args.last.map_or(Start::After(args.after), Start::Last);
+    let mut ticks = Ticks::open(client, &args.set, start, args.limit.unwrap_or(u64::MAX)).await?;
+    while let Some(record) = ticks.next().await? {
+        json_line(&record, io)?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod fleet;
 mod images;
 mod node;
 pub mod paths;
+mod recordings;
 pub mod serve;
 mod set;
 mod shared;

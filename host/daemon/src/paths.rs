@@ -17,6 +17,8 @@ pub struct DataDirs {
     pub snapshots: PathBuf,
     /// Logs of launches that failed.
     pub failed: PathBuf,
+    /// Imported recordings, by name.
+    pub recordings: PathBuf,
     /// Compiled policies; may be removed at any time.
     pub compiled: PathBuf,
 }
@@ -31,6 +33,7 @@ impl DataDirs {
             instances: root.join("instances"),
             snapshots: root.join("snapshots"),
             failed: root.join("failed"),
+            recordings: root.join("recordings"),
             compiled: root.join("compiled"),
         }
     }

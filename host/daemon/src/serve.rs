@@ -26,6 +26,7 @@ use crate::clock;
 use crate::fleet::{Fleet, PolicyDirs};
 use crate::node::{HostLimits, Node};
 use crate::paths::{DataDirs, default_data_dir, socket_in};
+use crate::recordings::Recordings;
 use crate::shared::Shared;
 
 /// Logs of so many failed launches are kept.
@@ -62,7 +63,12 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
     // Holds the data directory from here on: a second daemon is refused before it touches anything.
     let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Options::default())?);
-    for (dir, mode) in [(&dirs.images, PASSAGE), (&dirs.instances, PASSAGE), (&dirs.failed, PRIVATE)] {
+    for (dir, mode) in [
+        (&dirs.images, PASSAGE),
+        (&dirs.instances, PASSAGE),
+        (&dirs.failed, PRIVATE),
+        (&dirs.recordings, PRIVATE),
+    ] {
         make_dir(dir, mode)?;
     }
     let (binary, why) = VmmBinary::resolve(&request_of(&args.vmm)?)?;
@@ -120,6 +126,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         writer,
         store,
         policies: Engine::new(policy_engine(&dirs.compiled))?,
+        recordings: Recordings::open(&dirs.recordings)?,
         exposition: Exposition::new(),
         events: Notify::new(),
         dirs,

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::node::Node;
 use crate::paths::DataDirs;
+use crate::recordings::Recordings;
 
 /// What all sets of a daemon share.
 pub(crate) struct Shared {
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub policies: Engine,
     /// This host and what runs on it.
     pub(crate) node: Arc<Node>,
+    /// Imported recordings.
+    pub(crate) recordings: Recordings,
     /// The daemon's own metrics.
     pub exposition: Exposition,
     /// Rung when events were written.

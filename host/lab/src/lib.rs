@@ -18,6 +18,7 @@ mod event;
 mod guest;
 pub mod invariants;
 mod lb;
+pub mod native;
 mod node;
 mod operator;
 mod policy;

@@ -2,17 +2,14 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use regatta_core::decision::{Decision, FailureKind, PolicyFailure, PolicyRun, Reason};
-use regatta_core::instance_state::InstanceState;
+use regatta_core::decision::{Decision, FailureKind, PolicyFailure, PolicyRun};
 use regatta_core::machine::{Answer, Ask};
-use regatta_core::metric::{Aggregate, MetricValue};
 use regatta_core::metrics::MetricWish;
-use regatta_core::observation::{LastDecision, Observation};
+use regatta_core::observation::Observation;
 use regatta_core::state::PolicyActivation;
-use regatta_sdk::native::{self, Bulk, RawOutcome};
-use regatta_sdk::{InstanceTable, MetricColumn, MetricWindow, TickData};
 
 use crate::dice::Dice;
+use crate::native;
 
 /// Policies that a set may have, with parameters and the metric that they ask for.
 const KINDS: [(&str, &str, Option<&str>); 8] = [
@@ -74,8 +71,8 @@ pub(crate) fn answer(dice: &mut Dice, observation: &Observation, ask: &Ask, mood
     let (result, state) = match policy.name.as_str() {
         _ if mood == Mood::Content => (Ok(wanted(observation.desired)), None),
         _ if unlucky => (failure(dice), None),
-        "target-tracking" => of_sdk(native_decide::<target_tracking::TargetTracking>(observation, policy)),
-        "step" => of_sdk(native_decide::<step::Step>(observation, policy)),
+        "target-tracking" => built_in::<target_tracking::TargetTracking>(observation, policy),
+        "step" => built_in::<step::Step>(observation, policy),
         "fixed" => (Ok(wanted(policy.params.parse().unwrap_or(1))), None),
         _ if calm => (Ok(wanted(observation.desired)), None),
         "flaky" if dice.per_mille(600) => {
@@ -122,106 +119,17 @@ fn failure(dice: &mut Dice) -> Result<Decision, PolicyFailure> {
     Err(PolicyFailure { kind, message: "it failed, as it shall".to_owned() })
 }
 
-fn of_sdk(outcome: Result<RawOutcome, String>) -> (Result<Decision, PolicyFailure>, Option<String>) {
-    match outcome {
-        Ok(RawOutcome { capacity, standby, victims, wake_after_ms, reasons, state }) => {
-            let reason =
-                |it: regatta_sdk::Reason| Reason { code: it.code, text: it.text, evidence: it.evidence };
-            let reasons = reasons.into_iter().map(reason).collect();
-            let decision = Decision { capacity, standby, victims, wake_after_ms, reasons };
-            (Ok(decision), Some(BASE64_STANDARD.encode(state)))
-        }
-        Err(message) => (Err(PolicyFailure { kind: FailureKind::Refused, message }), None),
-    }
-}
-
-fn native_decide<P: regatta_sdk::Policy>(
+fn built_in<P: regatta_sdk::Policy>(
     observation: &Observation,
     policy: &PolicyActivation,
-) -> Result<RawOutcome, String> {
-    // The built-in policies look at folded metrics only.
-    let bulk = Bulk {
-        instances: &|| InstanceTable {
-            id: Vec::new(),
-            state: Vec::new(),
-            state_since_ms: Vec::new(),
-            created_ms: Vec::new(),
-            generation: Vec::new(),
-            protected: Vec::new(),
-        },
-        metric: &|_| MetricColumn { value: Vec::new(), status: Vec::new() },
-        window: &|_| MetricWindow { at_ms: Vec::new(), value: Vec::new() },
-    };
-    let state = BASE64_STANDARD.decode(&policy.state).map_err(|error| error.to_string())?;
-    native::decide::<P>(tick(observation, &policy.wishes), &bulk, &policy.params, &state)
-}
-
-/// The tick as the sandbox's host folds it.
-fn tick(observation: &Observation, wishes: &[MetricWish]) -> TickData {
-    let count = |state| observation.instances.count(state);
-    let counts = regatta_sdk::Counts {
-        pending: count(InstanceState::Pending),
-        creating: count(InstanceState::Creating),
-        booting: count(InstanceState::Booting),
-        initializing: count(InstanceState::Initializing),
-        in_service: count(InstanceState::InService),
-        standby: count(InstanceState::Standby),
-        unhealthy: count(InstanceState::Unhealthy),
-        draining: count(InstanceState::Draining),
-        terminating: count(InstanceState::Terminating),
-        failed: count(InstanceState::Failed),
-    };
-    let fold = |wish: &MetricWish| {
-        let absent = || Aggregate { missing: counts.in_service, ..Aggregate::of([]) };
-        let fold = observation.metric(&wish.name).map_or_else(absent, |metric| observation.aggregate(metric));
-        aggregate(&wish.name, fold)
-    };
-    TickData {
-        now_ms: observation.now_ms,
-        number: observation.tick,
-        set: observation.set.clone(),
-        generation: observation.generation,
-        min: observation.min,
-        max: observation.max,
-        desired: observation.desired,
-        metrics: wishes.iter().map(fold).collect(),
-        counts,
-        last: observation.last.as_ref().map(last),
-        schedule: observation.schedule.clone(),
-    }
-}
-
-fn aggregate(name: &str, fold: Aggregate) -> regatta_sdk::Aggregate {
-    let value = |value| match value {
-        MetricValue::Fresh(value) => regatta_sdk::MetricValue::Fresh(value),
-        MetricValue::Stale { value, age_ms } => {
-            regatta_sdk::MetricValue::Stale(regatta_sdk::StaleValue { value, age_ms })
-        }
-        MetricValue::Missing => regatta_sdk::MetricValue::Missing,
-    };
-    regatta_sdk::Aggregate {
-        name: name.to_owned(),
-        mean: value(fold.mean),
-        sum: value(fold.sum),
-        min: value(fold.min),
-        max: value(fold.max),
-        fresh: fold.fresh,
-        stale: fold.stale,
-        missing: fold.missing,
-    }
-}
-
-fn last(last: &LastDecision) -> regatta_sdk::LastDecision {
-    let reason = |it: &Reason| regatta_sdk::Reason {
-        code: it.code.clone(),
-        text: it.text.clone(),
-        evidence: it.evidence.clone(),
-    };
-    regatta_sdk::LastDecision {
-        tick: last.tick,
-        wanted: last.wanted,
-        granted: last.granted,
-        reasons: last.reasons.iter().map(reason).collect(),
-        narrowed_by: last.narrowed_by.clone(),
+) -> (Result<Decision, PolicyFailure>, Option<String>) {
+    let decided =
+        BASE64_STANDARD.decode(&policy.state).map_err(|error| error.to_string()).and_then(|state| {
+            let tick = native::fold(observation, policy.wishes.iter().map(|wish| wish.name.as_str()));
+            native::decide::<P>(tick, &policy.params, &state)
+        });
+    match decided.map(native::decision) {
+        Ok((decision, state)) => (Ok(decision), Some(BASE64_STANDARD.encode(state))),
+        Err(message) => (Err(PolicyFailure { kind: FailureKind::Refused, message }), None),
     }
 }

@@ -21,6 +21,6 @@ pub use module::{ModuleError, digest, load_module, read_module};
 pub use outline::{ModuleKind, Outline, outline};
 pub use parameters::{Parameter, parameters};
 pub use project::{NewError, ProjectError, ProjectFile, create};
-pub use recording::{RecordingError, RecordingReader, RecordingWriter};
+pub use recording::{Contents, RecordingError, RecordingReader, RecordingWriter, check_recording};
 pub use regatta_policy_build::{BuildError, Language, Project, Tools, build, install};
 pub use replay::{Replayer, references};

@@ -44,6 +44,7 @@ fn ticks_across_applies_swaps_and_restarts_are_decided_again_also_from_a_file() 
 
     let exported = daemon.run(&["record", "export", "web", "--file", "web.rec"]);
     assert_eq!(exported.code, 0, "{}", exported.err);
+    is_imported_elsewhere(&daemon);
     daemon.kill();
     let offline = daemon.run(&["replay", "./web.rec"]);
     assert_eq!(offline.code, 0, "{}{}", offline.out, offline.err);
@@ -69,4 +70,53 @@ fn ticks_across_applies_swaps_and_restarts_are_decided_again_also_from_a_file() 
     fs::write(daemon.home().join("cut.rec"), b"no recording").expect("a file");
     let broken = daemon.run(&["replay", "./cut.rec"]);
     assert!(broken.code == 3 && broken.err.contains("not a Regatta recording"), "{}", broken.err);
+}
+
+/// Another daemon imports `web.rec` of this one: all of it works there, nothing of it runs there.
+fn is_imported_elsewhere(here: &Daemon) {
+    let file = here.home().join("web.rec");
+    let file = file.to_str().expect("UTF-8");
+    let mut there = Daemon::start();
+    there.apply_ok(&there.manifest("web", "{ min: 1, max: 1 }", "", TRACKING));
+    let taken = there.run(&["record", "import", file]);
+    assert!(taken.code == 6 && taken.err.contains("web is a set"), "{}", taken.err);
+
+    let whole = fs::read(file).expect("a recording");
+    let cut = there.home().join("cut.rec");
+    fs::write(&cut, &whole[..whole.len() - 20]).expect("a file");
+    let broken = there.run(&["record", "import", "cut.rec", "--as", "incident"]);
+    assert!(broken.code == 3 && broken.err.contains("cut off"), "{}", broken.err);
+    assert_eq!(there.json(&["record", "list"]), serde_json::json!([]), "nothing is left of what was refused");
+
+    let imported = there.json(&["record", "import", file, "--as", "incident"]);
+    let ticks = imported["ticks"].as_u64().expect("a number");
+    assert!(imported["set"] == "web" && ticks >= 9, "{imported}");
+    let again = there.run(&["record", "import", file, "--as", "incident"]);
+    assert!(again.code == 6 && again.err.contains("a recording is named incident"), "{}", again.err);
+    let set = there.apply(&there.manifest("incident", "{ min: 1, max: 1 }", "", TRACKING));
+    assert!(set.code == 6 && set.err.contains("regatta record delete incident"), "{}", set.err);
+
+    there.kill();
+    there.launch();
+    assert_eq!(there.json(&["record", "list"])[0], imported);
+    let replayed = there.run(&["replay", "incident"]);
+    let all = format!("incident: {ticks} ticks ({} to {})", imported["first_tick"], imported["last_tick"]);
+    assert!(replayed.code == 0 && replayed.out.starts_with(&all), "{}{}", replayed.out, replayed.err);
+    assert!(replayed.out.contains("all identical"), "{}", replayed.out);
+    let last = there.json(&["replay", "incident", "--last", "2"]);
+    assert_eq!(last["identical"], 2, "{last}");
+    let tick = imported["last_tick"].to_string();
+    let why = there.json(&["why", "incident"]);
+    assert_eq!(why["observation"]["tick"].to_string(), tick);
+    assert_eq!(there.json(&["why", "incident", "--tick", &tick]), why);
+    let records = there.run(&["records", "incident", "--last", "3"]);
+    assert_eq!(records.out.lines().count(), 3, "{}", records.err);
+    assert_eq!(there.run(&["record", "export", "incident", "--file", "again.rec"]).code, 0);
+    assert_eq!(there.run(&["replay", "./again.rec"]).code, 0);
+    assert_eq!(there.run(&["get", "incident"]).code, 4, "a recording is not a set");
+
+    assert_eq!(there.run(&["record", "delete", "incident"]).code, 0);
+    let gone = there.run(&["replay", "incident"]);
+    assert!(gone.code == 4 && gone.err.contains("no set is named incident"), "{}", gone.err);
+    assert_eq!(fs::read_dir(there.data().join("recordings")).expect("a directory").count(), 0);
 }

@@ -12,13 +12,15 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
 use crate::input::{Json, Query};
+use crate::recording_types::*;
 use crate::types::*;
 
 /// What the parameters of paths are.
-const PARAMETERS: [(&str, &str); 4] = [
+const PARAMETERS: [(&str, &str); 5] = [
     ("set", "Name of the set"),
     ("id", "Ordinal of the instance within the set"),
     ("number", "Number of its activation"),
+    ("recording", "Name of the recording"),
     ("image", "Name; to look one up, also the digest of a file"),
 ];
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_api::image_types::*;
+use regatta_api::recording_types::*;
 use regatta_api::types::*;
 use regatta_api::{Answer, Caller, Control};
 use regatta_core::combine::Combined;
@@ -282,6 +283,20 @@ pub(crate) fn record(tick: u64) -> TickRecord {
         },
         plan: Plan { actions: vec![create(4), create(5)], notes: Vec::new(), short: None },
         operator: Vec::new(),
+    }
+}
+
+/// An imported recording.
+fn recording(name: &str) -> RecordingInfo {
+    RecordingInfo {
+        name: name.into(),
+        set: "web".into(),
+        ticks: 720,
+        first_tick: 1_001,
+        last_tick: 1_720,
+        recorded_ms: NOW_MS - 3 * 24 * 3_600_000,
+        imported_ms: NOW_MS - 2 * 3_600_000,
+        size_bytes: 3 << 20,
     }
 }
 
@@ -710,6 +725,34 @@ impl Control for Canned {
 
     async fn blob(&self, sha256: &str, _: &Caller) -> Answer<BlobContent> {
         Ok(BlobContent { sha256: sha256.to_owned(), base64: "e30=".to_owned() })
+    }
+
+    async fn recordings(&self, _: &Caller) -> Answer<Vec<RecordingInfo>> {
+        Ok(vec![recording("incident")])
+    }
+
+    async fn import_recording(
+        &self,
+        request: ImportRecordingRequest,
+        caller: &Caller,
+    ) -> Answer<RecordingInfo> {
+        self.note(format!("import recording {} by {}", request.path, caller.name));
+        Ok(recording(request.name.as_deref().unwrap_or("web")))
+    }
+
+    async fn delete_recording(&self, name: &str, caller: &Caller) -> Answer<RecordingInfo> {
+        self.note(format!("delete recording {name} by {}", caller.name));
+        Ok(recording(name))
+    }
+
+    async fn recording_content(
+        &self,
+        recording: &str,
+        query: ContentQuery,
+        _: &Caller,
+    ) -> Answer<RecordingContent> {
+        self.note(format!("content of {recording} from {}", query.offset));
+        Ok(RecordingContent { base64: String::new() })
     }
 
     async fn images(&self, _: &Caller) -> Answer<Vec<ImageInfo>> {

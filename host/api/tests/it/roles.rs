@@ -23,7 +23,7 @@ fn refused(caller: Option<Caller>) -> (Vec<&'static str>, Server) {
     let refused = ENDPOINTS.iter().filter(|endpoint| {
         let method = Method::from_bytes(endpoint.method.to_uppercase().as_bytes()).unwrap();
         let path = endpoint.path.replace("{set}", "web").replace("{image}", "tiny");
-        let path = path.replace("{id}", "4").replace("{number}", "4");
+        let path = path.replace("{id}", "4").replace("{number}", "4").replace("{recording}", "incident");
         let (status, body) = ask(&server, method, &path, Some("{}"));
         let forbidden = serde_json::from_str(&body).is_ok_and(|error: ApiError| {
             if error.code == ErrorCode::Forbidden {

@@ -3,22 +3,7 @@
 use std::path::Path;
 
 use crate::canned::Canned;
-use crate::harness::{Server, Surroundings, me, run};
-
-fn web() -> Server {
-    Server::start(Canned::with_web())
-}
-
-/// Runs a command and compares everything that came of it.
-macro_rules! shows {
-    ($name:ident, $($arg:expr),+) => {
-        #[test]
-        fn $name() {
-            let server = web();
-            insta::assert_snapshot!(server.run(&[$($arg),+]).shown(&server));
-        }
-    };
-}
+use crate::harness::{Server, Surroundings, me, run, shows, web};
 
 shows!(get_is_a_table, "get");
 shows!(get_one_set, "get", "web");
@@ -53,6 +38,10 @@ shows!(policy_rollback_error_as_json, "policy", "rollback", "web", "-o", "json")
 shows!(why, "why", "web");
 shows!(why_it_never_scaled_in, "why", "web", "--last", "scale-in");
 shows!(why_as_json, "why", "web", "--tick", "17", "-o", "json");
+shows!(record_list, "record", "list");
+shows!(record_list_as_json, "record", "list", "-o", "json");
+shows!(record_import, "record", "import", "/srv/web.rec");
+shows!(record_delete, "record", "delete", "incident");
 shows!(status, "status");
 shows!(status_as_json, "status", "-o", "json");
 shows!(a_slip_in_a_command, "gte");

@@ -5,8 +5,25 @@ use std::path::Path;
 
 use regatta_cli::{self as cli, Io};
 
-use crate::canned::NOW_MS;
+use crate::canned::{Canned, NOW_MS};
 pub(crate) use crate::server::{Server, me, wait_until};
+
+/// A daemon with the set `web`.
+pub(crate) fn web() -> Server {
+    Server::start(Canned::with_web())
+}
+
+/// Runs a command and compares everything that came of it.
+macro_rules! shows {
+    ($name:ident, $($arg:expr),+) => {
+        #[test]
+        fn $name() {
+            let server = web();
+            insta::assert_snapshot!(server.run(&[$($arg),+]).shown(&server));
+        }
+    };
+}
+pub(crate) use shows;
 
 impl Server {
     pub(crate) fn run(&self, args: &[&str]) -> Ran {

@@ -5,21 +5,7 @@ use std::sync::Arc;
 use regatta_api::image_types::ImportImageRequest;
 
 use crate::canned::Canned;
-use crate::harness::{Server, Surroundings, me, run_into};
-
-fn web() -> Server {
-    Server::start(Canned::with_web())
-}
-
-macro_rules! shows {
-    ($name:ident, $($arg:expr),+) => {
-        #[test]
-        fn $name() {
-            let server = web();
-            insta::assert_snapshot!(server.run(&[$($arg),+]).shown(&server));
-        }
-    };
-}
+use crate::harness::{Server, Surroundings, me, run_into, shows, web};
 
 shows!(list_is_a_table, "image", "list");
 shows!(list_as_json, "image", "list", "-o", "json");

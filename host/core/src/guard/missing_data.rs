@@ -118,7 +118,12 @@ mod tests {
         for (id, state_since_ms) in [(1, 0), (2, 95_000)] {
             let state = InstanceState::InService;
             observation.instances.push(InstanceRow {
-                id, state, state_since_ms, created_ms: 0, generation: 1, protected: false,
+                id,
+                state,
+                state_since_ms,
+                created_ms: 0,
+                generation: 1,
+                protected: false,
             });
         }
         let lacks = |observation: &mut Observation, values: [MetricValue; 2]| {

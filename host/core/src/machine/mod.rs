@@ -154,7 +154,11 @@ impl SetMachine {
             windows.restore(&last.observation);
         }
         Self {
-            manifest_digest: manifest_blob(&manifest).0,
+            // As it is stored, which an earlier version may have done with fewer fields.
+            manifest_digest: match state.manifests.get(&state.generation) {
+                Some(digest) => digest.clone(),
+                None => manifest_blob(&manifest).0,
+            },
             watch: Arc::new(Watch::of(&manifest)),
             manifest,
             manifests,

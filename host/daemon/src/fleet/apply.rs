@@ -48,6 +48,10 @@ impl Fleet {
             let message = format!("{} is being deleted; apply again when it is gone", set.name);
             return Err(error(ErrorCode::Conflict, message));
         }
+        if existing.is_none() {
+            let advice = format!("a set needs a name of its own; `regatta record delete {}`", set.name);
+            self.refuse_recording_name(&set.name, &advice).await?;
+        }
         let named = match &set.image.name {
             Some(name) => Some(self.resolve_image(name).await?),
             None => None,

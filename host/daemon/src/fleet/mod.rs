@@ -4,6 +4,7 @@ mod apply;
 mod images;
 mod policies;
 mod queries;
+mod recordings;
 mod restart;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Caller;
 use crate::api::control::{Answer, Control};
 use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
+use crate::api::recording_types::{ContentQuery, ImportRecordingRequest, RecordingContent, RecordingInfo};
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
     EventEntry, EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest,
@@ -260,6 +262,31 @@ impl Control for Fleet {
 
     async fn blob(&self, sha256: &str, _caller: &Caller) -> Answer<BlobContent> {
         self.find_blob(sha256).await
+    }
+
+    async fn recordings(&self, _: &Caller) -> Answer<Vec<RecordingInfo>> {
+        self.list_recordings().await
+    }
+
+    async fn import_recording(
+        &self,
+        request: ImportRecordingRequest,
+        caller: &Caller,
+    ) -> Answer<RecordingInfo> {
+        self.take_recording(request, &caller.name).await
+    }
+
+    async fn delete_recording(&self, name: &str, caller: &Caller) -> Answer<RecordingInfo> {
+        self.forget_recording(name, &caller.name).await
+    }
+
+    async fn recording_content(
+        &self,
+        name: &str,
+        query: ContentQuery,
+        _: &Caller,
+    ) -> Answer<RecordingContent> {
+        self.read_recording(name, query.offset).await
     }
 
     async fn events(&self, query: EventsQuery, _: &Caller) -> Answer<Vec<EventEntry>> {

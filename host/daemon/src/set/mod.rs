@@ -1,6 +1,8 @@
 //! The shell of one set: it receives, lets the set's machine decide ([`regatta_core::machine`]), and performs what the machine
 //! wants done. The only place of a set with tokio in it.
 
+mod balancer;
+mod pace;
 mod policies;
 mod view;
 
@@ -15,18 +17,19 @@ use regatta_core::agent::Order;
 use regatta_core::batch::Batch;
 use regatta_core::event::Actor;
 use regatta_core::machine::{
-    self, Command, CommandError, CommitError, Done, Effect, Input, Scrape, SetMachine, Start, TickFacts,
-    Token, TrafficReading,
+    Command, CommandError, CommitError, Done, Effect, Input, Scrape, SetMachine, Start, TickFacts, Token,
 };
-use regatta_core::phase::Phase;
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
 use regatta_store::StoreError;
-use regatta_traffic::{Endpoint, LbConfig, LbError, LoadBalancer, ProbeEvent, ProbeReport, ScrapeReport};
+use regatta_traffic::{LoadBalancer, ProbeEvent, ProbeReport, ScrapeReport};
 use regatta_vmm::VmmIdentity;
 use tokio::sync::{mpsc, oneshot, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
+use self::balancer::Balancer;
+pub(crate) use self::balancer::bind;
+use self::pace::Pace;
 pub(crate) use self::policies::Modules;
 pub(crate) use self::view::{SetView, Traffic, policy_entries, policy_info};
 
@@ -103,7 +106,7 @@ struct Shell {
     machine: SetMachine,
     local: LocalInstances,
     modules: Modules,
-    load_balancer: Option<LoadBalancer>,
+    balancer: Balancer,
     /// What the manifest of the update under way starts from.
     next_images: Option<SetImages>,
     callers: HashMap<Token, (oneshot::Sender<Answered>, Instant)>,
@@ -112,9 +115,7 @@ struct Shell {
     under_way: FuturesUnordered<BoxFuture<'static, Input>>,
     /// Inputs that wait for the machine.
     inputs: VecDeque<Input>,
-    /// How long a command holds the set, at most, as far as is known.
-    command_takes: Duration,
-    tick_begun: Option<Instant>,
+    pace: Pace,
     /// For how long this process has been stopped, as far as the machine was told.
     stopped_ms: u64,
     view: tokio_watch::Sender<Arc<SetView>>,
@@ -148,17 +149,16 @@ pub(crate) fn start(
     let (view_sender, view) = tokio_watch::channel(Arc::new(SetView::of(&machine, None)));
     let shell = Shell {
         shared,
+        pace: Pace::new(machine.manifest().tick_ms),
         machine,
         local,
         modules,
-        load_balancer,
+        balancer: Balancer(load_balancer),
         next_images: None,
         callers: HashMap::new(),
         last_token: 0,
         under_way: FuturesUnordered::new(),
         inputs: VecDeque::new(),
-        command_takes: Duration::ZERO,
-        tick_begun: None,
         stopped_ms: clock::stopped_ms(),
         view: view_sender,
     };
@@ -174,16 +174,9 @@ impl Shell {
         self.told(told);
         self.inputs.push_back(Input::InventoryComplete);
         self.work();
-        let mut tick_ms = manifest.tick_ms;
-        let mut ticks = interval(tick_ms);
-        let mut next_due = tokio::time::Instant::now();
-        let mut just_ticked = false;
         while !self.machine.has_ended() {
             let idle = !self.machine.is_busy();
-            // A command holds the set while it is stored: none is begun when a tick would have to wait for it, but for one
-            // right after each tick, so that commands are not put off forever.
-            let may_command =
-                idle && (just_ticked || tokio::time::Instant::now() + self.command_takes <= next_due);
+            let may_command = idle && self.pace.may_command(tokio::time::Instant::now());
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -193,42 +186,25 @@ impl Shell {
                     self.told(told);
                 }
                 Some(report) = inbox.probes.recv() => self.inputs.push_back(probed(report)),
-                Some(call) = inbox.calls.recv(), if may_command => {
-                    just_ticked = false;
-                    self.call(call);
-                }
-                due = ticks.tick(), if idle => {
-                    next_due = due + ticks.period();
-                    self.shared.exposition.tick_started(&self.machine.state().set.name, due.elapsed());
-                    self.tick_begun = Some(Instant::now());
+                Some(call) = inbox.calls.recv(), if may_command => self.call(call),
+                late = self.pace.due(), if idle => {
+                    self.shared.exposition.tick_started(&self.machine.state().set.name, late);
                     self.begin_tick(&mut inbox.scrapes);
                 }
             }
             self.work();
-            if let Some(begun) = self.tick_begun
-                && !self.machine.is_busy()
+            if !self.machine.is_busy()
+                && let Some(took) = self.pace.tick_ended()
             {
-                self.tick_begun = None;
-                just_ticked = true;
-                self.shared.exposition.tick_took(&self.machine.state().set.name, begun.elapsed());
-                // A policy's wish for an earlier tick.
-                let earliest = Duration::from_millis(self.machine.next_tick_in_ms());
-                if earliest < ticks.period() {
-                    ticks.reset_after(earliest);
-                    next_due = tokio::time::Instant::now() + earliest;
-                }
+                self.shared.exposition.tick_took(&self.machine.state().set.name, took);
+                self.pace.hurry(Duration::from_millis(self.machine.next_tick_in_ms()));
             }
-            if self.machine.manifest().tick_ms != tick_ms {
-                tick_ms = self.machine.manifest().tick_ms;
-                ticks = interval(tick_ms);
-            }
+            self.pace.follow(self.machine.manifest().tick_ms);
         }
         if self.machine.has_ended() {
             self.local.forget_snapshots().await;
         }
-        if let Some(load_balancer) = &self.load_balancer {
-            load_balancer.shutdown(Duration::ZERO).await;
-        }
+        self.balancer.shut_down().await;
     }
 
     /// Lets the machine take in what has come, performs what it wants, and shows what the set is now.
@@ -246,6 +222,7 @@ impl Shell {
     }
 
     fn call(&mut self, call: Call) {
+        self.pace.command_begins();
         let Call { command, actor, modules, images, reply } = call;
         for compiled in modules {
             let sha256 = compiled.digest().to_owned();
@@ -277,21 +254,11 @@ impl Shell {
         self.inputs.push_back(Input::Scraped(scraped));
         let facts = TickFacts {
             processes: self.local.readings(),
-            traffic: self.load_balancer.as_ref().map(|load_balancer| self.traffic(load_balancer)),
+            traffic: self.balancer.reading(&self.machine),
             last_probes: self.local.last_probes(),
             nodes: vec![self.local.capacity(&manifest, self.machine.launches_max())],
         };
         self.inputs.push_back(Input::Tick(Box::new(facts)));
-    }
-
-    fn traffic(&self, load_balancer: &LoadBalancer) -> TrafficReading {
-        let stats = load_balancer.stats();
-        let mut open: BTreeMap<u32, u32> =
-            stats.endpoints.iter().map(|endpoint| (endpoint.endpoint.id, endpoint.open)).collect();
-        for draining in self.machine.instances().filter(|record| record.phase == Phase::Draining) {
-            open.insert(draining.id, load_balancer.drain_state(draining.id).open);
-        }
-        TrafficReading { accepted: stats.totals.accepted, open }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -316,7 +283,7 @@ impl Shell {
                 self.under_way.push(self.modules.migrate(migrations).map(Input::Migrated).boxed());
             }
             Effect::Listen(spec) => {
-                let listening = self.listen(spec.as_ref()).map_err(|error| chain(&error));
+                let listening = self.balancer.listen(spec.as_ref()).map_err(|error| chain(&error));
                 if let Err(why) = &listening {
                     let set = &self.machine.state().set.name;
                     tracing::error!(set, why, "the load balancer cannot listen");
@@ -325,8 +292,8 @@ impl Shell {
             }
             Effect::Commit(batch) => self.under_way.push(commit(Arc::clone(&self.shared), *batch).boxed()),
             Effect::Want(want) => {
-                if let (Order::Stop(_), Some(load_balancer)) = (&want.order, &self.load_balancer) {
-                    load_balancer.cut(want.id);
+                if let Order::Stop(_) = &want.order {
+                    self.balancer.cut(want.id);
                 }
                 let manifest = Arc::clone(self.machine.manifest());
                 let told = self.local.want(&manifest, want);
@@ -344,10 +311,7 @@ impl Shell {
                 if let Some(images) = self.next_images.take() {
                     self.local.set_images(images);
                 }
-                let spec = self.machine.manifest().load_balancer.as_ref();
-                if let (Some(load_balancer), Some(spec)) = (&self.load_balancer, spec) {
-                    load_balancer.set_max_connections(spec.max_connections);
-                }
+                self.balancer.limit(self.machine.manifest().load_balancer.as_ref());
             }
             Effect::Reload(why) => self.reload(&why),
             Effect::Ended => {}
@@ -366,28 +330,16 @@ impl Shell {
         self.shared.events.notify_waiters();
         let Some((reply, begun)) = self.callers.remove(&token) else { return };
         let held = begun.elapsed();
-        // The longest of late, forgotten gradually; half a tick is left to commands in any case.
-        let half_a_tick = Duration::from_millis(self.machine.manifest().tick_ms) / 2;
-        self.command_takes = (self.command_takes * 9 / 10).max(held).min(half_a_tick);
+        self.pace.command_took(held);
         // A caller that has gone away does not want its answer.
         let _ = reply.send(Answered { result, held });
-    }
-
-    /// Listens where a manifest wants it. A listener that moves keeps its open connections.
-    fn listen(&mut self, spec: Option<&regatta_core::manifest::LoadBalancer>) -> Result<(), LbError> {
-        match (spec, &self.load_balancer) {
-            (Some(spec), Some(present)) => present.rebind(spec.listen)?,
-            (Some(spec), None) => self.load_balancer = Some(bind(spec)?),
-            (None, _) => self.load_balancer = None,
-        }
-        Ok(())
     }
 
     /// The store knows better: begins again from what is stored, with the instances that are there.
     fn reload(&mut self, why: &str) {
         let set = self.machine.state().set.name.clone();
         tracing::warn!(set, why, "the stored set is not what it was believed to be: it is read again");
-        let listening = self.load_balancer.is_some();
+        let listening = self.balancer.0.is_some();
         let usable = self.local.image_problem();
         match stored::start_of(&*self.shared.store, &set, listening, usable) {
             Ok(Some(start)) => {
@@ -410,13 +362,7 @@ impl Shell {
 
     /// Tells the load balancer and everyone who looks what the set is now.
     fn publish(&self) {
-        let traffic = self.load_balancer.as_ref().map(|load_balancer| {
-            let endpoints = self.machine.endpoints();
-            load_balancer
-                .set_endpoints(endpoints.map(|machine::Endpoint { id, addr }| Endpoint { id, addr }));
-            Arc::new(Traffic { listen: load_balancer.local_addr(), stats: load_balancer.stats() })
-        });
-        self.view.send_replace(Arc::new(SetView::of(&self.machine, traffic)));
+        self.view.send_replace(Arc::new(SetView::of(&self.machine, self.balancer.follow(&self.machine))));
     }
 }
 
@@ -431,20 +377,4 @@ async fn commit(shared: Arc<Shared>, batch: Batch) -> Input {
 fn probed(report: ProbeReport) -> Input {
     let detail = matches!(report.event, ProbeEvent::BecameUnhealthy).then(|| describe(&report.outcome));
     Input::Probed { id: report.id, event: report.event.into(), detail }
-}
-
-/// Listens for a set's traffic.
-///
-/// # Errors
-/// The address is taken, not ours, or not permitted.
-pub(crate) fn bind(spec: &regatta_core::manifest::LoadBalancer) -> Result<LoadBalancer, LbError> {
-    let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
-    LoadBalancer::bind(spec.listen, config)
-}
-
-fn interval(tick_ms: u64) -> tokio::time::Interval {
-    let mut interval = tokio::time::interval(Duration::from_millis(tick_ms));
-    // A tick that comes late is not made up for: the next one sees everything anyway.
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-    interval
 }
