@@ -77,6 +77,10 @@ pub struct Daemon {
 }
 
 /// Sets of tests that run side by side must not share addresses.
+/// Guards that let a set follow its policy at once.
+const FOLLOWING: &str =
+    "guards: { warm_up: 0s, scale_in_stabilization: 0s, scale_out_limit: none, scale_in_limit: none }";
+
 static NEXT_POOL: AtomicU32 = AtomicU32::new(0);
 
 impl Daemon {
@@ -288,13 +292,17 @@ impl Daemon {
     }
 
     /// A manifest for a set on the stand-in: quick to boot, probed often.
-    /// `extra` is YAML of the top level.
+    /// `extra` is YAML of the top level. Without guards of its own, a set follows its policy at once.
     #[must_use]
     pub fn manifest(&self, name: &str, capacity: &str, sim: &str, extra: &str) -> String {
         // Tests run in processes of their own: the process id tells them apart.
         let pool = NEXT_POOL.fetch_add(1, Ordering::Relaxed);
         let unique = (std::process::id() % 4_000) * 4 + pool % 4;
         let (b, c) = (64 + unique / 256, unique % 256);
+        let guards = match extra.contains("guards:") {
+            true => "",
+            false => FOLLOWING,
+        };
         format!(
             "version: regatta/v1\n\
              name: {name}\n\
@@ -304,6 +312,7 @@ impl Daemon {
              instance: {{ vcpus: 1, memory: 64MiB, boot_timeout: 20s }}\n\
              network: {{ mode: loopback, pool: 127.{b}.{c}.0/24, port: 8080 }}\n\
              health: {{ http: /healthz, interval: 200ms, timeout: 2s, healthy_threshold: 1, unhealthy_threshold: 3 }}\n\
+             {guards}\n\
              {extra}\n"
         )
     }

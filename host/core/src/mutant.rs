@@ -38,6 +38,12 @@ mutants! {
     ReuseTick,
     /// A VMM that cannot be asked counts as ended.
     StopOnSilence,
+    /// What an instance shows while it warms up counts.
+    WarmingShows,
+    /// The daemon does not know that it was away.
+    ForgetAbsence,
+    /// A set may move as far as it likes.
+    NoRateLimit,
     /// Protection from scale-in is not looked at.
     IgnoreProtection,
     /// Failed launches do not make the next ones wait.

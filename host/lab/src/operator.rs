@@ -7,7 +7,8 @@ use regatta_core::combine::CombineRule;
 use regatta_core::event::Actor;
 use regatta_core::machine::{Command, Input, NewPolicy, NewSet, Update, create};
 use regatta_core::manifest::{
-    Capacity, LoadBalancer, MissingData, Network, OnFailure, Probe, ScaleSet, StartMode, read_manifest,
+    Capacity, LoadBalancer, MissingData, Network, OnFailure, Probe, RateLimit, ScaleSet, StartMode,
+    read_manifest,
 };
 use regatta_core::state::{ImageDigests, PolicyActivation};
 
@@ -95,6 +96,21 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
         2 | 3 => MissingData::Hold,
         _ => MissingData::NoScaleIn,
     };
+    // Half of the sets keep the guards that are on by default.
+    if dice.per_mille(500) {
+        set.guards.warm_up_ms = dice.within(0..=15_000);
+        set.guards.scale_in_stabilization_ms = dice.within(0..=30_000) * u64::from(dice.per_mille(500));
+        let mut limit = || match dice.per_mille(500) {
+            true => RateLimit::NONE,
+            false => RateLimit {
+                percent: dice.small(0..=200),
+                count: dice.small(1..=4),
+                period_ms: dice.within(0..=20_000),
+            },
+        };
+        (set.guards.scale_out_limit, set.guards.scale_in_limit) = (limit(), limit());
+    }
+    set.repair.max_unhealthy_percent = dice.small(20..=100);
     set.repair.enabled = dice.per_mille(850);
     set.repair.grace_ms = dice.within(0..=15_000);
     set.repair.max_percent = dice.small(0..=100);

@@ -28,6 +28,7 @@ use self::stabilization::StabilizationGuard;
 use crate::combine::Combined;
 use crate::decision::Reason;
 use crate::manifest::{Guards, RateLimit};
+use crate::mutant::{self, Mutant};
 use crate::observation::Observation;
 use crate::plan::Budget;
 
@@ -87,14 +88,14 @@ pub struct GuardMemory {
 pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
     let mut guards: Vec<Box<dyn Guard + Send + Sync>> =
         vec![Box::new(MissingDataGuard(settings.missing_data))];
-    if settings.warm_up_ms > 0 {
+    if settings.warm_up_ms > 0 && !mutant::is(Mutant::ForgetAbsence) {
         guards.push(Box::new(AfterAbsenceGuard { hold_ms: settings.warm_up_ms }));
     }
     if settings.scale_in_stabilization_ms > 0 {
         guards.push(Box::new(StabilizationGuard { window_ms: settings.scale_in_stabilization_ms }));
     }
     let (scale_out, scale_in) = (settings.scale_out_limit, settings.scale_in_limit);
-    if (scale_out, scale_in) != (RateLimit::NONE, RateLimit::NONE) {
+    if (scale_out, scale_in) != (RateLimit::NONE, RateLimit::NONE) && !mutant::is(Mutant::NoRateLimit) {
         guards.push(Box::new(RateGuard { scale_out, scale_in }));
     }
     guards

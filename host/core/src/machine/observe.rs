@@ -113,7 +113,10 @@ impl SetMachine {
     /// What instances show that have just come into service says little about their load: it does not count. Connections and
     /// memory are what they are.
     fn forget_warming(&self, now_ms: u64, instances: &InstanceTable, metrics: &mut [MetricObservation]) {
-        let warm_up_ms = self.manifest.guards.warm_up_ms;
+        let warm_up_ms = match mutant::is(Mutant::WarmingShows) {
+            true => 0,
+            false => self.manifest.guards.warm_up_ms,
+        };
         let rows = instances.rows().enumerate();
         let warming: Vec<usize> =
             rows.filter(|(_, row)| row.warms_up(now_ms, warm_up_ms)).map(|(at, _)| at).collect();

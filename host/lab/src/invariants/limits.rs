@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use regatta_core::combine::CombineRule;
 use regatta_core::instance_state::InstanceState;
-use regatta_core::manifest::MissingData;
+use regatta_core::manifest::{MissingData, OnFailure, ScaleSet};
 use regatta_core::metric::MetricValue;
 use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
@@ -35,6 +35,7 @@ impl Checks {
                 format!("tick {tick} of set {name} scales in from {desired} to {granted} although {why}")
             });
         }
+        self.guards(before, record);
         let counted = after.values().filter(|it| it.phase.counts_as_capacity()).count();
         let counted = u32::try_from(counted).unwrap_or(u32::MAX);
         let creates = record.plan.actions.iter().any(|action| matches!(action, Action::Create { .. }));
@@ -62,6 +63,34 @@ impl Checks {
         self.canary(before, record);
     }
 
+    /// What the guards that are on by default promise, but for the set's own limits, which bind whatever came before.
+    fn guards(&mut self, before: &StoredSet, record: &TickRecord) {
+        let (set, observation) = (&before.state.set, &record.observation);
+        let (granted, desired) = (record.guards.granted, before.state.desired);
+        let limit = set.guards.scale_out_limit;
+        let furthest = desired.saturating_add(limit.step(desired));
+        self.hold(granted <= furthest.max(set.capacity.min) || stands_in(set, granted), "rate", || {
+            format!("tick {} of set {} goes from {desired} to {granted}: {limit}", observation.tick, set.name)
+        });
+        let limit = set.guards.scale_in_limit;
+        let furthest = desired.saturating_sub(limit.step(desired));
+        self.hold(granted >= furthest.min(set.capacity.max), "rate", || {
+            format!("tick {} of set {} goes from {desired} to {granted}: {limit}", observation.tick, set.name)
+        });
+        let Some(load) = observation.metric("utilization") else { return };
+        for (row, value) in observation.instances.rows().zip(&load.values) {
+            let since_ms = before.instances.get(&row.id).map_or(0, |it| it.phase_since_lived_ms);
+            let warms_up = row.state == InstanceState::InService
+                && record.facts.lived_ms.saturating_sub(since_ms) < set.guards.warm_up_ms;
+            self.hold(!warms_up || value.fresh().is_none(), "warm-up", || {
+                format!(
+                    "tick {} counts what {}-{} shows while it warms up",
+                    observation.tick, set.name, row.id
+                )
+            });
+        }
+    }
+
     /// With one slot, what is wanted stays near what the active policy wants.
     fn canary(&mut self, before: &StoredSet, record: &TickRecord) {
         let ([run], [canary]) = (record.runs.as_slice(), record.canaries.as_slice()) else { return };
@@ -79,6 +108,14 @@ impl Checks {
     }
 }
 
+/// Whether that is the size that the set goes to without a decision or without data.
+fn stands_in(set: &ScaleSet, granted: u32) -> bool {
+    let bounds = set.capacity.min..=set.capacity.max;
+    let within = |capacity: u32| capacity.max(*bounds.start()).min(*bounds.end()) == granted;
+    matches!(set.guards.on_failure, OnFailure::Static { capacity } if within(capacity))
+        || matches!(set.guards.missing_data, MissingData::Default { capacity } if within(capacity))
+}
+
 /// Why a tick may not scale in, if so.
 fn no_scale_in(before: &StoredSet, record: &TickRecord) -> Option<String> {
     let failed = record.runs.iter().filter(|run| run.result.is_err()).count();
@@ -86,16 +123,23 @@ fn no_scale_in(before: &StoredSet, record: &TickRecord) -> Option<String> {
     if failed > 0 && (all || failed == record.runs.len()) {
         return Some(format!("{failed} of {} policies failed", record.runs.len()));
     }
+    let observation = &record.observation;
+    let back_ms = record.facts.resumed_ms.map(|at_ms| record.facts.lived_ms - at_ms);
+    let warm_up_ms = before.state.set.guards.warm_up_ms;
+    if back_ms.is_some_and(|back_ms| back_ms < warm_up_ms) {
+        return Some("the daemon was away a short while ago".to_owned());
+    }
     if before.state.set.guards.missing_data == MissingData::Ignore {
         return None;
     }
-    let observation = &record.observation;
     let mut wished = before.state.policies.iter().flat_map(|slot| &slot.active.wishes);
     let dark = wished.find(|wish| {
         observation.metric(&wish.name).is_none_or(|metric| {
-            let rows = metric.values.iter().zip(&observation.instances.state);
-            rows.into_iter().any(|(value, state)| {
-                *state == InstanceState::InService && !matches!(value, MetricValue::Fresh(_))
+            let rows = metric.values.iter().zip(observation.instances.rows());
+            rows.into_iter().any(|(value, row)| {
+                row.state == InstanceState::InService
+                    && !row.warms_up(observation.now_ms, warm_up_ms)
+                    && !matches!(value, MetricValue::Fresh(_))
             })
         })
     });

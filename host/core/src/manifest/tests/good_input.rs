@@ -25,7 +25,35 @@ fn the_examples_are_accepted() {
 #[test]
 fn the_limits_default_as_the_types_do() {
     assert_eq!(good(MINIMAL).policies[0].limits, PolicyLimits::default());
-    assert_eq!(good(MINIMAL).guards, Guards::default());
+}
+
+#[test]
+fn the_guards_are_on_by_default_and_scale_with_the_tick() {
+    let guards = |tick: &str| good(&minimal_with(&format!("tick: {tick}"))).guards;
+    let limit = |percent, period_ms| RateLimit { percent, count: 4, period_ms };
+    let five_seconds = Guards {
+        on_failure: OnFailure::Hold,
+        missing_data: MissingData::NoScaleIn,
+        warm_up_ms: 30_000,
+        scale_in_stabilization_ms: 100_000,
+        scale_out_limit: limit(100, 5_000),
+        scale_in_limit: limit(50, 5_000),
+    };
+    assert_eq!(guards("5s"), five_seconds);
+    assert_eq!(
+        guards("200ms").scale_in_stabilization_ms,
+        10_000,
+        "load does not lull faster because ticks do"
+    );
+    let off =
+        "guards: { warm_up: 0s, scale_in_stabilization: 0s, scale_out_limit: none, scale_in_limit: none }";
+    assert_eq!(good(&minimal_with(off)).guards, Guards::default());
+    // Sets that were stored before there were such guards keep to what they had.
+    let stored: Guards = serde_json::from_value(serde_json::json!({
+        "on_failure": { "kind": "hold" }, "missing_data": { "kind": "no-scale-in" },
+    }))
+    .expect("it is read");
+    assert_eq!(stored, Guards::default());
 }
 
 #[test]
@@ -53,10 +81,10 @@ fn the_short_and_the_long_form_mean_the_same() {
     let long = good(&minimal_with("image: { kernel: { path: k }, disk: { path: d, overlay: qcow2 } }"));
     assert_eq!(short, long);
     let short = good(&minimal_with("health: { http: /x }"));
-    let long = good(&minimal_with("health: { http: { path: /x, port: 8080 } }"));
+    let long = good(&minimal_with("health: { http: { path: /x } }"));
     assert_eq!(short, long);
     let short = good(&minimal_with("health: { tcp: true }"));
-    let long = good(&minimal_with("health: { tcp: { port: 8080 } }"));
+    let long = good(&minimal_with("health: { tcp: {} }"));
     assert_eq!(short, long);
     assert_eq!(good(&minimal_with("health: { tcp: false }")).health.probe, None);
 }

@@ -57,15 +57,18 @@ pub(super) fn full_manifest() -> Json {
             "http": { "path": "/h", "port": 82 }, "interval": "1s", "timeout": "1s",
             "healthy_threshold": 1, "unhealthy_threshold": 1,
         },
-        "load_balancer": { "listen": "127.0.0.1:80", "drain_timeout": "1s", "max_connections": 9 },
+        "load_balancer": { "listen": "127.0.0.1:80", "drain_timeout": "1s", "max_connections": 9, "panic_threshold": 1 },
         "metrics": [{ "name": "a", "series": "b", "path": "/m", "rate": true }],
         "policy": {
             "name": "load", "module": "step", "params": { "a": 1 }, "follow": true,
             "limits": { "fuel": 20_000, "deadline": "1ms", "memory": "1MiB", "output": "1KiB", "log_lines": 1, "table": 2 },
         },
         "combine": "max",
-        "guards": { "on_failure": { "static": 3 }, "missing_data": { "default": 3 }, "scale_in_stabilization": "5m" },
-        "repair": { "enabled": false, "grace": "1s", "max_percent": 7 },
+        "guards": { "on_failure": { "static": 3 }, "missing_data": { "default": 3 }, "scale_in_stabilization": "5m",
+            "warm_up": "1s", "scale_out_limit": { "percent": 1, "count": 1, "per": "1s" },
+            "scale_in_limit": { "percent": 1, "count": 1, "per": "1s" },
+        },
+        "repair": { "enabled": false, "grace": "1s", "max_percent": 7, "max_unhealthy": 8 },
     })
 }
 
