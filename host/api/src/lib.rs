@@ -14,6 +14,7 @@ pub mod image_types;
 #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the daemon checks queries"))]
 mod input;
 pub mod paths;
+pub mod recovery_types;
 #[cfg(feature = "server")]
 mod server;
 pub mod types;

@@ -4,11 +4,14 @@
 
 mod catalogue;
 mod clock;
+mod copies;
 pub mod doctor;
 mod fleet;
 mod images;
 mod node;
+mod origins;
 pub mod paths;
+pub mod restore;
 pub mod serve;
 mod set;
 mod shared;

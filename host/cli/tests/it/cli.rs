@@ -53,6 +53,18 @@ shows!(policy_rollback_error_as_json, "policy", "rollback", "web", "-o", "json")
 shows!(why, "why", "web");
 shows!(why_it_never_scaled_in, "why", "web", "--last", "scale-in");
 shows!(why_as_json, "why", "web", "--tick", "17", "-o", "json");
+shows!(orphans, "orphans");
+shows!(orphans_as_json, "orphans", "list", "-o", "json");
+shows!(orphans_delete_needs_a_yes, "orphans", "delete", "web/3");
+shows!(orphans_delete, "orphans", "delete", "web/3", "web/4", "--yes");
+shows!(recover_dry_run, "recover", "web", "--dry-run");
+shows!(recover, "recover");
+shows!(recover_as_json, "recover", "-o", "json");
+shows!(backup, "backup", "/srv/regatta.redb");
+shows!(backup_without_a_file, "backup");
+shows!(backup_list, "backup", "--list");
+shows!(restore, "restore", "/srv/good.redb", "--data", "/srv/regatta");
+shows!(restore_of_what_is_damaged, "restore", "/srv/bad.redb", "--data", "/srv/regatta");
 shows!(status, "status");
 shows!(status_as_json, "status", "-o", "json");
 shows!(a_slip_in_a_command, "gte");

@@ -48,6 +48,9 @@ impl Fleet {
             let message = format!("{} is being deleted; apply again when it is gone", set.name);
             return Err(error(ErrorCode::Conflict, message));
         }
+        if existing.is_none() {
+            self.refuse_over_orphans(&set.name)?;
+        }
         let named = match &set.image.name {
             Some(name) => Some(self.resolve_image(name).await?),
             None => None,
