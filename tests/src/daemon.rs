@@ -218,6 +218,15 @@ impl Daemon {
         self.child = Some(command.spawn().expect("regatta starts"));
     }
 
+    /// Starts the daemon and waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// When its program cannot be run.
+    pub fn start_in_vain(&mut self) -> ExitStatus {
+        self.spawn();
+        self.child.take().expect("a daemon").wait().expect("wait")
+    }
+
     /// Kills the daemon, as a crash would.
     ///
     /// # Panics

@@ -15,6 +15,7 @@ use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
 use crate::input::{Json, Query, QueryRules};
 use crate::recording_types::*;
+use crate::recovery_types::*;
 use crate::types::*;
 
 /// Time for a call that only looks something up.

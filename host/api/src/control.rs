@@ -10,6 +10,7 @@ use crate::caller::Caller;
 use crate::endpoints::endpoints;
 use crate::image_types::*;
 use crate::recording_types::*;
+use crate::recovery_types::*;
 use crate::types::*;
 
 /// A result as the API gives it.

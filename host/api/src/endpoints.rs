@@ -136,6 +136,26 @@ macro_rules! endpoints {
             get "/v1/events" [events, Viewer, SHORT]
             events() query: Query<EventsQuery> => Vec<EventEntry>;
 
+            /// VMs and instance directories that no stored set knows.
+            get "/v1/orphans" [orphans, Viewer, SHORT]
+            orphans() => Vec<OrphanInfo>;
+
+            /// Stops orphans and removes them. Nothing else ever does.
+            post "/v1/orphans/delete" [orphans, Operator, LONG]
+            delete_orphans() request: Json<DeleteOrphansRequest> => DeleteOrphansOutcome;
+
+            /// The copies of the state that the daemon has made by itself, the newest first.
+            get "/v1/copies" [daemon, Viewer, SHORT]
+            copies() => Vec<CopyInfo>;
+
+            /// Writes a backup of the whole state to a file of the daemon's host.
+            post "/v1/backup" [daemon, Admin, LONG]
+            backup() request: Json<BackupRequest> => BackupOutcome;
+
+            /// Recovers sets that the store has lost from their orphans; with `dry_run`, only says which.
+            post "/v1/recover" [orphans, Operator, LONG]
+            recover() request: Json<RecoverRequest> => RecoverOutcome;
+
             /// All golden images of the catalogue, by name.
             get "/v1/images" [images, Viewer, SHORT]
             images() => Vec<ImageInfo>;

@@ -15,6 +15,7 @@ pub mod image_types;
 mod input;
 pub mod paths;
 pub mod recording_types;
+pub mod recovery_types;
 #[cfg(feature = "server")]
 mod server;
 pub mod types;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::recovery_types::{CopyInfo, DaemonCondition};
+
 /// An error as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
@@ -128,6 +130,12 @@ pub struct DaemonStatus {
     pub vmm: VmmInfo,
     /// Number of sets.
     pub sets: u32,
+    /// What an operator should know of it.
+    #[serde(default)]
+    pub conditions: Vec<DaemonCondition>,
+    /// The newest copy of the state that it has made by itself.
+    #[serde(default)]
+    pub newest_copy: Option<CopyInfo>,
 }
 
 /// The VMM binary in use.

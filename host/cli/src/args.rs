@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use regatta_api::types::WhyLast;
 
 use super::image_args::ImageCommand;
+use super::orphan_args::OrphansCommand;
 use super::policy_tools::args::PolicyToolCommand;
 use super::record_args::{RecordCommand, ReplayArgs};
 use super::serve_args::ServeArgs;
@@ -160,6 +161,65 @@ Examples:
   regatta events
   regatta events web --follow")]
     Events(EventsArgs),
+    /// Write a backup of the daemon's state, or list its automatic copies
+    ///
+    /// Needs no pause: the backup is one consistent state. It holds everything but golden images, snapshots and the disks
+    /// of instances. The daemon also copies its state by itself, without records: at its start and every hour.
+    #[command(after_long_help = "\
+Examples:
+  regatta backup /srv/backups/regatta-$(date +%F).redb
+  regatta backup --list")]
+    Backup {
+        /// File to write, on the daemon's host; must not exist
+        #[arg(value_name = "FILE", required_unless_present = "list", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+        /// List the copies that the daemon has made by itself
+        #[arg(long, conflicts_with = "file")]
+        list: bool,
+    },
+    /// Replace the state of a stopped daemon with a backup or copy
+    ///
+    /// The file is checked first, and the state that it replaces is kept beside it. Refused while a daemon runs on the data
+    /// directory. VMs keep running; those that the restored state does not know become orphans.
+    #[command(after_long_help = "\
+Example:
+  regatta restore /srv/backups/regatta-2026-11-23.redb")]
+    Restore {
+        /// The backup or copy
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Recover sets that the store has lost
+    ///
+    /// Adopts orphans back from what each instance's own directory says. Each set gets its newest manifest and the
+    /// capacity that it finds; its VMs keep running and serve again.
+    #[command(after_long_help = "\
+Examples:
+  regatta recover --dry-run
+  regatta recover
+  regatta recover web db")]
+    Recover {
+        /// The sets [default: all that have orphans]
+        #[arg(value_name = "SET", value_parser = set_name)]
+        sets: Vec<String>,
+        /// Only show what would be recovered
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List VMs that no stored set knows, or remove them
+    ///
+    /// After the state was lost or replaced, VMs that it does not know are kept as orphans. `regatta recover` adopts
+    /// them back; only `orphans delete` stops them.
+    #[command(after_long_help = "\
+Examples:
+  regatta orphans
+  regatta orphans delete web/3 web/4
+  regatta orphans delete web --yes")]
+    Orphans {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: Option<OrphansCommand>,
+    },
     /// Show what the daemon is and runs
     Status,
     /// Check what this host lacks to run real VMs, and say how to get it

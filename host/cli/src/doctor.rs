@@ -138,6 +138,7 @@ mod tests {
                 clock_ms: &|| 0,
                 serve: &|_| Ok(()),
                 doctor: &|_| Vec::new(),
+                restore: &|_, _| anyhow::bail!("not here"),
             };
             report(checks, output, &mut io).expect("reported")
         };

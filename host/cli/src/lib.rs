@@ -1,15 +1,18 @@
 //! The command line of Regatta. It reaches the daemon only through `regatta-api`.
 //!
-//! `serve`, which is the daemon, and `doctor`, which looks at the host, are passed in by the binary; the tools of
+//! `serve`, which is the daemon, `doctor`, which looks at the host, and `restore` are passed in by the binary; the tools of
 //! `policy` work on an author's files and need no daemon.
 
 mod apply;
 mod args;
+pub mod backup;
 pub mod doctor;
 mod events;
 mod exit;
 mod image;
 mod image_args;
+mod orphan_args;
+mod orphans;
 mod policy;
 mod policy_compare;
 mod policy_tools;
@@ -27,6 +30,7 @@ mod wait;
 
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
+use std::path::Path;
 
 use clap::{CommandFactory, Parser};
 use regatta_api::Client;
@@ -36,6 +40,7 @@ pub use args::Cli;
 pub use exit::Exit;
 
 use self::args::{Command, Global, Output, PolicyCommand};
+use self::backup::RestoredState;
 use self::doctor::{Check, Examination};
 use self::exit::{Failure, Outcome, Stop};
 use self::serve_args::ServeArgs;
@@ -62,6 +67,8 @@ pub struct Io<'a> {
     pub serve: &'a dyn Fn(ServeArgs) -> anyhow::Result<()>,
     /// Examines this host.
     pub doctor: &'a dyn Fn(&Examination) -> Vec<Check>,
+    /// Puts a backup in the place of the state in a data directory.
+    pub restore: &'a dyn Fn(&Path, &Path) -> anyhow::Result<RestoredState>,
 }
 
 impl Io<'_> {
@@ -135,6 +142,10 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
             Ok(Exit::Ok)
         }
         Command::Doctor(args) => doctor::doctor(&args, global.data, global.output, io),
+        Command::Restore { file } => {
+            backup::restore(&file, global.data, global.output, io)?;
+            Ok(Exit::Ok)
+        }
         Command::Policy(PolicyCommand::Tool(command)) => policy_tools::run(&command, global.output, io),
         command => {
             let client = client(&global)?;
@@ -173,9 +184,15 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Replay(args) => return replay::replay(client, &args, output, io).await,
         Command::Record(command) => recording::run(client, &command, output, io).await?,
         Command::Events(args) => events::events(client, args, output, io).await?,
+        Command::Orphans { command } => orphans::run(client, command, output, io).await?,
+        Command::Backup { file: Some(file), .. } => backup::backup(client, &file, output, io).await?,
+        Command::Backup { file: None, .. } => backup::list(client, output, io).await?,
+        Command::Recover { sets, dry_run } => {
+            orphans::recover(client, sets, dry_run, output, io).await?;
+        }
         Command::Status => status::status(client, output, io).await?,
         // These are handled before a client is needed.
-        Command::Serve(_) | Command::Doctor(_) | Command::Completions { .. } => {}
+        Command::Serve(_) | Command::Doctor(_) | Command::Restore { .. } | Command::Completions { .. } => {}
     }
     Ok(Exit::Ok)
 }

@@ -22,5 +22,12 @@ pub(super) async fn status(client: &Client, output: Output, io: &mut Io<'_>) -> 
     pair("Socket", &client.socket().display().to_string(), io)?;
     let vmm = &status.vmm;
     pair("VMM", &format!("{} {} ({})", vmm.path, vmm.version, vmm.chosen_because), io)?;
-    pair("Sets", &status.sets.to_string(), io)
+    pair("Sets", &status.sets.to_string(), io)?;
+    if let Some(copy) = &status.newest_copy {
+        pair("Newest copy", &format!("{} old, {}", age(copy.at_ms, now_ms), copy.path), io)?;
+    }
+    for condition in &status.conditions {
+        pair("Problem", &condition.message, io)?;
+    }
+    Ok(())
 }

@@ -129,6 +129,14 @@ event_kinds! {
     SnapshotReady = "snapshot-ready",
     /// No golden snapshot could be made.
     SnapshotFailed = "snapshot-failed",
+    /// A VM or an instance directory was found that no stored set knows.
+    OrphanFound = "orphan-found",
+    /// A set was recovered from the directories of its instances.
+    SetRecovered = "set-recovered",
+    /// An orphan became an instance of its set again.
+    InstanceAdopted = "instance-adopted",
+    /// An orphan was removed by an operator.
+    OrphanRemoved = "orphan-removed",
 }
 
 impl fmt::Display for EventKind {

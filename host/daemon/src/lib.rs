@@ -4,12 +4,15 @@
 
 mod catalogue;
 mod clock;
+mod copies;
 pub mod doctor;
 mod fleet;
 mod images;
 mod node;
+mod origins;
 pub mod paths;
 mod recordings;
+pub mod restore;
 pub mod serve;
 mod set;
 mod shared;

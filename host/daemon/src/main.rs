@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         clock_ms: &cli::time::system_clock_ms,
         serve: &regatta::serve::run,
         doctor: &regatta::doctor::examine,
+        restore: &regatta::restore::restore,
     };
     let code = cli::run(std::env::args_os(), &mut io);
     // A reader that went away (`regatta … | head`) is no failure worth words.

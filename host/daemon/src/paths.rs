@@ -13,12 +13,16 @@ pub struct DataDirs {
     pub images: PathBuf,
     /// One directory per set and instance.
     pub instances: PathBuf,
+    /// Manifests that instances were made from, by digest.
+    pub manifests: PathBuf,
     /// Snapshots that instances go on from, by set.
     pub snapshots: PathBuf,
     /// Logs of launches that failed.
     pub failed: PathBuf,
     /// Imported recordings, by name.
     pub recordings: PathBuf,
+    /// Copies of the state, made by the daemon.
+    pub copies: PathBuf,
     /// Compiled policies; may be removed at any time.
     pub compiled: PathBuf,
 }
@@ -31,9 +35,11 @@ impl DataDirs {
             root: root.to_owned(),
             images: root.join("images"),
             instances: root.join("instances"),
+            manifests: root.join("manifests"),
             snapshots: root.join("snapshots"),
             failed: root.join("failed"),
             recordings: root.join("recordings"),
+            copies: root.join("copies"),
             compiled: root.join("compiled"),
         }
     }

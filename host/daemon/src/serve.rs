@@ -23,10 +23,13 @@ use crate::api;
 use crate::api::types::VmmInfo;
 use crate::cli::serve_args::{GuestEngine, LogFormat, ServeArgs, VmmChoice};
 use crate::clock;
+use crate::copies::Copies;
 use crate::fleet::{Fleet, PolicyDirs};
 use crate::node::{HostLimits, Node};
+use crate::origins::Origins;
 use crate::paths::{DataDirs, default_data_dir, socket_in};
 use crate::recordings::Recordings;
+use crate::restore;
 use crate::shared::Shared;
 
 /// Logs of so many failed launches are kept.
@@ -62,7 +65,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     make_dir(&dirs.root, PASSAGE)?;
 
     // Holds the data directory from here on: a second daemon is refused before it touches anything.
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data, Options::default())?);
+    let file =
+        RedbStore::open(&data, Options::default()).map_err(|why| restore::advise(why.into(), &data))?;
+    let file = Arc::new(file);
+    let store: Arc<dyn Store> = Arc::clone(&file) as Arc<dyn Store>;
     for (dir, mode) in [
         (&dirs.images, PASSAGE),
         (&dirs.instances, PASSAGE),
@@ -119,11 +125,14 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         vmms,
         images,
         SnapshotStore::new(&dirs.snapshots),
+        Origins::new(&dirs.manifests),
         WatchRuntime::start()?,
     );
     let shared = Arc::new(Shared {
         node: Arc::new(node),
         writer,
+        file,
+        copies: Copies::new(&dirs.copies),
         store,
         policies: Engine::new(policy_engine(&dirs.compiled))?,
         recordings: Recordings::open(&dirs.recordings)?,
@@ -134,18 +143,21 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
     let shutdown = CancellationToken::new();
     let fleet = Arc::new(Fleet::new(shared, policy_dirs, vmm, shutdown.clone()));
-    fleet.restart().await?;
+    fleet.restart().await.map_err(|why| restore::advise(why, &data))?;
     tokio::spawn(Arc::clone(&fleet).watch_policy_dirs(shutdown.clone()));
+    tokio::spawn(Arc::clone(&fleet).look_after_state(shutdown.clone()));
     let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     tracing::info!(socket = %socket.display(), data = %data.display(), "ready");
     let stop = shutdown.clone();
-    let api = tokio::spawn(api::serve_unix(listener, api::router(fleet), async move {
+    let control = Arc::clone(&fleet);
+    let api = tokio::spawn(api::serve_unix(listener, api::router(control), async move {
         stop.cancelled().await;
     }));
     wait_for_signal().await?;
     tracing::info!("stopping; the VMs go on");
     shutdown.cancel();
     api.await??;
+    fleet.end().await;
     let _ = std::fs::remove_file(&socket);
     Ok(())
 }

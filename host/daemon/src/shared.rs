@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use regatta_metrics::Exposition;
 use regatta_policy_host::Engine;
-use regatta_store::{Store, Writer};
+use regatta_store::{RedbStore, Store, Writer};
 use tokio::sync::Notify;
 
+use crate::copies::Copies;
 use crate::node::Node;
 use crate::paths::DataDirs;
 use crate::recordings::Recordings;
@@ -15,6 +16,10 @@ use crate::recordings::Recordings;
 pub(crate) struct Shared {
     /// Layout of the data directory.
     pub dirs: DataDirs,
+    /// The file of the store.
+    pub file: Arc<RedbStore>,
+    /// Its copies.
+    pub copies: Copies,
     /// Reads.
     pub store: Arc<dyn Store>,
     /// Writes; batches of many sets share a transaction.

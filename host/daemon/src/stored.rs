@@ -48,7 +48,7 @@ pub(crate) fn start(
 }
 
 /// The manifests that live instances were made from.
-fn manifests(store: &dyn Store, state: &SetState) -> BTreeMap<u64, Arc<ScaleSet>> {
+pub(crate) fn manifests(store: &dyn Store, state: &SetState) -> BTreeMap<u64, Arc<ScaleSet>> {
     let mut manifests = BTreeMap::new();
     for (generation, digest) in &state.manifests {
         let read = store

@@ -62,6 +62,8 @@ struct Families {
     capacity_changes: Counters,
     guard_steps: Counters,
     plan_actions: Counters,
+    orphans: Gauges,
+    conditions: Gauges,
     lb: LbFamilies,
 }
 
@@ -107,6 +109,8 @@ impl Exposition {
             capacity_changes: Counters::default(),
             guard_steps: Counters::default(),
             plan_actions: Counters::default(),
+            orphans: Gauges::default(),
+            conditions: Gauges::default(),
             lb: LbFamilies::default(),
         };
         let mut registry = Registry::with_prefix("regatta");
@@ -245,6 +249,23 @@ impl Exposition {
         }
     }
 
+    /// The orphans that there are, each by the set of its name.
+    pub fn observe_orphans<'a>(&self, sets: impl Iterator<Item = &'a str>) {
+        let family = &self.families.orphans;
+        family.clear();
+        for set in sets {
+            family.get_or_create(&vec![("set", set.to_owned())]).inc();
+        }
+    }
+
+    /// What holds for the daemon, and what does not.
+    pub fn observe_conditions<'a>(&self, conditions: impl Iterator<Item = (&'a str, bool)>) {
+        for (condition, holds) in conditions {
+            let labels = vec![("condition", condition.to_owned())];
+            self.families.conditions.get_or_create(&labels).set(i64::from(holds));
+        }
+    }
+
     /// Removes everything about a set that is gone.
     pub fn forget(&self, set: &str) {
         self.used().retain(|labels| {
@@ -305,6 +326,8 @@ impl Families {
         to.register("capacity_changes", help, self.capacity_changes.clone());
         to.register("guard_steps", "Changes of decisions by guards", self.guard_steps.clone());
         to.register("plan_actions", "Actions planned", self.plan_actions.clone());
+        to.register("orphans", "VMs and directories that no stored set knows", self.orphans.clone());
+        to.register("daemon_condition", "What holds for the daemon, as status says", self.conditions.clone());
 
         let lb = &self.lb;
         let to = to.sub_registry_with_prefix("lb");
@@ -465,6 +488,18 @@ mod tests {
             },
             operator: Vec::new(),
         }
+    }
+
+    #[test]
+    fn orphans_and_conditions_come_and_go() {
+        let exposition = Exposition::new();
+        let series = [r#"regatta_orphans{set="web"}"#, r#"regatta_daemon_condition{condition="orphans"}"#];
+        exposition.observe_orphans(["web", "web", "db"].into_iter());
+        exposition.observe_conditions([("orphans", true)].into_iter());
+        assert_eq!(read(&exposition, series), [Some(2.0), Some(1.0)]);
+        exposition.observe_orphans(std::iter::empty());
+        exposition.observe_conditions([("orphans", false)].into_iter());
+        assert_eq!(read(&exposition, series), [None, Some(0.0)]);
     }
 
     #[test]

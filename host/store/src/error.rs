@@ -1,7 +1,7 @@
 //! What can go wrong with the store.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use regatta_core::batch::Revision;
 use thiserror::Error;
@@ -33,7 +33,8 @@ pub enum StoreError {
     },
     /// The file is damaged, or not a Regatta store at all.
     #[error(
-        "{} is damaged ({what}): restore it from a backup, or move it aside to start with an empty store",
+        "{} is damaged ({what}); VMs are not touched: restore a copy (`regatta restore FILE`), or move it aside, start \
+         the daemon and adopt what runs (`regatta recover`)",
         path.display()
     )]
     Corrupt {
@@ -137,6 +138,24 @@ impl StoreError {
             }
             _ => Self::Io { path, source },
         }
+    }
+
+    /// The same about a file that people know by another name.
+    pub(crate) fn about(mut self, known_to_us: &Path, known_to_people: &Path) -> Self {
+        match &mut self {
+            Self::NotWritable { path, .. }
+            | Self::Corrupt { path, .. }
+            | Self::NewerFormat { path, .. }
+            | Self::DiskFull { path, .. }
+            | Self::Io { path, .. }
+            | Self::Database { path, .. }
+                if path.as_path() == known_to_us =>
+            {
+                known_to_people.clone_into(path);
+            }
+            _ => {}
+        }
+        self
     }
 
     /// Whether the same call may succeed later, unchanged.

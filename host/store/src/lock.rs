@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
 
@@ -16,7 +16,8 @@ const FILE_NAME: &str = "daemon.lock";
 /// programs that the daemon starts, and closing the file elsewhere keeps it.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
-    _file: File,
+    file: File,
+    directory: File,
 }
 
 impl DirectoryLock {
@@ -27,7 +28,7 @@ impl DirectoryLock {
             .mode(0o711)
             .create(directory)
             .map_err(|source| StoreError::io(directory, source))?;
-        let path = directory.join(FILE_NAME);
+        let path = Self::path(directory);
         let at_path = |source| StoreError::io(&path, source);
         let mut file = OpenOptions::new()
             .read(true)
@@ -51,7 +52,23 @@ impl DirectoryLock {
         if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "cannot write the pid into the lock file");
         }
-        Ok(Self { _file: file })
+        let directory = File::open(directory).map_err(|source| StoreError::io(directory, source))?;
+        Ok(Self { file, directory })
+    }
+
+    /// The lock file of a directory.
+    pub(crate) fn path(directory: &Path) -> PathBuf {
+        directory.join(FILE_NAME)
+    }
+
+    /// The lock file that is held.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The directory that is held.
+    pub(crate) fn directory(&self) -> &File {
+        &self.directory
     }
 }
 

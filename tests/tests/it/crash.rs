@@ -6,7 +6,7 @@ use serde_json::Value;
 const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 /// Requests that the guests say they have served: kept by a VM that was not restarted.
-fn served(daemon: &Daemon, set: &str) -> Vec<u64> {
+pub(crate) fn served(daemon: &Daemon, set: &str) -> Vec<u64> {
     let instances = daemon.json(&["instances", set]);
     let addresses = instances
         .as_array()

@@ -17,6 +17,7 @@ mod networks;
 mod policies;
 mod policy_tools;
 mod real_guests;
+mod recover;
 mod replay;
 mod scaling;
 mod slow;

@@ -13,6 +13,7 @@ use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
 use crate::input::{Json, Query};
 use crate::recording_types::*;
+use crate::recovery_types::*;
 use crate::types::*;
 
 /// What the parameters of paths are.

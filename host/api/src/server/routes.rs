@@ -21,6 +21,7 @@ use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
 use crate::input::{Json, Query};
 use crate::recording_types::*;
+use crate::recovery_types::*;
 use crate::types::*;
 
 /// The `server` header of every answer; clients see from it whom they talk to.

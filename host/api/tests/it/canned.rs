@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use regatta_api::image_types::*;
 use regatta_api::recording_types::*;
+use regatta_api::recovery_types::*;
 use regatta_api::types::*;
 use regatta_api::{Answer, Caller, Control};
 use regatta_core::combine::Combined;
@@ -106,6 +107,16 @@ pub(crate) fn policy(name: &str, activation: u64) -> PolicyInfo {
         source: name.into(),
         params: json!({"metric": "utilization", "target": 0.6}),
         since_ms: NOW_MS - 192_000,
+    }
+}
+
+/// A copy of the state, so many minutes old.
+fn copy(minutes: u64) -> CopyInfo {
+    let at_ms = NOW_MS - minutes * 60_000;
+    CopyInfo {
+        path: format!("/var/lib/regatta/copies/state-{at_ms}-{}.redb", 900 - minutes),
+        at_ms,
+        bytes: 1 << 20,
     }
 }
 
@@ -374,7 +385,68 @@ impl Control for Canned {
                 chosen_because: "/dev/kvm cannot be used".into(),
             },
             sets: 1,
+            conditions: vec![DaemonCondition {
+                kind: ConditionKind::Orphans,
+                message: "2 orphans that no stored set knows, 1 running (web/3, web/4)".into(),
+            }],
+            newest_copy: Some(copy(2)),
         })
+    }
+
+    async fn orphans(&self, _: &Caller) -> Answer<Vec<OrphanInfo>> {
+        let orphan = |id: u32, pid| OrphanInfo {
+            name: format!("web/{id}"),
+            uid: Some(format!("00000000000000a7-{id}")),
+            generation: Some(2),
+            since_ms: NOW_MS - 60_000,
+            address: Some(format!("127.64.0.{id}")),
+            pid,
+            why: "its set is not in the store".into(),
+        };
+        Ok(vec![orphan(3, Some(1234)), orphan(4, None)])
+    }
+
+    async fn copies(&self, _: &Caller) -> Answer<Vec<CopyInfo>> {
+        Ok(vec![copy(2), copy(62)])
+    }
+
+    async fn backup(
+        &self,
+        request: BackupRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<BackupOutcome> {
+        self.note(format!("backup {} by {actor}", request.path));
+        Ok(BackupOutcome { path: request.path, bytes: 3 << 20 })
+    }
+
+    async fn recover(
+        &self,
+        request: RecoverRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<RecoverOutcome> {
+        let RecoverRequest { sets, dry_run } = request;
+        self.note(format!("recover {} dry_run={dry_run} by {actor}", sets.join(" ")));
+        let web = RecoveredSet {
+            set: "web".into(),
+            generation: 2,
+            capacity: 1,
+            adopted: vec![3],
+            notes: vec!["web/4 stays an orphan: its VMM has ended; its directory is kept".into()],
+        };
+        let why = "policy load: no policy is named load".into();
+        let failed = if dry_run { Vec::new() } else { vec![FailedRecovery { set: "db".into(), why }] };
+        Ok(RecoverOutcome { dry_run, recovered: vec![web], failed })
+    }
+
+    async fn delete_orphans(
+        &self,
+        request: DeleteOrphansRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<DeleteOrphansOutcome> {
+        self.note(format!("delete orphans {} by {actor}", request.names.join(" ")));
+        let failed = FailedOrphan { name: "web/4".into(), why: "process 7 is in its place".into() };
+        let removed = RemovedOrphan { name: "web/3".into(), how: "its guest shut down".into() };
+        Ok(DeleteOrphansOutcome { removed: vec![removed], failed: vec![failed] })
     }
 
     async fn apply(

@@ -3,6 +3,7 @@
 use std::io::{BufReader, Write};
 use std::path::Path;
 
+use regatta_cli::backup::RestoredState;
 use regatta_cli::{self as cli, Io};
 
 use crate::canned::{Canned, NOW_MS};
@@ -87,6 +88,11 @@ pub(crate) fn run_into(
         clock_ms: &|| NOW_MS,
         serve: &|args| anyhow::bail!("{args:?}"),
         doctor: &|_| Vec::new(),
+        restore: &|data, file| {
+            anyhow::ensure!(file.ends_with("good.redb"), "{} is damaged", file.display());
+            let replaced = Some(data.join("state.redb.replaced-7"));
+            Ok(RestoredState { sets: vec!["web".to_owned(), "db".to_owned()], instances: 5, replaced })
+        },
     };
     let socket = socket.to_str().unwrap();
     let args = ["regatta"].into_iter().chain(args.iter().copied()).chain(["--socket", socket]);

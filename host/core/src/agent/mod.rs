@@ -386,12 +386,16 @@ impl Agent {
         Ok(address)
     }
 
-    /// Marks the address of a VM that no owner knows, so that nobody else is given it.
-    pub fn claim_address(&mut self, address: Ipv4Addr) {
-        self.addresses.claim(address);
+    /// Counts a VM that no owner knows, whatever the node has left: what it takes is given to nobody else until it is given
+    /// back, or found again on behalf of an owner.
+    pub fn keep_orphan(&mut self, key: Key, address: Option<Ipv4Addr>, demand: Demand) {
+        self.ledger.claim(&key, demand);
+        address.into_iter().for_each(|address| self.addresses.claim(address));
+        self.instances
+            .insert(key, Instance { have: Have::Held, address, runs: true, want: None, watched: None });
     }
 
-    /// Gives back what [`Self::take_apart`] took.
+    /// Gives back what [`Self::take_apart`] took or [`Self::keep_orphan`] counts.
     pub fn give_back(&mut self, key: &Key) {
         self.release(key);
         self.instances.remove(key);

@@ -417,3 +417,30 @@ proptest! {
         prop_assert_eq!(agent.instances.len(), 0);
     }
 }
+
+#[test]
+fn an_orphan_is_counted_once_whoever_it_comes_to_belong_to() {
+    let mut agent = agent();
+    let address = Ipv4Addr::new(127, 40, 0, 1);
+    agent.keep_orphan(key(1), Some(address), demand());
+    let beside = agent.capacity(demand(), &set().network, 1_000, LEFT);
+    let effects = agent.on(&key(2), run(2, Phase::Pending));
+    let taken = effects.iter().find_map(|effect| match effect {
+        Effect::Report { report: Report::Admitted { address }, .. } => Some(*address),
+        _ => None,
+    });
+    assert_eq!(taken, Some(Ipv4Addr::new(127, 40, 0, 2)), "its address is given to nobody else");
+    agent.on(&key(2), stop(2));
+    agent.on(&key(2), Input::News(Report::Cleaned { note: None }));
+
+    let found = Found::Running(Running::default());
+    agent.on(&key(1), Input::Found { found, address: Some(address), demand: demand() });
+    assert_eq!(agent.capacity(demand(), &set().network, 1_000, LEFT), beside, "adopted, it is counted once");
+    agent.on(&key(1), stop(1));
+    agent.on(&key(1), Input::News(Report::Cleaned { note: None }));
+    assert!(nothing_is_taken(&agent));
+
+    agent.keep_orphan(key(3), Some(address), demand());
+    agent.give_back(&key(3));
+    assert!(nothing_is_taken(&agent));
+}

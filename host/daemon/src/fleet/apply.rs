@@ -51,6 +51,7 @@ impl Fleet {
         if existing.is_none() {
             let advice = format!("a set needs a name of its own; `regatta record delete {}`", set.name);
             self.refuse_recording_name(&set.name, &advice).await?;
+            self.refuse_over_orphans(&set.name)?;
         }
         let named = match &set.image.name {
             Some(name) => Some(self.resolve_image(name).await?),

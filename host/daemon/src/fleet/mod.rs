@@ -2,10 +2,13 @@
 
 mod apply;
 mod images;
+mod orphans;
 mod policies;
 mod queries;
 mod recordings;
+mod recover;
 mod restart;
+mod state_file;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +26,10 @@ use crate::api::Caller;
 use crate::api::control::{Answer, Control};
 use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
 use crate::api::recording_types::{ContentQuery, ImportRecordingRequest, RecordingContent, RecordingInfo};
+use crate::api::recovery_types::{
+    BackupOutcome, BackupRequest, ConditionKind, CopyInfo, DaemonCondition, DeleteOrphansOutcome,
+    DeleteOrphansRequest, OrphanInfo, RecoverOutcome, RecoverRequest,
+};
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
     EventEntry, EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest,
@@ -33,6 +40,7 @@ use crate::clock::now_ms;
 use crate::set::{self, Answered, Call, SetHandle, Setup};
 use crate::shared::Shared;
 
+use self::orphans::Orphans;
 pub(crate) use self::policies::PolicyDirs;
 use self::policies::Shelf;
 
@@ -51,6 +59,10 @@ pub(crate) struct Fleet {
     applying: tokio::sync::Mutex<()>,
     /// Names of images are given and taken away one at a time.
     naming: tokio::sync::Mutex<()>,
+    /// What no stored set knows.
+    orphans: Mutex<Orphans>,
+    /// Orphans are adopted and removed one order at a time.
+    orphan_work: tokio::sync::Mutex<()>,
     shutdown: CancellationToken,
 }
 
@@ -73,6 +85,8 @@ impl Fleet {
             compiled_last: Mutex::default(),
             applying: tokio::sync::Mutex::new(()),
             naming: tokio::sync::Mutex::new(()),
+            orphans: Mutex::default(),
+            orphan_work: tokio::sync::Mutex::new(()),
             shutdown,
         }
     }
@@ -129,6 +143,11 @@ impl Fleet {
         Ok((result.map_err(refused)?, held))
     }
 
+    /// What an operator should know of the daemon.
+    fn conditions(&self) -> Vec<DaemonCondition> {
+        self.orphan_condition().into_iter().chain(self.state_condition()).collect()
+    }
+
     async fn summary_of(&self, set: &str) -> Answer<SetSummary> {
         Ok(self.find(set)?.view().summary())
     }
@@ -155,6 +174,7 @@ fn refused(command: CommandError) -> ApiError {
 #[async_trait]
 impl Control for Fleet {
     async fn status(&self, _: &Caller) -> Answer<DaemonStatus> {
+        let newest_copy = self.list_copies().await.into_iter().next();
         Ok(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -162,6 +182,8 @@ impl Control for Fleet {
             data_dir: self.shared.dirs.root.display().to_string(),
             vmm: self.vmm.clone(),
             sets: u32::try_from(self.sets_now().len()).unwrap_or(u32::MAX),
+            conditions: self.conditions(),
+            newest_copy,
         })
     }
 
@@ -302,6 +324,30 @@ impl Control for Fleet {
         self.take_image(request, progress, &caller.name).await
     }
 
+    async fn orphans(&self, _: &Caller) -> Answer<Vec<OrphanInfo>> {
+        Ok(self.list_orphans())
+    }
+
+    async fn delete_orphans(
+        &self,
+        request: DeleteOrphansRequest,
+        caller: &Caller,
+    ) -> Answer<DeleteOrphansOutcome> {
+        self.remove_orphans(request, &caller.name).await
+    }
+
+    async fn copies(&self, _: &Caller) -> Answer<Vec<CopyInfo>> {
+        Ok(self.list_copies().await)
+    }
+
+    async fn backup(&self, request: BackupRequest, caller: &Caller) -> Answer<BackupOutcome> {
+        self.back_up(request, &caller.name).await
+    }
+
+    async fn recover(&self, request: RecoverRequest, caller: &Caller) -> Answer<RecoverOutcome> {
+        self.recover_sets(request, &caller.name).await
+    }
+
     async fn images(&self, _: &Caller) -> Answer<Vec<ImageInfo>> {
         self.list_images().await
     }
@@ -329,6 +375,15 @@ impl Control for Fleet {
                 view.traffic.as_ref().map(|traffic| &traffic.stats.totals),
             );
         }
+        self.shared.exposition.observe_orphans(
+            self.list_orphans().iter().map(|orphan| orphan.name.split('/').next().unwrap_or_default()),
+        );
+        let conditions = self.conditions();
+        self.shared.exposition.observe_conditions(
+            ConditionKind::ALL
+                .iter()
+                .map(|kind| (kind.as_str(), conditions.iter().any(|it| it.kind == *kind))),
+        );
         self.shared.exposition.encode().map_err(|why| error(ErrorCode::Internal, why.to_string()))
     }
 }

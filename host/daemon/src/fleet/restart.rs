@@ -1,16 +1,17 @@
 //! Bringing the stored sets back after a restart of the daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use regatta_core::agent::Identity;
-use regatta_core::state::instance_uid;
+use regatta_core::batch::{Batch, StateChange};
+use regatta_core::orphan::{FoundDir, Owner, Why, displaced, first_free_id, owner_of};
 use regatta_store::StoredSet;
-use regatta_vmm::{Adoption, FoundVmm, InstanceDir, VmmIdentity, discover};
+use regatta_vmm::{Adoption, InstanceDir, VmmIdentity, discover};
 
 use super::Fleet;
+use crate::clock;
 use crate::images::SetImages;
-use crate::node::TEMPLATE;
+use crate::node::{TEMPLATE, birth_in};
 use crate::set::{self, Modules, Setup};
 use crate::stored;
 use regatta_util::chain;
@@ -22,26 +23,13 @@ impl Fleet {
     /// Starts every stored set again and adopts what runs.
     ///
     /// # Errors
-    /// The store or `/proc` cannot be read; nothing was touched then.
+    /// The store, `/proc` or the directories of instances cannot be read; nothing was touched then.
     pub(crate) async fn restart(&self) -> anyhow::Result<()> {
-        let stored = self.shared.store.load()?;
-        let (mut found, orphans) = sort(discover(&self.shared.dirs.instances)?, &stored);
-        // What nobody knows is never stopped: the store may be the one that has lost something.
-        for orphan in &orphans {
-            // The template of a snapshot takes no part in its set: the daemon that booted it was the only one to want it.
-            if orphan.dir.id() == TEMPLATE && stored.iter().any(|it| it.state.set.name == orphan.dir.set()) {
-                self.remove_template(orphan).await;
-                continue;
-            }
-            self.shared.node.keep_address_of(&orphan.dir);
-            let (set, instance) = (orphan.dir.set(), orphan.dir.id());
-            let path = orphan.dir.path().display();
-            tracing::error!(
-                set, instance, pid = orphan.identity.pid, %path,
-                "a VMM runs that the store does not know; it is left alone: stop it by its API socket if it is not wanted"
-            );
+        let mut stored = self.shared.store.load()?;
+        let mut found = self.sort(&stored).await?;
+        for set in &mut stored {
+            self.make_room_for_orphans(set).await;
         }
-        self.sweep(&stored).await;
         self.sweep_network().await;
         let sets: Vec<&str> = stored.iter().map(|stored| stored.state.set.name.as_str()).collect();
         if let Err(why) = self.shared.node.snapshots.sweep(&sets) {
@@ -58,23 +46,93 @@ impl Fleet {
         Ok(())
     }
 
-    /// Removes directories of instances that their stored set has removed: the daemon was killed between
-    /// the end of an instance and the end of a launch that it had cut off. What the store does not know stays.
-    async fn sweep(&self, stored: &[StoredSet]) {
-        let dirs = match InstanceDir::list(&self.shared.dirs.instances) {
-            Ok(dirs) => dirs,
-            Err(why) => return tracing::warn!(why = chain(&why), "leftovers are not looked for"),
+    /// Assigns what was found to the stored instances, removes what the stored sets have removed, and keeps the rest: what
+    /// nobody knows is never stopped, for the store may be the one that has lost something.
+    async fn sort(&self, stored: &[StoredSet]) -> anyhow::Result<Found> {
+        let root = &self.shared.dirs.instances;
+        let mut dirs: BTreeMap<_, _> =
+            InstanceDir::list(root)?.into_iter().map(|dir| (dir.path().to_owned(), (dir, None))).collect();
+        for vmm in discover(root)?.into_iter().filter(|vmm| vmm.identity.is_running()) {
+            dirs.insert(vmm.dir.path().to_owned(), (vmm.dir, Some(vmm.identity)));
+        }
+        let (mut found, mut orphans, mut used) = (Found::new(), Vec::new(), BTreeSet::new());
+        for (dir, process) in dirs.into_values() {
+            let birth = birth_in(&dir);
+            used.extend(birth.iter().map(|birth| birth.origin.clone()));
+            let looks = FoundDir {
+                set: dir.set().to_owned(),
+                id: dir.id().to_owned(),
+                identity: birth.as_ref().map(|birth| birth.identity.clone()),
+                runs: process.is_some(),
+                noted: dir.orphan().is_ok_and(|note| note.is_some()),
+            };
+            let of_set = stored.iter().find(|stored| stored.state.set.name == dir.set());
+            let of_set = of_set.map(|stored| (&stored.state, stored.instances.as_slice()));
+            let owner = owner_of(&looks, of_set, TEMPLATE);
+            if looks.noted && matches!(owner, Owner::Instance(_)) {
+                // It was adopted, and the daemon did not live to say so here.
+                drop(dir.forget_orphan());
+            }
+            match (owner, process) {
+                (Owner::Instance(id), Some(process)) => {
+                    found.entry(dir.set().to_owned()).or_default().insert(id, process);
+                }
+                (Owner::Instance(_), None) => {}
+                // It takes no part in its set: the daemon that booted it was the only one to want it.
+                (Owner::Template, Some(process)) => self.remove_template(&dir, &process).await,
+                (Owner::Template | Owner::Removed, None) => self.remove_leftover(&dir).await,
+                (Owner::Removed, Some(process)) => {
+                    orphans.push((dir, birth, Some(process), Why::InstanceNotStored));
+                }
+                (Owner::Nobody(why), process) => orphans.push((dir, birth, process, why)),
+            }
+        }
+        self.shared.node.origins.sweep(&used);
+        let now_ms = clock::now_ms();
+        let kept = orphans
+            .into_iter()
+            .map(|(dir, birth, process, why)| self.shared.node.keep_orphan(dir, birth, process, why, now_ms));
+        let kept = futures::future::join_all(kept.collect::<Vec<_>>()).await;
+        self.adopt_orphans(kept).await;
+        Ok(found)
+    }
+
+    /// New instances of a set must not meet the directories of orphans of its name.
+    async fn make_room_for_orphans(&self, stored: &mut StoredSet) {
+        let name = stored.state.set.name.clone();
+        let ids: Vec<String> =
+            self.orphans_now().keys().filter(|(set, _)| *set == name).map(|(_, id)| id.clone()).collect();
+        let ids = || ids.iter().map(String::as_str);
+        let next = first_free_id(stored.state.next_instance_id, ids());
+        let lost = displaced(&stored.instances, ids());
+        if next == stored.state.next_instance_id && lost.is_empty() {
+            return;
+        }
+        stored.state.next_instance_id = next;
+        stored.instances.retain(|instance| !lost.contains(&instance.id));
+        let batch = Batch {
+            expect: vec![(name.clone(), stored.revision)],
+            state: StateChange {
+                sets: vec![stored.state.clone()],
+                removed_instances: lost.into_iter().map(|id| (name.clone(), id)).collect(),
+                ..StateChange::default()
+            },
+            ..Batch::default()
         };
-        for dir in dirs.iter().filter(|dir| !is_known(dir, stored)) {
-            let path = dir.path().display();
-            if !is_removed(dir, stored) {
-                tracing::warn!(%path, "a directory of an instance that the store does not know; it is left alone");
-                continue;
-            }
-            match self.shared.node.vmms.discard(dir, None).await {
-                Ok(()) => tracing::info!(%path, "a leftover was removed"),
-                Err(why) => tracing::warn!(%path, why = chain(&why), "a leftover stays"),
-            }
+        match self.shared.writer.commit(batch).await {
+            Ok(revision) => stored.revision = revision,
+            // The set's next commit has it; until then it launches nothing.
+            Err(why) => tracing::warn!(set = name, why = chain(&why), "not stored yet"),
+        }
+    }
+
+    /// Removes the directory of an instance that its stored set has removed: the daemon was killed between
+    /// the end of an instance and the end of a launch that it had cut off.
+    async fn remove_leftover(&self, dir: &InstanceDir) {
+        let path = dir.path().display();
+        match self.shared.node.vmms.discard(dir, None).await {
+            Ok(()) => tracing::info!(%path, "a leftover was removed"),
+            Err(why) => tracing::warn!(%path, why = chain(&why), "a leftover stays"),
         }
     }
 
@@ -121,9 +179,9 @@ impl Fleet {
 }
 
 impl Fleet {
-    async fn remove_template(&self, template: &FoundVmm) {
-        let set = template.dir.set();
-        let stopped = match self.shared.node.vmms.adopt(&template.dir, Some(&template.identity)).await {
+    async fn remove_template(&self, dir: &InstanceDir, process: &VmmIdentity) {
+        let set = dir.set();
+        let stopped = match self.shared.node.vmms.adopt(dir, Some(process)).await {
             Ok(Adoption::Adopted(adopted)) => {
                 adopted.vmm.stop(Duration::ZERO).await.map(drop).map_err(|why| chain(&why))
             }
@@ -135,37 +193,4 @@ impl Fleet {
             Err(why) => tracing::error!(set, why, "the template of a snapshot stays"),
         }
     }
-}
-
-/// Assigns what was found to the stored instances; the rest are orphans.
-fn sort(all: Vec<FoundVmm>, stored: &[StoredSet]) -> (Found, Vec<FoundVmm>) {
-    let mut found = Found::new();
-    let mut orphans = Vec::new();
-    for vmm in all {
-        let id: Option<u32> = vmm.dir.id().parse().ok();
-        match id.filter(|_| is_known(&vmm.dir, stored)) {
-            Some(id) => drop(found.entry(vmm.dir.set().to_owned()).or_default().insert(id, vmm.identity)),
-            None => orphans.push(vmm),
-        }
-    }
-    (found, orphans)
-}
-
-/// Whether a stored instance has this directory.
-fn is_known(dir: &InstanceDir, stored: &[StoredSet]) -> bool {
-    let of_set = stored.iter().find(|stored| stored.state.set.name == dir.set());
-    let id: Option<u32> = dir.id().parse().ok();
-    of_set.is_some_and(|stored| stored.instances.iter().any(|instance| Some(instance.id) == id))
-}
-
-/// Whether the stored set says that this was an instance of its own which it has removed, or the template of its snapshot.
-fn is_removed(dir: &InstanceDir, stored: &[StoredSet]) -> bool {
-    let Some(of_set) = stored.iter().find(|stored| stored.state.set.name == dir.set()) else { return false };
-    let Ok(id) = dir.id().parse::<u32>() else { return true };
-    let identity: Option<Identity> =
-        dir.identity().ok().flatten().and_then(|identity| serde_json::from_str(&identity).ok());
-    // One of an earlier set of the same name is not this set's to remove.
-    let of_this_set =
-        identity.is_none_or(|identity| identity.uid == instance_uid(of_set.state.incarnation, id));
-    of_this_set && id < of_set.state.next_instance_id
 }

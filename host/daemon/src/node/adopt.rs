@@ -1,20 +1,20 @@
 //! After a restart of the daemon: finding every VMM again.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_core::agent::{Found as FoundReport, Identity, Input, Running};
 use regatta_core::manifest::ScaleSet;
 use regatta_core::phase::Phase;
+use regatta_core::recovery::Birth;
 use regatta_core::state::InstanceRecord;
 use regatta_vmm::{
     Adopted, AdoptedState, Adoption, Digest, GoldenImage, InstanceDir, VmState, Vmm, VmmHost, VmmIdentity,
 };
 
 use super::driver::Job;
-use super::{LocalInstances, Node, Told};
+use super::{LocalInstances, Told};
 use regatta_util::chain;
 
 /// Tries to find out about a VMM, and the time between them.
@@ -33,20 +33,12 @@ enum Found {
     Nothing,
 }
 
-impl Node {
-    /// Keeps the address of a VM that no set knows from being given to another.
-    pub(crate) fn keep_address_of(&self, dir: &InstanceDir) {
-        if let Some(address) = address_in(dir) {
-            self.agent().claim_address(address);
-        }
-    }
-}
-
 impl LocalInstances {
     /// Looks for all stored instances of the set. Bounded in time: a VMM that does not answer is adopted by its process alone.
     pub(crate) async fn adopt(
         &mut self,
         manifest: &ScaleSet,
+        generation: u64,
         records: &[InstanceRecord],
         running: &BTreeMap<u32, VmmIdentity>,
     ) -> Vec<Told> {
@@ -57,26 +49,53 @@ impl LocalInstances {
             let vmms = Arc::clone(&self.node.vmms);
             async move {
                 match dir {
-                    Ok(dir) => (find(&vmms, &dir, known).await, address_in(&dir)),
+                    Ok(dir) => (find(&vmms, &dir, known).await, birth_in(&dir)),
                     Err(_) => (Found::Nothing, None),
                 }
             }
         });
         let found = futures::future::join_all(finds.collect::<Vec<_>>()).await;
         let mut told = Vec::new();
-        for (record, (found, noted)) in records.iter().zip(found) {
+        for (record, (found, birth)) in records.iter().zip(found) {
             if let (Found::Running(vmm) | Found::Unreachable(vmm), Some(base)) =
                 (&found, bases.get(&record.id))
             {
                 vmm.hold_image(base.clone());
             }
+            if record.generation == generation && matches!(found, Found::Running(_)) {
+                self.complete_birth(manifest, record, birth.as_ref());
+            }
             // What the daemon did not live to store stands in the instance's own directory.
-            let address = record.address.or(noted);
+            let address = record.address.or(birth.map(|birth| birth.identity.address));
             let found = self.take_up(record, found);
             let demand = self.demand(manifest);
             told.extend(self.on(record.id, Input::Found { found, address, demand }));
         }
         told
+    }
+
+    /// Earlier versions kept no manifest beside their instances, or did not even say who they are.
+    fn complete_birth(&self, manifest: &ScaleSet, record: &InstanceRecord, birth: Option<&Birth>) {
+        let known = birth.is_some_and(|birth| !birth.origin.is_empty());
+        let Some(address) = record.address.filter(|_| !known && self.images.problem().is_none()) else {
+            return;
+        };
+        let identity = Identity {
+            set: self.set.to_string(),
+            id: record.id,
+            uid: record.uid.clone(),
+            epoch: record.epoch,
+            generation: record.generation,
+            created_ms: record.created_ms,
+            address,
+        };
+        let noted = self.birth(manifest, &identity).and_then(|birth| {
+            let dir = self.dir_of(record.id).map_err(|why| chain(&why))?;
+            dir.note_identity(&birth).map_err(|why| chain(&why))
+        });
+        if let Err(why) = noted {
+            tracing::warn!(set = %self.set, instance = record.id, why, "its directory does not say who it is");
+        }
     }
 
     /// What is known of the instances of a set whose machine begins anew while the daemon runs.
@@ -151,17 +170,14 @@ impl LocalInstances {
     }
 }
 
-/// The address that an instance was given, as its directory says.
-fn address_in(dir: &InstanceDir) -> Option<Ipv4Addr> {
+/// Who an instance is and what it is made of, as its directory says.
+pub(crate) fn birth_in(dir: &InstanceDir) -> Option<Birth> {
     let text = dir.identity().unwrap_or_else(|why| {
         tracing::warn!(instance = dir.id(), why = chain(&why), "its identity cannot be read");
         None
     })?;
-    let identity: Result<Identity, _> = serde_json::from_str(&text);
-    identity
-        .inspect_err(|why| tracing::warn!(instance = dir.id(), %why, "its identity cannot be read"))
-        .ok()
-        .map(|identity| identity.address)
+    let birth: Result<Birth, _> = serde_json::from_str(&text);
+    birth.inspect_err(|why| tracing::warn!(instance = dir.id(), %why, "its identity cannot be read")).ok()
 }
 
 /// Looks for the VMM of an instance. What cannot be decided is looked at again:

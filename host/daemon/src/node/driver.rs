@@ -229,6 +229,16 @@ async fn discard(dir: &InstanceDir, order: &mut StopOrder, vmms: &VmmHost) -> Re
     vmms.discard(dir, failure.as_deref()).await.map_err(|error| Resists { note: None, why: chain(&error) })
 }
 
+/// How a VMM ended, in words.
+pub(super) fn told(how: StopHow) -> &'static str {
+    match how {
+        StopHow::AlreadyGone => "it had ended",
+        StopHow::PowerButton => "its guest shut down",
+        StopHow::Terminated => "its VMM was stopped",
+        StopHow::Killed => "its VMM was killed",
+    }
+}
+
 fn ignored_button(stopped: Stopped, grace: Duration) -> Option<String> {
     let forced = matches!(stopped.how, StopHow::Terminated | StopHow::Killed);
     (forced && !grace.is_zero()).then(|| format!("did not shut down within {grace:?}; killed"))

@@ -7,6 +7,7 @@ mod adopt;
 mod driver;
 mod guest_events;
 mod host;
+mod orphans;
 mod snapshot;
 mod watch;
 
@@ -21,13 +22,16 @@ use regatta_core::machine::ProcessReading;
 use regatta_core::manifest::ScaleSet;
 use regatta_core::node::Placement;
 use regatta_core::record::NodeCapacity;
+use regatta_core::recovery::{Birth, Origin};
 use regatta_core::state::VmmProcessId;
 use regatta_traffic::{ProbeReport, ScrapeReport, WatchRuntime};
 use regatta_vmm::{EventTail, ImageStore, InstanceDir, LaunchSpec, SnapshotStore, Vmm, VmmHost};
 use tokio::sync::mpsc;
 
+pub(crate) use self::adopt::birth_in;
 pub(crate) use self::driver::News;
 pub(crate) use self::host::HostLimits;
+pub(crate) use self::orphans::Orphan;
 pub(crate) use self::snapshot::TEMPLATE;
 pub(crate) use self::watch::describe;
 
@@ -36,6 +40,7 @@ use self::host::Disk;
 use self::snapshot::GoldenSnapshots;
 use self::watch::Watching;
 use crate::images::SetImages;
+use crate::origins::Origins;
 use regatta_util::chain;
 
 /// Files that the daemon has open for an instance: pidfd, API connection, event file, probe, scrape, and connections of the
@@ -58,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) images: ImageStore,
     /// Golden snapshots.
     pub(crate) snapshots: SnapshotStore,
+    /// What instances are made of.
+    pub(crate) origins: Origins,
     /// The thread that probes and scrapes all instances.
     watching: WatchRuntime,
 }
@@ -70,6 +77,7 @@ impl Node {
         vmms: VmmHost,
         images: ImageStore,
         snapshots: SnapshotStore,
+        origins: Origins,
         watching: WatchRuntime,
     ) -> Self {
         Self {
@@ -79,6 +87,7 @@ impl Node {
             vmms: Arc::new(vmms),
             images,
             snapshots,
+            origins,
             watching,
         }
     }
@@ -232,7 +241,8 @@ impl LocalInstances {
         let spec = self
             .dir_of(identity.id)
             .map_err(|error| chain(&error))
-            .and_then(|dir| self.images.launch_spec(manifest, identity, dir));
+            .and_then(|dir| self.images.launch_spec(manifest, identity, dir))
+            .and_then(|spec| Ok(LaunchSpec { identity: Some(self.birth(manifest, identity)?), ..spec }));
         match spec {
             Ok(spec) => {
                 let start = self.snapshot.start(manifest.instance.start);
@@ -241,6 +251,13 @@ impl LocalInstances {
             }
             Err(why) => self.on(identity.id, Input::News(Report::LaunchFailed { why })),
         }
+    }
+
+    /// Who an instance is and what it is made of, for its own directory; what it is made of is on disk then.
+    fn birth(&self, manifest: &ScaleSet, identity: &Identity) -> Result<String, String> {
+        let origin = Origin { manifest: manifest.clone(), image: self.images.digests() };
+        let birth = Birth { identity: identity.clone(), origin: self.node.origins.keep(&origin)? };
+        serde_json::to_string(&birth).map_err(|why| why.to_string())
     }
 
     fn drive(&mut self, id: u32, job: Job) {

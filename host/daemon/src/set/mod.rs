@@ -170,7 +170,8 @@ impl Shell {
     async fn run(mut self, found: BTreeMap<u32, VmmIdentity>, mut inbox: Inbox, shutdown: CancellationToken) {
         let records: Vec<_> = self.machine.instances().cloned().collect();
         let manifest = Arc::clone(self.machine.manifest());
-        let told = self.local.adopt(&manifest, &records, &found).await;
+        let generation = self.machine.state().generation;
+        let told = self.local.adopt(&manifest, generation, &records, &found).await;
         self.told(told);
         self.inputs.push_back(Input::InventoryComplete);
         self.work();

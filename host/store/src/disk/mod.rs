@@ -1,5 +1,6 @@
 //! The store on disk: one redb file.
 
+mod copies;
 #[cfg(test)]
 mod power_failure;
 mod read;
@@ -10,6 +11,7 @@ mod write;
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -25,6 +27,7 @@ use crate::batch::Retention;
 use crate::error::StoreError;
 use crate::lock::DirectoryLock;
 use crate::store::{Blobs, History, RecordQuery, StateStore, Stats, Store, StoredSet};
+pub use copies::{Contents, CopyOf, Named, Restored, check_copy, restore};
 use tables::{FORMAT, Fail, META, META_FORMAT};
 use write::{Tails, apply};
 
@@ -63,8 +66,10 @@ pub struct RedbStore {
     options: Options,
     slot: RwLock<Slot>,
     tails: Mutex<Tails>,
+    /// The file itself, whatever has its name by now.
+    opened: File,
     // Last, so that the directory is free only when the file is closed.
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 /// The open database.
@@ -89,14 +94,22 @@ impl RedbStore {
         if !path.exists() {
             create(directory, &path, &options)?;
         }
+        copies::refuse_empty(&path)?;
         let mut database = open_database(&path, &options, Opening::First)?;
+        if let Some(format) = copies::older_format(&database, &path)? {
+            database.close().map_err(|error| Fail::from(error).at(&path))?;
+            copies::keep_before_upgrade(&path, format)?;
+            database = open_database(&path, &options, Opening::First)?;
+        }
+        let opened = File::open(&path).map_err(|source| StoreError::io(&path, source))?;
         prepare(&mut database, &path)?;
         Ok(Self {
             path,
             options,
             slot: RwLock::new(Slot { database: Some(database), opened: 1 }),
             tails: Mutex::default(),
-            _lock: lock,
+            opened,
+            lock,
         })
     }
 
@@ -142,7 +155,10 @@ impl RedbStore {
     fn open_again(&self) -> Result<(), StoreError> {
         let mut slot = self.slot.write().unwrap_or_else(PoisonError::into_inner);
         if slot.database.is_none() {
-            slot.database = Some(open_database(&self.path, &self.options, Opening::Again)?);
+            // Never by its name: another file may have that by now, or none.
+            let file = PathBuf::from(format!("/proc/self/fd/{}", self.opened.as_raw_fd()));
+            let database = open_database(&file, &self.options, Opening::Again);
+            slot.database = Some(database.map_err(|error| error.about(&file, &self.path))?);
             slot.opened += 1;
             tracing::info!(path = %self.path.display(), "the store is open again after a failure of the disk");
         }

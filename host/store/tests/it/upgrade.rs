@@ -154,5 +154,9 @@ fn a_set_of_format_1_is_upgraded_twice() {
         database.begin_read().unwrap().open_table(META).unwrap().get("format").unwrap().unwrap().value();
     assert_eq!(format, 3);
     drop(database);
+    let kept = Database::open(directory.path().join("state.redb.format-1")).unwrap();
+    let before = kept.begin_read().unwrap().open_table(META).unwrap().get("format").unwrap().unwrap().value();
+    assert_eq!(before, 1, "the file of the earlier version is kept");
+    drop(kept);
     assert_eq!(open(directory.path()).load().unwrap(), [stored], "the second opening changes nothing");
 }

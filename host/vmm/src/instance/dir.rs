@@ -1,18 +1,13 @@
 //! One instance's directory: `<instances>/<set>/<id>/`.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The longest path that a unix socket address can hold (`sun_path` less its final NUL).
 const SOCKET_PATH_LIMIT_BYTES: usize = 107;
-
-/// Who the instance is.
-const IDENTITY: &str = "instance.json";
-const IDENTITY_BYTES_MAX: u64 = 16 << 10;
-const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
 /// An instance's directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -133,32 +128,6 @@ impl InstanceDir {
     #[must_use]
     pub fn serial_log(&self) -> PathBuf {
         self.path.join("serial.log")
-    }
-
-    /// Who the instance is (see [`crate::LaunchSpec::identity`]); none when nobody wrote that down. Blocking.
-    ///
-    /// # Errors
-    /// The file is there and cannot be read, or is longer than an identity can be.
-    pub fn identity(&self) -> Result<Option<String>, DirError> {
-        let path = self.path.join(IDENTITY);
-        let failed = |source| DirError::Io { what: "read", path: path.clone(), source };
-        let file = match fs::OpenOptions::new().read(true).custom_flags(NO_FOLLOW).open(&path) {
-            Ok(file) => file,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(failed(source)),
-        };
-        let mut text = String::new();
-        let read = file.take(IDENTITY_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
-        if read as u64 > IDENTITY_BYTES_MAX {
-            return Err(failed(io::Error::from(io::ErrorKind::FileTooLarge)));
-        }
-        Ok(Some(text))
-    }
-
-    /// Writes down who the instance is.
-    pub(super) fn note_identity(&self, identity: &str) -> Result<(), DirError> {
-        let path = self.path.join(IDENTITY);
-        fs::write(&path, identity).map_err(|source| DirError::Io { what: "write", path, source })
     }
 
     /// What the VMM reports by itself (see [`crate::EventTail`]).

@@ -8,6 +8,7 @@ pub(crate) mod disks;
 mod error;
 mod failed;
 mod launch;
+mod notes;
 mod prepare;
 mod remains;
 mod spec;

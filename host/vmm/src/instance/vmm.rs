@@ -101,6 +101,18 @@ impl Vmm {
         Ok(info.map_or(VmState::NotCreated, |info| info.vm_state()))
     }
 
+    /// What the VM was made with, as the VMM tells it: guest memory in bytes, and virtual processors. None without a VM.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn size(&self) -> Result<Option<(u64, u64)>, ApiError> {
+        let info = self.client.info_if_created().await?;
+        Ok(info.and_then(|info| {
+            let number = |pointer| info.config.pointer(pointer).and_then(serde_json::Value::as_u64);
+            Some((number("/memory/size")?, number("/cpus/boot_vcpus")?))
+        }))
+    }
+
     /// Stops the guest's processors.
     ///
     /// # Errors

@@ -30,6 +30,15 @@ pub struct VmmIdentity {
     pub socket: PathBuf,
 }
 
+impl VmmIdentity {
+    /// Whether the process runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        let stat = Pid::from_raw(self.pid).and_then(super::procfs::stat);
+        stat.is_some_and(|stat| stat.start_time_ticks == self.start_time_ticks && !stat.is_dead())
+    }
+}
+
 /// How a VMM process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
