@@ -48,6 +48,32 @@ impl Outcome {
         }
     }
 
+    /// Asks for the whole number of instances that carry a demand counted in instances' worth, as
+    /// [`instances_for`] rounds it.
+    ///
+    /// # Errors
+    /// When it is not a number of instances: NaN, an infinity, less than 0. The error names the
+    /// line; `as u32` would make 0 of it, or as many as there can be.
+    ///
+    /// ```
+    /// use regatta_sdk::Outcome;
+    /// assert_eq!(Outcome::for_demand(2.1).unwrap().capacity, 3);
+    /// let error = Outcome::for_demand(0.0 / 0.0).unwrap_err();
+    /// assert!(error.starts_with("the demand is NaN, which is not a number of instances ("));
+    /// ```
+    #[track_caller]
+    pub fn for_demand(demand: f64) -> Result<Self, String> {
+        let at = std::panic::Location::caller();
+        let not_a_number = || {
+            format!(
+                "the demand is {demand}, which is not a number of instances ({}:{})",
+                at.file(),
+                at.line()
+            )
+        };
+        instances_for(demand).map(Self::capacity).ok_or_else(not_a_number)
+    }
+
     /// Asks for the capacity that is in force.
     ///
     /// ```
@@ -109,23 +135,22 @@ impl Outcome {
 }
 
 /// The whole number of instances that carry a demand counted in instances' worth: rounded up,
-/// but not because of the last bits of a sum of floats; 0 for a negative one, [`MAX_CAPACITY`]
-/// for more than that. None for what is no number.
+/// but not because of the last bits of a sum of floats; [`MAX_CAPACITY`] for more than that. None
+/// for what is not a number of instances: NaN, an infinity, less than 0.
 ///
 /// ```
 /// use regatta_sdk::{MAX_CAPACITY, instances_for};
 /// assert_eq!(instances_for(2.1), Some(3));
 /// assert_eq!(instances_for(0.1 * 3.0 / 0.1), Some(3)); // and not 4 for 3.0000000000000004
-/// assert_eq!(instances_for(-1.0), Some(0));
 /// assert_eq!(instances_for(1e300), Some(MAX_CAPACITY));
-/// assert_eq!(instances_for(f64::NAN), None);
+/// assert_eq!(instances_for(f64::NAN).or(instances_for(f64::INFINITY)).or(instances_for(-1.0)), None);
 /// ```
 #[must_use]
 pub fn instances_for(demand: f64) -> Option<u32> {
-    if demand.is_nan() {
+    let nearest = demand.round();
+    if !demand.is_finite() || nearest < 0.0 {
         return None;
     }
-    let nearest = demand.round();
     let close = (demand - nearest).abs() <= 1e-9 * demand.max(1.0);
     let whole = if close { nearest } else { demand.ceil() };
     #[expect(

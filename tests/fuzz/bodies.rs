@@ -290,7 +290,7 @@ fn refused(error: &LoadError) {
 fn validate(policy: &CompiledPolicy, params: &str) {
     match policy.validate(params, &limits()) {
         Ok(()) => {}
-        Err(ParamsError::Failed(failure)) => assert!(failure.message.len() <= MESSAGE_BYTES),
+        Err(ParamsError::Failed(call)) => assert!(call.failure.message.len() <= MESSAGE_BYTES),
         Err(ParamsError::Problems(problems)) => {
             assert!((1..=100).contains(&problems.len()));
             assert!(

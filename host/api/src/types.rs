@@ -88,6 +88,8 @@ pub struct ApplyOutcome {
     pub generation: u64,
     /// Field by field; empty for a new set.
     pub changes: Vec<FieldChange>,
+    /// What may keep a policy from working as it should: metrics that the set does not have.
+    pub warnings: Vec<String>,
 }
 
 /// What happened to a set.
@@ -323,6 +325,9 @@ pub struct SwapRequest {
     /// The place among the policies of the set; none when it has only one.
     #[serde(default)]
     pub slot: Option<String>,
+    /// Take it even when it fails in the rehearsal on recorded ticks, or returns no decision for any of them.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// Another policy, on trial.
@@ -363,6 +368,10 @@ pub struct PlacedOutcome {
     pub after_tick: u64,
     /// Recorded ticks on which it was tried first.
     pub rehearsed_ticks: u32,
+    /// Those of them for which it returned a decision.
+    pub decided_ticks: u32,
+    /// What may keep it from working as it should: metrics that the set does not have, a rehearsal that went badly.
+    pub warnings: Vec<String>,
     /// What its state began with.
     pub state: String,
     /// Time to compile or look up, check and rehearse, off the loop.
@@ -459,6 +468,10 @@ pub struct SwapOutcome {
     pub after_tick: u64,
     /// Recorded ticks on which it was tried first.
     pub rehearsed_ticks: u32,
+    /// Those of them for which it returned a decision.
+    pub decided_ticks: u32,
+    /// What may keep it from working as it should: metrics that the set does not have, a rehearsal that went badly.
+    pub warnings: Vec<String>,
     /// What the state began with: `carried over`, or why it is empty or rebuilt.
     pub state: String,
     /// Time to compile or look up, check and rehearse, off the loop.

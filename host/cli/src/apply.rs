@@ -11,7 +11,7 @@ use regatta_api::{Client, ClientError};
 use super::Io;
 use super::args::{ApplyArgs, DiffArgs, Output};
 use super::exit::{Exit, Failure, Outcome, Stop, failed, invalid, usage};
-use super::policy::read_at_most;
+use super::policy::{read_at_most, warnings};
 use super::render::{GREEN, RED, json, paint};
 use super::wait;
 
@@ -175,7 +175,7 @@ fn print_applied(outcome: &ApplyOutcome, io: &mut Io<'_>) -> Outcome {
         let (before, after) = (or_none(change.before.as_ref()), or_none(change.after.as_ref()));
         writeln!(io.out, "  {}: {before} → {after}{}", change.path, only_new(change))?;
     }
-    Ok(())
+    warnings(&outcome.warnings, io)
 }
 
 fn print_difference(outcome: &ApplyOutcome, io: &mut Io<'_>) -> Outcome {
@@ -197,7 +197,7 @@ fn print_difference(outcome: &ApplyOutcome, io: &mut Io<'_>) -> Outcome {
             writeln!(io.out, "{}", paint(colour, GREEN, &line))?;
         }
     }
-    Ok(())
+    warnings(&outcome.warnings, io)
 }
 
 fn or_none(value: Option<&String>) -> &str {

@@ -410,6 +410,9 @@ pub struct NewPolicyArgs {
     /// Which of the set's policies it is for [default: the only one]
     #[arg(long, value_name = "NAME")]
     pub policy: Option<String>,
+    /// Take it even when it fails in the rehearsal on recorded ticks, or returns no decision for any of them
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Arguments of `policy compare`.

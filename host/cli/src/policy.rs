@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::args::{NewPolicyArgs, Output, PolicyCommand};
 use super::exit::{Outcome, failed, invalid};
-use super::render::{Columns, json, or_dash, plain_line, right, short, text};
+use super::render::{Columns, YELLOW, json, or_dash, plain, plain_line, right, short, text};
 use super::time::{age, span, utc};
 use super::wait::Line;
 use super::{Io, policy_compare};
@@ -78,6 +78,7 @@ fn request(args: &NewPolicyArgs) -> Outcome<SwapRequest> {
         module: read_module(&args.module)?,
         params: args.params.as_deref().map(read_params).transpose()?,
         slot: args.policy.clone(),
+        force: args.force,
     })
 }
 
@@ -107,9 +108,10 @@ fn print(set: &str, outcome: &SwapOutcome, output: Output, io: &mut Io<'_>) -> O
         named(&outcome.to),
         outcome.after_tick
     )?;
-    writeln!(io.out, "  tried on {}; state: {}", tried(outcome.rehearsed_ticks), plain_line(&outcome.state))?;
+    let rehearsed = rehearsed(outcome.rehearsed_ticks, outcome.decided_ticks);
+    writeln!(io.out, "  {rehearsed}; state: {}", plain_line(&outcome.state))?;
     writeln!(io.out, "  prepared in {}, loop held for {} µs", span(outcome.prepare_ms), outcome.switch_us)?;
-    Ok(())
+    warnings(&outcome.warnings, io)
 }
 
 fn print_placed(
@@ -123,16 +125,28 @@ fn print_placed(
         return json(placed, io);
     }
     writeln!(io.out, "{set}: {} {becomes}, after tick {}", named(&placed.policy), placed.after_tick)?;
-    writeln!(io.out, "  tried on {}; state: {}", tried(placed.rehearsed_ticks), plain_line(&placed.state))?;
+    let rehearsed = rehearsed(placed.rehearsed_ticks, placed.decided_ticks);
+    writeln!(io.out, "  {rehearsed}; state: {}", plain_line(&placed.state))?;
     writeln!(io.out, "  prepared in {}", span(placed.prepare_ms))?;
-    Ok(())
+    warnings(&placed.warnings, io)
 }
 
-fn tried(ticks: u32) -> String {
-    match ticks {
-        1 => "1 recorded tick".to_owned(),
-        ticks => format!("{ticks} recorded ticks"),
+fn rehearsed(ticks: u32, decided: u32) -> String {
+    match (ticks, decided) {
+        (0, _) => "not rehearsed: no recorded ticks".to_owned(),
+        (ticks, decided) => {
+            format!("rehearsed on recorded ticks: returned a decision for {decided} of {ticks}")
+        }
     }
+}
+
+/// On standard error: what is done is done, but an operator should look.
+pub(super) fn warnings(warnings: &[String], io: &mut Io<'_>) -> Outcome {
+    let label = io.paint_err(YELLOW, "warning:");
+    for warning in warnings {
+        writeln!(io.err, "{label} {}", plain(warning))?;
+    }
+    Ok(())
 }
 
 /// A policy in few words.

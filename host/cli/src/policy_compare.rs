@@ -7,7 +7,7 @@ use regatta_core::compare::{Comparison, Pair, Side};
 use super::Io;
 use super::args::{CompareArgs, Output};
 use super::exit::Outcome;
-use super::render::{Columns, json, or_dash, right, short, text};
+use super::render::{Columns, json, or_dash, plain_line, right, short, text};
 use super::time::number;
 
 pub(super) async fn compare(client: &Client, args: CompareArgs, output: Output, io: &mut Io<'_>) -> Outcome {
@@ -52,10 +52,17 @@ fn print(pair: &Pair, io: &mut Io<'_>) -> Outcome {
     let headings =
         ["POLICY", "VERSION", "DIGEST", "FAILED", "INSTANCE-HOURS", "SHORT", "SPARE", "FUEL", "TIME"];
     let mut table = Columns::new(&headings, io);
-    for (role, side) in [("active", &pair.active), ("shadow", &pair.shadow)] {
+    let sides = [("active", &pair.active), ("shadow", &pair.shadow)];
+    for (role, side) in sides {
         table.row(row(role, side));
     }
-    table.print(2, io)
+    table.print(2, io)?;
+    for (role, side) in sides.into_iter().filter(|(_, side)| !side.unknown_metrics.is_empty()) {
+        let metrics = side.unknown_metrics.join(", ");
+        let told = format!("{role} {} asks for metrics that the set does not have: {metrics}", side.name);
+        writeln!(io.out, "  {}", plain_line(&told))?;
+    }
+    Ok(())
 }
 
 fn row(role: &str, side: &Side) -> Vec<comfy_table::Cell> {

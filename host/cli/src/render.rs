@@ -16,6 +16,7 @@ use super::exit::Outcome;
 pub(super) const GAP: usize = 3;
 
 pub(super) const RED: &str = "\x1b[31m";
+pub(super) const YELLOW: &str = "\x1b[33m";
 pub(super) const GREEN: &str = "\x1b[32m";
 pub(super) const BOLD: &str = "\x1b[1m";
 

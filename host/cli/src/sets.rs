@@ -6,14 +6,14 @@ use std::io::{BufRead, Read};
 use regatta_api::Client;
 use regatta_api::types::{
     EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest, ScaleRequest, SetDetail,
-    SetSummary,
+    SetSummary, WhyQuery,
 };
 
 use super::Io;
 use super::args::{DeleteArgs, Output, ScaleArgs};
 use super::exit::{Exit, Outcome, Stop, usage};
 use super::policy::named;
-use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, right, text};
+use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, plain_line, right, text};
 use super::time::{age, number, size, span};
 use super::{events, wait};
 
@@ -106,6 +106,17 @@ pub(super) async fn describe(client: &Client, set: &str, output: Output, io: &mu
         table.row(vec![text(path), text(value)]);
     }
     table.print(2, io)?;
+    // An answer to a question that nobody asked: without it, all the rest is still true.
+    let last = client.why(set, &WhyQuery::default()).await.ok();
+    for run in last.iter().flat_map(|record| &record.runs) {
+        let log = run.log_tail();
+        if !log.is_empty() {
+            heading(&format!("Log of {}, which failed in the last tick", plain_line(&run.name)), io)?;
+            for line in log {
+                writeln!(io.out, "  {line}")?;
+            }
+        }
+    }
     if !newest.is_empty() {
         heading("Newest events", io)?;
         for event in &newest {

@@ -1,7 +1,7 @@
 //! A policy on trial: it acts, but never further from the active one than was
 //! allowed, and not at all once it fails.
 
-use crate::decision::{Decision, PolicyFailure, PolicyRun, Reason};
+use crate::decision::{Decision, FailureKind, PolicyFailure, PolicyRun, Reason};
 use crate::record::CanaryRun;
 
 /// The runs that count: that of a policy on trial, within its bounds, in the place
@@ -45,9 +45,12 @@ pub fn bounded(active: &PolicyRun, canary: &CanaryRun, desired: u32) -> PolicyRu
     PolicyRun { result: Ok(decision), ..canary.run.clone() }
 }
 
-/// The trials that are over because the policy failed: its place, and how it failed.
+/// The trials that are over because the policy failed: its place, and how it failed. One that the host could not run, for
+/// example while its module is compiled after a restart, goes on.
 pub fn failed(canaries: &[CanaryRun]) -> impl Iterator<Item = (&PolicyRun, &PolicyFailure)> {
-    canaries.iter().filter_map(|canary| Some((&canary.run, canary.run.result.as_ref().err()?)))
+    let failures =
+        canaries.iter().filter_map(|canary| Some((&canary.run, canary.run.result.as_ref().err()?)));
+    failures.filter(|(_, failure)| failure.kind != FailureKind::Host)
 }
 
 #[cfg(test)]
@@ -55,7 +58,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decision::FailureKind;
 
     fn run(digest: &str, capacity: Option<u32>) -> PolicyRun {
         PolicyRun {
@@ -124,5 +126,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_trial_ends_when_the_policy_fails_and_not_when_the_host_does() {
+        let canary = |kind| {
+            let result = Err(PolicyFailure { kind, message: String::new() });
+            CanaryRun { run: PolicyRun { result, ..run("new", None) }, within: 1 }
+        };
+        let over = [canary(FailureKind::Host), canary(FailureKind::Trap), canary(FailureKind::Refused)];
+        let kinds: Vec<FailureKind> = failed(&over).map(|(_, failure)| failure.kind).collect();
+        assert_eq!(kinds, [FailureKind::Trap, FailureKind::Refused]);
     }
 }

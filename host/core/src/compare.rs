@@ -32,6 +32,9 @@ pub struct Side {
     pub digest: String,
     /// Ticks in which it gave no decision.
     pub failures: u64,
+    /// Metrics that it asks for and the set does not have; empty for one that is no longer in the set.
+    #[serde(default)]
+    pub unknown_metrics: Vec<String>,
     /// What its capacity costs: instances × seconds, within the set's bounds.
     pub instance_seconds: f64,
     /// Load that its capacity leaves uncarried, instances × seconds; none without a basis.
@@ -227,6 +230,7 @@ impl SideSums {
             version,
             digest,
             failures: self.failures,
+            unknown_metrics: Vec::new(),
             instance_seconds: self.instance_seconds,
             short_instance_seconds: has_basis.then_some(self.short),
             spare_instance_seconds: has_basis.then_some(self.spare),

@@ -103,6 +103,43 @@ pub struct PolicyRun {
     pub log: Vec<LogLine>,
 }
 
+/// Lines of a failed run's log that people are shown, the last ones, and characters of each.
+const LOG_SHOWN: usize = 16;
+const LOG_SHOWN_CHARS: usize = 240;
+
+impl PolicyRun {
+    /// The end of its log when it failed; empty when it did not.
+    #[must_use]
+    pub fn log_tail(&self) -> Vec<String> {
+        self.result.as_ref().err().map(|failure| log_tail(&self.log, failure)).unwrap_or_default()
+    }
+}
+
+/// The end of the log of a call that failed, for people to read: at most 16 lines, cut to a readable length, without control
+/// characters. Empty when all that it says is the failure's message already.
+#[must_use]
+pub fn log_tail(log: &[LogLine], failure: &PolicyFailure) -> Vec<String> {
+    if log.iter().all(|line| line.message == failure.message) {
+        return Vec::new();
+    }
+    let left_out = log.len().saturating_sub(LOG_SHOWN);
+    let mut lines = Vec::new();
+    if left_out > 0 {
+        lines.push(format!("({left_out} earlier lines are in the output of -o json)"));
+    }
+    lines.extend(log[left_out..].iter().map(|line| {
+        let mut chars = line.message.trim_end().chars();
+        let shown: String = chars
+            .by_ref()
+            .take(LOG_SHOWN_CHARS)
+            .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+            .collect();
+        let cut = if chars.next().is_some() { "…" } else { "" };
+        format!("{}: {shown}{cut}", line.level.as_str())
+    }));
+    lines
+}
+
 /// One line that a policy logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
@@ -126,4 +163,55 @@ pub enum LogLevel {
     Warn,
     /// Something is wrong.
     Error,
+}
+
+impl LogLevel {
+    /// The name that users read.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(log: &[&str]) -> PolicyRun {
+        PolicyRun {
+            slot: String::new(),
+            name: "p".into(),
+            version: "1".into(),
+            digest: String::new(),
+            params: "{}".into(),
+            state_in: String::new(),
+            result: Err(PolicyFailure { kind: FailureKind::Trap, message: "boom".into() }),
+            fuel: 0,
+            duration_us: 0,
+            log: log
+                .iter()
+                .map(|&line| LogLine { level: LogLevel::Error, message: line.to_owned() })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_bounded_escaped_and_not_told_twice() {
+        assert_eq!(run(&[]).log_tail(), Vec::<String>::new());
+        assert_eq!(run(&["boom"]).log_tail(), Vec::<String>::new(), "the failure says it");
+        assert_eq!(run(&["in f()", "boom"]).log_tail(), ["error: in f()", "error: boom"]);
+        assert_eq!(run(&["\x1b[2J\ny"]).log_tail(), [r"error: \u{1b}[2J\ny"]);
+        let many: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let tail = run(&many).log_tail();
+        assert_eq!((tail.len(), tail[0].as_str()), (17, "(84 earlier lines are in the output of -o json)"));
+        assert_eq!(tail[16], "error: 99");
+        assert!(run(&[&"x".repeat(10_000)]).log_tail()[0].len() < 300);
+    }
 }

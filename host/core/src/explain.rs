@@ -135,6 +135,9 @@ fn policy(label: &str, run: &PolicyRun, bounds: &str, out: &mut String) {
         Err(failure) => {
             row(out, label, &format!("{who} failed ({})", failure.kind.as_str()));
             row(out, "", &failure.message);
+            for line in run.log_tail() {
+                row(out, "", &format!("  {line}"));
+            }
         }
     }
 }

@@ -12,13 +12,15 @@ use crate::tools::Tools;
 /// The target of Rust's guests: no WASI, so nothing to import but the contract.
 const RUST_TARGET: &str = "wasm32-unknown-unknown";
 
-/// The profile: small beats fast to build, the custom sections that the host reads stay. Given on the command line, as
+/// The profile: small beats fast to build, a number that overflows is a failure with a line, the custom sections that the
+/// host reads stay. Given on the command line, as
 /// a member of a workspace has no profiles of its own.
-const RUST_PROFILE: [&str; 6] = [
+const RUST_PROFILE: [&str; 7] = [
     "profile.guest.inherits='release'",
     "profile.guest.opt-level='s'",
     "profile.guest.lto=true",
     "profile.guest.codegen-units=1",
+    "profile.guest.overflow-checks=true",
     "profile.guest.strip='symbols'",
     "profile.guest.panic='abort'",
 ];
@@ -70,11 +72,11 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
                 .args(RUST_PROFILE.iter().flat_map(|setting| ["--config", setting]))
         }
         Language::JavaScript => Step::new(find(&["componentize-qjs"])?)
-            .args(["--wit", "wit", "--world", "policy", "--js", "policy.js", "--stub-wasi", "--sync"])
+            .args(["--wit", "wit", "--world", "policy", "--js", "policy.js", "--sync"])
             .args(["--opt-size", "-o"])
             .args([to]),
         Language::Python => Step::new(find(&["componentize-py"])?)
-            .args(["-d", "wit", "-w", "policy", "componentize", "--stub-wasi", "policy", "-o"])
+            .args(["-d", "wit", "-w", "policy", "componentize", "policy", "-o"])
             .args([to]),
         Language::Go => Step::new(find(&["go"])?)
             .args(["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])

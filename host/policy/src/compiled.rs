@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use regatta_core::decision::{FailureKind, PolicyFailure};
+use regatta_core::decision::{FailureKind, PolicyFailure, log_tail};
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::metrics::{MAX_WISHES, MetricWish, check_wishes};
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use crate::bindings::regatta::policy::types;
 use crate::compile::{Built, Origin};
 use crate::door::{Door, Session};
 use crate::engine::Engine;
-use crate::error::{LoadError, MigrateError, ParamsError, ParamsProblem};
+use crate::error::{FailedCall, LoadError, MigrateError, ParamsError, ParamsProblem};
 use crate::gate::Lane;
 use crate::load::Abi;
 use crate::text::capped;
@@ -92,15 +92,8 @@ impl Engine {
         let door = Door::new(self, &code)?;
         let compile_time = start.elapsed();
 
-        let described = Session::start(
-            self,
-            &door,
-            Lane::Heavy,
-            None,
-            Vec::new(),
-            &setup_limits(&PolicyLimits::default()),
-        )
-        .and_then(|mut session| session.describe());
+        let described =
+            call(self, &door, &setup_limits(&PolicyLimits::default()), |session| session.describe());
         let manifest = described.map_err(LoadError::Describe).and_then(manifest)?;
         let policy = CompiledPolicy {
             engine: self.clone(),
@@ -187,9 +180,8 @@ impl CompiledPolicy {
     /// # Errors
     /// All problems that it finds, or how it failed to look.
     pub fn validate(&self, params: &str, limits: &PolicyLimits) -> Result<(), ParamsError> {
-        let checked =
-            Session::start(&self.engine, &self.door, Lane::Heavy, None, Vec::new(), &setup_limits(limits))
-                .and_then(|mut session| session.validate(params));
+        let limits = setup_limits(limits);
+        let checked = call(&self.engine, &self.door, &limits, |session| session.validate(params));
         let problems = match checked {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(problems)) => problems,
@@ -227,8 +219,8 @@ impl CompiledPolicy {
             return Err(MigrateError::NoMigration);
         }
         let limits = PolicyLimits { output_bytes: limits.output_bytes, ..setup_limits(limits) };
-        let migrated = Session::start(&self.engine, &self.door, Lane::Heavy, None, Vec::new(), &limits)
-            .and_then(|mut session| session.migrate(from_version, state));
+        let migrated =
+            call(&self.engine, &self.door, &limits, |session| session.migrate(from_version, state));
         match migrated {
             Ok(Ok(state)) => Ok(state),
             Ok(Err(message)) => Err(MigrateError::Refused(capped(message, MAX_TEXT_BYTES))),
@@ -265,6 +257,21 @@ impl CompiledPolicy {
         wishes.truncate(MAX_WISHES);
         wishes
     }
+}
+
+/// Calls a fresh instance off the tick loop.
+fn call<T>(
+    engine: &Engine,
+    door: &Door,
+    limits: &PolicyLimits,
+    call: impl FnOnce(&mut Session<'_>) -> Result<T, PolicyFailure>,
+) -> Result<T, FailedCall> {
+    let started = Session::start(engine, door, Lane::Heavy, None, Vec::new(), limits);
+    let mut session = started.map_err(|failure| FailedCall { failure, log: Vec::new() })?;
+    call(&mut session).map_err(|failure| {
+        let (_, log) = session.finish();
+        FailedCall { log: log_tail(&log, &failure), failure }
+    })
 }
 
 fn setup_limits(limits: &PolicyLimits) -> PolicyLimits {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use regatta_core::decision::PolicyFailure;
+use regatta_core::decision::{FailureKind, PolicyFailure};
 use thiserror::Error;
 
 use crate::compile::CompileLimit;
@@ -108,8 +108,8 @@ pub enum LoadError {
         source: Cause,
     },
     /// `describe` gave no answer.
-    #[error("the policy cannot describe itself: {}: {}", .0.kind.as_str(), .0.message)]
-    Describe(PolicyFailure),
+    #[error("the policy cannot describe itself: {0}")]
+    Describe(FailedCall),
     /// `describe` answered nonsense.
     #[error("the policy describes itself wrongly: {}", list(.0))]
     BadManifest(Vec<String>),
@@ -122,8 +122,8 @@ pub enum ParamsError {
     #[error("{}", problems(.0))]
     Problems(Vec<ParamsProblem>),
     /// `validate` gave no answer.
-    #[error("the policy cannot check its parameters: {}: {}", .0.kind.as_str(), .0.message)]
-    Failed(PolicyFailure),
+    #[error("the policy cannot check its parameters: {0}")]
+    Failed(FailedCall),
 }
 
 /// One problem of parameters.
@@ -133,6 +133,22 @@ pub struct ParamsProblem {
     pub path: String,
     /// What is wrong.
     pub message: String,
+}
+
+impl LoadError {
+    /// Whether the same module may load at another time: the host is at fault, or too busy.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Compiler { .. } => true,
+            Self::Limit(limit) => !matches!(limit, CompileLimit::Count { .. } | CompileLimit::Code { .. }),
+            Self::Compile(_) => true,
+            Self::Describe(call) => {
+                matches!(call.failure.kind, FailureKind::Host | FailureKind::Deadline)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for ParamsProblem {
@@ -152,13 +168,46 @@ pub enum PrepareError {
     #[error("the policy does not accept its parameters")]
     Params(#[from] ParamsError),
     /// It failed on recorded history.
-    #[error("the policy failed on the recorded tick {tick}: {}: {}", .failure.kind.as_str(), .failure.message)]
+    #[error(
+        "the policy failed on the recorded tick {tick}: {}: {}{}",
+        .failure.kind.as_str(), .failure.message, below(.log)
+    )]
     DryRun {
         /// Number of that tick.
         tick: u64,
         /// How it failed.
         failure: PolicyFailure,
+        /// The end of what it logged, for people.
+        log: Vec<String>,
     },
+    /// It had an answer to no recorded tick.
+    #[error(
+        "the policy returned no decision for any of the {ticks} recorded ticks, the last time because: {}{}",
+        .failure.message, below(.log)
+    )]
+    Undecided {
+        /// Recorded ticks that it was given.
+        ticks: usize,
+        /// What it said the last time.
+        failure: PolicyFailure,
+        /// The end of what it logged then, for people.
+        log: Vec<String>,
+    },
+}
+
+/// A call that gave no answer, with what it logged: languages say in their log what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{}: {}{}", .failure.kind.as_str(), .failure.message, below(.log))]
+pub struct FailedCall {
+    /// How it failed.
+    pub failure: PolicyFailure,
+    /// The end of what it logged, for people.
+    pub log: Vec<String>,
+}
+
+/// Lines of a log, each on a line of its own.
+fn below(log: &[String]) -> String {
+    log.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 /// The first of `items`, as far as a person reads: a module may name a million things of 100,000 bytes each.
@@ -185,6 +234,6 @@ pub enum MigrateError {
     #[error("the policy cannot take over the state: {0}")]
     Refused(String),
     /// `migrate` gave no answer.
-    #[error("the policy's migration failed: {}: {}", .0.kind.as_str(), .0.message)]
-    Failed(PolicyFailure),
+    #[error("the policy's migration failed: {0}")]
+    Failed(FailedCall),
 }

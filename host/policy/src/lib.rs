@@ -39,7 +39,9 @@ pub use compiled::{CompiledPolicy, MAX_MODULE_BYTES, PolicyManifest};
 pub use contract::{CONTRACT_VERSION, Outline, outline};
 pub use dry_run::{DryRun, dry_run};
 pub use engine::{Engine, EngineOptions};
-pub use error::{Cause, EngineError, LoadError, MigrateError, ParamsError, ParamsProblem, PrepareError};
+pub use error::{
+    Cause, EngineError, FailedCall, LoadError, MigrateError, ParamsError, ParamsProblem, PrepareError,
+};
 pub use load::Abi;
 pub use outcome::MAX_CAPACITY;
 pub use regatta_core::metrics::MetricWish;

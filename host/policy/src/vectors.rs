@@ -20,7 +20,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use regatta_core::decision::{Decision, FailureKind, PolicyFailure};
+use regatta_core::decision::{FailureKind, PolicyFailure, PolicyRun};
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::observation::Observation;
 
@@ -120,8 +120,8 @@ pub fn check(policy: &CompiledPolicy, vector: &Vector, limits: &PolicyLimits) ->
     let problems = match policy.validate(&vector.params, limits) {
         Ok(()) => Vec::new(),
         Err(ParamsError::Problems(problems)) => problems,
-        Err(ParamsError::Failed(failure)) => {
-            found.differs("params", "an answer", shown(&failure));
+        Err(ParamsError::Failed(failed)) => {
+            found.differs("params", "an answer", failed.to_string());
             return found.mismatches;
         }
     };
@@ -143,7 +143,7 @@ pub fn check(policy: &CompiledPolicy, vector: &Vector, limits: &PolicyLimits) ->
             for (number, tick) in (1..).zip(ticks) {
                 found.tick = Some(number);
                 let call = policy.decide(&tick.observation, &vector.params, &state, limits);
-                found.compare(&tick.expect, &call.run.result, call.state.as_deref());
+                found.compare(&tick.expect, &call.run, call.state.as_deref());
                 match call.state {
                     Some(new) => state = new,
                     None if matches!(tick.expect, Expect::Refused(_)) => {}
@@ -178,13 +178,12 @@ impl Found<'_> {
         }
     }
 
-    fn compare(
-        &mut self,
-        expect: &Expect,
-        result: &Result<Decision, PolicyFailure>,
-        new_state: Option<&[u8]>,
-    ) {
-        match (expect, result) {
+    fn compare(&mut self, expect: &Expect, run: &PolicyRun, new_state: Option<&[u8]>) {
+        let shown = |failure: &PolicyFailure| {
+            let log: String = run.log_tail().iter().map(|line| format!("\n{line}")).collect();
+            format!("{}: {}{log}", failure.kind.as_str(), failure.message)
+        };
+        match (expect, &run.result) {
             (
                 Expect::Decision { capacity, standby, victims, wake_after_ms, reasons, state },
                 Ok(decision),
@@ -209,8 +208,4 @@ impl Found<'_> {
             }
         }
     }
-}
-
-fn shown(failure: &PolicyFailure) -> String {
-    format!("{}: {}", failure.kind.as_str(), failure.message)
 }

@@ -47,7 +47,8 @@ pub(crate) struct Answer {
     pub(crate) why: Why,
 }
 
-pub(crate) fn answer(load: Load, capacity: Capacity, params: &Params) -> Answer {
+/// An answer, or why the load is none that instances could carry.
+pub(crate) fn answer(load: Load, capacity: Capacity, params: &Params) -> Result<Answer, String> {
     let Capacity { desired, in_service, warming, min } = capacity;
     let in_force = f64::from(desired);
     // Towards either side, what is not known is taken so that it asks for less change.
@@ -56,14 +57,14 @@ pub(crate) fn answer(load: Load, capacity: Capacity, params: &Params) -> Answer 
     let assumed = measured + f64::from(load.unmeasured.saturating_add(not_serving));
 
     if measured > in_force * (1.0 + params.tolerance) {
-        let needed = whole(measured).max(desired);
+        let needed = whole(measured)?.max(desired);
         let limit = params
             .max_scale_out_factor
             .map_or(u32::MAX, |factor| truncated(in_force * factor).max(desired.saturating_add(1)));
         let why = if limit < needed { Why::AboveCapped } else { Why::Above };
-        return Answer { capacity: needed.min(limit), demand: measured, why };
+        return Ok(Answer { capacity: needed.min(limit), demand: measured, why });
     }
-    let keep = |demand, why| Answer { capacity: desired, demand, why };
+    let keep = |demand, why| Ok(Answer { capacity: desired, demand, why });
     if measured < in_force * (1.0 - params.tolerance) {
         if warming > 0 {
             let busy = measured > f64::from(in_service) * (1.0 + params.tolerance);
@@ -76,19 +77,21 @@ pub(crate) fn answer(load: Load, capacity: Capacity, params: &Params) -> Answer 
             return keep(assumed, Why::Within);
         }
         // A set of none measures nothing and would never come back.
-        let needed = whole(assumed).max(min).max(1);
+        let carried = whole(assumed)?;
+        let needed = carried.max(min).max(1);
         if needed >= desired {
-            return keep(assumed, if whole(assumed) < needed { Why::AtMin } else { Why::Within });
+            return keep(assumed, if carried < needed { Why::AtMin } else { Why::Within });
         }
-        return Answer { capacity: needed, demand: assumed, why: Why::Below };
+        return Ok(Answer { capacity: needed, demand: assumed, why: Why::Below });
     }
     let busy = measured > f64::from(in_service) * (1.0 + params.tolerance);
     keep(measured, if busy && warming > 0 { Why::Coming } else { Why::Within })
 }
 
-/// Whole instances for a demand that is a number.
-fn whole(demand: f64) -> u32 {
-    instances_for(demand).unwrap_or(0)
+/// Whole instances for a demand.
+fn whole(demand: f64) -> Result<u32, String> {
+    let told = || format!("the demand is {demand}, which is not a number of instances");
+    instances_for(demand).ok_or_else(told)
 }
 
 #[expect(

@@ -44,15 +44,15 @@ impl Policy for TargetTracking {
     }
 
     fn decide(tick: &Tick<'_>, params: &Params, _state: &mut ()) -> Result<Outcome, String> {
-        Ok(decide(tick, params))
+        decide(tick, params)
     }
 }
 
-fn decide(tick: &Tick<'_>, params: &Params) -> Outcome {
+fn decide(tick: &Tick<'_>, params: &Params) -> Result<Outcome, String> {
     let metric = params.metric.as_str();
     let keep = |reason: Reason| {
         let reason = reason.with("desired", tick.desired).with("in-service", tick.counts.in_service);
-        Outcome::keep(tick).because(reason.with("warming", tick.warming()))
+        Ok(Outcome::keep(tick).because(reason.with("warming", tick.warming())))
     };
     if tick.counts.in_service == 0 {
         let text = format!("no instance is in service, so {metric} says nothing");
@@ -75,7 +75,7 @@ fn decide(tick: &Tick<'_>, params: &Params) -> Outcome {
         warming: tick.warming(),
         min: tick.min,
     };
-    let answer = demand::answer(load, capacity, params);
+    let answer = demand::answer(load, capacity, params)?;
     let target = short(params.target);
     let now = short(mean);
     let (code, text) = match answer.why {
@@ -105,7 +105,7 @@ fn decide(tick: &Tick<'_>, params: &Params) -> Outcome {
         .with("in-service", tick.counts.in_service)
         .with("warming", tick.warming());
     let reason = if load.unmeasured > 0 { reason.with("unmeasured", load.unmeasured) } else { reason };
-    Outcome::capacity(answer.capacity).because(reason)
+    Ok(Outcome::capacity(answer.capacity).because(reason))
 }
 
 regatta_sdk::export!(TargetTracking);

@@ -200,3 +200,11 @@ proptest! {
         prop_assert_eq!(policy.tick(&steady(size, load)).unwrap(), before);
     }
 }
+
+#[test]
+fn a_demand_that_no_instances_could_carry_is_a_failure_and_not_a_capacity() {
+    // The sum is a number, and the load in instances' worth is not.
+    let mut policy = TestPolicy::<TargetTracking>::new(r#"{"metric": "load", "target": 1e-10}"#).unwrap();
+    let refused = policy.tick(&steady(10, 1e300)).unwrap_err();
+    assert_eq!(refused, "the demand is inf, which is not a number of instances");
+}

@@ -86,12 +86,18 @@ fn a_state_of_another_version_is_migrated_or_refused() {
 
 #[test]
 fn demands_become_whole_instances() {
-    for (demand, wanted) in [(0.0, 0), (0.1, 1), (3.0, 3), (3.000_000_000_1, 3), (3.000_001, 4), (-5.0, 0)] {
+    for (demand, wanted) in [(0.0, 0), (0.1, 1), (3.0, 3), (3.000_000_000_1, 3), (3.000_001, 4)] {
         assert_eq!(instances_for(demand), Some(wanted), "{demand}");
     }
-    assert_eq!(instances_for(f64::INFINITY), Some(regatta_sdk::MAX_CAPACITY));
-    assert_eq!(instances_for(f64::NEG_INFINITY), Some(0));
-    assert_eq!(instances_for(f64::NAN), None);
+    for none in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -1.0] {
+        assert_eq!(instances_for(none), None, "{none}");
+        let refused = Outcome::for_demand(none).unwrap_err();
+        let line = line!() - 1;
+        assert!(
+            refused.contains(&format!("{none}")) && refused.ends_with(&format!("tick.rs:{line})")),
+            "{refused}"
+        );
+    }
 }
 
 thread_local! {

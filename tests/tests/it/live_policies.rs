@@ -5,7 +5,7 @@ use std::fs;
 use regatta_tests::{Daemon, wait_for};
 use serde_json::{Value, json};
 
-use crate::modules::module;
+use crate::modules::{hostile, module};
 
 const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
@@ -284,4 +284,107 @@ fn a_thousand_swaps_while_ticks_run_lose_no_tick_and_each_record_names_who_decid
         }
         assert!(any, "records end at {next}, not at {ended}");
     }
+}
+
+#[test]
+fn a_policy_without_a_decision_for_any_recorded_tick_is_refused_unless_it_is_forced() {
+    let daemon = Daemon::start();
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", IDLE));
+    daemon.wait_in_service("web", 1);
+    ticks_pass(&daemon, "web", 3);
+    let refuses = write(&daemon, "refuses.wasm", &hostile("own-error"));
+    for command in [&["policy", "swap", "web"][..], &["policy", "canary", "web", "--within", "1"]] {
+        let refused = daemon.run(&[command, &[&refuses, "--params", "{}"]].concat());
+        assert_eq!(refused.code, 3, "{}", refused.err);
+        let told = ["returned no decision for any of the", "again", "--force"];
+        assert!(told.iter().all(|it| refused.err.contains(it)), "{}", refused.err);
+    }
+    assert_eq!(entries(&daemon, "web", "active")[0]["name"], "target-tracking");
+    // What is only judged may be looked at all the same.
+    let shadow = daemon.json(&["policy", "shadow", "web", &refuses, "--params", "{}"]);
+    assert!(shadow["rehearsed_ticks"].as_u64() > Some(2) && shadow["decided_ticks"] == 0, "{shadow}");
+    assert!(shadow["warnings"][0].as_str().is_some_and(|it| it.contains("no decision")), "{shadow}");
+    let forced = daemon.run(&["policy", "swap", "web", &refuses, "--params", "{}", "--force"]);
+    assert_eq!(forced.code, 0, "{}", forced.err);
+    assert!(forced.out.contains("returned a decision for 0 of "), "{}", forced.out);
+    assert!(forced.err.starts_with("warning: "), "{}", forced.err);
+    let good = daemon.run(&["policy", "rollback", "web"]);
+    assert_eq!(good.code, 0, "{}", good.err);
+}
+
+#[test]
+fn what_a_failed_run_logged_is_shown_below_it() {
+    let daemon = Daemon::start();
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", IDLE));
+    daemon.wait_in_service("web", 1);
+    ticks_pass(&daemon, "web", 1);
+    let module = module(
+        r#"(import "regatta:policy/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+        (data (i32.const 1200) "in decide(), line 7\1b[2J")
+        (func $answer
+            (call $log (i32.const 4) (i32.const 1200) (i32.const 23))
+            (call $log (i32.const 4) (i32.const 1088) (i32.const 5))
+            (unreachable))"#,
+    );
+    let traps = write(&daemon, "traps.wasm", &module);
+    let line = r"error: in decide(), line 7\u{1b}[2J";
+    let refused = daemon.run(&["policy", "swap", "web", &traps, "--params", "{}"]);
+    assert_eq!(refused.code, 3, "{}", refused.err);
+    assert!(refused.err.contains(&format!("\n  {line}\n")), "{}", refused.err);
+    assert_eq!(daemon.run(&["policy", "swap", "web", &traps, "--params", "{}", "--force"]).code, 0);
+    ticks_pass(&daemon, "web", 2);
+    for command in [["why", "web"], ["describe", "web"]] {
+        let shown = daemon.run(&command).out;
+        assert!(shown.contains(line) && shown.contains("error: again"), "{command:?}: {shown}");
+        assert!(!shown.contains('\u{1b}'), "{shown}");
+    }
+    let checked = daemon.run(&["policy", "check", &traps]);
+    assert_eq!(checked.code, 3, "{}", checked.err);
+    assert!(checked.out.contains("error: in decide(), line 7"), "{}", checked.out);
+}
+
+#[test]
+fn a_policy_that_asks_for_what_the_set_does_not_measure_is_told_so() {
+    let daemon = Daemon::start();
+    let manifest = daemon.manifest("web", "{ min: 1, max: 3 }", "", IDLE);
+    let created = daemon.apply(&manifest);
+    assert_eq!(created.code, 0, "{}", created.err);
+    let told = "warning: policy target-tracking asks for metric nothing, which set web does not have";
+    assert!(created.err.contains(told), "{}", created.err);
+    daemon.wait_in_service("web", 1);
+    let asks = |command: &[&str], name: &str| {
+        let params = format!(r#"{{"metric": "{name}", "target": 1}}"#);
+        let output = daemon.json(&[command, &["web", "target-tracking", "--params", &params]].concat());
+        output["warnings"].as_array().cloned().unwrap_or_default()
+    };
+    let meant = json!(
+        "policy target-tracking asks for metric memori, which set web does not have; did you mean memory?"
+    );
+    for command in [&["policy", "shadow"][..], &["policy", "canary", "--within", "1"], &["policy", "swap"]] {
+        assert_eq!(asks(command, "memori")[0], meant, "{command:?}");
+        if command[1] == "swap" {
+            assert_eq!(asks(command, "memory"), Vec::<Value>::new());
+        }
+    }
+    ticks_pass(&daemon, "web", 3);
+    let compared = daemon.run(&["policy", "compare", "web"]);
+    let told = "shadow target-tracking asks for metrics that the set does not have: memori";
+    assert!(compared.out.contains(told), "{}{}", compared.out, compared.err);
+}
+
+#[test]
+fn a_restart_with_an_empty_cache_loses_no_policy() {
+    let mut daemon = Daemon::start();
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", IDLE));
+    daemon.wait_in_service("web", 1);
+    daemon.kill();
+    fs::remove_dir_all(daemon.data().join("compiled")).expect("removed");
+    daemon.launch();
+    wait_for("a decision", || {
+        let tick = last_tick(&daemon, "web");
+        match record(&daemon, "web", tick)["runs"][0]["result"].get("Ok") {
+            Some(_) => Ok(()),
+            None => Err(format!("tick {tick}")),
+        }
+    });
 }

@@ -137,6 +137,24 @@ fn a_rust_project_builds_as_it_is_made() {
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{out}{}", String::from_utf8_lossy(&output.stderr));
     assert!(out.contains(" passed"), "{out}");
+
+    // A number below zero is a failure with a line, and not four billion instances.
+    edit(
+        &desk.path("my-rust/src/lib.rs"),
+        "counts.in_service, tick.desired);",
+        "counts.in_service, tick.desired - 50_000);",
+    );
+    assert_eq!(desk.run(&["build", "my-rust"]).code, 0);
+    let checked = desk.run(&["check", "my-rust/my-rust.wasm", "--params", PARAMS]);
+    assert_eq!(checked.code, 3, "{}", checked.err);
+    assert!(checked.out.contains("attempt to subtract with overflow"), "{}", checked.out);
+    assert!(checked.out.contains("src/lib.rs:"), "{}", checked.out);
+}
+
+fn edit(path: &Path, old: &str, new: &str) {
+    let text = fs::read_to_string(path).expect("a file");
+    assert!(text.contains(old), "{}: {text}", path.display());
+    fs::write(path, text.replacen(old, new, 1)).expect("written");
 }
 
 #[test]
@@ -146,7 +164,21 @@ fn a_javascript_project_builds_as_it_is_made() {
 
 #[test]
 fn a_python_project_builds_as_it_is_made() {
-    from_new_to_check("python");
+    let desk = from_new_to_check("python");
+    if !desk.path("my-python/my-python.wasm").exists() {
+        return;
+    }
+    // What is wrong stands in the traceback.
+    edit(
+        &desk.path("my-python/policy.py"),
+        "        return decide(tick,",
+        "        1 / 0\n        return decide(tick,",
+    );
+    assert_eq!(desk.run(&["build", "my-python"]).code, 0);
+    let checked = desk.run(&["check", "my-python/my-python.wasm", "--params", PARAMS]);
+    assert_eq!(checked.code, 3, "{}", checked.err);
+    assert!(checked.out.contains("ZeroDivisionError: division by zero"), "{}", checked.out);
+    assert!(checked.out.contains("1 / 0"), "the line itself: {}", checked.out);
 }
 
 #[test]

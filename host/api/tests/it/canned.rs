@@ -147,6 +147,8 @@ fn placed() -> PlacedOutcome {
         policy: policy("step", 4),
         after_tick: 421,
         rehearsed_ticks: 20,
+        decided_ticks: 18,
+        warnings: vec!["step asks for metric lod, which set web does not have; did you mean load?".into()],
         state: "built from the recorded ticks".into(),
         prepare_ms: 42,
     }
@@ -480,10 +482,22 @@ impl Control for Canned {
                 change("instance.memory_bytes", Some("67108864"), Some("134217728"), true),
                 change("repair.grace_ms", None, Some("5000"), false),
             ];
-            return Ok(ApplyOutcome { set, result: ApplyResult::Updated, generation: 4, changes });
+            return Ok(ApplyOutcome {
+                set,
+                result: ApplyResult::Updated,
+                generation: 4,
+                changes,
+                warnings: Vec::new(),
+            });
         }
         let result = if text.contains("as it was") { ApplyResult::Unchanged } else { ApplyResult::Created };
-        Ok(ApplyOutcome { set, result, generation: 1, changes: Vec::new() })
+        let warnings = match text.contains("lod") {
+            true => vec![
+                "policy step asks for metric lod, which set web does not have; did you mean load?".into(),
+            ],
+            false => Vec::new(),
+        };
+        Ok(ApplyOutcome { set, result, generation: 1, changes: Vec::new(), warnings })
     }
 
     async fn sets(&self, _: &Caller) -> Answer<Vec<SetSummary>> {
@@ -584,12 +598,15 @@ impl Control for Canned {
         request: SwapRequest,
         Caller { name: actor, .. }: &Caller,
     ) -> Answer<SwapOutcome> {
-        let SwapRequest { source, module, params, slot } = request;
+        let SwapRequest { source, module, params, slot, force } = request;
         let slot = slot.map(|slot| format!(" for {slot}")).unwrap_or_default();
         let module =
             module.map_or_else(|| "none".to_owned(), |module| format!("{} characters", module.len()));
         let params = params.map_or_else(|| "as they are".to_owned(), |params| params.to_string());
-        self.note(format!("swap {set}{slot} to {source}, module {module}, params {params} by {actor}"));
+        let force = if force { ", forced" } else { "" };
+        self.note(format!(
+            "swap {set}{slot} to {source}{force}, module {module}, params {params} by {actor}"
+        ));
         match source.as_str() {
             "panic" => panic!("as the test wants"),
             "slow" => {
@@ -604,6 +621,8 @@ impl Control for Canned {
             to: policy("step", 3),
             after_tick: 421,
             rehearsed_ticks: 20,
+            decided_ticks: 20,
+            warnings: Vec::new(),
             state: "empty: another policy".into(),
             prepare_ms: 42,
             switch_us: 310,
@@ -679,6 +698,7 @@ impl Control for Canned {
             version: "0.1.0".into(),
             digest: "d".repeat(64),
             failures: 1,
+            unknown_metrics: if name == "step" { vec!["lod".into()] } else { Vec::new() },
             instance_seconds: hours * 3600.0,
             short_instance_seconds: query.metric.as_ref().map(|_| 90.0),
             spare_instance_seconds: query.metric.as_ref().map(|_| 7_200.0),

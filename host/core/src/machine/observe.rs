@@ -3,7 +3,8 @@
 use crate::instance_state::InstanceState;
 use crate::metric::MetricValue;
 use crate::metrics::{
-    CONNECTION_RATE, CONNECTIONS, CPU, CounterRate, MEMORY, MetricGap, MetricSpec, Reading, longest_wishes,
+    self, CONNECTION_RATE, CONNECTIONS, CPU, CounterRate, MEMORY, MetricGap, MetricSpec, Reading,
+    longest_wishes,
 };
 use crate::mutant::{self, Mutant};
 use crate::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
@@ -13,22 +14,14 @@ use crate::state::{InstanceRecord, SetState};
 use super::instance::Meters;
 use super::{ProcessReading, Scrape, SetMachine, TrafficReading};
 
-/// The metrics that a set keeps: the built-in ones and those of its manifest, each as far back as its policies look.
+/// The metrics that a set keeps, each as far back as its policies look.
 pub(super) fn specs_of(state: &SetState) -> Vec<MetricSpec> {
-    let set = &state.set;
-    let mut specs =
-        vec![MetricSpec::per_instance(CPU, set.tick_ms), MetricSpec::per_instance(MEMORY, set.tick_ms)];
-    if set.load_balancer.is_some() {
-        specs.push(MetricSpec::per_instance(CONNECTIONS, set.tick_ms));
-        specs.push(MetricSpec::per_set(CONNECTION_RATE, set.tick_ms));
-    }
-    specs.extend(set.metrics.iter().map(|metric| MetricSpec::per_instance(&metric.name, set.tick_ms)));
     let wishes = longest_wishes(state.activations_kept().flat_map(|activation| &activation.wishes));
     let reach = |spec: MetricSpec| match wishes.get(spec.name.as_str()) {
         Some(&window_ms) => spec.reaching_back(window_ms),
         None => spec,
     };
-    specs.into_iter().map(reach).collect()
+    metrics::specs_of(&state.set).into_iter().map(reach).collect()
 }
 
 impl SetMachine {

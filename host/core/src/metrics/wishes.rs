@@ -1,10 +1,12 @@
 //! What policies ask of a set's metrics, and how much they may ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::downsample::MAX_WINDOW_MS;
+use super::specs_of;
+use crate::manifest::{ScaleSet, nearest};
 
 /// A metric that a policy asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,36 @@ pub fn check_wishes(wishes: &[MetricWish]) -> Result<(), Vec<WishProblem>> {
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
+/// A metric that a policy asks for and that its set does not have: it is missing in every tick.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("asks for metric {}, which set {set} does not have{}", shown(.name), meant(.suggestion))]
+pub struct UnknownMetric {
+    /// The set.
+    pub set: String,
+    /// Its name, as the policy gives it.
+    pub name: String,
+    /// The metric of the set that was probably meant.
+    pub suggestion: Option<String>,
+}
+
+/// Those of `wishes` that `set` cannot serve, each name once. Whether that matters is for the policy to know: it may do
+/// without.
+#[must_use]
+pub fn unknown_metrics(set: &ScaleSet, wishes: &[MetricWish]) -> Vec<UnknownMetric> {
+    let known: Vec<String> = specs_of(set).into_iter().map(|spec| spec.name).collect();
+    let unknown: BTreeSet<&str> = wishes
+        .iter()
+        .map(|wish| wish.name.as_str())
+        .filter(|name| !known.iter().any(|it| it == name))
+        .collect();
+    let told = |name: &str| UnknownMetric {
+        set: set.name.clone(),
+        name: name.to_owned(),
+        suggestion: nearest(name, known.iter().map(String::as_str)).map(str::to_owned),
+    };
+    unknown.into_iter().map(told).collect()
+}
+
 /// The longest window that any of `wishes` asks for, by metric, milliseconds.
 #[must_use]
 pub fn longest_wishes<'a>(wishes: impl IntoIterator<Item = &'a MetricWish>) -> BTreeMap<&'a str, u64> {
@@ -77,6 +109,10 @@ pub fn longest_wishes<'a>(wishes: impl IntoIterator<Item = &'a MetricWish>) -> B
 
 fn shown(name: &str) -> String {
     name.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect()
+}
+
+fn meant(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
 /// A time in words, in the largest unit that says it exactly.
@@ -117,6 +153,35 @@ mod tests {
             ]
         );
         assert_eq!(told(&vec![wish("cpu", 0); 65]), ["asks for 65 metrics; at most 64 are kept"]);
+    }
+
+    #[test]
+    fn a_metric_that_the_set_lacks_is_told_once_with_what_was_meant() {
+        let extra = "load_balancer: { listen: \"127.0.0.1:0\" }\nmetrics: [{ name: utilization, series: u }]";
+        let told = |wishes: &[MetricWish], extra: &str| {
+            let set = crate::machine::testing::manifest(extra);
+            let unknown = unknown_metrics(&set, wishes);
+            unknown.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let wishes = [
+            wish("cpu", 0),
+            wish("utilisation", 0),
+            wish("connections", 0),
+            wish("a\nb", 0),
+            wish("a\nb", 9),
+        ];
+        assert_eq!(
+            told(&wishes, extra),
+            [
+                r"asks for metric a\nb, which set web does not have",
+                "asks for metric utilisation, which set web does not have; did you mean utilization?",
+            ]
+        );
+        assert_eq!(
+            told(&[wish("connections", 0)], "").len(),
+            1,
+            "there is no load balancer that counts them"
+        );
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use regatta_core::machine::{Command, NewPolicy, NewSet, Start, Update, create};
 use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
-use regatta_core::state::ImageDigests;
+use regatta_core::state::{ImageDigests, SetState};
 use regatta_policy_host::CompiledPolicy;
 
+use super::policies::unknown_metrics;
 use super::{Fleet, error};
 use crate::api::control::Answer;
 use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem};
@@ -25,6 +26,17 @@ struct Checked {
     /// Policies with their modules, in the order of the manifest; none where the set
     /// keeps the one that it has in that place.
     policies: Vec<Option<Prepared>>,
+}
+
+impl Checked {
+    /// What its policies ask for in vain, also those that the set keeps: its metrics may be others now.
+    fn warnings(&self, old: Option<&SetState>) -> Vec<String> {
+        let active = self.set.policies.iter().zip(&self.policies).filter_map(|(spec, policy)| match policy {
+            Some(prepared) => Some(&prepared.policy.activation),
+            None => old?.slot(&spec.name).map(|slot| &slot.active),
+        });
+        active.flat_map(|activation| unknown_metrics(&self.set, activation)).collect()
+    }
 }
 
 /// A policy that is ready to take a slot.
@@ -71,7 +83,8 @@ impl Fleet {
         };
         let generation =
             old.as_ref().map_or(1, |old| old.state.generation + u64::from(result == ApplyResult::Updated));
-        let outcome = ApplyOutcome { set: set.name.clone(), result, generation, changes };
+        let mut outcome =
+            ApplyOutcome { set: set.name.clone(), result, generation, changes, warnings: Vec::new() };
         if result == ApplyResult::Unchanged && !matches!(named, Some(Err(_))) {
             return Ok(outcome);
         }
@@ -81,6 +94,7 @@ impl Fleet {
             .map(|spec| old.as_ref().is_some_and(|old| old.state.set.policies.contains(spec)))
             .collect();
         let checked = self.check(&source, set, named, &kept).await?;
+        outcome.warnings = checked.warnings(old.as_ref().map(|old| &*old.state));
         if request.dry_run {
             return Ok(outcome);
         }

@@ -1,20 +1,34 @@
 //! Bringing the stored sets back after a restart of the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_core::batch::{Batch, StateChange};
 use regatta_core::orphan::{FoundDir, Owner, Why, displaced, first_free_id, owner_of};
+use regatta_core::state::SetState;
+use regatta_policy_host::CompiledPolicy;
 use regatta_store::StoredSet;
 use regatta_vmm::{Adoption, InstanceDir, VmmIdentity, discover};
+use tokio::task::JoinHandle;
 
 use super::Fleet;
+use super::policies::Unready;
 use crate::clock;
 use crate::images::SetImages;
 use crate::node::{TEMPLATE, birth_in};
 use crate::set::{self, Modules, Setup};
 use crate::stored;
 use regatta_util::chain;
+
+/// A set waits so long for its policies to be compiled. Then it is brought back without: its instances matter more, and a policy
+/// that is not ready scales nothing in.
+const COMPILE_WAIT: Duration = Duration::from_secs(5);
+/// Pauses between tries to compile a policy that was accepted once.
+const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// A stored module that is being made ready.
+type Reload = JoinHandle<Result<Arc<CompiledPolicy>, Unready>>;
 
 /// VMMs that were found running, by set and instance.
 type Found = BTreeMap<String, BTreeMap<u32, VmmIdentity>>;
@@ -24,7 +38,7 @@ impl Fleet {
     ///
     /// # Errors
     /// The store, `/proc` or the directories of instances cannot be read; nothing was touched then.
-    pub(crate) async fn restart(&self) -> anyhow::Result<()> {
+    pub(crate) async fn restart(self: &Arc<Self>) -> anyhow::Result<()> {
         let mut stored = self.shared.store.load()?;
         let mut found = self.sort(&stored).await?;
         for set in &mut stored {
@@ -151,19 +165,11 @@ impl Fleet {
         }
     }
 
-    async fn bring_back(&self, stored: StoredSet, found: BTreeMap<u32, VmmIdentity>) {
+    async fn bring_back(self: &Arc<Self>, stored: StoredSet, found: BTreeMap<u32, VmmIdentity>) {
         let state = &stored.state;
         let images = SetImages::load(&self.shared.node.images, &state.image).await;
-        let reloads =
-            state.activations_kept().map(|it| async move { (it, self.reload_policy(&it.digest).await) });
-        let mut modules = Modules::default();
-        for (activation, compiled) in futures::future::join_all(reloads.collect::<Vec<_>>()).await {
-            if let Err(why) = &compiled {
-                let number = activation.number;
-                tracing::error!(set = state.set.name, activation = number, why, "a policy cannot run");
-            }
-            modules.insert(&activation.digest, compiled);
-        }
+        let (modules, late) = self.reload(state).await;
+        let set = state.set.name.clone();
         let load_balancer = state.set.load_balancer.as_ref().and_then(|spec| {
             set::bind(spec)
                 .inspect_err(|why| {
@@ -175,7 +181,78 @@ impl Fleet {
         let mut start = stored::start(&*self.shared.store, stored, load_balancer.is_some(), image_problem);
         modules.complete(&mut start.state);
         self.start(start, Setup { images, modules, load_balancer, found });
+        for (digest, reload) in late {
+            tokio::spawn(Arc::clone(self).provide_later(set.clone(), digest, reload));
+        }
     }
+
+    /// The modules of a set, those that are ready soon; and those that are not.
+    async fn reload(self: &Arc<Self>, state: &SetState) -> (Modules, Vec<(String, Option<Reload>)>) {
+        let digests: BTreeSet<String> = state.activations_kept().map(|it| it.digest.clone()).collect();
+        let reloads: Vec<(String, Reload)> = digests
+            .into_iter()
+            .map(|digest| {
+                let (fleet, of) = (Arc::clone(self), digest.clone());
+                (digest, tokio::spawn(async move { fleet.reload_policy(&of).await }))
+            })
+            .collect();
+        let deadline = tokio::time::Instant::now() + COMPILE_WAIT;
+        let (mut modules, mut late) = (Modules::default(), Vec::new());
+        for (digest, mut reload) in reloads {
+            let compiled = match tokio::time::timeout_at(deadline, &mut reload).await {
+                Ok(reloaded) => match reloaded.unwrap_or_else(|why| Err(panicked(&why))) {
+                    Ok(compiled) => Ok(compiled),
+                    Err(Unready { why, may_pass }) => {
+                        tracing::error!(set = state.set.name, module = digest, why, "a policy cannot run");
+                        if may_pass {
+                            late.push((digest.clone(), None));
+                        }
+                        Err(why)
+                    }
+                },
+                Err(_) => {
+                    late.push((digest.clone(), Some(reload)));
+                    Err("its module is being compiled".to_owned())
+                }
+            };
+            modules.insert(&digest, compiled);
+        }
+        (modules, late)
+    }
+
+    /// Makes a module ready that a set runs without until then. It was accepted once, so a host that is too busy for it now is
+    /// no reason to lose it.
+    async fn provide_later(self: Arc<Self>, set: String, digest: String, mut reload: Option<Reload>) {
+        let (mut pause, longest) = RETRY;
+        loop {
+            let reloaded = match reload.take() {
+                Some(reload) => reload.await.unwrap_or_else(|why| Err(panicked(&why))),
+                None => self.reload_policy(&digest).await,
+            };
+            let Some(handle) = self.sets_now().get(&set).cloned() else { return };
+            match reloaded {
+                Ok(compiled) => {
+                    tracing::info!(set, module = digest, "a policy runs again");
+                    return handle.provide(digest, Ok(compiled)).await;
+                }
+                Err(Unready { why, may_pass }) => {
+                    tracing::error!(set, module = digest, why, may_pass, "a policy cannot run");
+                    handle.provide(digest.clone(), Err(why)).await;
+                    if !may_pass {
+                        return;
+                    }
+                }
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(longest),
+            }
+        }
+    }
+}
+
+fn panicked(why: &tokio::task::JoinError) -> Unready {
+    Unready { why: why.to_string(), may_pass: false }
 }
 
 impl Fleet {

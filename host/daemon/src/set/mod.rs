@@ -79,6 +79,7 @@ pub(crate) struct Setup {
 #[derive(Debug, Clone)]
 pub(crate) struct SetHandle {
     calls: mpsc::Sender<Call>,
+    modules: mpsc::Sender<(String, Result<Arc<CompiledPolicy>, String>)>,
     view: tokio_watch::Receiver<Arc<SetView>>,
 }
 
@@ -92,6 +93,11 @@ impl SetHandle {
     /// Sends a command; none if the set has ended.
     pub(crate) async fn send(&self, call: Call) -> Option<()> {
         self.calls.send(call).await.ok()
+    }
+
+    /// Gives it a module that was not ready when it began, or says why it still is not; one that has ended needs none.
+    pub(crate) async fn provide(&self, digest: String, compiled: Result<Arc<CompiledPolicy>, String>) {
+        let _ = self.modules.send((digest, compiled)).await;
     }
 
     /// Resolves when the set has ended.
@@ -124,6 +130,7 @@ struct Shell {
 /// Where messages arrive.
 struct Inbox {
     calls: mpsc::Receiver<Call>,
+    modules: mpsc::Receiver<(String, Result<Arc<CompiledPolicy>, String>)>,
     news: mpsc::Receiver<(u32, News)>,
     probes: mpsc::Receiver<ProbeReport>,
     scrapes: mpsc::Receiver<ScrapeReport>,
@@ -137,10 +144,11 @@ pub(crate) fn start(
     shutdown: CancellationToken,
 ) -> SetHandle {
     let (call_sender, calls) = mpsc::channel(64);
+    let (module_sender, late_modules) = mpsc::channel(64);
     let (news_sender, news) = mpsc::channel(QUEUE);
     let (probe_sender, probes) = mpsc::channel(QUEUE);
     let (scrape_sender, scrapes) = mpsc::channel(QUEUE);
-    let inbox = Inbox { calls, news, probes, scrapes };
+    let inbox = Inbox { calls, modules: late_modules, news, probes, scrapes };
     let ears = Ears { news: news_sender, probes: probe_sender, scrapes: scrape_sender };
 
     let Setup { images, modules, load_balancer, found } = setup;
@@ -163,7 +171,7 @@ pub(crate) fn start(
         view: view_sender,
     };
     tokio::spawn(shell.run(found, inbox, shutdown));
-    SetHandle { calls: call_sender, view }
+    SetHandle { calls: call_sender, modules: module_sender, view }
 }
 
 impl Shell {
@@ -186,6 +194,7 @@ impl Shell {
                     let told = self.local.on_news(id, news);
                     self.told(told);
                 }
+                Some((digest, compiled)) = inbox.modules.recv() => self.modules.insert(&digest, compiled),
                 Some(report) = inbox.probes.recv() => self.inputs.push_back(probed(report)),
                 Some(call) = inbox.calls.recv(), if may_command => self.call(call),
                 late = self.pace.due(), if idle => {

@@ -58,7 +58,9 @@ pub(super) fn worst(
                 }));
                 costs.push(cost);
             }
-            Err(text) => failed.push(format!("with {instances} instances: {text}")),
+            Err(text) => {
+                failed.extend(format!("with {instances} instances: {text}").lines().map(str::to_owned));
+            }
         }
     }
     let finding = match (failed.is_empty(), close.is_empty()) {
@@ -108,7 +110,8 @@ fn of_size(
         if let Err(failure) = &call.run.result
             && failure.kind != FailureKind::Refused
         {
-            return Err(format!("{}: {}", failure.kind.as_str(), failure.message));
+            let log: String = call.run.log_tail().iter().map(|line| format!("\n  {line}")).collect();
+            return Err(format!("{}: {}{log}", failure.kind.as_str(), failure.message));
         }
         // Twice the same: the quicker one is what the policy takes, the rest is the machine's.
         let time_us = call.run.duration_us.min(again.run.duration_us);

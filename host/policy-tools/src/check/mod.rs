@@ -166,7 +166,7 @@ fn compared(policy: &CompiledPolicy, vectors: &[Vector], limits: &PolicyLimits) 
     let mismatches: Vec<String> = vectors
         .iter()
         .flat_map(|vector| vectors::check(policy, vector, limits))
-        .map(|mismatch| mismatch.to_string())
+        .flat_map(|mismatch| mismatch.to_string().lines().map(str::to_owned).collect::<Vec<_>>())
         .collect();
     if mismatches.is_empty() {
         return Finding::new("vectors", Status::Ok, vec![format!("all {} agree", vectors.len())]);
@@ -190,7 +190,7 @@ fn properties(policy: &CompiledPolicy, params: &str, options: &CheckOptions) -> 
             let text = format!("{} decisions without a trap or a limit reached", subject.decisions());
             Finding::new("sandbox", Status::Ok, vec![text])
         }
-        Some(failed) => Finding::new("sandbox", Status::Failed, vec![failed.to_owned()]),
+        Some(failed) => Finding::new("sandbox", Status::Failed, failed.to_vec()),
     });
     for (property, verdict) in &report.verdicts {
         findings.push(match verdict {
@@ -199,7 +199,14 @@ fn properties(policy: &CompiledPolicy, params: &str, options: &CheckOptions) -> 
             }
             Verdict::Skipped => Finding::new(property.name(), Status::Skipped, Vec::new()),
             Verdict::Failed { story } => {
-                Finding::new(property.name(), Status::Failed, story.lines().map(str::to_owned).collect())
+                let mut lines: Vec<String> = story.lines().map(str::to_owned).collect();
+                if *property == Property::Answers
+                    && let Some(refused) = subject.refused()
+                {
+                    lines.push("it first had no decision".to_owned());
+                    lines.extend_from_slice(refused);
+                }
+                Finding::new(property.name(), Status::Failed, lines)
             }
         });
     }

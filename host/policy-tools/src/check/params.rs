@@ -32,7 +32,9 @@ pub(super) fn accepted(
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             (false, told(Status::Failed, problems))
         }
-        Err(error @ ParamsError::Failed(_)) => (false, told(Status::Failed, vec![error.to_string()])),
+        Err(error @ ParamsError::Failed(_)) => {
+            (false, told(Status::Failed, error.to_string().lines().map(str::to_owned).collect()))
+        }
         Ok(()) => {
             let problems = schema.problems(params);
             if problems.is_empty() {
@@ -57,7 +59,9 @@ pub(super) fn broken(
     for (what, text) in cases {
         match policy.validate(&text, limits) {
             Err(ParamsError::Problems(_)) => {}
-            Err(error @ ParamsError::Failed(_)) => failed.push(format!("{what}: {error}")),
+            Err(error @ ParamsError::Failed(_)) => {
+                failed.extend(format!("{what}: {error}").lines().map(str::to_owned));
+            }
             Ok(()) => {
                 let problems = serde_json::from_str(&text).map(|params| schema.problems(&params));
                 match problems.as_deref() {

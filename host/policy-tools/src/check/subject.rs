@@ -22,7 +22,8 @@ pub struct ModuleSubject<'a> {
     limits: PolicyLimits,
     state: Vec<u8>,
     decisions: u64,
-    failed: Option<String>,
+    failed: Option<Vec<String>>,
+    refused: Option<Vec<String>>,
 }
 
 /// Longer than any decision whose fuel is limited.
@@ -33,7 +34,15 @@ impl<'a> ModuleSubject<'a> {
     #[must_use]
     pub fn new(policy: &'a CompiledPolicy, params: &str, limits: PolicyLimits) -> Self {
         let limits = PolicyLimits { deadline_ms: limits.deadline_ms.max(DEADLINE_MS), ..limits };
-        Self { policy, params: params.to_owned(), limits, state: Vec::new(), decisions: 0, failed: None }
+        Self {
+            policy,
+            params: params.to_owned(),
+            limits,
+            state: Vec::new(),
+            decisions: 0,
+            failed: None,
+            refused: None,
+        }
     }
 
     /// Decisions that were asked of it.
@@ -42,10 +51,17 @@ impl<'a> ModuleSubject<'a> {
         self.decisions
     }
 
-    /// How it first failed otherwise than by saying so itself: a trap, a limit, an outcome against the contract.
+    /// How it first failed otherwise than by saying so itself: a trap, a limit, an outcome against the contract. Below it,
+    /// what it logged then.
     #[must_use]
-    pub fn failed(&self) -> Option<&str> {
+    pub fn failed(&self) -> Option<&[String]> {
         self.failed.as_deref()
+    }
+
+    /// What it first said when it had no decision, with what it logged then; languages refuse for errors that nobody caught.
+    #[must_use]
+    pub fn refused(&self) -> Option<&[String]> {
+        self.refused.as_deref()
     }
 }
 
@@ -58,6 +74,7 @@ impl Subject for ModuleSubject<'_> {
         self.decisions += 1;
         let observation = Arc::new(observation(tick));
         let call = self.policy.decide(&observation, &self.params, &self.state, &self.limits);
+        let log = call.run.log_tail();
         match call.run.result {
             Ok(decision) => {
                 self.state = call.state.unwrap_or_default();
@@ -65,11 +82,13 @@ impl Subject for ModuleSubject<'_> {
             }
             Err(failure) => {
                 let told = format!("{}: {}", failure.kind.as_str(), failure.message);
-                if failure.kind != FailureKind::Refused && self.failed.is_none() {
-                    let instances = observation.instances.len();
-                    self.failed =
-                        Some(format!("at tick {}, {instances} instances: {told}", observation.tick));
-                }
+                let first =
+                    if failure.kind == FailureKind::Refused { &mut self.refused } else { &mut self.failed };
+                first.get_or_insert_with(|| {
+                    let (tick, instances) = (observation.tick, observation.instances.len());
+                    let first = format!("at tick {tick}, {instances} instances: {told}");
+                    std::iter::once(first).chain(log.into_iter().map(|line| format!("  {line}"))).collect()
+                });
                 Err(told)
             }
         }

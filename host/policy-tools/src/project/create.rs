@@ -31,11 +31,13 @@ const IGNORED: &str = "*.wasm\ntarget/\nnode_modules/\n.venv/\n__pycache__/\n.zi
 
 /// A member of this workspace cannot have a profile of its own; a project needs one.
 const RUST_PROFILE: &str = "
-# Policies are shipped to hosts: small beats fast to build. The custom sections that the host reads stay.
+# Policies are shipped to hosts: small beats fast to build. A number that overflows is a failure with a line. The custom
+# sections that the host reads stay.
 [profile.release]
 opt-level = \"s\"
 lto = true
 codegen-units = 1
+overflow-checks = true
 strip = \"symbols\"
 panic = \"abort\"
 ";

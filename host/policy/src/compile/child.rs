@@ -28,6 +28,9 @@ use crate::text::capped;
 const THREADS: &str = "4";
 /// Below everything that has a tick to keep.
 const NICE: i32 = 10;
+/// From its start to its end it may take this many times its CPU time. It computes and waits for nobody, so this only ends
+/// one that the host has stopped.
+const WALL_PER_CPU: u32 = 30;
 /// What is kept of what the child says on its standard error.
 const STDERR_BYTES: u64 = 8 << 10;
 const DONE: u8 = b'+';
@@ -54,7 +57,7 @@ pub(super) fn run(
     let job = Job {
         pooling,
         memory_bytes: limits.memory_bytes,
-        cpu_seconds: limits.time.as_secs().saturating_mul(2).max(1),
+        cpu_seconds: limits.cpu_time.as_secs().max(1),
         parent: rustix::process::getpid().as_raw_nonzero().get(),
     };
     let job = serde_json::to_string(&job).map_err(|error| failed(error.into()))?;
@@ -80,12 +83,12 @@ pub(super) fn run(
         scope.spawn(move || drop(stdin.write_all(module)));
         let answer = scope.spawn(move || read(stdout, most));
         let said = scope.spawn(move || read(stderr, STDERR_BYTES));
-        let status = wait(&mut child, started + limits.time);
+        let status = wait(&mut child, started + limits.cpu_time * WALL_PER_CPU);
         (status, answer.join().unwrap_or_default(), said.join().unwrap_or_default())
     });
     let said = String::from_utf8_lossy(&said).into_owned();
     let Some(status) = status.map_err(failed)? else {
-        return Err(CompileLimit::Time { seconds: limits.time.as_secs() }.into());
+        return Err(CompileLimit::Stalled { seconds: started.elapsed().as_secs() }.into());
     };
     if answer.len() as u64 > limits.code_bytes {
         return Err(CompileLimit::Code { mebibytes: limits.code_bytes >> 20 }.into());
@@ -143,7 +146,7 @@ fn crashed(status: ExitStatus, said: &str, limits: &CompileLimits) -> CompileLim
         return CompileLimit::Memory { mebibytes: limits.memory_bytes >> 20 };
     }
     if signal == Some(Signal::XCPU) {
-        return CompileLimit::Time { seconds: limits.time.as_secs() };
+        return CompileLimit::Time { seconds: limits.cpu_time.as_secs() };
     }
     let line = said.lines().find(|line| line.contains("overflowed its stack") || line.contains("panicked"));
     let last = line.or(said.lines().last()).unwrap_or("no words");

@@ -30,9 +30,17 @@ pub enum CompileLimit {
         limit: u64,
     },
     /// Compiling takes too long.
-    #[error("compiling it takes more than {seconds} s")]
+    #[error("compiling it takes more than {seconds} s of CPU time")]
     Time {
         /// The limit, in seconds.
+        seconds: u64,
+    },
+    /// The compiler got no CPU time.
+    #[error(
+        "the compiler got too little CPU time and was ended after {seconds} s; try again when the host is less busy"
+    )]
+    Stalled {
+        /// How long it ran.
         seconds: u64,
     },
     /// Compiling takes too much memory.

@@ -36,8 +36,8 @@ pub enum Compiler {
 /// What compiling one module may take, in a child. What a module is refused for before is not adjustable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompileLimits {
-    /// From its start to its end. CPU time may be twice that, as a module is compiled by several threads.
-    pub time: Duration,
+    /// CPU time of all its threads, in whole seconds. Not wall-clock time: a busy host takes longer, and refuses nothing for it.
+    pub cpu_time: Duration,
     /// Address space, bytes.
     pub memory_bytes: u64,
     /// Machine code, bytes.
@@ -46,7 +46,7 @@ pub struct CompileLimits {
 
 impl Default for CompileLimits {
     fn default() -> Self {
-        Self { time: Duration::from_secs(60), memory_bytes: 4 << 30, code_bytes: 512 << 20 }
+        Self { cpu_time: Duration::from_secs(120), memory_bytes: 4 << 30, code_bytes: 512 << 20 }
     }
 }
 

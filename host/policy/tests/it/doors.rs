@@ -50,7 +50,7 @@ fn a_component_migrates() {
     assert_eq!(policy.migrate(7, b"old", &limits()).unwrap(), b"\x07old");
     let small = PolicyLimits { output_bytes: 3, ..limits() };
     assert!(
-        matches!(policy.migrate(7, b"old", &small), Err(MigrateError::Failed(f)) if f.kind == FailureKind::Output)
+        matches!(policy.migrate(7, b"old", &small), Err(MigrateError::Failed(f)) if f.failure.kind == FailureKind::Output)
     );
 
     let refusing = "(i32.store8 (i32.const 6000) (i32.const 1)) (call $string (i32.const 6004) (i32.const 1088) (i32.const 5))";
@@ -59,7 +59,7 @@ fn a_component_migrates() {
         other => panic!("{other:?}"),
     }
     match engine().load(&migrating("(unreachable)")).unwrap().migrate(1, b"", &limits()) {
-        Err(MigrateError::Failed(failure)) => assert_eq!(failure.kind, FailureKind::Trap),
+        Err(MigrateError::Failed(call)) => assert_eq!(call.failure.kind, FailureKind::Trap),
         other => panic!("{other:?}"),
     }
     let without = engine().load(&module("(func $answer )")).unwrap();
@@ -92,7 +92,7 @@ fn tables_are_limited_together() {
         }
     }
     match engine().load(&growing(200_000)) {
-        Err(LoadError::Describe(failure)) => assert_eq!(failure.kind, FailureKind::Memory, "{failure:?}"),
+        Err(LoadError::Describe(call)) => assert_eq!(call.failure.kind, FailureKind::Memory, "{call:?}"),
         other => panic!("{other:?}"),
     }
 }

@@ -12,20 +12,43 @@ const STEP: &str = r#"{"metric": "utilization", "scale_out": [{"above": 0.7, "ad
 fn what_does_not_run_on_recorded_ticks_is_refused() {
     let recorded = [observation(4, 0.8)];
     let tried = |name: &str| dry_run(&engine().load(&hostile(name)).unwrap(), "{}", &recorded, &limits());
+    let verdict = |name: &str| tried(name).unwrap().verdict();
     for (name, wanted) in [
         ("trap-in-decide", FailureKind::Trap),
         ("infinite-loop", FailureKind::OutOfFuel),
         ("four-billion-instances", FailureKind::Output),
     ] {
-        match tried(name) {
-            Err(PrepareError::DryRun { tick: 7, failure }) => assert_eq!(failure.kind, wanted, "{name}"),
+        match verdict(name) {
+            Err(PrepareError::DryRun { tick: 7, failure, .. }) => assert_eq!(failure.kind, wanted, "{name}"),
             other => panic!("{name}: {other:?}"),
         }
     }
     assert!(matches!(tried("loop-in-validate"), Err(PrepareError::Params(_))));
     assert!(matches!(tried("refuses-all-parameters"), Err(PrepareError::Params(_))));
-    // That it has no answer is for the policy to say.
-    assert!(tried("own-error").unwrap().runs[0].result.is_err());
+}
+
+#[test]
+fn what_answers_no_recorded_tick_is_refused_and_what_answers_one_is_not() {
+    let recorded = [observation(4, 0.8), observation(4, 0.8)];
+    let policy = engine().load(&hostile("own-error")).unwrap();
+    let dry = dry_run(&policy, "{}", &recorded, &limits()).unwrap();
+    assert_eq!((dry.decided(), dry.runs.len()), (0, 2));
+    match dry.verdict() {
+        Err(PrepareError::Undecided { ticks: 2, failure, .. }) => {
+            assert_eq!(failure.kind, FailureKind::Refused);
+        }
+        other => panic!("{other:?}"),
+    }
+    // Where there is no history, nothing speaks against it.
+    assert!(dry_run(&policy, "{}", &[], &limits()).unwrap().verdict().is_ok());
+
+    // The built-in policies have no answer while their metric is away, and one when it is there.
+    let mut blind = (*observation(4, 0.8)).clone();
+    blind.metrics.clear();
+    let recorded = [std::sync::Arc::new(blind), observation(4, 0.8)];
+    let dry = dry_run(&compiled("step"), STEP, &recorded, &limits()).unwrap();
+    assert_eq!((dry.decided(), dry.runs.len()), (1, 2));
+    assert!(dry.verdict().is_ok());
 }
 
 #[test]

@@ -21,12 +21,12 @@ fn became(name: &str, ticks: u64, limits: &PolicyLimits) -> Outcome {
         |how: &str, failure: PolicyFailure| (format!("{how}: {}", failure.kind.as_str()), failure.message);
     let policy = match engine().load(&hostile(name)) {
         Ok(policy) => policy,
-        Err(LoadError::Describe(failure)) => return failed("describe fails", failure),
+        Err(LoadError::Describe(call)) => return failed("describe fails", call.failure),
         Err(error) => return (format!("refused: {}", refused_for(&error)), chain(&error)),
     };
     match policy.validate("{}", limits) {
         Ok(()) => {}
-        Err(ParamsError::Failed(failure)) => return failed("validate fails", failure),
+        Err(ParamsError::Failed(call)) => return failed("validate fails", call.failure),
         Err(ParamsError::Problems(problems)) => {
             return ("refuses parameters".to_owned(), problems[0].to_string());
         }

@@ -305,7 +305,7 @@ fn it_migrates() {
     assert_eq!(policy.migrate(1, b"{}", &limits()).unwrap(), br#"{"streak":3}"#);
     let tight = PolicyLimits { output_bytes: 10, ..limits() };
     assert!(
-        matches!(policy.migrate(1, b"{}", &tight), Err(MigrateError::Failed(f)) if f.kind == FailureKind::Output)
+        matches!(policy.migrate(1, b"{}", &tight), Err(MigrateError::Failed(f)) if f.failure.kind == FailureKind::Output)
     );
     match migrating(r#"{"error": "too old"}"#).migrate(1, b"", &limits()) {
         Err(MigrateError::Refused(message)) => assert_eq!(message, "too old"),
@@ -313,7 +313,7 @@ fn it_migrates() {
     }
     assert!(matches!(
         migrating(r#"{"fine": 1}"#).migrate(1, b"", &limits()),
-        Err(MigrateError::Failed(failure)) if failure.kind == FailureKind::Output
+        Err(MigrateError::Failed(call)) if call.failure.kind == FailureKind::Output
     ));
     let without = load(&deciding(r#"{"ok":{"capacity":1}}"#));
     assert!(matches!(without.migrate(1, b"", &limits()), Err(MigrateError::NoMigration)));
@@ -459,9 +459,9 @@ fn what_does_not_fit_the_door_is_named() {
         other => panic!("{other:?}"),
     }
     match engine().load(&module(r#"{"name":"a","version":"1","params_schema":{},"wants":1}"#, "[]", "", "")) {
-        Err(LoadError::Describe(failure)) => {
-            assert_eq!(failure.kind, FailureKind::Output);
-            assert!(failure.message.contains("unknown field `wants`"), "{failure:?}");
+        Err(LoadError::Describe(call)) => {
+            assert_eq!(call.failure.kind, FailureKind::Output);
+            assert!(call.failure.message.contains("unknown field `wants`"), "{call:?}");
         }
         other => panic!("{other:?}"),
     }

@@ -76,7 +76,7 @@ pub(crate) fn prepare_compiled(policies: &Path) -> Result<Value> {
     for _ in 0..REPEATS {
         let start = Instant::now();
         let policy = engine.load(&module)?;
-        dry_run(&policy, PARAMS, &recorded, &limits)?;
+        dry_run(&policy, PARAMS, &recorded, &limits)?.verdict()?;
         took.push(start.elapsed());
     }
     Ok(json!({

@@ -207,7 +207,7 @@ impl Fleet {
                     continue;
                 }
                 let (source, slot) = (spec.module.clone(), Some(spec.name.clone()));
-                let request = SwapRequest { source, module: None, params: None, slot };
+                let request = SwapRequest { source, module: None, params: None, slot, force: false };
                 let set = &view.state.set.name;
                 if let Err(why) = self.swap(set, request, ACTOR).await {
                     tracing::warn!(set, policy = spec.name, why = why.message, "the new file is refused");

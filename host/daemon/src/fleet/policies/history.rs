@@ -3,6 +3,7 @@
 use regatta_core::batch::{Batch, History};
 use regatta_core::compare::{Comparison, LoadBasis, compare};
 use regatta_core::event::{Event, EventKind, PolicyRef};
+use regatta_core::metrics::unknown_metrics;
 use regatta_core::state::SetState;
 use regatta_store::RecordQuery;
 
@@ -86,7 +87,24 @@ impl Fleet {
             Ok(compare(&records, tick_ms, load))
         })
         .await
+        .map(|comparison| with_unknown_metrics(comparison, &view.state))
     }
+}
+
+/// A policy that waits for a metric in vain keeps the size, which may look like agreement.
+fn with_unknown_metrics(mut comparison: Comparison, state: &SetState) -> Comparison {
+    for pair in &mut comparison.pairs {
+        let shadow = state.shadows.iter().find(|shadow| shadow.activation.number == pair.number);
+        let active = state.slot(&pair.slot).map(|slot| &slot.active);
+        for (side, activation) in
+            [(&mut pair.shadow, shadow.map(|it| &it.activation)), (&mut pair.active, active)]
+        {
+            let wishes = activation.map(|it| it.wishes.as_slice()).unwrap_or_default();
+            side.unknown_metrics =
+                unknown_metrics(&state.set, wishes).into_iter().map(|it| it.name).collect();
+        }
+    }
+    comparison
 }
 
 /// By what the load is measured: as asked, or by the parameters `metric` and

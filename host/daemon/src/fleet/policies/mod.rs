@@ -2,21 +2,22 @@
 
 mod dirs;
 mod history;
+mod rehearsal;
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use regatta_core::batch::Batch;
-use regatta_core::event::PolicyRef;
 use regatta_core::machine::{Command, Done, NewPolicy, Placed, Switched};
-use regatta_core::manifest::{ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem};
-use regatta_core::observation::Observation;
+use regatta_core::manifest::{
+    ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem, ScaleSet,
+};
+use regatta_core::metrics;
 use regatta_core::state::{PolicyActivation, PolicySlot, SetState};
-use regatta_policy_host::{CompiledPolicy, ParamsError, dry_run};
-use regatta_store::{RecordQuery, sha256_hex};
+use regatta_policy_host::{CompiledPolicy, ParamsError};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
@@ -25,13 +26,12 @@ use crate::api::types::{
 };
 use crate::clock::now_ms;
 use crate::fleet::apply::Prepared;
-use crate::set::{Call, SetView, policy_entries, policy_info};
+use crate::set::{Call, policy_entries, policy_info};
 use regatta_util::chain;
 
 pub(crate) use self::dirs::{PolicyDirs, Shelf};
+use self::rehearsal::Ready;
 
-/// Recorded ticks that a new policy is tried on before it takes over.
-const REHEARSED_TICKS: usize = 20;
 /// Compiled policies that are held though no set may use them.
 const COMPILED_HELD: usize = 8;
 /// A module larger than this is refused before it is read.
@@ -75,9 +75,15 @@ impl Fleet {
     /// while, because a dry run is usually followed by the apply that it was for
     /// (the engine itself only remembers what someone holds).
     async fn compile(&self, module: Vec<u8>) -> Result<Arc<CompiledPolicy>, String> {
+        self.load(module).await.map_err(|unready| unready.why)
+    }
+
+    async fn load(&self, module: Vec<u8>) -> Result<Arc<CompiledPolicy>, Unready> {
         let policies = self.shared.policies.clone();
         let compiled = tokio::task::spawn_blocking(move || policies.load(&module)).await;
-        let compiled = compiled.map_err(|why| why.to_string())?.map_err(|why| chain(&why))?;
+        let compiled = compiled
+            .map_err(|why| Unready { why: why.to_string(), may_pass: false })?
+            .map_err(|why| Unready { why: chain(&why), may_pass: why.may_pass() })?;
         let mut held = self.compiled_last.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|other| other.digest() != compiled.digest());
         held.push_front(Arc::clone(&compiled));
@@ -117,23 +123,27 @@ impl Fleet {
     }
 
     /// A stored policy, ready to run again after a restart.
-    pub(super) async fn reload_policy(&self, digest: &str) -> Result<Arc<CompiledPolicy>, String> {
-        let module = self.shared.store.blob(digest).map_err(|why| chain(&why))?;
-        self.compile(module.ok_or("its module is not in the store")?).await
+    pub(super) async fn reload_policy(&self, digest: &str) -> Result<Arc<CompiledPolicy>, Unready> {
+        let module = self.shared.store.blob(digest);
+        let module = module.map_err(|why| Unready { why: chain(&why), may_pass: true })?;
+        let missing = || Unready { why: "its module is not in the store".to_owned(), may_pass: false };
+        self.load(module.ok_or_else(missing)?).await
     }
 
     pub(super) async fn swap(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<SwapOutcome> {
-        let ready = self.ready(set, &request, actor).await?;
+        let ready = self.ready(set, &request, true, actor).await?;
         let swap = Command::Swap { slot: request.slot, policy: Box::new(ready.policy.clone()) };
         let (switched, held) = self.policy_command(set, swap, Some(&ready), actor).await?;
-        Ok(outcome(&switched_of(switched)?, held, ready.ticks, ready.prepare_ms))
+        let outcome = outcome(&switched_of(switched)?, held, ready.warnings);
+        let Ready { ticks: rehearsed_ticks, decided: decided_ticks, prepare_ms, .. } = ready;
+        Ok(SwapOutcome { rehearsed_ticks, decided_ticks, prepare_ms, ..outcome })
     }
 
     pub(super) async fn shadow(&self, set: &str, request: SwapRequest, actor: &str) -> Answer<PlacedOutcome> {
-        let ready = self.ready(set, &request, actor).await?;
+        let ready = self.ready(set, &request, false, actor).await?;
         let shadow = Command::Shadow { slot: request.slot, policy: Box::new(ready.policy.clone()) };
         let (done, _) = self.policy_command(set, shadow, Some(&ready), actor).await?;
-        Ok(placed(&placed_of(done)?, Some(&ready)))
+        Ok(placed(&placed_of(done)?, Some(ready)))
     }
 
     pub(super) async fn canary(
@@ -143,15 +153,17 @@ impl Fleet {
         actor: &str,
     ) -> Answer<PlacedOutcome> {
         let CanaryRequest { policy: request, within } = request;
-        let ready = self.ready(set, &request, actor).await?;
+        let ready = self.ready(set, &request, true, actor).await?;
         let canary = Command::Canary { slot: request.slot, policy: Box::new(ready.policy.clone()), within };
         let (done, _) = self.policy_command(set, canary, Some(&ready), actor).await?;
-        Ok(placed(&placed_of(done)?, Some(&ready)))
+        Ok(placed(&placed_of(done)?, Some(ready)))
     }
 
     pub(super) async fn promote(&self, set: &str, number: Option<u64>, actor: &str) -> Answer<SwapOutcome> {
         let (done, held) = self.policy_command(set, Command::Promote { number }, None, actor).await?;
-        Ok(outcome(&switched_of(done)?, held, 0, 0))
+        let switched = switched_of(done)?;
+        let warnings = unknown_metrics(&self.find(set)?.view().state.set, &switched.to);
+        Ok(outcome(&switched, held, warnings))
     }
 
     pub(super) async fn drop_candidate(&self, set: &str, number: u64, actor: &str) -> Answer<PlacedOutcome> {
@@ -168,92 +180,6 @@ impl Fleet {
     ) -> Answer<(Done, Duration)> {
         let modules = ready.map(|ready| Arc::clone(&ready.compiled)).into_iter().collect();
         self.call(set, |reply| Call { command, actor: actor.into(), modules, images: None, reply }).await
-    }
-
-    /// Finds, compiles, checks and rehearses a policy for a set, and stores its
-    /// module. That it is refused stands in the history.
-    async fn ready(&self, set: &str, request: &SwapRequest, actor: &str) -> Answer<Ready> {
-        let begun = Instant::now();
-        let view = self.find(set)?.view();
-        let slot = slot_of(&view.state, request.slot.as_deref())?;
-        let module = self.module_of(&view.state, request).await?;
-        let digest = sha256_hex(&module);
-        match self.rehearsed(&view, slot, request, module).await {
-            Ok(ready) => {
-                let prepare_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                Ok(Ready { prepare_ms, ..ready })
-            }
-            Err(why) => {
-                let policy = PolicyRef {
-                    slot: slot.name.clone(),
-                    name: String::new(),
-                    version: String::new(),
-                    digest,
-                    source: request.source.clone(),
-                };
-                self.note_refusal(set, policy, &told(&why), actor).await;
-                Err(why)
-            }
-        }
-    }
-
-    async fn rehearsed(
-        &self,
-        view: &SetView,
-        slot: &PolicySlot,
-        request: &SwapRequest,
-        module: Vec<u8>,
-    ) -> Answer<Ready> {
-        let refused = |message| ApiError { code: ErrorCode::Invalid, message, problems: Vec::new() };
-        let compiled = self
-            .compile(module.clone())
-            .await
-            .map_err(|why| refused(format!("{}: {why}", request.source)))?;
-        let params = match &request.params {
-            Some(params) => params.to_string(),
-            None => slot.active.params.clone(),
-        };
-        let limits = limits_of(&view.state, &slot.name);
-        self.validate(&compiled, &params, limits)
-            .await
-            .map_err(|problems| params_invalid(&request.source, &problems))?;
-        let mut activation = activation(&compiled, &request.source, params);
-        let (ticks, state) = self.rehearse(&view.state.set.name, &compiled, &mut activation, limits).await?;
-        // Before the switch: the loop of the set is not held for so much to write.
-        self.keep_module(&activation.digest, module).await?;
-        Ok(Ready { policy: NewPolicy { activation, state_origin: state }, compiled, ticks, prepare_ms: 0 })
-    }
-
-    /// Tries the policy on the last recorded observations: it must decide each of
-    /// them, and the state that this builds is what it begins with, unless it takes
-    /// over that of the policy before. Returns the number of ticks, and how the
-    /// state came to be.
-    async fn rehearse(
-        &self,
-        set: &str,
-        compiled: &Arc<CompiledPolicy>,
-        activation: &mut PolicyActivation,
-        limits: PolicyLimits,
-    ) -> Answer<(u32, String)> {
-        let observations = self.last_observations(set).await?;
-        let ticks = u32::try_from(observations.len()).unwrap_or(u32::MAX);
-        let (rehearsed, params) = (Arc::clone(compiled), activation.params.clone());
-        let rehearsal =
-            tokio::task::spawn_blocking(move || dry_run(&rehearsed, &params, &observations, &limits)).await;
-        let refused = |why: &dyn std::error::Error| error(ErrorCode::Invalid, chain(why));
-        let built = rehearsal.map_err(|why| refused(&why))?.map_err(|why| refused(&why))?.state;
-        activation.state = BASE64.encode(built);
-        let told =
-            if ticks == 0 { "empty: there is no recorded tick yet" } else { "built from the recorded ticks" };
-        Ok((ticks, told.to_owned()))
-    }
-
-    async fn last_observations(&self, set: &str) -> Answer<Vec<Arc<Observation>>> {
-        let set = set.to_owned();
-        let mut records =
-            self.read(move |store| store.records(&set, &RecordQuery::newest(REHEARSED_TICKS))).await?;
-        records.sort_by_key(|record| record.observation.tick);
-        Ok(records.into_iter().map(|record| Arc::new(record.observation)).collect())
     }
 
     /// The module that a request means: its own, or what its source names: a file in
@@ -320,7 +246,7 @@ impl Fleet {
 
     pub(super) async fn rollback(&self, set: &str, slot: Option<String>, actor: &str) -> Answer<SwapOutcome> {
         let (done, held) = self.policy_command(set, Command::Rollback { slot }, None, actor).await?;
-        Ok(outcome(&switched_of(done)?, held, 0, 0))
+        Ok(outcome(&switched_of(done)?, held, Vec::new()))
     }
 
     pub(super) fn list_policies(&self, set: &str) -> Answer<PolicyList> {
@@ -333,13 +259,12 @@ impl Fleet {
     }
 }
 
-/// A policy that may take a place in a set.
-struct Ready {
-    policy: NewPolicy,
-    compiled: Arc<CompiledPolicy>,
-    /// Recorded ticks that it was tried on.
-    ticks: u32,
-    prepare_ms: u64,
+/// A module that cannot run now.
+#[derive(Debug)]
+pub(super) struct Unready {
+    pub(super) why: String,
+    /// It may run at another time: the host is at fault, or too busy.
+    pub(super) may_pass: bool,
 }
 
 /// The place that a request means, as far as it can be told before the loop is asked.
@@ -358,18 +283,19 @@ fn slot_of<'a>(state: &'a SetState, name: Option<&str>) -> Answer<&'a PolicySlot
     }
 }
 
-fn limits_of(state: &SetState, slot: &str) -> PolicyLimits {
-    let spec = state.set.policies.iter().find(|spec| spec.name == slot);
-    spec.map_or_else(PolicyLimits::default, |spec| spec.limits)
-}
-
-/// An error in one line.
+/// An error in one line, without the log that may stand below it.
 fn told(why: &ApiError) -> String {
     let problems: Vec<&str> = why.problems.iter().map(|problem| problem.rendered.as_str()).collect();
     match problems.as_slice() {
-        [] => why.message.clone(),
+        [] => why.message.lines().next().unwrap_or_default().to_owned(),
         problems => format!("{} ({})", why.message, problems.join("; ")),
     }
+}
+
+/// What a policy asks for in vain.
+pub(super) fn unknown_metrics(set: &ScaleSet, activation: &PolicyActivation) -> Vec<String> {
+    let unknown = metrics::unknown_metrics(set, &activation.wishes);
+    unknown.into_iter().map(|unknown| format!("policy {} {unknown}", activation.name)).collect()
 }
 
 fn activation(compiled: &CompiledPolicy, source: &str, params: String) -> PolicyActivation {
@@ -422,25 +348,29 @@ fn placed_of(done: Done) -> Answer<Placed> {
     }
 }
 
-fn outcome(switched: &Switched, held: Duration, rehearsed_ticks: u32, prepare_ms: u64) -> SwapOutcome {
+fn outcome(switched: &Switched, held: Duration, warnings: Vec<String>) -> SwapOutcome {
     SwapOutcome {
         slot: switched.slot.clone(),
         from: policy_info(&switched.slot, &switched.from),
         to: policy_info(&switched.slot, &switched.to),
         after_tick: switched.after_tick,
-        rehearsed_ticks,
+        rehearsed_ticks: 0,
+        decided_ticks: 0,
+        warnings,
         state: switched.state_origin.clone(),
-        prepare_ms,
+        prepare_ms: 0,
         switch_us: u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
     }
 }
 
-fn placed(placed: &Placed, ready: Option<&Ready>) -> PlacedOutcome {
+fn placed(placed: &Placed, ready: Option<Ready>) -> PlacedOutcome {
     PlacedOutcome {
         policy: policy_info(&placed.slot, &placed.activation),
         after_tick: placed.after_tick,
-        rehearsed_ticks: ready.map_or(0, |ready| ready.ticks),
-        state: ready.map(|ready| ready.policy.state_origin.clone()).unwrap_or_default(),
-        prepare_ms: ready.map_or(0, |ready| ready.prepare_ms),
+        rehearsed_ticks: ready.as_ref().map_or(0, |ready| ready.ticks),
+        decided_ticks: ready.as_ref().map_or(0, |ready| ready.decided),
+        state: ready.as_ref().map(|ready| ready.policy.state_origin.clone()).unwrap_or_default(),
+        prepare_ms: ready.as_ref().map_or(0, |ready| ready.prepare_ms),
+        warnings: ready.map(|ready| ready.warnings).unwrap_or_default(),
     }
 }
