@@ -96,11 +96,11 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
         2 | 3 => MissingData::Hold,
         _ => MissingData::NoScaleIn,
     };
-    // Half of the sets keep the guards that are on by default.
-    if dice.per_mille(500) {
-        set.guards.warm_up_ms = dice.within(0..=15_000);
-        set.guards.scale_in_stabilization_ms = dice.within(0..=30_000) * u64::from(dice.per_mille(500));
-        let mut limit = || match dice.per_mille(500) {
+    // Some keep the guards that are on by default.
+    if dice.per_mille(800) {
+        set.guards.warm_up_ms = dice.within(0..=15_000) * u64::from(dice.per_mille(300));
+        set.guards.scale_in_stabilization_ms = dice.within(0..=30_000) * u64::from(dice.per_mille(300));
+        let mut limit = || match dice.per_mille(700) {
             true => RateLimit::NONE,
             false => RateLimit {
                 percent: dice.small(0..=200),
