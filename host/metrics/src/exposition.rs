@@ -15,6 +15,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use regatta_core::decision::PolicyRun;
 use regatta_core::instance_state::{INSTANCE_STATES, InstanceState};
+use regatta_core::machine::fails_open;
 use regatta_core::manifest::{Capacity, ScaleSet};
 use regatta_core::metrics::Reading;
 use regatta_core::plan::Action;
@@ -71,6 +72,7 @@ struct Families {
 struct LbFamilies {
     accepted: Counters,
     active: Gauges,
+    fails_open: Gauges,
     unserved: Counters,
     retries: Counters,
     failed_connects: Counters,
@@ -196,6 +198,10 @@ impl Exposition {
         self.observe_instances(set, instances.iter().map(|instance| instance.phase.state()));
         if let Some(totals) = load_balancer {
             self.observe_load_balancer(set, totals);
+        }
+        if let Some(load_balancer) = &state.set.load_balancer {
+            let open = fails_open(load_balancer, instances.iter().map(|instance| instance.phase));
+            self.families.lb.fails_open.get_or_create(&self.labels(set, &[])).set(i64::from(open));
         }
     }
 
@@ -333,6 +339,8 @@ impl Families {
         let to = to.sub_registry_with_prefix("lb");
         to.register("accepted", "Client connections accepted", lb.accepted.clone());
         to.register("active", "Client connections open", lb.active.clone());
+        let help = "Whether connections go to unhealthy instances as well, because too few are healthy";
+        to.register("fails_open", help, lb.fails_open.clone());
         let help = "Client connections closed for want of an endpoint";
         to.register("unserved", help, lb.unserved.clone());
         to.register("retries", "Connects tried again elsewhere", lb.retries.clone());
@@ -350,7 +358,15 @@ impl Families {
 
     fn remove(&self, labels: &Labels) {
         let lb = &self.lb;
-        for family in [&self.instances, &self.desired, &self.min, &self.max, &self.generation, &lb.active] {
+        for family in [
+            &self.instances,
+            &self.desired,
+            &self.min,
+            &self.max,
+            &self.generation,
+            &lb.active,
+            &lb.fails_open,
+        ] {
             family.remove(labels);
         }
         for family in [&self.tick_lateness, &self.tick_duration, &self.policy_duration] {

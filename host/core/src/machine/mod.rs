@@ -15,6 +15,8 @@ mod backoff;
 mod boot;
 mod commands;
 mod create;
+#[cfg(test)]
+mod generation_tests;
 mod input;
 mod instance;
 mod manifests;

@@ -76,6 +76,7 @@ impl SetMachine {
         self.windows.reconfigure(observe::specs_of(&self.state));
         for instance in self.instances.values_mut() {
             instance.meters.guest.clear();
+            instance.no_value.clear();
         }
         if self.manifest.load_balancer.is_none() {
             effects.push(Effect::Listen(None));
