@@ -109,7 +109,7 @@ macro_rules! section {
             pub(crate) fn tree(&self) -> Tree {
                 let mut fields = Vec::new();
                 $(fields.extend($write_first(&self.$first));)?
-                $(fields.push(($name, kind!(write $kind self.$field $(, $write)?)));)+
+                fields.extend([$(($name, kind!(write $kind self.$field $(, $write)?))),+]);
                 export::map(fields)
             }
         }
