@@ -56,7 +56,7 @@ enum Source<'a> {
         limit: u64,
     },
     Recording {
-        reader: RecordingReader<Box<dyn Read>>,
+        reader: Box<RecordingReader<Box<dyn Read>>>,
         /// Where it is, for errors.
         place: String,
         after: u64,
@@ -146,7 +146,10 @@ impl<'a> Ticks<'a> {
         };
         let reader = RecordingReader::new(file).map_err(|error| broken(&place, &error))?;
         let name = reader.set().to_owned();
-        Ok(Self { name, source: Source::Recording { reader, place, after, from_ms, limit } })
+        Ok(Self {
+            name,
+            source: Source::Recording { reader: Box::new(reader), place, after, from_ms, limit },
+        })
     }
 
     /// Name of the set or of the recording; of a file, that of the recorded set.

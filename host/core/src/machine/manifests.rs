@@ -21,7 +21,8 @@ pub fn manifest_blob(set: &ScaleSet) -> (String, Vec<u8>) {
 
 impl SetMachine {
     /// The manifest that an instance was made from; the one in force when that is not known.
-    pub(super) fn manifest_of(&self, record: &InstanceRecord) -> &Arc<ScaleSet> {
+    #[must_use]
+    pub fn manifest_of(&self, record: &InstanceRecord) -> &Arc<ScaleSet> {
         self.manifests.get(&record.generation).unwrap_or(&self.manifest)
     }
 

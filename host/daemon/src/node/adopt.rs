@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_core::agent::{Found as FoundReport, Identity, Input, Running};
+use regatta_core::machine::SetMachine;
 use regatta_core::manifest::ScaleSet;
 use regatta_core::phase::Phase;
 use regatta_core::recovery::Birth;
@@ -37,12 +38,11 @@ impl LocalInstances {
     /// Looks for all stored instances of the set. Bounded in time: a VMM that does not answer is adopted by its process alone.
     pub(crate) async fn adopt(
         &mut self,
-        manifest: &ScaleSet,
-        generation: u64,
-        records: &[InstanceRecord],
+        machine: &SetMachine,
         running: &BTreeMap<u32, VmmIdentity>,
     ) -> Vec<Told> {
-        let bases = self.open_bases(records).await;
+        let records: Vec<&InstanceRecord> = machine.instances().collect();
+        let bases = self.open_bases(&records).await;
         let finds = records.iter().map(|record| {
             let dir = self.dir_of(record.id);
             let known = running.get(&record.id);
@@ -56,13 +56,14 @@ impl LocalInstances {
         });
         let found = futures::future::join_all(finds.collect::<Vec<_>>()).await;
         let mut told = Vec::new();
-        for (record, (found, birth)) in records.iter().zip(found) {
+        for (record, (found, birth)) in records.into_iter().zip(found) {
+            let manifest = machine.manifest_of(record);
             if let (Found::Running(vmm) | Found::Unreachable(vmm), Some(base)) =
                 (&found, bases.get(&record.id))
             {
                 vmm.hold_image(base.clone());
             }
-            if record.generation == generation && matches!(found, Found::Running(_)) {
+            if record.generation == machine.state().generation && matches!(found, Found::Running(_)) {
                 self.complete_birth(manifest, record, birth.as_ref());
             }
             // What the daemon did not live to store stands in the instance's own directory.
@@ -99,10 +100,11 @@ impl LocalInstances {
     }
 
     /// What is known of the instances of a set whose machine begins anew while the daemon runs.
-    pub(crate) fn found_again(&mut self, manifest: &ScaleSet, records: &[InstanceRecord]) -> Vec<Told> {
-        self.node.agent().forget_ended(&self.set, |id| records.iter().any(|record| record.id == id));
+    pub(crate) fn found_again(&mut self, machine: &SetMachine) -> Vec<Told> {
+        let stored = |id| machine.instances().any(|record| record.id == id);
+        self.node.agent().forget_ended(&self.set, stored);
         let mut told = Vec::new();
-        for record in records {
+        for record in machine.instances() {
             let Some(live) = self.live.get(&record.id) else { continue };
             // One that is still being launched, or is being stopped, is told of by its driver.
             let Some(vmm) = &live.vmm else { continue };
@@ -114,7 +116,7 @@ impl LocalInstances {
                 }),
                 Some(_) => FoundReport::Nothing,
             };
-            let (address, demand) = (record.address, self.demand(manifest));
+            let (address, demand) = (record.address, self.demand(machine.manifest_of(record)));
             told.extend(self.on(record.id, Input::Found { found, address, demand }));
         }
         told
@@ -144,7 +146,7 @@ impl LocalInstances {
 
     /// Opens, and so locks, the golden images under the overlays of these instances; their set may
     /// have others by now. Each is looked at once, however many instances stand on it.
-    async fn open_bases(&self, records: &[InstanceRecord]) -> BTreeMap<u32, GoldenImage> {
+    async fn open_bases(&self, records: &[&InstanceRecord]) -> BTreeMap<u32, GoldenImage> {
         let mut bases: BTreeMap<Digest, Vec<u32>> = BTreeMap::new();
         for id in records.iter().map(|record| record.id) {
             match self.dir_of(id).and_then(|dir| dir.images_in_use()) {

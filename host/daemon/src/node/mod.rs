@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use regatta_core::admission::Demand;
-use regatta_core::agent::{Agent, Effect, Identity, Input, Key, Report, Running, StopOrder, Want};
+use regatta_core::agent::{Agent, Effect, Identity, Input, Key, Order, Report, Running, StopOrder, Want};
 use regatta_core::machine::ProcessReading;
 use regatta_core::manifest::ScaleSet;
 use regatta_core::node::Placement;
@@ -183,8 +183,12 @@ impl LocalInstances {
     }
 
     /// Something is wanted of an instance.
-    pub(crate) fn want(&mut self, manifest: &ScaleSet, want: Want) -> Vec<Told> {
-        let (demand, disk_left_bytes) = (self.demand(manifest), self.node.disk.left_bytes());
+    pub(crate) fn want(&mut self, want: Want) -> Vec<Told> {
+        let demand = match &want.order {
+            Order::Run { manifest, .. } => self.demand(manifest),
+            Order::Stop(_) => Demand::default(),
+        };
+        let disk_left_bytes = self.node.disk.left_bytes();
         let id = want.id;
         self.on(id, Input::Want { want, demand, disk_left_bytes })
     }

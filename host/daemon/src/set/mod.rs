@@ -176,10 +176,7 @@ pub(crate) fn start(
 
 impl Shell {
     async fn run(mut self, found: BTreeMap<u32, VmmIdentity>, mut inbox: Inbox, shutdown: CancellationToken) {
-        let records: Vec<_> = self.machine.instances().cloned().collect();
-        let manifest = Arc::clone(self.machine.manifest());
-        let generation = self.machine.state().generation;
-        let told = self.local.adopt(&manifest, generation, &records, &found).await;
+        let told = self.local.adopt(&self.machine, &found).await;
         self.told(told);
         self.inputs.push_back(Input::InventoryComplete);
         self.work();
@@ -305,8 +302,7 @@ impl Shell {
                 if let Order::Stop(_) = &want.order {
                     self.balancer.cut(want.id);
                 }
-                let manifest = Arc::clone(self.machine.manifest());
-                let told = self.local.want(&manifest, want);
+                let told = self.local.want(want);
                 self.told(told);
             }
             Effect::Forget { id } => self.local.forget(id),
@@ -353,10 +349,8 @@ impl Shell {
         let usable = self.local.image_problem();
         match stored::start_of(&*self.shared.store, &set, listening, usable) {
             Ok(Some(start)) => {
-                let records = start.instances.clone();
                 self.machine = SetMachine::new(start, clock::now());
-                let manifest = Arc::clone(self.machine.manifest());
-                let told = self.local.found_again(&manifest, &records);
+                let told = self.local.found_again(&self.machine);
                 self.told(told);
                 self.inputs.push_back(Input::InventoryComplete);
             }
