@@ -31,7 +31,13 @@ fn main() {
         &["vectors.json"],
     );
     // The manifest is written below, without what it inherits; the SDK's tests are ours.
-    constant(&mut text, "SDK", "The SDK without its manifest.", &root.join("sdk"), &["Cargo.toml", "tests/"]);
+    constant(
+        &mut text,
+        "SDK",
+        "The SDK without its manifest.",
+        &root.join("sdk"),
+        &["Cargo.toml", "tests/", "c/", "json/"],
+    );
 
     let read = |path: PathBuf| {
         println!("cargo::rerun-if-changed={}", path.display());

@@ -98,33 +98,38 @@ function outcome(tick: Tick, params: Params): Outcome {
   const desired = tick.desired;
   const metric = tick.metric(params.metric);
   // Never act on no data: it is not the same as no load.
-  if (metric == null || metric.mean.status != Status.Fresh || !isFinite(metric.mean.value)
+  if (metric == null || metric.sum.status != Status.Fresh || !isFinite(metric.sum.value)
     || tick.inService == 0 || desired == 0) {
     return wants(desired, 0, new Reason("no-data", "there is nothing to go by"));
   }
 
-  // How many instances the load needs, and that as a share of those in force.
-  const demand = metric.mean.value * <f64>tick.inService / params.target;
-  const ratio = demand / <f64>desired;
-  const shown = (Math.round(demand * 1000) / 1000).toString();
-
-  if (Math.abs(ratio - 1) <= params.tolerance + ROUNDING) {
-    const reason = new Reason("within-tolerance", "the load is close to its target");
-    return wants(desired, 0, reason.with("demand", shown));
-  }
-  if (ratio > 1) {
+  // How many instances the measured load needs. Those that were never measured, as they have just come into service,
+  // take their load from the others: to count them as busy would ask for that load twice.
+  const measured = metric.sum.value / params.target;
+  if (measured / <f64>desired - 1 > params.tolerance + ROUNDING) {
     const reason = new Reason("above-target", "the load is above its target");
-    return wants(whole(demand), 0, reason.with("demand", shown));
+    return wants(whole(measured), 0, reason.with("demand", shown(measured)));
+  }
+
+  // Towards a scale-in they count as busy.
+  const demand = measured + <f64>metric.unmeasured;
+  if (1 - demand / <f64>desired <= params.tolerance + ROUNDING) {
+    const reason = new Reason("within-tolerance", "the load is close to its target");
+    return wants(desired, 0, reason.with("demand", shown(demand)));
   }
   // The streak is the whole state; a state that cannot be read counts as none.
   const state = tick.state;
   const before: u8 = state.length == 1 && state[0] <= PATIENCE ? state[0] : 0;
   const streak = min<u8>(before + 1, PATIENCE);
   if (streak < PATIENCE || tick.warming > 0) {
-    return wants(desired, streak, new Reason("waiting", "the load may come back").with("demand", shown));
+    return wants(desired, streak, new Reason("waiting", "the load may come back").with("demand", shown(demand)));
   }
   const reason = new Reason("below-target", "the load is below its target");
-  return wants(whole(demand), 0, reason.with("demand", shown));
+  return wants(whole(demand), 0, reason.with("demand", shown(demand)));
+}
+
+function shown(demand: f64): string {
+  return (Math.round(demand * 1000) / 1000).toString();
 }
 
 function wants(capacity: u32, streak: u8, reason: Reason): Outcome {

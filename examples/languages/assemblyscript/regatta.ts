@@ -38,6 +38,7 @@ export class Aggregate {
   get fresh(): u32 { return load<u32>(this.at, 104); }
   get stale(): u32 { return load<u32>(this.at, 108); }
   get missing(): u32 { return load<u32>(this.at, 112); }
+  get unmeasured(): u32 { return this.stale + this.missing; }
 }
 
 /** The arguments of `decide`. */

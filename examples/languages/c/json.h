@@ -12,7 +12,10 @@
 
 typedef struct { const char *at, *end; } json;
 
-static json json_open(str text) { return (json){text.at, text.at + text.len}; }
+static json json_open(str text) {
+    json in = {text.at, text.at + text.len};
+    return in;
+}
 
 // The next character that is no space, without taking it; 0 at the end.
 static char json_peek(json *in) {
@@ -23,7 +26,7 @@ static char json_peek(json *in) {
 // Takes a string, if there is one, and undoes its escapes.
 static bool json_string(json *in, str *to) {
     if (json_peek(in) != '"') return false;
-    char *out = malloc(in->end - in->at), *next = out;
+    char *out = (char *)malloc(in->end - in->at), *next = out;
     for (in->at++; in->at < in->end && *in->at != '"'; in->at++) {
         if (*in->at != '\\') { *next++ = *in->at; continue; }
         char escaped = *++in->at;
@@ -39,7 +42,8 @@ static bool json_string(json *in, str *to) {
         }
     }
     in->at++;
-    *to = (str){out, next - out};
+    to->at = out;
+    to->len = next - out;
     return true;
 }
 

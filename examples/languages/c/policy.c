@@ -102,24 +102,26 @@ static decision decide(const tick *tick, str text, bytes state) {
     // A state that cannot be read counts as none.
     uint8_t streak = state.len == 1 && state.at[0] <= PATIENCE ? state.at[0] : 0;
 
-    const metric_value *mean = NULL;
+    const aggregate *metric = NULL;
     for (size_t i = 0; i < tick->metrics.len; i++) {
-        const aggregate *metric = &tick->metrics.at[i];
-        if (metric->name.len == params.metric.len && !memcmp(metric->name.at, params.metric.at, params.metric.len))
-            mean = &metric->mean;
+        const aggregate *one = &tick->metrics.at[i];
+        if (one->name.len == params.metric.len && !memcmp(one->name.at, params.metric.at, params.metric.len)) metric = one;
     }
     // Never act on no data: it is not the same as no load.
-    if (!mean || mean->status != FRESH || !isfinite(mean->value) || counts->in_service == 0 || desired == 0)
+    bool known = metric && metric->sum.status == FRESH && isfinite(metric->sum.value);
+    if (!known || counts->in_service == 0 || desired == 0)
         return wants(desired, 0, STR("no-data"), STR("there is nothing to go by"), NULL);
 
-    // How many instances the load needs, and that as a share of those in force.
-    double demand = mean->value * counts->in_service / params.target;
-    double ratio = demand / desired;
-
-    if (fabs(ratio - 1) <= params.tolerance + ROUNDING)
-        return wants(desired, 0, STR("within-tolerance"), STR("the load is close to its target"), &demand);
-    if (ratio > 1)
+    // How many instances the measured load needs. Those that were never measured, as they have just come into service,
+    // take their load from the others: to count them as busy would ask for that load twice.
+    double demand = metric->sum.value / params.target;
+    if (demand / desired - 1 > params.tolerance + ROUNDING)
         return wants(whole(demand), 0, STR("above-target"), STR("the load is above its target"), &demand);
+
+    // Towards a scale-in they count as busy.
+    demand += metric->stale + metric->missing;
+    if (1 - demand / desired <= params.tolerance + ROUNDING)
+        return wants(desired, 0, STR("within-tolerance"), STR("the load is close to its target"), &demand);
     if (streak < PATIENCE) streak++;
     uint32_t warming = counts->pending + counts->creating + counts->booting + counts->initializing;
     if (streak < PATIENCE || warming > 0)

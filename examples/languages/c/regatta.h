@@ -1,4 +1,4 @@
-// The contract regatta:policy@0.1.1 for C.
+// The contract regatta:policy@0.1.1 for C and C++.
 //
 // Include it in one source file and define `describe`, `validate` and `decide`. The structs are laid out as the
 // component model's canonical ABI wants them on wasm32, which is how C lays them out by itself; nothing is generated
@@ -6,6 +6,7 @@
 // gone, so static data and malloc without free will do.
 #pragma once
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,7 +14,11 @@
 
 // Text in UTF-8, without a NUL at its end.
 typedef struct { const char *at; size_t len; } str;
+#ifdef __cplusplus
+#define STR(literal) (str{literal, sizeof(literal) - 1})
+#else
 #define STR(literal) ((str){literal, sizeof(literal) - 1})
+#endif
 typedef struct { const uint8_t *at; size_t len; } bytes;
 typedef struct { const str *at; size_t len; } str_list;
 typedef struct { const uint32_t *at; size_t len; } u32_list;
@@ -130,7 +135,8 @@ typedef struct { bool is_error; problem_list problems; } regatta_validity;
 REGATTA_EXPORT("regatta:policy/scaling@0.1.1#validate")
 regatta_validity *regatta_validate(const char *at, size_t len) {
     static regatta_validity to;
-    to.problems = validate((str){at, len});
+    str params = {at, len};
+    to.problems = validate(params);
     to.is_error = to.problems.len > 0;
     return &to;
 }
@@ -144,5 +150,5 @@ decision *regatta_decide(const regatta_arguments *given) {
 }
 
 // The layouts that the canonical ABI prescribes; a compiler for another target stops here.
-_Static_assert(sizeof(aggregate) == 120 && sizeof(last_decision) == 40 && sizeof(tick) == 152, "layout of a tick");
-_Static_assert(sizeof(outcome) == 56 && sizeof(decision) == 64 && sizeof(manifest) == 44, "layout of a result");
+static_assert(sizeof(aggregate) == 120 && sizeof(last_decision) == 40 && sizeof(tick) == 152, "layout of a tick");
+static_assert(sizeof(outcome) == 56 && sizeof(decision) == 64 && sizeof(manifest) == 44, "layout of a result");

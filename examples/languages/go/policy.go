@@ -109,29 +109,34 @@ func Decide(tick Tick, paramsText, stateText []byte) (Outcome, error) {
 		state = State{} // one that cannot be read counts as none
 	}
 	counts, desired := tick.Counts, tick.Desired
-	mean := tick.Mean(params.Metric)
+	metric := tick.Metric(params.Metric)
 
 	// Never act on no data: it is not the same as no load.
-	if mean.Status != "fresh" || counts.InService == 0 || desired == 0 {
+	if metric.Sum.Status != "fresh" || counts.InService == 0 || desired == 0 {
 		return wants(desired, 0, Reason{Code: "no-data", Text: "there is nothing to go by"}), nil
 	}
 
-	// How many instances the load needs, and that as a share of those in force.
-	demand := mean.Value * float64(counts.InService) / params.Target
-	ratio := demand / float64(desired)
-	evidence := [][2]string{{"demand", strconv.FormatFloat(demand, 'f', 3, 64)}}
-
-	if math.Abs(ratio-1) <= params.Tolerance+rounding {
-		return wants(desired, 0, Reason{"within-tolerance", "the load is close to its target", evidence}), nil
+	// How many instances the measured load needs. Those that were never measured, as they have just come into
+	// service, take their load from the others: to count them as busy would ask for that load twice.
+	demand := metric.Sum.Value / params.Target
+	if demand/float64(desired)-1 > params.Tolerance+rounding {
+		return wants(whole(demand), 0, because("above-target", "the load is above its target", demand)), nil
 	}
-	if ratio > 1 {
-		return wants(whole(demand), 0, Reason{"above-target", "the load is above its target", evidence}), nil
+
+	// Towards a scale-in they count as busy.
+	demand += float64(metric.Unmeasured())
+	if 1-demand/float64(desired) <= params.Tolerance+rounding {
+		return wants(desired, 0, because("within-tolerance", "the load is close to its target", demand)), nil
 	}
 	streak := min(state.Streak+1, patience)
 	if streak < patience || counts.Warming() > 0 {
-		return wants(desired, streak, Reason{"waiting", "the load may come back", evidence}), nil
+		return wants(desired, streak, because("waiting", "the load may come back", demand)), nil
 	}
-	return wants(whole(demand), 0, Reason{"below-target", "the load is below its target", evidence}), nil
+	return wants(whole(demand), 0, because("below-target", "the load is below its target", demand)), nil
+}
+
+func because(code, text string, demand float64) Reason {
+	return Reason{code, text, [][2]string{{"demand", strconv.FormatFloat(demand, 'f', 3, 64)}}}
 }
 
 func wants(capacity uint32, streak int, reason Reason) Outcome {

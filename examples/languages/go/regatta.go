@@ -40,6 +40,9 @@ type Aggregate struct {
 	Fresh, Stale, Missing uint32
 }
 
+// Unmeasured is how many instances in service it says nothing about.
+func (a Aggregate) Unmeasured() uint32 { return a.Stale + a.Missing }
+
 type LastDecision struct {
 	Tick       uint64   `json:"tick"`
 	Wanted     *uint32  `json:"wanted"`
@@ -63,14 +66,15 @@ type Tick struct {
 	Metrics    []Aggregate   `json:"metrics"` // those that Describe asked for
 }
 
-// Mean of a metric over the instances in service.
-func (t Tick) Mean(name string) MetricValue {
+// Metric that Describe asked for; without a value if the set has none of that name.
+func (t Tick) Metric(name string) Aggregate {
 	for _, metric := range t.Metrics {
 		if metric.Name == name {
-			return metric.Mean
+			return metric
 		}
 	}
-	return MetricValue{Status: "missing"}
+	missing := MetricValue{Status: "missing"}
+	return Aggregate{Name: name, Mean: missing, Sum: missing, Min: missing, Max: missing}
 }
 
 // Reason says why a policy decided as it did: a stable code, a sentence, and what it rests on.

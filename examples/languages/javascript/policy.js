@@ -64,35 +64,36 @@ function validate(text) {
 function decide(tick, text, state) {
   const { metric, target, tolerance = 0.1 } = parse(text);
   const { desired, counts } = tick;
-  const mean = tick.metrics.find(({ name }) => name === metric)?.mean;
-  const outcome = (capacity, streak, code, text, evidence = []) => ({
+  const { sum, stale = 0, missing = 0 } = tick.metrics.find(({ name }) => name === metric) ?? {};
+  const outcome = (capacity, streak, code, text, demand) => ({
     capacity, standby: null, victims: [], wakeAfterMs: null,
-    reasons: [{ code, text, evidence }],
+    reasons: [{ code, text, evidence: demand === undefined ? [] : [["demand", String(Math.round(demand * 1000) / 1000)]] }],
     state: save({ streak }),
   });
 
   // Never act on no data: it is not the same as no load.
-  if (mean?.tag !== "fresh" || !Number.isFinite(mean.val) || counts.inService === 0 || desired === 0) {
+  if (sum?.tag !== "fresh" || !Number.isFinite(sum.val) || counts.inService === 0 || desired === 0) {
     return outcome(desired, 0, "no-data", "there is nothing to go by");
   }
 
-  // How many instances the load needs, and that as a share of those in force.
-  const demand = mean.val * counts.inService / target;
-  const ratio = demand / desired;
-  const evidence = [["demand", String(Math.round(demand * 1000) / 1000)]];
-
-  if (Math.abs(ratio - 1) <= tolerance + ROUNDING) {
-    return outcome(desired, 0, "within-tolerance", "the load is close to its target", evidence);
+  // How many instances the measured load needs. Those that were never measured, as they have just come into service,
+  // take their load from the others: to count them as busy would ask for that load twice.
+  const measured = sum.val / target;
+  if (measured / desired - 1 > tolerance + ROUNDING) {
+    return outcome(whole(measured), 0, "above-target", "the load is above its target", measured);
   }
-  if (ratio > 1) {
-    return outcome(whole(demand), 0, "above-target", "the load is above its target", evidence);
+
+  // Towards a scale-in they count as busy.
+  const demand = measured + stale + missing;
+  if (1 - demand / desired <= tolerance + ROUNDING) {
+    return outcome(desired, 0, "within-tolerance", "the load is close to its target", demand);
   }
   const streak = Math.min(load(state).streak + 1, PATIENCE);
   const warming = counts.pending + counts.creating + counts.booting + counts.initializing;
   if (streak < PATIENCE || warming > 0) {
-    return outcome(desired, streak, "waiting", "the load may come back", evidence);
+    return outcome(desired, streak, "waiting", "the load may come back", demand);
   }
-  return outcome(whole(demand), 0, "below-target", "the load is below its target", evidence);
+  return outcome(whole(demand), 0, "below-target", "the load is below its target", demand);
 }
 
 /** Whole instances for a demand: at least one, and no more than a host accepts. */

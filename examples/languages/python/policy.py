@@ -83,20 +83,25 @@ def problems(params) -> list[tuple[str, str]]:
 def decide(tick: Tick, params: dict, streak: int) -> Outcome:
     """One tick; `streak` is how many ticks in a row were below the target."""
     counts, desired = tick.counts, tick.desired
-    mean = next((metric.mean for metric in tick.metrics if metric.name == params["metric"]), None)
+    metric = next((metric for metric in tick.metrics if metric.name == params["metric"]), None)
 
     # Never act on no data: it is not the same as no load.
-    known = isinstance(mean, MetricValue_Fresh) and math.isfinite(mean.value)
+    known = metric and isinstance(metric.sum, MetricValue_Fresh) and math.isfinite(metric.sum.value)
     if not known or counts.in_service == 0 or desired == 0:
         return outcome(desired, 0, "no-data", "there is nothing to go by")
 
-    # How many instances the load needs, and that as a share of those in force.
-    demand = mean.value * counts.in_service / params["target"]
-    ratio = demand / desired
-    if abs(ratio - 1) <= params.get("tolerance", 0.1) + ROUNDING:
-        return outcome(desired, 0, "within-tolerance", "the load is close to its target", demand)
-    if ratio > 1:
+    # How many instances the measured load needs. Those that were never measured,
+    # as they have just come into service, take their load from the others: to
+    # count them as busy would ask for that load twice.
+    tolerance = params.get("tolerance", 0.1) + ROUNDING
+    demand = metric.sum.value / params["target"]
+    if demand / desired - 1 > tolerance:
         return outcome(whole(demand), 0, "above-target", "the load is above its target", demand)
+
+    # Towards a scale-in they count as busy.
+    demand += metric.stale + metric.missing
+    if 1 - demand / desired <= tolerance:
+        return outcome(desired, 0, "within-tolerance", "the load is close to its target", demand)
     streak = min(streak + 1, PATIENCE)
     warming = counts.pending + counts.creating + counts.booting + counts.initializing
     if streak < PATIENCE or warming > 0:

@@ -346,8 +346,11 @@
     (i32.store offset=16 (i32.const 192) (i32.const 224))
     (i32.store offset=20 (i32.const 192) (i32.const 1)))
 
-  ;; The mean of the metric, NaN unless it is fresh: no data is not the same as no load.
-  (func $mean (param $tick i32) (result f64)
+  ;; Instances in service that the metric says nothing about.
+  (global $unmeasured (mut i32) (i32.const 0))
+
+  ;; The sum of the metric, NaN unless it is fresh: no data is not the same as no load.
+  (func $sum (param $tick i32) (result f64)
     (local $metric i32) (local $left i32)
     (local.set $metric (i32.load offset=144 (local.get $tick)))
     (local.set $left (i32.load offset=148 (local.get $tick)))
@@ -357,8 +360,10 @@
         (if (call $same (i32.load (local.get $metric)) (i32.load offset=4 (local.get $metric))
               (global.get $metric_at) (global.get $metric_length))
           (then
-            (br_if $none (i32.load8_u offset=8 (local.get $metric)))
-            (return (f64.load offset=16 (local.get $metric)))))
+            (br_if $none (i32.load8_u offset=32 (local.get $metric)))
+            (global.set $unmeasured
+              (i32.add (i32.load offset=108 (local.get $metric)) (i32.load offset=112 (local.get $metric))))
+            (return (f64.load offset=40 (local.get $metric)))))
         (local.set $metric (i32.add (local.get $metric) (i32.const 120)))
         (local.set $left (i32.sub (local.get $left) (i32.const 1)))
         (br $next)))
@@ -373,28 +378,32 @@
   ;; The arguments lie at `given`: the tick, at 152 the parameters, at 160 the state.
   (func (export "regatta:policy/scaling@0.1.1#decide") (param $given i32) (result i32)
     (local $desired i32) (local $in_service i32) (local $warming i32) (local $streak i32)
-    (local $mean f64) (local $demand f64) (local $ratio f64)
+    (local $sum f64) (local $demand f64) (local $tolerance f64) (local $in_force f64)
     (call $read_params (i32.load offset=152 (local.get $given)) (i32.load offset=156 (local.get $given)))
     (local.set $desired (i32.load offset=40 (local.get $given)))
     (local.set $in_service (i32.load offset=60 (local.get $given)))
-    (local.set $mean (call $mean (local.get $given)))
+    (local.set $sum (call $sum (local.get $given)))
     ;; x - x is 0 for every finite number, and NaN for all others.
     (if (i32.or
-          (f64.ne (f64.sub (local.get $mean) (local.get $mean)) (f64.const 0))
+          (f64.ne (f64.sub (local.get $sum) (local.get $sum)) (f64.const 0))
           (i32.or (i32.eqz (local.get $in_service)) (i32.eqz (local.get $desired))))
       (then (return (call $wants (local.get $desired) (i32.const 0) (i32.const 1040) (i32.const 1056)))))
 
-    ;; How many instances the load needs, and that as a share of those in force.
-    (local.set $demand
-      (f64.div (f64.mul (local.get $mean) (f64.convert_i32_u (local.get $in_service))) (global.get $target)))
-    (local.set $ratio (f64.div (local.get $demand) (f64.convert_i32_u (local.get $desired))))
+    ;; How many instances the measured load needs. Those that were never measured, as they have just come into service,
+    ;; take their load from the others: to count them as busy would ask for that load twice.
+    (local.set $demand (f64.div (local.get $sum) (global.get $target)))
+    (local.set $in_force (f64.convert_i32_u (local.get $desired)))
+    (local.set $tolerance (f64.add (global.get $tolerance) (f64.const 1e-9)))
     (call $evidence (local.get $demand))
-
-    (if (f64.le (f64.abs (f64.sub (local.get $ratio) (f64.const 1))) (f64.add (global.get $tolerance) (f64.const 1e-9)))
-      (then (return (call $wants (local.get $desired) (i32.const 0) (i32.const 1088) (i32.const 1120)))))
-    (if (f64.gt (local.get $ratio) (f64.const 1))
+    (if (f64.gt (f64.sub (f64.div (local.get $demand) (local.get $in_force)) (f64.const 1)) (local.get $tolerance))
       (then
         (return (call $wants (call $whole (local.get $demand)) (i32.const 0) (i32.const 1152) (i32.const 1184)))))
+
+    ;; Towards a scale-in they count as busy.
+    (local.set $demand (f64.add (local.get $demand) (f64.convert_i32_u (global.get $unmeasured))))
+    (call $evidence (local.get $demand))
+    (if (f64.le (f64.sub (f64.const 1) (f64.div (local.get $demand) (local.get $in_force))) (local.get $tolerance))
+      (then (return (call $wants (local.get $desired) (i32.const 0) (i32.const 1088) (i32.const 1120)))))
     ;; Pending, creating, booting, initializing.
     (local.set $warming
       (i32.add

@@ -109,21 +109,23 @@ const Params = struct {
 
 pub fn decide(tick: regatta.Tick, given: std.json.Value, state: State) Outcome {
     const params = Params.read(given);
-    const mean = tick.mean(params.metric);
+    const nothing = wants(tick.desired, 0, "no-data", "there is nothing to go by", null);
     // Never act on no data: it is not the same as no load.
-    if (mean.status != .fresh or tick.counts.in_service == 0 or tick.desired == 0) {
-        return wants(tick.desired, 0, "no-data", "there is nothing to go by", null);
+    const metric = tick.metric(params.metric) orelse return nothing;
+    if (metric.sum.status != .fresh or tick.counts.in_service == 0 or tick.desired == 0) return nothing;
+
+    // How many instances the measured load needs. Those that were never measured, as they have just come into service,
+    // take their load from the others: to count them as busy would ask for that load twice.
+    const desired: f64 = @floatFromInt(tick.desired);
+    const measured = metric.sum.value / params.target;
+    if (measured / desired - 1 > params.tolerance + rounding) {
+        return wants(whole(measured), 0, "above-target", "the load is above its target", measured);
     }
 
-    // How many instances the load needs, and that as a share of those in force.
-    const demand = mean.value * @as(f64, @floatFromInt(tick.counts.in_service)) / params.target;
-    const ratio = demand / @as(f64, @floatFromInt(tick.desired));
-
-    if (@abs(ratio - 1) <= params.tolerance + rounding) {
+    // Towards a scale-in they count as busy.
+    const demand = measured + @as(f64, @floatFromInt(metric.unmeasured()));
+    if (1 - demand / desired <= params.tolerance + rounding) {
         return wants(tick.desired, 0, "within-tolerance", "the load is close to its target", demand);
-    }
-    if (ratio > 1) {
-        return wants(whole(demand), 0, "above-target", "the load is above its target", demand);
     }
     const streak = @min(state.streak +| 1, patience);
     if (streak < patience or tick.counts.warming() > 0) {

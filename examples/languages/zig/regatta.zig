@@ -46,6 +46,11 @@ pub const Aggregate = struct {
     fresh: u32,
     stale: u32,
     missing: u32,
+
+    /// Instances in service that it says nothing about.
+    pub fn unmeasured(self: Aggregate) u32 {
+        return self.stale + self.missing;
+    }
 };
 
 pub const Evidence = struct { []const u8, []const u8 };
@@ -81,12 +86,12 @@ pub const Tick = struct {
     /// Those that `describe` asked for.
     metrics: []const Aggregate,
 
-    /// The mean of a metric over the instances in service.
-    pub fn mean(self: Tick, name: []const u8) MetricValue {
-        for (self.metrics) |metric| {
-            if (std.mem.eql(u8, metric.name, name)) return metric.mean;
+    /// A metric that `describe` asked for, if the set has it.
+    pub fn metric(self: Tick, name: []const u8) ?Aggregate {
+        for (self.metrics) |one| {
+            if (std.mem.eql(u8, one.name, name)) return one;
         }
-        return .{ .status = .missing };
+        return null;
     }
 };
 

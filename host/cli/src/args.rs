@@ -366,18 +366,18 @@ Example:
         /// The set
         #[arg(value_parser = set_name)]
         set: String,
-        /// Its number, as `regatta policy list` shows it [default: the only one]
-        #[arg(value_parser = candidate_number)]
-        number: Option<u64>,
+        /// Its number or name, as `regatta policy list` shows them [default: the only one]
+        #[arg(value_name = "NUMBER|NAME", value_parser = candidate)]
+        candidate: Option<Candidate>,
     },
     /// Take a shadow or a canary out
     Drop {
         /// The set
         #[arg(value_parser = set_name)]
         set: String,
-        /// Its number, as `regatta policy list` shows it
-        #[arg(value_parser = candidate_number)]
-        number: u64,
+        /// Its number or name, as `regatta policy list` shows them
+        #[arg(value_name = "NUMBER|NAME", value_parser = candidate)]
+        candidate: Candidate,
     },
     /// Show how shadows fare beside the policy in charge
     ///
@@ -389,6 +389,13 @@ Example:
     History(SetArg),
     /// Show the policies of a set, and those that can be named
     List(SetArg),
+    /// Print a decision vector of a recorded tick, for `policy check --vectors`
+    ///
+    /// What the policy saw, its state and parameters, and what it decided: the new version must decide the same.
+    #[command(after_long_help = "\
+Example:
+  regatta policy vectors web --tick 4711 > vectors.json")]
+    Vectors(VectorsArgs),
     /// What an author needs; none of it asks the daemon.
     #[command(flatten)]
     Tool(PolicyToolCommand),
@@ -415,6 +422,20 @@ pub struct NewPolicyArgs {
     pub force: bool,
 }
 
+/// Arguments of `policy vectors`.
+#[derive(Debug, Args)]
+pub struct VectorsArgs {
+    /// The set
+    #[arg(value_parser = set_name)]
+    pub set: String,
+    /// The tick [default: the last one]
+    #[arg(long, value_name = "N")]
+    pub tick: Option<u64>,
+    /// Which of the set's policies [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<String>,
+}
+
 /// Arguments of `policy compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
@@ -432,10 +453,19 @@ pub struct CompareArgs {
     pub target: Option<f64>,
 }
 
-/// `7` or `#7`.
-fn candidate_number(text: &str) -> Result<u64, String> {
+/// A shadow or a canary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Candidate {
+    /// `7` or `#7`.
+    Number(u64),
+    /// What the policy calls itself.
+    Name(String),
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what clap wants of a parser")]
+fn candidate(text: &str) -> Result<Candidate, std::convert::Infallible> {
     let digits = text.strip_prefix('#').unwrap_or(text);
-    digits.parse().map_err(|_| "a number such as 7 is expected".to_owned())
+    Ok(digits.parse().map_or_else(|_| Candidate::Name(text.to_owned()), Candidate::Number))
 }
 
 /// Arguments of `why`.

@@ -8,18 +8,18 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use regatta_api::types::{
-    CanaryRequest, PlacedOutcome, PolicyEntry, PolicyInfo, PolicyRole, PromoteRequest, SlotQuery,
-    SwapOutcome, SwapRequest,
+    ApiError, CanaryRequest, ErrorCode, PlacedOutcome, PolicyEntry, PolicyInfo, PolicyRole, PromoteRequest,
+    SlotQuery, SwapOutcome, SwapRequest,
 };
 use regatta_api::{Client, ClientError};
 use serde_json::Value;
 
-use super::args::{NewPolicyArgs, Output, PolicyCommand};
-use super::exit::{Outcome, failed, invalid};
+use super::args::{Candidate, NewPolicyArgs, Output, PolicyCommand};
+use super::exit::{Outcome, Stop, failed, invalid};
 use super::render::{Columns, YELLOW, json, or_dash, plain, plain_line, right, short, text};
 use super::time::{age, span, utc};
 use super::wait::Line;
-use super::{Io, policy_compare};
+use super::{Io, policy_compare, records};
 
 /// Largest module: as base64 in JSON it fits into the API's largest body.
 const MODULE_LIMIT_BYTES: u64 = 32 << 20;
@@ -38,7 +38,11 @@ pub(super) async fn run(client: &Client, command: PolicyCommand, output: Output,
         PolicyCommand::Rollback { set, policy: slot } => {
             print(&set, &client.rollback_policy(&set, &SlotQuery { slot }).await?, output, io)
         }
-        PolicyCommand::Promote { set, number } => {
+        PolicyCommand::Promote { set, candidate } => {
+            let number = match candidate {
+                Some(candidate) => Some(number_of(client, &set, candidate).await?),
+                None => None,
+            };
             let outcome = client.promote_policy(&set, &PromoteRequest { number }).await?;
             print(&set, &outcome, output, io)
         }
@@ -56,7 +60,8 @@ pub(super) async fn run(client: &Client, command: PolicyCommand, output: Output,
             let becomes = format!("is on trial as #{number}, within {within} of the policy in charge");
             print_placed(&args.set, &placed, &becomes, output, io)
         }
-        PolicyCommand::Drop { set, number } => {
+        PolicyCommand::Drop { set, candidate } => {
+            let number = number_of(client, &set, candidate).await?;
             let placed = client.drop_policy(&set, number).await?;
             if output == Output::Json {
                 return json(&placed, io);
@@ -67,8 +72,42 @@ pub(super) async fn run(client: &Client, command: PolicyCommand, output: Output,
         PolicyCommand::Compare(args) => policy_compare::compare(client, args, output, io).await,
         PolicyCommand::History(args) => history(client, &args.set, output, io).await,
         PolicyCommand::List(args) => list(client, &args.set, output, io).await,
+        PolicyCommand::Vectors(args) => records::vectors(client, &args, io).await,
         // Handled before a client is needed.
         PolicyCommand::Tool(_) => Ok(()),
+    }
+}
+
+/// The number of a shadow or canary; a name must be that of one only.
+async fn number_of(client: &Client, set: &str, candidate: Candidate) -> Outcome<u64> {
+    let name = match candidate {
+        Candidate::Number(number) => return Ok(number),
+        Candidate::Name(name) => name,
+    };
+    let entries = client.policies(set).await?.policies;
+    let candidates = entries.iter().filter(|it| matches!(it.role, PolicyRole::Shadow | PolicyRole::Canary));
+    let (named, others): (Vec<_>, Vec<_>) = candidates.partition(|it| it.policy.name == name);
+    let list = |entries: &[&PolicyEntry]| {
+        let told = entries.iter().map(|it| format!("#{} {}", it.policy.activation, it.policy.name));
+        told.collect::<Vec<_>>().join(", ")
+    };
+    let refused = |code, message| Stop::Failure(ApiError { code, message, problems: Vec::new() }.into());
+    match named.as_slice() {
+        [one] => Ok(one.policy.activation),
+        [] if others.is_empty() => {
+            Err(refused(ErrorCode::NotFound, format!("set {set} has no shadow and no canary")))
+        }
+        [] => {
+            let message =
+                format!("set {set} has no shadow or canary named {name}; it has: {}", list(&others));
+            Err(refused(ErrorCode::NotFound, message))
+        }
+        several => {
+            let several = list(several);
+            let message =
+                format!("set {set} has several shadows and canaries named {name}: choose one of {several}");
+            Err(refused(ErrorCode::Conflict, message))
+        }
     }
 }
 

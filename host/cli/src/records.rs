@@ -5,10 +5,11 @@ use regatta_api::recording_types::RecordingInfo;
 use regatta_api::types::{ApiError, WhyQuery};
 use regatta_core::explain::explain;
 use regatta_core::record::{Direction, TickRecord};
+use regatta_policy_tools::vector_file;
 
 use super::Io;
-use super::args::{Last, Output, RecordsArgs, WhyArgs};
-use super::exit::Outcome;
+use super::args::{Last, Output, RecordsArgs, VectorsArgs, WhyArgs};
+use super::exit::{Outcome, invalid};
 use super::render::{json, json_line, plain};
 use super::ticks::{Start, Ticks, find_recording};
 use super::time::utc;
@@ -28,6 +29,32 @@ pub(super) async fn why(client: &Client, args: &WhyArgs, output: Output, io: &mu
     let text = explain(&record, &utc(record.at_ms()));
     write!(io.out, "{}", plain(&text))?;
     Ok(())
+}
+
+/// Prints a decision vector of a recorded tick.
+pub(super) async fn vectors(client: &Client, args: &VectorsArgs, io: &mut Io<'_>) -> Outcome {
+    let record = client.why(&args.set, &WhyQuery { tick: args.tick, last: None }).await?;
+    let (set, tick) = (&args.set, record.observation.tick);
+    let slots: Vec<&str> = record.runs.iter().map(|run| run.slot.as_str()).collect();
+    let run = match (&args.policy, record.runs.as_slice()) {
+        (None, [run]) => run,
+        (None, []) => return Err(invalid(format!("set {set}: no policy ran in tick {tick}"))),
+        (None, _) => {
+            let slots = slots.join(", ");
+            return Err(invalid(format!(
+                "set {set} has several policies ({slots}): choose one with --policy"
+            )));
+        }
+        (Some(slot), runs) => {
+            let found = runs.iter().find(|run| run.slot == *slot);
+            let slots = slots.join(", ");
+            found.ok_or_else(|| {
+                invalid(format!("set {set}: no policy {slot} ran in tick {tick}; there were: {slots}"))
+            })?
+        }
+    };
+    let file = vector_file(&record, run).map_err(|why| invalid(format!("set {set}: {why}")))?;
+    json(&file, io)
 }
 
 /// The last tick of a recording that does what is asked for.

@@ -238,15 +238,15 @@ fn on_path(program: &str) -> anyhow::Result<PathBuf> {
 /// Where policies are looked up by name: what the operator says, the data
 /// directory, and where an installation and a build put the built-in ones.
 fn policy_dirs(asked: Vec<PathBuf>, data: &Path) -> PolicyDirs {
-    let mut dirs = asked;
-    dirs.push(data.join("policies"));
+    let mut dirs = PolicyDirs { asked, built_in: Vec::new() };
+    dirs.asked.push(data.join("policies"));
     if let Ok(exe) = std::env::current_exe()
         && let Some(bin) = exe.parent()
     {
-        dirs.push(bin.join("../share/regatta/policies"));
-        dirs.push(bin.join("../policies"));
+        dirs.built_in.push(bin.join("../share/regatta/policies"));
+        dirs.built_in.push(bin.join("../policies"));
     }
-    PolicyDirs(dirs)
+    dirs
 }
 
 /// Each connection through a load balancer takes two descriptors, and the usual

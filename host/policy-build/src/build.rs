@@ -18,6 +18,8 @@ pub struct Project<'a> {
     pub language: Language,
     /// The policy's name, as in `policy.yaml`.
     pub name: &'a str,
+    /// What builds it, for [`Language::Other`]: run by `sh` in the folder, it writes the module to `$OUT`.
+    pub command: Option<&'a str>,
 }
 
 /// Builds the module and puts it at `out`, at once and whole: who watches never sees half of it.
@@ -151,7 +153,7 @@ mod tests {
     #[test]
     fn text_is_assembled_without_any_program() {
         let dir = tempfile::tempdir().expect("a folder");
-        let project = Project { dir: dir.path(), language: Language::Wat, name: "x" };
+        let project = Project { dir: dir.path(), language: Language::Wat, name: "x", command: None };
         fs::write(dir.path().join("policy.wat"), "(module)").expect("written");
         let tools = Tools::new(dir.path(), None);
         let out = dir.path().join("out/x.wasm");
@@ -171,7 +173,7 @@ mod tests {
         let bin = dir.path().join("node_modules/.bin");
         fs::create_dir_all(&bin).expect("made");
         fs::copy("/bin/true", bin.join("componentize-qjs")).expect("a program");
-        let project = Project { dir: dir.path(), language: Language::JavaScript, name: "x" };
+        let project = Project { dir: dir.path(), language: Language::JavaScript, name: "x", command: None };
         let tools = Tools::new(dir.path(), None);
         let out = dir.path().join("out/x.wasm");
         let error = build(&project, &out, &tools, &mut |_| Ok(ExitStatus::from_raw(3 << 8)));

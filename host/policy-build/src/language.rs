@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// A language with a folder in `examples/languages`.
+/// A language with a folder in `examples/languages`, or another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Language {
     /// Rust, with the SDK.
@@ -24,6 +24,12 @@ pub enum Language {
     AssemblyScript,
     /// WebAssembly text by hand.
     Wat,
+    /// C++, compiled by Zig.
+    Cpp,
+    /// Nim, by way of C that Zig compiles.
+    Nim,
+    /// Any other: the project says what builds it.
+    Other,
 }
 
 /// A language that is not among them.
@@ -32,8 +38,8 @@ pub enum Language {
 pub struct UnknownLanguage(pub String);
 
 impl Language {
-    /// All of them; the ones that are most at home first.
-    pub const ALL: [Self; 8] = [
+    /// All that have an example; the ones that are most at home first.
+    pub const ALL: [Self; 10] = [
         Self::Rust,
         Self::JavaScript,
         Self::Python,
@@ -42,6 +48,8 @@ impl Language {
         Self::Zig,
         Self::AssemblyScript,
         Self::Wat,
+        Self::Cpp,
+        Self::Nim,
     ];
 
     /// Its name in `policy.yaml`, on the command line and of its folder.
@@ -56,6 +64,9 @@ impl Language {
             Self::Zig => "zig",
             Self::AssemblyScript => "assemblyscript",
             Self::Wat => "wat",
+            Self::Cpp => "cpp",
+            Self::Nim => "nim",
+            Self::Other => "other",
         }
     }
 
@@ -71,6 +82,9 @@ impl Language {
             Self::Zig => "Zig",
             Self::AssemblyScript => "AssemblyScript",
             Self::Wat => "WebAssembly text",
+            Self::Cpp => "C++",
+            Self::Nim => "Nim",
+            Self::Other => "another language",
         }
     }
 
@@ -81,13 +95,14 @@ impl Language {
         match (self, program) {
             (_, "cargo" | "rustc") => "install Rust: https://rustup.rs",
             (_, "go") => "install Go 1.24 or newer: https://go.dev/dl",
+            (_, "nim") => "install Nim 1.6 or newer: https://nim-lang.org (on Debian: apt install nim)",
             (_, "npm") => "install Node.js 20 or newer, which brings npm: https://nodejs.org",
             (_, "python3") => "install Python 3.10 or newer: https://python.org",
             (Self::JavaScript | Self::AssemblyScript, _) => "npm install",
-            (Self::Python | Self::C | Self::Zig, _) => {
+            (Self::Python | Self::C | Self::Cpp | Self::Nim | Self::Zig, _) => {
                 "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
             }
-            (Self::Rust | Self::Go | Self::Wat, _) => "install it",
+            (Self::Rust | Self::Go | Self::Wat | Self::Other, _) => "install it",
         }
     }
 
@@ -97,11 +112,11 @@ impl Language {
     pub fn installs(self) -> &'static [&'static [&'static str]] {
         match self {
             Self::JavaScript | Self::AssemblyScript => &[&["npm", "install", "--no-audit", "--no-fund"]],
-            Self::Python | Self::C | Self::Zig => &[
+            Self::Python | Self::C | Self::Cpp | Self::Nim | Self::Zig => &[
                 &["python3", "-m", "venv", ".venv"],
                 &[".venv/bin/pip", "install", "--disable-pip-version-check", "-r", "requirements.txt"],
             ],
-            Self::Rust | Self::Go | Self::Wat => &[],
+            Self::Rust | Self::Go | Self::Wat | Self::Other => &[],
         }
     }
 }
@@ -116,13 +131,14 @@ impl FromStr for Language {
     type Err = UnknownLanguage;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.into_iter().find(|language| language.as_str() == text);
+        let all = Self::ALL.into_iter().chain([Self::Other]);
+        let found = all.into_iter().find(|language| language.as_str() == text);
         found.ok_or_else(|| UnknownLanguage(text.to_owned()))
     }
 }
 
 fn known() -> String {
-    Language::ALL.map(Language::as_str).join(", ")
+    format!("{}, {}", Language::ALL.map(Language::as_str).join(", "), Language::Other)
 }
 
 #[cfg(test)]
@@ -131,13 +147,13 @@ mod tests {
 
     #[test]
     fn every_language_reads_as_it_is_written() {
-        for language in Language::ALL {
+        for language in Language::ALL.into_iter().chain([Language::Other]) {
             assert_eq!(language.as_str().parse(), Ok(language));
         }
         let error = "cobol".parse::<Language>().expect_err("not known");
         assert_eq!(
             error.to_string(),
-            "unknown language `cobol`; known are rust, javascript, python, go, c, zig, assemblyscript, wat"
+            "unknown language `cobol`; known are rust, javascript, python, go, c, zig, assemblyscript, wat, cpp, nim, other"
         );
     }
 }

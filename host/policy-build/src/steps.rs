@@ -1,8 +1,8 @@
 //! What is run for each language: the one table to look at when a language's tools change.
 
-use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use crate::build::Project;
 use crate::error::BuildError;
@@ -24,6 +24,11 @@ const RUST_PROFILE: [&str; 7] = [
     "profile.guest.strip='symbols'",
     "profile.guest.panic='abort'",
 ];
+
+/// What Zig's C and C++ compilers are told. The linker's 16 MiB of stack would be a quarter of the memory that a policy
+/// may have.
+const WASI_REACTOR: [&str; 7] =
+    ["-target", "wasm32-wasi", "-mexec-model=reactor", "-Os", "-s", "-Wl,-z,stack-size=65536", "-o"];
 
 /// One program that is run in the project's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +52,65 @@ impl Step {
         self.env.push((name, value.into()));
         self
     }
+}
+
+/// What Nim is told: C for wasm32, without threads, signals and a `main`, and errors as plain returns, since there is no
+/// exception handling.
+const NIM: [&str; 16] = [
+    "c",
+    "--compileOnly",
+    "--hints:off",
+    "--cpu:wasm32",
+    "--os:any",
+    "--mm:arc",
+    "-d:useMalloc",
+    "-d:posix",
+    "-d:noSignalHandler",
+    "--exceptions:goto",
+    "--panics:on",
+    "--noMain:on",
+    "--threads:off",
+    "--stackTrace:off",
+    "-d:release",
+    "--opt:size",
+];
+
+/// Nim's libraries, where its program may keep them: `/usr/lib/nim/lib` on Debian, `lib` beside `bin` elsewhere.
+fn nim_library(nim: &Path) -> Option<PathBuf> {
+    let prefix = fs::canonicalize(nim).ok()?.parent()?.parent()?.to_owned();
+    ["lib/nim/lib", "lib"].map(|end| prefix.join(end)).into_iter().find(|lib| lib.join("nimbase.h").is_file())
+}
+
+/// From Nim to C, and from C to a module.
+fn nim(nim: PathBuf, zig: PathBuf, to: &Path) -> Vec<Step> {
+    let cache = to.with_extension("nimcache");
+    let library = nim_library(&nim);
+    let mut to_c = Step::new(nim).args(NIM);
+    if let Some(library) = &library {
+        // One that was unpacked elsewhere than where it was to be installed does not find them by itself.
+        let path =
+            |name: &str| [OsString::from("-p:"), library.join(name).into_os_string()].into_iter().collect();
+        let paths: Vec<OsString> =
+            ["core", "pure", "pure/collections", "std", "arch", "system", "posix"].map(path).into();
+        to_c =
+            to_c.args([[OsString::from("--lib:"), library.clone().into()].into_iter().collect::<OsString>()]);
+        to_c = to_c.args(paths);
+    }
+    let to_c = to_c
+        .args([[OsString::from("--nimcache:"), cache.clone().into()].into_iter().collect::<OsString>()])
+        .args(["policy.nim"]);
+    // Which files there are is Nim's affair.
+    let link = Step::new(zig)
+        .args(["cc", "-w"])
+        .args(library.map(|library| [OsString::from("-I"), library.into()]).into_iter().flatten());
+    let shell = Step::new("/bin/sh".into())
+        .args(["-ec", r#"cache=$1; shift; exec "$@" "$cache"/*.c"#, "sh"])
+        .args([cache.as_os_str()])
+        .args([link.program])
+        .args(link.args)
+        .args(WASI_REACTOR.map(|word| word.replace("65536", "262144")))
+        .args([to]);
+    vec![to_c, shell]
 }
 
 /// What is run, and where the module is then.
@@ -86,18 +150,15 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
             // One that is too old says so, instead of fetching another.
             .env("GOTOOLCHAIN", "local"),
         Language::C => Step::new(find(&["zig", "python-zig"])?)
-            // The linker's 16 MiB of stack would be a quarter of the memory that a policy may have.
-            .args([
-                "cc",
-                "-target",
-                "wasm32-wasi",
-                "-mexec-model=reactor",
-                "-Os",
-                "-s",
-                "-Wl,-z,stack-size=65536",
-                "-o",
-            ])
+            .args(["cc"])
+            .args(WASI_REACTOR)
             .args([to.as_os_str(), "policy.c".as_ref()]),
+        Language::Cpp => Step::new(find(&["zig", "python-zig"])?)
+            .args(["c++", "-std=c++20", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"])
+            // Zig would compile all of libc++ first, for minutes.
+            .args(["-nostdlib++", "-nostdinc++"])
+            .args(WASI_REACTOR)
+            .args([to.as_os_str(), "policy.cpp".as_ref()]),
         Language::Zig => Step::new(find(&["zig", "python-zig"])?)
             .args(["build-exe", "policy.zig", "-target", "wasm32-freestanding", "-fno-entry", "-rdynamic"])
             .args(["-O", "ReleaseSmall", "-fstrip", "--stack", "262144"])
@@ -106,7 +167,14 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
             .args(["policy.ts", "--runtime", "stub", "--use", "abort=", "--transform", "./exports.js"])
             .args(["--optimize", "-o"])
             .args([to]),
+        Language::Nim => {
+            let steps = nim(find(&["nim"])?, find(&["zig", "python-zig"])?, to);
+            return Ok(Some(Plan { steps, made }));
+        }
         Language::Wat => return Ok(None),
+        Language::Other => Step::new(find(&["sh"])?)
+            .args(["-ec", project.command.unwrap_or("echo 'there is no command' >&2; exit 1")])
+            .env("OUT", to),
     };
     Ok(Some(Plan { steps: vec![step], made }))
 }

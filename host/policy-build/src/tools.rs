@@ -23,7 +23,7 @@ pub struct Tools {
 impl Tools {
     /// Those of a project (`node_modules/.bin`, `.venv/bin`), then those below `tools`, then those on `PATH`.
     ///
-    /// Below `tools` a program may lie in `bin`, `venv/bin`, `node_modules/.bin` or `usr/lib/go-*/bin`, of the folder
+    /// Below `tools` a program may lie in `bin`, `usr/bin`, `venv/bin`, `node_modules/.bin` or `usr/lib/go-*/bin`, of the folder
     /// itself or of one in it.
     #[must_use]
     pub fn new(project: &Path, tools: Option<&Path>) -> Self {
@@ -38,8 +38,10 @@ impl Tools {
             homes.insert(0, tools);
             for home in homes {
                 folders.extend(go_of_debian(&home.join("usr/lib")));
-                folders
-                    .extend(["bin", "venv/bin", ".venv/bin", "node_modules/.bin"].map(|end| home.join(end)));
+                folders.extend(
+                    ["bin", "usr/bin", "venv/bin", ".venv/bin", "node_modules/.bin"]
+                        .map(|end| home.join(end)),
+                );
                 folders.push(home);
             }
         }

@@ -14,6 +14,7 @@ mod parameters;
 mod project;
 mod recording;
 mod replay;
+mod vector;
 
 pub use bench::{Bench, BenchError, BenchOptions, Decisions, bench};
 pub use inspect::{Inspection, MetricRequest, inspect};
@@ -24,3 +25,4 @@ pub use project::{NewError, ProjectError, ProjectFile, create};
 pub use recording::{Contents, RecordingError, RecordingReader, RecordingWriter, check_recording};
 pub use regatta_policy_build::{BuildError, Language, Project, Tools, build, install};
 pub use replay::{Replayer, references};
+pub use vector::vector_file;

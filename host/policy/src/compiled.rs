@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::error::{FailedCall, LoadError, MigrateError, ParamsError, ParamsProblem};
 use crate::gate::Lane;
 use crate::load::Abi;
+use crate::params;
 use crate::text::capped;
 
 /// No module may be larger.
@@ -197,6 +198,20 @@ impl CompiledPolicy {
             problems.push(ParamsProblem { path: String::new(), message });
         }
         Err(ParamsError::Problems(problems))
+    }
+
+    /// Lets it check parameters as [`validate`](Self::validate) does, and holds what it accepts against the schema that it
+    /// gives.
+    ///
+    /// # Errors
+    /// All problems that it finds, else those that the schema has; or how it failed to look.
+    pub fn accept(&self, params: &str, limits: &PolicyLimits) -> Result<(), ParamsError> {
+        self.validate(params, limits)?;
+        let Ok(value) = serde_json::from_str(params) else { return Ok(()) };
+        match params::problems(&self.manifest.params_schema, &value) {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(ParamsError::Problems(problems)),
+        }
     }
 
     /// Whether it exports a migration of its state.

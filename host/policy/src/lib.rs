@@ -28,6 +28,7 @@ mod limiter;
 mod load;
 mod observe;
 mod outcome;
+mod params;
 mod sys;
 mod text;
 pub mod vectors;

@@ -8,7 +8,8 @@
 //!   own: a scale-out never waits for a scale-in.
 //! * While instances are warming, a step counts from the capacity without them, so
 //!   that the same step asked for twice does not add up, but a higher step adds the
-//!   difference. There is no scale-in while instances are warming.
+//!   difference. There is no scale-in while instances are warming. One that serves
+//!   and has no sample yet is still warming, for at most five minutes.
 //! * A scale-in stops short of where a scale-out threshold would be crossed again.
 //! * No fresh value, or nothing in service: the capacity stays, and the ticks in a
 //!   row start over.
@@ -19,10 +20,14 @@ mod params;
 mod state;
 mod steps;
 
-use regatta_sdk::{Describe, MetricValue, Outcome, Policy, Problems, Reason, Tick, short};
+use regatta_sdk::{Describe, MetricValue, Outcome, Policy, Problems, Reading, Reason, Tick, short};
 
 pub use params::{InStep, OutStep, Params, Statistic};
 pub use state::State;
+
+/// How long an instance in service without a sample counts as warming: what AWS gives
+/// an instance to warm up. One that never reports must not hold the set for ever.
+const FIRST_SAMPLE_MS: u64 = 300_000;
 
 /// The policy.
 #[derive(Debug)]
@@ -52,9 +57,10 @@ impl Policy for Step {
 
 fn decide(tick: &Tick<'_>, params: &Params, state: &mut State) -> Outcome {
     let metric = params.metric.as_str();
+    let warming = tick.warming() + unmeasured(tick, metric);
     let facts = |reason: Reason| {
         let reason = reason.with("desired", tick.desired).with("in-service", tick.counts.in_service);
-        reason.with("warming", tick.warming())
+        reason.with("warming", warming)
     };
     let value = match value(tick, params) {
         Ok(value) => value,
@@ -71,7 +77,6 @@ fn decide(tick: &Tick<'_>, params: &Params, state: &mut State) -> Outcome {
         let reason = Reason::new(code, text).number(statistic, value);
         Outcome::keep(tick).because(facts(reason))
     };
-    let warming = tick.warming();
 
     if let Some(step) = out {
         let above = short(step.above);
@@ -143,6 +148,20 @@ fn decide(tick: &Tick<'_>, params: &Params, state: &mut State) -> Outcome {
     }
 
     keep("within-thresholds", format!("{metric} is {shown}, within the thresholds"))
+}
+
+/// Instances that have come into service and of which there is no sample yet.
+fn unmeasured(tick: &Tick<'_>, metric: &str) -> u32 {
+    if tick.aggregate(metric).is_none_or(|aggregate| aggregate.missing == 0) {
+        return 0;
+    }
+    let column = tick.metric(metric);
+    let new = tick.instances().rows().zip(column.readings()).filter(|(row, reading)| {
+        row.is_in_service()
+            && *reading == Reading::Missing
+            && tick.now_ms.saturating_sub(row.state_since_ms) < FIRST_SAMPLE_MS
+    });
+    u32::try_from(new.count()).unwrap_or(u32::MAX)
 }
 
 /// The value that is compared with the thresholds, or why there is none.

@@ -64,6 +64,29 @@ fn steps_do_not_add_up_while_instances_are_warming() {
 }
 
 #[test]
+fn instances_without_a_sample_yet_are_warming_for_five_minutes() {
+    for statistic in ["mean", "sum", "min", "max"] {
+        let params = format!(
+            r#"{{"metric": "load", "statistic": "{statistic}", "scale_out": [{{"above": 0.6, "add": 2}}],
+            "scale_in": [{{"below": 0.3, "remove": 1}}], "scale_in_cooldown_ms": 0}}"#
+        );
+        let at = |ms_later: u64, load: f64| {
+            let rows = TestTick::new().instances(InstanceState::InService, 6).parts().instances;
+            let later = TestTick::new().at(rows.state_since_ms[0] + ms_later, 2);
+            let tick = rows.rows().fold(later, TestTick::instance).metric("load", &[load; 4]);
+            let outcome = policy(&params).tick(&tick).unwrap();
+            (outcome.capacity, outcome.reasons[0].code.clone())
+        };
+        // Four of six have a value.
+        assert_eq!(at(0, 0.9), (6, "capacity-coming".to_owned()), "{statistic}");
+        assert_eq!(at(0, 0.01), (6, "warming".to_owned()), "{statistic}");
+        // Two that never report must not hold the set for ever.
+        assert_eq!(at(300_000, 0.9), (8, "above-threshold".to_owned()), "{statistic}");
+        assert_eq!(at(300_000, 0.01), (5, "below-threshold".to_owned()), "{statistic}");
+    }
+}
+
+#[test]
 fn it_waits_for_ticks_in_a_row() {
     let params = r#"{"metric": "load", "scale_out": [{"above": 0.6, "add": 1}], "for_ticks": 3}"#;
     let mut policy = policy(params);

@@ -104,6 +104,19 @@ rule!(Blind, |tick, mean| {
     Ok(instances_for(sum / 0.5).unwrap_or(tick.desired).max(1))
 });
 
+// Takes instances without a sample for as busy as the others.
+rule!(Hasty, |tick, mean| {
+    Ok(match mean.fresh() {
+        Some(mean) => {
+            instances_for(mean * f64::from(tick.counts.in_service) / 0.5).unwrap_or(tick.desired).max(1)
+        }
+        None => tick.desired,
+    })
+});
+
+// One more each tick, whatever the load.
+rule!(Growing, |tick, _mean| Ok(tick.desired + 1));
+
 // Panics scale in.
 rule!(Contrary, |tick, mean| {
     Ok(match mean.fresh() {

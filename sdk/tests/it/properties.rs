@@ -6,7 +6,7 @@ use regatta_sdk::Outcome;
 use regatta_sdk::testing::properties::{Options, Property, Verdict, assert_all, check_all};
 use regatta_sdk::testing::{Signal, Subject, TestPolicy, TestTick};
 
-use crate::policies::{Blind, Contrary, Flapping, PARAMS, Proportional, Silent, ToZero};
+use crate::policies::{Blind, Contrary, Flapping, Growing, Hasty, PARAMS, Proportional, Silent, ToZero};
 
 #[test]
 fn a_good_policy_has_them_all() {
@@ -57,6 +57,13 @@ fn a_policy_without_a_property_is_told_why() {
     let text = story(&mut rule::<Blind>(), Property::RecoversAfterGap);
     assert!(text.starts_with("metrics ") && text.contains("it scaled in from "), "{text}");
 
+    let text = story(&mut rule::<Hasty>(), Property::WaitsForSamples);
+    assert!(text.starts_with("scaled out from "), "{text}");
+    assert!(
+        text.contains(" no sample from the other ") && text.contains(", the same load: it wanted "),
+        "{text}"
+    );
+
     let text = story(&mut rule::<Contrary>(), Property::MonotonicInLoad);
     assert!(text.contains("it wanted only 1"), "{text}");
 
@@ -65,6 +72,14 @@ fn a_policy_without_a_property_is_told_why() {
 
     let text = story(&mut rule::<Silent>(), Property::Answers);
     assert!(text.ends_with("it had no outcome: no load is known"), "{text}");
+}
+
+/// Growth that has another cause than missing samples is not held against a policy.
+#[test]
+fn a_policy_that_grows_anyway_waits_for_samples() {
+    let report = check_all(&mut rule::<Growing>(), &Options::new());
+    let Verdict::Held { cases } = report.verdict(Property::WaitsForSamples) else { panic!("{report}") };
+    assert!(*cases > 10, "{report}");
 }
 
 /// Keeps something that is not in its state.

@@ -89,12 +89,18 @@ fn a_shadow_is_judged_survives_a_crash_and_is_promoted() {
 
     // Which one is meant must be said; then it is in charge.
     assert_eq!(daemon.run(&["policy", "promote", "web"]).code, 6);
+    let name = shadow["policy"]["name"].as_str().expect("a name");
+    let both = daemon.run(&["policy", "drop", "web", name]);
+    assert!(both.code == 6 && both.err.contains(&format!("#{number} {name}")), "{}", both.err);
     assert_eq!(daemon.run(&["policy", "promote", "web", "99"]).code, 4);
     let promoted = daemon.json(&["policy", "promote", "web", &format!("#{number}")]);
     assert_eq!(promoted["to"]["digest"], shadow["policy"]["digest"]);
     daemon.wait_in_service("web", 3);
     assert_eq!(entries(&daemon, "web", "shadow").len(), 1);
-    let left = entries(&daemon, "web", "shadow")[0]["activation"].to_string();
+    // By name, as long as that says which one.
+    let left = entries(&daemon, "web", "shadow")[0]["name"].as_str().expect("a name").to_owned();
+    let unknown = daemon.run(&["policy", "drop", "web", "nobody"]);
+    assert!(unknown.code == 4 && unknown.err.contains(&left), "{}", unknown.err);
     let _ = daemon.json(&["policy", "drop", "web", &left]);
     assert_eq!(entries(&daemon, "web", "shadow"), Vec::<Value>::new());
     let kinds: Vec<String> = history(&daemon, "web").into_iter().map(|(kind, _)| kind).collect();

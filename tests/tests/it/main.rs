@@ -16,6 +16,7 @@ mod neighbours;
 mod networks;
 mod policies;
 mod policy_tools;
+mod readme;
 mod real_guests;
 mod recover;
 mod replay;

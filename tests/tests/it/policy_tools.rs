@@ -112,6 +112,7 @@ fn from_new_to_check(language: &str) -> Desk {
             "stays-in-bounds",
             "monotonic-in-load",
             "no-oscillation",
+            "waits-for-samples",
             "recovers-after-gap",
             "deterministic",
         ];
@@ -192,6 +193,42 @@ fn a_c_project_builds_as_it_is_made() {
 }
 
 #[test]
+fn a_nim_project_builds_as_it_is_made() {
+    from_new_to_check("nim");
+}
+
+#[test]
+fn a_cpp_project_builds_as_it_is_made() {
+    from_new_to_check("cpp");
+}
+
+/// From nothing but the contract, with a language that nobody here knows of: its compiler is `cat`.
+#[test]
+fn a_project_in_another_language_builds_with_its_own_command() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("own")).expect("made");
+    fs::copy(policies_dir().join("target-tracking.wasm"), desk.path("own/source")).expect("copied");
+    let file = |command: &str| {
+        let text = format!("language: other\nname: own\ncommand: {command}\n");
+        fs::write(desk.path("own/policy.yaml"), text).expect("written");
+    };
+    file("cat source > \"$OUT\"");
+    let built = desk.json(&["-o", "json", "build", "own"]);
+    assert_eq!(
+        (&built["name"], &built["output"]),
+        (&"target-tracking".into(), &"own/own.wasm".into()),
+        "{built}"
+    );
+    // Each command of several must do.
+    file("|\n  false\n  cat source > \"$OUT\"");
+    let output = desk.run(&["build", "own"]);
+    assert!(output.code == 3 && output.err.contains("false"), "{}", output.err);
+    file("echo done");
+    let output = desk.run(&["build", "own"]);
+    assert!(output.code == 1 && output.err.contains("own.wasm"), "{}", output.err);
+}
+
+#[test]
 fn a_zig_project_builds_as_it_is_made() {
     from_new_to_check("zig");
 }
@@ -258,7 +295,7 @@ fn a_build_says_what_is_missing_and_where_a_project_is_wrong() {
 }
 
 /// Writes a program.
-fn script(path: &Path, text: &str) {
+pub(crate) fn script(path: &Path, text: &str) {
     fs::write(path, text).expect("written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a program");
 }

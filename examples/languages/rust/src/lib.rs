@@ -3,7 +3,7 @@
 //! Scales out at once, scales in only when the metric was below its target for three ticks in a row and nothing is
 //! warming up.
 
-use regatta_sdk::{Describe, Outcome, Policy, Problems, Reason, Tick};
+use regatta_sdk::{Aggregate, Describe, Outcome, Policy, Problems, Reason, Tick};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,25 +61,28 @@ impl Policy for TolerantTarget {
     fn decide(tick: &Tick<'_>, params: &Params, state: &mut State) -> Result<Outcome, String> {
         let streak = std::mem::take(&mut state.streak);
         let (in_service, desired) = (tick.counts.in_service, tick.desired);
-        let mean = match tick.mean(&params.metric).fresh() {
-            Some(mean) if in_service > 0 && desired > 0 => mean,
+        let sum = match tick.sum(&params.metric).fresh() {
+            Some(sum) if in_service > 0 && desired > 0 => sum,
             // Never act on no data: it is not the same as no load.
             _ => return Ok(Outcome::keep(tick).because(Reason::new("no-data", "there is nothing to go by"))),
         };
 
-        // How many instances the load needs, and that as a share of those in force.
-        let demand = mean * f64::from(in_service) / params.target;
-        let ratio = demand / f64::from(desired);
-        let because = |code, text| Reason::new(code, text).number("demand", demand);
+        // How many instances the measured load needs. Those that were never measured, as they have just come into
+        // service, take their load from the others: to count them as busy would ask for that load twice.
+        let demand = sum / params.target;
+        let share = |demand: f64| demand / f64::from(desired);
+        if share(demand) - 1.0 > params.tolerance + ROUNDING {
+            let reason = Reason::new("above-target", "the load is above its target").number("demand", demand);
+            return Ok(Outcome::capacity(whole(demand)).because(reason));
+        }
 
-        if (ratio - 1.0).abs() <= params.tolerance + ROUNDING {
+        // Towards a scale-in they count as busy.
+        let demand = demand + f64::from(tick.aggregate(&params.metric).map_or(0, Aggregate::unmeasured));
+        let because = |code, text| Reason::new(code, text).number("demand", demand);
+        if 1.0 - share(demand) <= params.tolerance + ROUNDING {
             return Ok(
                 Outcome::keep(tick).because(because("within-tolerance", "the load is close to its target"))
             );
-        }
-        if ratio > 1.0 {
-            let reason = because("above-target", "the load is above its target");
-            return Ok(Outcome::capacity(whole(demand)).because(reason));
         }
         let streak = PATIENCE.min(streak + 1);
         if streak < PATIENCE || tick.warming() > 0 {
@@ -125,6 +128,13 @@ mod tests {
         let mut policy = policy();
         let sizes = [0.2, 0.2, 0.5, 0.2, 0.2, 0.2].map(|load| policy.tick(&at(load)).unwrap().capacity);
         assert_eq!(sizes, [10, 10, 10, 10, 10, 4]);
+    }
+
+    #[test]
+    fn instances_without_a_value_yet_are_not_taken_for_busy() {
+        let grown = TestTick::new().instances(InstanceState::InService, 20);
+        assert_eq!(policy().tick(&grown.clone().metric("load", &[1.0; 10])).unwrap().capacity, 20);
+        assert_eq!(policy().tick(&grown.metric("load", &[1.5; 10])).unwrap().capacity, 30);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use regatta_policy_tools::Language;
 use regatta_policy_tools::check::Property;
 
@@ -56,6 +56,35 @@ Examples:
   regatta policy bench my-policy.wasm
   regatta policy bench my-policy.wasm --params '{\"target\": 0.6}' --instances 100,1000 -o json")]
     Bench(BenchArgs),
+    /// Print the contract, for a language that has no template
+    ///
+    /// Needs no daemon. The WIT package is what component tooling starts from, the C header what C and C++ include, the
+    /// JSON schema what goes through the memory of modules that exchange JSON.
+    #[command(after_long_help = "\
+Examples:
+  regatta policy contract wit > policy.wit
+  regatta policy contract c > regatta.h
+  regatta policy contract json | jq '.\"$defs\" | keys'")]
+    Contract(ContractArgs),
+}
+
+/// Arguments of `policy contract`.
+#[derive(Debug, Args)]
+pub struct ContractArgs {
+    /// Form to print it in
+    #[arg(value_name = "FORM")]
+    pub form: ContractForm,
+}
+
+/// A form of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ContractForm {
+    /// WIT package
+    Wit,
+    /// Header for C and C++
+    C,
+    /// JSON schema of the JSON ABI
+    Json,
 }
 
 /// Arguments of `policy new`.

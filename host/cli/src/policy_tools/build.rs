@@ -29,7 +29,8 @@ pub(super) fn build(args: &BuildArgs, output: Output, io: &mut Io<'_>) -> Outcom
     let file = ProjectFile::read(&args.dir).map_err(unreadable)?;
     let out = args.out.clone().unwrap_or_else(|| args.dir.join(&file.output));
     let out = out.strip_prefix(".").map_or_else(|_| out.clone(), Path::to_owned);
-    let project = Project { dir: &args.dir, language: file.language, name: &file.name };
+    let command = file.command.as_deref();
+    let project = Project { dir: &args.dir, language: file.language, name: &file.name, command };
     let tools = Tools::new(&args.dir, args.tools.as_deref());
 
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! `regatta policy new | build | inspect | check | bench`: what an author of policies does, without a daemon.
+//! `regatta policy new | build | inspect | check | bench | contract`: what an author of policies does, without a daemon.
 
 pub(super) mod args;
 mod bench;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use regatta_policy_tools::ModuleError;
 
-use self::args::PolicyToolCommand;
+use self::args::{ContractForm, PolicyToolCommand};
 use super::Io;
 use super::args::Output;
 use super::exit::{Exit, Failure, Outcome, Stop};
@@ -25,8 +25,18 @@ pub(super) fn run(command: &PolicyToolCommand, output: Output, io: &mut Io<'_>) 
         PolicyToolCommand::Inspect(args) => inspect::inspect(&args.module, output, io)?,
         PolicyToolCommand::Check(args) => return check::check(args, output, io),
         PolicyToolCommand::Bench(args) => bench::bench(args, output, io)?,
+        PolicyToolCommand::Contract(args) => io.out.write_all(contract(args.form).as_bytes())?,
     }
     Ok(Exit::Ok)
+}
+
+/// The published forms of the contract.
+fn contract(form: ContractForm) -> &'static str {
+    match form {
+        ContractForm::Wit => include_str!("../../../../sdk/wit/v0.1.1/policy.wit"),
+        ContractForm::C => include_str!("../../../../sdk/c/v0.1.1/regatta.h"),
+        ContractForm::Json => include_str!("../../../../sdk/json/v0.1.1/policy.schema.json"),
+    }
 }
 
 impl From<ModuleError> for Stop {

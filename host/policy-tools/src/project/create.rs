@@ -25,6 +25,8 @@ const RUST_NAMES: [&str; 10] = [
     "schemars",
     "wit-bindgen",
 ];
+/// Policies that come with Regatta; a daemon refuses others of these names.
+const BUILT_IN: [&str; 2] = ["step", "target-tracking"];
 const README_NAME: &str = "README.md";
 const README: &str = include_str!("README.template.md");
 const IGNORED: &str = "*.wasm\ntarget/\nnode_modules/\n.venv/\n__pycache__/\n.zig-cache/\n";
@@ -67,6 +69,9 @@ pub enum NewError {
 /// When the name cannot be, `dir` holds something, or cannot be written.
 pub fn create(language: Language, name: &str, dir: &Path) -> Result<Vec<PathBuf>, NewError> {
     check_name(name).map_err(NewError::Name)?;
+    if BUILT_IN.contains(&name) {
+        return Err(NewError::Name(format!("{name:?} is the name of a built-in policy")));
+    }
     if language == Language::Rust
         && (!name.starts_with(|c: char| c.is_ascii_lowercase()) || RUST_NAMES.contains(&name))
     {
@@ -234,6 +239,7 @@ mod tests {
         assert!(matches!(create(Language::Rust, "Mine", &home.path().join("b")), Err(NewError::Name(_))));
         assert!(matches!(create(Language::Rust, "serde", &home.path().join("b")), Err(NewError::Name(_))));
         assert!(matches!(create(Language::Rust, "2x", &home.path().join("b")), Err(NewError::Name(_))));
+        assert!(matches!(create(Language::Wat, "step", &home.path().join("b")), Err(NewError::Name(_))));
         let nowhere = create(Language::Rust, "mine", &home.path().join("no/such/place"));
         assert!(nowhere.is_ok() || matches!(nowhere, Err(NewError::Write { .. })));
         let mut left = names(home.path());

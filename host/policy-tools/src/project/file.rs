@@ -22,6 +22,8 @@ pub struct ProjectFile {
     pub name: String,
     /// Where the module goes, relative to the project's folder.
     pub output: PathBuf,
+    /// What builds it, when the language is another one.
+    pub command: Option<String>,
 }
 
 /// A folder that is no project.
@@ -63,6 +65,7 @@ struct Fields {
     language: Spanned<String>,
     name: Spanned<String>,
     output: Option<PathBuf>,
+    command: Option<Spanned<String>>,
 }
 
 impl ProjectFile {
@@ -82,17 +85,29 @@ impl ProjectFile {
     /// The error is a place and what is wrong there.
     fn parse(text: &str) -> Result<Self, (String, String)> {
         let fields: Fields = serde_saphyr::from_str(text).map_err(|error| mistake(&error))?;
-        let language = fields.language;
+        let written = fields.language;
         let at = |place: &Location| format!(":{}:{}", place.line(), place.column());
-        let language = language
+        let language = written
             .value
             .parse()
-            .map_err(|error| (at(&language.referenced), format!("`language`: {error}")))?;
+            .map_err(|error| (at(&written.referenced), format!("`language`: {error}")))?;
+        match (language, &fields.command) {
+            (Language::Other, None) => {
+                let message = "`language: other` needs a `command` that writes the module to $OUT";
+                return Err((at(&written.referenced), message.to_owned()));
+            }
+            (Language::Other, Some(_)) | (_, None) => {}
+            (_, Some(command)) => {
+                let message = format!("`command` is for `language: other`; {language} has its own");
+                return Err((at(&command.referenced), message));
+            }
+        }
         let name = fields.name;
         check_name(&name.value).map_err(|error| (at(&name.referenced), format!("`name`: {error}")))?;
         let name = name.value;
         let output = fields.output.unwrap_or_else(|| PathBuf::from(format!("{name}.wasm")));
-        Ok(Self { language, name, output })
+        let command = fields.command.map(|command| command.value);
+        Ok(Self { language, name, output, command })
     }
 
     /// The text of the file.
@@ -109,9 +124,13 @@ mod tests {
     fn what_is_written_is_read() {
         let read = ProjectFile::parse(&ProjectFile::text(Language::Zig, "my-policy")).expect("valid");
         let output = PathBuf::from("my-policy.wasm");
-        assert_eq!(read, ProjectFile { language: Language::Zig, name: "my-policy".to_owned(), output });
+        let name = "my-policy".to_owned();
+        assert_eq!(read, ProjectFile { language: Language::Zig, name, output, command: None });
         let read = ProjectFile::parse("{ language: wat, name: x }").expect("valid");
         assert_eq!(read.output, PathBuf::from("x.wasm"));
+        let read = ProjectFile::parse("language: other\nname: x\ncommand: |\n  make x\n  cp x.wasm $OUT\n")
+            .expect("valid");
+        assert_eq!(read.command.as_deref(), Some("make x\ncp x.wasm $OUT\n"));
     }
 
     #[test]
@@ -122,6 +141,8 @@ mod tests {
             ("language: go\nname: [x]\n", ":2:7", ""),
             ("language: cobol\nname: x\n", ":1:11", "unknown language `cobol`; known are rust"),
             ("language: go\nname: X\n", ":2:7", "`name`: \"X\" is not"),
+            ("language: other\nname: x\n", ":1:11", "needs a `command`"),
+            ("language: go\nname: x\ncommand: make\n", ":3:10", "go has its own"),
             ("language: [", ":1:", ""),
         ] {
             let (place, message) = ProjectFile::parse(text).expect_err(text);

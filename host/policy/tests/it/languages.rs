@@ -89,6 +89,19 @@ fn copies_of_the_contract_are_copies() {
     assert!(copies > 0);
 }
 
+/// The header of the contract is published once; examples carry copies, as projects are made of them.
+#[test]
+fn copies_of_the_header_are_copies() {
+    let read =
+        |path: &str| std::fs::read(examples().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let header = read("../../sdk/c/v0.1.1/regatta.h");
+    assert!(
+        read("c/regatta.h") == header && read("cpp/regatta.h") == header,
+        "copies of sdk/c/v0.1.1/regatta.h"
+    );
+    assert!(read("c/json.h") == read("cpp/json.h"), "one reader of JSON for both");
+}
+
 /// Every field of a decision, the new state, fuel and log: what must be the same in every run.
 fn trace(policy: &CompiledPolicy, vectors: &[Vector], limits: &PolicyLimits) -> Vec<String> {
     let mut trace = Vec::new();
@@ -171,8 +184,8 @@ fn agrees(language: &str, abi: Abi) {
     assert_eq!(policy.manifest().name, "tolerant-target");
     assert_eq!(policy.manifest().version, "1.0.0");
     assert_eq!(policy.abi(), abi, "{language}");
-    // Go, JavaScript and Python bring WASI along, which the host makes up; all others see the contract and nothing else.
-    let wasi = ["go", "javascript", "python"].contains(&language);
+    // Go, JavaScript, Nim and Python bring WASI along, which the host makes up; all others see the contract and nothing else.
+    let wasi = ["go", "javascript", "nim", "python"].contains(&language);
     let outside = |import: &&String| !(import.starts_with("regatta") || wasi && import.starts_with("wasi"));
     let outside: Vec<&String> = policy.imports().iter().filter(outside).collect();
     assert!(outside.is_empty(), "{language} imports {outside:?}");
@@ -228,6 +241,16 @@ fn assemblyscript() {
 #[test]
 fn c() {
     agrees("c", Abi::CoreCanonical);
+}
+
+#[test]
+fn cpp() {
+    agrees("cpp", Abi::CoreCanonical);
+}
+
+#[test]
+fn nim() {
+    agrees("nim", Abi::CoreJson);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod cache;
 mod compile;
 mod doors;
 mod dry_run;
+mod features;
 mod fixtures;
 mod fuzz;
 mod hostile;

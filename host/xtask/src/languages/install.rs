@@ -31,21 +31,29 @@ const GO_PACKAGES: [&str; 4] = ["golang-1.24", "golang-1.25", "golang-1.26", "go
 /// Suites of Debian that may have one, the most stable first: each list is megabytes.
 const SUITES: [&str; 5] = ["trixie", "bookworm-backports", "trixie-backports", "testing", "sid"];
 
+/// Suites of Debian whose Nim may run here: the oldest first, as it wants the oldest C library.
+const NIM_SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
+
 /// Makes sure that the tools of a language are there.
 pub(super) fn ready(workspace: &Workspace, language: Language, homes: &Path) -> Result<()> {
     let source = workspace.root.join(EXAMPLES).join(language.as_str());
     match language {
         Language::Rust => setup::guest_target(&mut Steps::new(1)),
-        Language::Wat => Ok(()),
+        Language::Wat | Language::Other => Ok(()),
         Language::JavaScript | Language::AssemblyScript => {
             once(homes, language.as_str(), &read(&source.join("package.json"))?, |home| npm(&source, home))
         }
         Language::Python => {
             once(homes, "python", &read(&source.join("requirements.txt"))?, |home| pip(&source, home))
         }
-        // Zig compiles both.
-        Language::C | Language::Zig => {
+        // Zig compiles all three.
+        Language::C | Language::Cpp | Language::Zig => {
             once(homes, "zig", &read(&source.join("requirements.txt"))?, |home| pip(&source, home))
+        }
+        Language::Nim => {
+            let source = workspace.root.join(EXAMPLES).join("zig");
+            once(homes, "zig", &read(&source.join("requirements.txt"))?, |home| pip(&source, home))?;
+            if on_path("nim").is_some() { Ok(()) } else { once(homes, "nim", "nim", nim) }
         }
         Language::Go if go_on_path() => Ok(()),
         Language::Go => once(homes, "go", &GO_PACKAGES.join(" "), go),
@@ -131,6 +139,21 @@ fn go(home: &Path) -> Result<()> {
     }
     let program: PathBuf = home.join(format!("usr/lib/{}/bin/go", name.replace("golang", "go")));
     proc::capture(Command::new(&program).arg("version")).context("Debian's Go does not run here")?;
+    fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))
+}
+
+/// Nim of the machine's Debian mirror, unpacked: the compiler with its libraries, which needs no other package.
+fn nim(home: &Path) -> Result<()> {
+    let scratch = home.join("scratch");
+    let apt = Apt::create(&scratch)?;
+    let there = || Ok(apt.versions("nim")?.split('|').nth(1).map(|version| version.trim().to_owned()));
+    let version =
+        apt.search(&NIM_SUITES, there).context("there is no Nim on PATH, and none on the Debian mirror")?;
+    println!("      downloading nim {version} of Debian (4 MB), into {}", home.display());
+    let file = apt.download(&format!("nim={version}"))?;
+    apt::extract(&file, home, &["./usr/bin/*", "./usr/lib/*"])?;
+    proc::capture(Command::new(home.join("usr/bin/nim")).arg("--version"))
+        .context("Debian's Nim does not run here")?;
     fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))
 }
 

@@ -132,7 +132,7 @@ fn built(workspace: &Workspace, language: Language, homes: &Path, out: &Path) ->
     if !fresh {
         remove(&note)?;
         let tools = Tools::new(source, Some(homes)).with_cargo_target(workspace.target.clone());
-        let project = Project { dir: source, language, name: NAME };
+        let project = Project { dir: source, language, name: NAME, command: None };
         regatta_policy_build::build(&project, &module, &tools, &mut |command| run(command, homes))?;
         fs::write(&note, &inputs).with_context(|| format!("cannot write {}", note.display()))?;
     }

@@ -6,6 +6,7 @@
 //! | `stays-in-bounds` | it wants at least 1 and no more than the set may have while the load could be carried by a small part of that; standby and victims make sense, whatever the tick |
 //! | `monotonic-in-load` | in one and the same situation, a higher load never makes it want fewer instances |
 //! | `no-oscillation` | under a constant load it comes to rest: the size stops going up and down |
+//! | `waits-for-samples` | after a scale-out, instances in service without a sample yet do not make it want more than it would with theirs |
 //! | `recovers-after-gap` | while the metrics are away it does not scale in, and when they are back it catches up |
 //! | `deterministic` | the same ticks give the same outcomes |
 //!
@@ -21,6 +22,7 @@ use crate::short;
 
 mod closed;
 mod probe;
+mod samples;
 mod single;
 mod watch;
 
@@ -31,7 +33,7 @@ use watch::Watch;
 /// ```
 /// use regatta_sdk::testing::properties::Property;
 /// assert_eq!("no-oscillation".parse(), Ok(Property::NoOscillation));
-/// assert_eq!(Property::ALL.len(), 6);
+/// assert_eq!(Property::ALL.len(), 7);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Property {
@@ -43,6 +45,8 @@ pub enum Property {
     MonotonicInLoad,
     /// Under a constant load it comes to rest.
     NoOscillation,
+    /// It does not ask again for what new instances will carry once they are measured.
+    WaitsForSamples,
     /// It does not scale in blindly, and catches up afterwards.
     RecoversAfterGap,
     /// The same ticks give the same outcomes.
@@ -56,11 +60,12 @@ impl Property {
     /// # use regatta_sdk::testing::properties::Property;
     /// assert!(Property::ALL.contains(&Property::Deterministic));
     /// ```
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Answers,
         Self::StaysInBounds,
         Self::MonotonicInLoad,
         Self::NoOscillation,
+        Self::WaitsForSamples,
         Self::RecoversAfterGap,
         Self::Deterministic,
     ];
@@ -78,6 +83,7 @@ impl Property {
             Self::StaysInBounds => "stays-in-bounds",
             Self::MonotonicInLoad => "monotonic-in-load",
             Self::NoOscillation => "no-oscillation",
+            Self::WaitsForSamples => "waits-for-samples",
             Self::RecoversAfterGap => "recovers-after-gap",
             Self::Deterministic => "deterministic",
         }
@@ -367,6 +373,7 @@ pub fn check_all<S: Subject + ?Sized>(subject: &mut S, options: &Options) -> Rep
     let order = [
         Property::MonotonicInLoad,
         Property::NoOscillation,
+        Property::WaitsForSamples,
         Property::RecoversAfterGap,
         Property::Deterministic,
         Property::StaysInBounds,
@@ -419,6 +426,7 @@ fn tried<S: Subject + ?Sized>(
         Property::StaysInBounds => closed::stays_in_bounds(watch, options),
         Property::MonotonicInLoad => single::monotonic(watch, options),
         Property::NoOscillation => closed::no_oscillation(watch, options),
+        Property::WaitsForSamples => samples::waits_for_samples(watch, options),
         Property::RecoversAfterGap => closed::recovers(watch, options),
         Property::Deterministic => closed::deterministic(watch, options),
     }

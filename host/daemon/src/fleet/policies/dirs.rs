@@ -20,26 +20,18 @@ const ACTOR: &str = "policy-dir";
 
 /// The directories in which a policy is looked up by its name.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PolicyDirs(pub Vec<PathBuf>);
+pub(crate) struct PolicyDirs {
+    /// Those of the operator.
+    pub(crate) asked: Vec<PathBuf>,
+    /// Those of the policies that come with Regatta.
+    pub(crate) built_in: Vec<PathBuf>,
+}
 
 impl PolicyDirs {
     /// The modules that can be named: name and path. The first directory wins.
     #[must_use]
     pub(crate) fn available(&self) -> BTreeMap<String, PathBuf> {
-        let mut found = BTreeMap::new();
-        for dir in &self.0 {
-            let Ok(entries) = std::fs::read_dir(dir) else { continue };
-            for path in entries.flatten().map(|entry| entry.path()).take(FILES_MAX) {
-                if path.extension().is_some_and(|extension| extension == "wasm")
-                    && let Some(name) = path.file_stem().and_then(|name| name.to_str())
-                    // Files on their way to a better name.
-                    && !name.starts_with('.')
-                {
-                    found.entry(name.to_owned()).or_insert(path.clone());
-                }
-            }
-        }
-        found
+        modules(self.asked.iter().chain(&self.built_in))
     }
 
     /// The file of a module that a manifest or a command names.
@@ -48,17 +40,53 @@ impl PolicyDirs {
             return Ok(PathBuf::from(module));
         }
         let available = self.available();
-        available.get(module).cloned().ok_or_else(|| {
+        let Some(path) = available.get(module) else {
             let names: Vec<&str> = available.keys().map(String::as_str).collect();
             let known = if names.is_empty() {
-                let dirs: Vec<String> = self.0.iter().map(|dir| dir.display().to_string()).collect();
+                let dirs = self.asked.iter().chain(&self.built_in);
+                let dirs: Vec<String> = dirs.map(|dir| dir.display().to_string()).collect();
                 format!("there is no module in {}", dirs.join(", "))
             } else {
                 format!("there are: {}", names.join(", "))
             };
-            format!("no policy is named {module}; {known}")
-        })
+            return Err(format!("no policy is named {module}; {known}"));
+        };
+        if self.built_in(module).is_some_and(|other| other != *path && differ(&other, path)) {
+            return Err(format!(
+                "{module} is a built-in policy, and {} is another one of that name: rename the file",
+                path.display()
+            ));
+        }
+        Ok(path.clone())
     }
+
+    /// The file of the built-in policy of that name.
+    pub(super) fn built_in(&self, name: &str) -> Option<PathBuf> {
+        modules(&self.built_in).remove(name)
+    }
+}
+
+/// What cannot be read differs: reading it again will tell why.
+fn differ(one: &Path, other: &Path) -> bool {
+    !matches!((std::fs::read(one), std::fs::read(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Name and path of the modules in directories. The first directory wins.
+fn modules<'a>(dirs: impl IntoIterator<Item = &'a PathBuf>) -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
+    for dir in dirs {
+        let Ok(entries) = std::fs::read_dir(dir) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()).take(FILES_MAX) {
+            if path.extension().is_some_and(|extension| extension == "wasm")
+                    && let Some(name) = path.file_stem().and_then(|name| name.to_str())
+                    // Files on their way to a better name.
+                    && !name.starts_with('.')
+            {
+                found.entry(name.to_owned()).or_insert(path.clone());
+            }
+        }
+    }
+    found
 }
 
 /// What tells that a file is another one than before.
@@ -234,6 +262,33 @@ mod tests {
         assert!(!shelf.rests(path, at(3)), "only once");
         assert!(!shelf.rests(path, at(4)));
         assert!(shelf.rests(path, at(4)));
+    }
+
+    #[test]
+    fn a_file_does_not_take_the_name_of_a_built_in_policy() {
+        let home = tempfile::tempdir().expect("a folder");
+        let dir = |name: &str| {
+            let dir = home.path().join(name);
+            std::fs::create_dir(&dir).expect("made");
+            dir
+        };
+        let dirs = PolicyDirs { asked: vec![dir("mine")], built_in: vec![dir("theirs")] };
+        let (mine, theirs) = (home.path().join("mine/step.wasm"), home.path().join("theirs/step.wasm"));
+        std::fs::write(&theirs, "built in").expect("written");
+        assert_eq!(dirs.resolve("step"), Ok(theirs));
+        // A copy is the same policy.
+        std::fs::write(&mine, "built in").expect("written");
+        assert_eq!(dirs.resolve("step"), Ok(mine.clone()));
+        std::fs::write(&mine, "another").expect("written");
+        let why = dirs.resolve("step").expect_err("two of one name");
+        assert_eq!(
+            why,
+            format!(
+                "step is a built-in policy, and {} is another one of that name: rename the file",
+                mine.display()
+            )
+        );
+        assert_eq!(dirs.resolve("./step.wasm"), Ok(PathBuf::from("./step.wasm")), "a path says which one");
     }
 
     #[test]

@@ -64,6 +64,7 @@ impl Fleet {
         let path = self.policy_dirs.resolve(&spec.module).map_err(PolicyProblem::of_module)?;
         let module = read_module(&path).await.map_err(PolicyProblem::of_module)?;
         let compiled = self.compile(module.clone()).await.map_err(PolicyProblem::of_module)?;
+        self.has_a_name_of_its_own(&compiled).await.map_err(PolicyProblem::of_module)?;
         let params = spec.params.to_string();
         self.validate(&compiled, &params, spec.limits).await?;
         let activation = activation(&compiled, &spec.module, params);
@@ -91,6 +92,28 @@ impl Fleet {
         Ok(compiled)
     }
 
+    /// Refuses a module that calls itself like a built-in policy and is another one: it would take over a state that is
+    /// not its own, and nobody could tell them apart. One that a set has had before, an earlier version, may come back.
+    async fn has_a_name_of_its_own(&self, compiled: &CompiledPolicy) -> Result<(), String> {
+        let name = &compiled.manifest().name;
+        let Some(path) = self.policy_dirs.built_in(name) else { return Ok(()) };
+        let is_built_in = read_module(&path)
+            .await
+            .is_ok_and(|module| regatta_store::sha256_hex(&module) == compiled.digest());
+        let digest = compiled.digest().to_owned();
+        let is_known = || async {
+            let stored = self.read(move |store| store.blob(&digest)).await;
+            stored.is_ok_and(|module| module.is_some())
+        };
+        if is_built_in || is_known().await {
+            return Ok(());
+        }
+        Err(format!(
+            "it calls itself {name}, which is the name of a built-in policy, and is another module: change the name \
+             in its `describe`"
+        ))
+    }
+
     async fn validate(
         &self,
         compiled: &Arc<CompiledPolicy>,
@@ -98,7 +121,7 @@ impl Fleet {
         limits: PolicyLimits,
     ) -> Result<(), Vec<PolicyProblem>> {
         let (compiled, params) = (Arc::clone(compiled), params.to_owned());
-        let validated = tokio::task::spawn_blocking(move || compiled.validate(&params, &limits)).await;
+        let validated = tokio::task::spawn_blocking(move || compiled.accept(&params, &limits)).await;
         match validated {
             Ok(Ok(())) => Ok(()),
             Ok(Err(ParamsError::Problems(problems))) => {

@@ -83,6 +83,9 @@ impl Fleet {
             .compile(module.clone())
             .await
             .map_err(|why| refused(format!("{}: {why}", request.source)))?;
+        self.has_a_name_of_its_own(&compiled)
+            .await
+            .map_err(|why| refused(format!("{}: {why}", request.source)))?;
         let params = match &request.params {
             Some(params) => params.to_string(),
             None => slot.active.params.clone(),

@@ -9,13 +9,15 @@ use crate::bindings::regatta::policy::types;
 use crate::failure::bad_output;
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Manifest<'a> {
+pub(super) struct Manifest<'a> {
     name: String,
     version: String,
     #[serde(default)]
     description: Option<String>,
     #[serde(borrow)]
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     params_schema: &'a RawValue,
     #[serde(default)]
     metrics: Option<Vec<MetricRequest>>,
@@ -24,6 +26,7 @@ struct Manifest<'a> {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct MetricRequest {
     name: String,
@@ -32,23 +35,26 @@ struct MetricRequest {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Problem {
+pub(super) struct Problem {
     path: String,
     message: String,
 }
 
 /// Exactly one of the two.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
-enum Answer<T> {
+pub(super) enum Answer<T> {
     Ok(T),
     Error(String),
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-struct Outcome<'a> {
+pub(super) struct Outcome<'a> {
     capacity: u32,
     #[serde(default)]
     standby: Option<u32>,
@@ -59,10 +65,12 @@ struct Outcome<'a> {
     #[serde(default)]
     reasons: Option<Vec<Reason>>,
     #[serde(default, borrow)]
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     state: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Reason {
     code: String,

@@ -44,19 +44,27 @@ fn host(message: String) -> PolicyFailure {
 }
 
 #[derive(Serialize)]
-struct Decide<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Decide<'a> {
     tick: Tick<'a>,
+    /// The parameters, as the manifest gives them.
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     params: &'a RawValue,
+    /// What the last decision gave; null at first.
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     state: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
-struct Migrate<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Migrate<'a> {
     from_version: u32,
+    #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     state: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Tick<'a> {
     now_ms: u64,
     number: u64,
@@ -72,6 +80,7 @@ struct Tick<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Counts {
     pending: u32,
     creating: u32,
@@ -86,6 +95,7 @@ struct Counts {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Last<'a> {
     tick: u64,
     wanted: Option<u32>,
@@ -95,6 +105,7 @@ struct Last<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Reason<'a> {
     code: &'a str,
     text: &'a str,
@@ -102,6 +113,7 @@ struct Reason<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Aggregate<'a> {
     name: &'a str,
     mean: MetricValue,
@@ -114,6 +126,7 @@ struct Aggregate<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "status", rename_all = "lowercase")]
 enum MetricValue {
     Fresh { value: f64 },

@@ -6,6 +6,7 @@ use crate::bindings::regatta::policy::observe::{Freshness, InstanceTable, Metric
 use crate::bindings::regatta::policy::types::InstanceState;
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Instances<'a> {
     id: &'a [u32],
     state: Vec<&'static str>,
@@ -44,6 +45,7 @@ fn state_name(state: InstanceState) -> &'static str {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Metric {
     /// JSON has no NaN and no infinity: null.
     value: Vec<Option<f64>>,
@@ -66,6 +68,7 @@ impl From<&MetricColumn> for Metric {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Window<'a> {
     at_ms: &'a [u64],
     value: Vec<Option<f64>>,

@@ -8,6 +8,8 @@ mod answers;
 mod arguments;
 mod columns;
 mod imports;
+#[cfg(test)]
+mod schema;
 mod text;
 
 use std::ops::Range;

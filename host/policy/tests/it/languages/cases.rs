@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 /// The text of the file.
 pub(crate) fn text() -> String {
     let vectors =
-        [plain(), edges(), blind(), counts(), streaks(), extremes(), parameters(), invalid()].concat();
+        [plain(), edges(), blind(), grown(), counts(), streaks(), extremes(), parameters(), invalid()]
+            .concat();
     let mut text = "{\"vectors\": [\n".to_owned();
     for (number, vector) in (1..).zip(&vectors) {
         // One vector, one line: a difference between two versions of the file is then easy to see.
@@ -166,7 +167,7 @@ fn plain() -> Vec<Value> {
             5,
             "above-target",
         ),
-        one("a metric of the whole set", half(), &set(4).whole(Fresh(0.75)), 6, "above-target"),
+        one("a metric of the whole set", half(), &set(4).whole(Fresh(3.0)), 6, "above-target"),
         one(
             "more than the set may have is for the host to cut",
             half(),
@@ -181,33 +182,33 @@ fn edges() -> Vec<Value> {
     let tolerance =
         |target: f64, tolerance: f64| json!({"metric": "load", "target": target, "tolerance": tolerance});
     vec![
-        one("the upper edge is within", half(), &set(10).whole(Fresh(0.55)), 10, "within-tolerance"),
+        one("the upper edge is within", half(), &set(10).whole(Fresh(5.5)), 10, "within-tolerance"),
         one("a sum of floats at the upper edge is within", half(), &set(10).at(0.55), 10, "within-tolerance"),
-        one("past the upper edge", half(), &set(10).whole(Fresh(0.5501)), 12, "above-target"),
-        one("the lower edge is within", half(), &set(10).whole(Fresh(0.45)), 10, "within-tolerance"),
-        one("past the lower edge", half(), &set(10).whole(Fresh(0.4499)), 10, "waiting"),
+        one("past the upper edge", half(), &set(10).whole(Fresh(5.501)), 12, "above-target"),
+        one("the lower edge is within", half(), &set(10).whole(Fresh(4.5)), 10, "within-tolerance"),
+        one("past the lower edge", half(), &set(10).whole(Fresh(4.499)), 10, "waiting"),
         one(
             "no tolerance, on the target",
             tolerance(0.1, 0.0),
-            &set(3).whole(Fresh(0.1)),
+            &set(3).whole(Fresh(0.3)),
             3,
             "within-tolerance",
         ),
-        // 0.2 * 3 / 0.1 is 6.000000000000001.
-        one("rounding costs no instance", tolerance(0.1, 0.0), &set(3).whole(Fresh(0.2)), 6, "above-target"),
-        one("nor with many", tolerance(0.1, 0.0), &set(11).whole(Fresh(2.2)), 242, "above-target"),
-        // 0.3 * 11 / 0.1 is 32.99999999999999.
+        // (0.2 + 0.2 + 0.2) / 0.1 is 6.000000000000001.
+        one("rounding costs no instance", tolerance(0.1, 0.0), &set(3).at(0.2), 6, "above-target"),
+        one("nor with many", tolerance(0.1, 0.0), &set(11).at(2.2), 242, "above-target"),
+        // 3.3 / 0.1 is 32.99999999999999.
         one(
             "rounding saves no instance",
             tolerance(0.1, 0.0),
-            &set(11).whole(Fresh(0.3)),
+            &set(11).whole(Fresh(3.3)),
             33,
             "above-target",
         ),
         one(
             "a thousandth more does cost one",
             tolerance(0.1, 0.0),
-            &set(10).whole(Fresh(0.2001)),
+            &set(10).whole(Fresh(2.001)),
             21,
             "above-target",
         ),
@@ -226,22 +227,63 @@ fn blind() -> Vec<Value> {
         one("only stale values", half(), &set(5).all(stale), 5, "no-data"),
         one("a stale value of the whole set", half(), &set(5).whole(stale), 5, "no-data"),
         one(
-            "partly missing: the rest counts for all",
+            "partly missing: the rest does not count for all",
             half(),
             &set(4).each(&[Fresh(1.0), Missing, Fresh(1.0), Missing]),
-            8,
-            "above-target",
+            4,
+            "within-tolerance",
         ),
         one(
-            "partly stale: the fresh count",
+            "partly stale: neither do the fresh",
             half(),
             &set(4).each(&[stale, Fresh(1.0), stale, stale]),
+            4,
+            "within-tolerance",
+        ),
+        one(
+            "partly missing, and those that are measured are too few",
+            half(),
+            &set(4).each(&[Fresh(2.0), Missing, Fresh(2.0), Missing]),
             8,
             "above-target",
         ),
         one("no instances, none wanted", half(), &set(0).whole(Fresh(5.0)), 0, "no-data"),
         one("no instances yet", half(), &set(0).and(Booting, 3).desired(3).whole(Fresh(5.0)), 3, "no-data"),
         one("switched off, the last one still serving", half(), &set(1).desired(0).at(5.0), 0, "no-data"),
+    ]
+}
+
+/// Instances in service that no value has come from yet: right after a scale-out.
+fn grown() -> Vec<Value> {
+    let stale = Stale { value: 5.0, age_ms: 61_000 };
+    let quiet = || {
+        let values = [vec![Fresh(0.2); 8], vec![Missing, stale]].concat();
+        set(10).each(&values)
+    };
+    vec![
+        chain(
+            "the new ones have no value yet: the same load is not asked for twice",
+            half(),
+            &[
+                (set(2).at(0.755), 4, "above-target"),
+                (set(2).and(Booting, 2).desired(4).at(0.755), 4, "waiting"),
+                (set(4).each(&[Fresh(0.755), Fresh(0.755), Missing, Missing]), 4, "within-tolerance"),
+                (set(4).at(0.3775), 4, "waiting"),
+            ],
+        ),
+        chain(
+            "the new ones have no value yet, and the load grows on",
+            half(),
+            &[
+                (set(2).at(1.0), 4, "above-target"),
+                (set(4).each(&[Fresh(1.5), Fresh(1.5), Missing, Missing]), 6, "above-target"),
+            ],
+        ),
+        chain(
+            "who has no value keeps its place in a scale-in",
+            half(),
+            &[(quiet(), 10, "waiting"), (quiet(), 10, "waiting"), (quiet(), 6, "below-target")],
+        ),
     ]
 }
 
@@ -362,7 +404,7 @@ fn extremes() -> Vec<Value> {
         one(
             "hundreds of thousands",
             json!({"metric": "load", "target": 0.001}),
-            &set(100).whole(Fresh(1.234_567)),
+            &set(100).whole(Fresh(123.456_7)),
             123_457,
             "above-target",
         ),
@@ -374,28 +416,28 @@ fn parameters() -> Vec<Value> {
         one(
             "a target that is a whole number",
             json!({"metric": "load", "target": 100}),
-            &set(4).whole(Fresh(150.0)),
+            &set(4).whole(Fresh(600.0)),
             6,
             "above-target",
         ),
         one(
             "a target with an exponent",
             json!({"metric": "load", "target": 2.5e-7, "tolerance": 0}),
-            &set(3).whole(Fresh(5e-7)),
+            &set(3).whole(Fresh(1.5e-6)),
             6,
             "above-target",
         ),
         one(
             "a target of many digits",
             json!({"metric": "load", "target": 1234.56789, "tolerance": 0.05}),
-            &set(7).whole(Fresh(2469.13578)),
+            &set(7).whole(Fresh(17_283.950_46)),
             14,
             "above-target",
         ),
         one(
             "a large target",
             json!({"metric": "load", "target": 1e20}),
-            &set(2).whole(Fresh(3e20)),
+            &set(2).whole(Fresh(6e20)),
             6,
             "above-target",
         ),
