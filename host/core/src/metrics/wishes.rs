@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn a_metric_that_the_set_lacks_is_told_once_with_what_was_meant() {
-        let extra = "load_balancer: { listen: \"127.0.0.1:0\" }\nmetrics: [{ name: utilization, series: u }]";
+        let extra =
+            "load_balancer: { listen: \"127.0.0.1:8000\" }\nmetrics: [{ name: utilization, series: u }]";
         let told = |wishes: &[MetricWish], extra: &str| {
             let set = crate::machine::testing::manifest(extra);
             let unknown = unknown_metrics(&set, wishes);

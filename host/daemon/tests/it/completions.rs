@@ -1,6 +1,6 @@
 //! The real binary: completion scripts, and pipes that break.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::process::{Command, Stdio};
 
 use crate::canned::Canned;
@@ -31,7 +31,10 @@ fn bash_completes_with_the_script() {
         "{}\nCOMP_WORDS=(regatta policy s); COMP_CWORD=2; _regatta regatta s policy; echo \"${{COMPREPLY[@]}}\"",
         completions("bash")
     );
-    let output = Command::new("bash").args(["--norc", "-c", &script]).output().unwrap();
+    // Longer than an argument may be.
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(script.as_bytes()).unwrap();
+    let output = Command::new("bash").arg("--norc").arg(file.path()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "swap shadow\n", "{output:?}");
 }
 

@@ -42,12 +42,11 @@ fn what_answers_no_recorded_tick_is_refused_and_what_answers_one_is_not() {
     // Where there is no history, nothing speaks against it.
     assert!(dry_run(&policy, "{}", &[], &limits()).unwrap().verdict().is_ok());
 
-    // The built-in policies have no answer while their metric is away, and one when it is there.
-    let mut blind = (*observation(4, 0.8)).clone();
-    blind.metrics.clear();
-    let recorded = [std::sync::Arc::new(blind), observation(4, 0.8)];
-    let dry = dry_run(&compiled("step"), STEP, &recorded, &limits()).unwrap();
-    assert_eq!((dry.decided(), dry.runs.len()), (1, 2));
+    // A demand beyond all numbers is refused, the next one is not.
+    let recorded = [observation(4, 1.7e308), observation(4, 0.8)];
+    let params = r#"{ "metric": "utilization", "target": 0.5 }"#;
+    let dry = dry_run(&compiled("target-tracking"), params, &recorded, &limits()).unwrap();
+    assert_eq!((dry.decided(), dry.runs.len()), (1, 2), "{:?}", dry.runs);
     assert!(dry.verdict().is_ok());
 }
 
