@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,7 @@ pub struct Daemon {
     vmm: Vec<String>,
     log: PathBuf,
     replay: bool,
+    inherited: Option<OwnedFd>,
 }
 
 /// Sets of tests that run side by side must not share addresses.
@@ -112,7 +114,7 @@ impl Daemon {
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let log = home.path().join("daemon.log");
         let vmm = ["--vmm", "sim"].map(str::to_owned).to_vec();
-        let daemon = Self { home, child: None, environment, vmm, log, replay: true };
+        let daemon = Self { home, child: None, environment, vmm, log, replay: true, inherited: None };
         daemon.make_image();
         daemon
     }
@@ -194,13 +196,27 @@ impl Daemon {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Hands a listening socket to the next daemon, as a service manager does.
+    pub fn inherit(&mut self, listener: OwnedFd) {
+        self.inherited = Some(listener);
+    }
+
     /// Starts the daemon and does not wait for it.
     ///
     /// # Panics
     /// When its program cannot be run.
     pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log");
-        let mut command = Command::new(bin_dir().join("regatta"));
+        let regatta = bin_dir().join("regatta");
+        let (mut command, stdin) = match self.inherited.take() {
+            None => (Command::new(regatta), Stdio::null()),
+            Some(listener) => {
+                let script = r#"LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@" 3<&0 </dev/null"#;
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(script).arg(regatta);
+                (shell, listener.into())
+            }
+        };
         command
             .arg("serve")
             .args(&self.vmm)
@@ -212,7 +228,7 @@ impl Daemon {
             .env("REGATTA_MEMORY_OVERCOMMIT", "100")
             .env("REGATTA_CPU_OVERCOMMIT", "1000")
             .envs(self.environment.iter().map(|(k, v)| (k, v)))
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(log);
         self.child = Some(command.spawn().expect("regatta starts"));

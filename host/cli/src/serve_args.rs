@@ -3,9 +3,10 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use regatta_core::manifest::units::parse_size_bytes;
+use regatta_core::manifest::units::{parse_duration, parse_size_bytes};
 
 /// How the daemon runs.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -52,6 +53,9 @@ pub struct ServeArgs {
     /// Disk space that is kept free; without it a twentieth of the file system, 1GiB at most
     #[arg(long, env = "REGATTA_DISK_RESERVE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
     pub disk_reserve: Option<u64>,
+    /// How long connections through load balancers may take to finish when the daemon stops; then they are cut
+    #[arg(long, env = "REGATTA_SHUTDOWN_GRACE", hide_env_values = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub shutdown_grace: Duration,
     /// Form of the log on standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -81,6 +85,10 @@ impl FromStr for VmIds {
 fn ratio(text: &str) -> Result<f64, String> {
     let ratio: f64 = text.parse().map_err(|_| "expected a number such as 1.5".to_owned())?;
     if ratio.is_finite() && ratio > 0.0 { Ok(ratio) } else { Err("must be greater than 0".to_owned()) }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| format!("{error}: for example 500ms or 10s"))
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -103,6 +103,10 @@ event_kinds! {
     DrainTimeout = "drain-timeout",
     /// An instance and everything of it was removed.
     InstanceGone = "instance-gone",
+    /// The load balancer has as many connections as it may have, and refuses more.
+    BalancerFull = "load-balancer-full",
+    /// The load balancer accepts all connections again.
+    BalancerHasRoom = "load-balancer-has-room",
     /// Instances in service have no fresh value of a metric.
     MetricGap = "metric-gap",
     /// All of them have a fresh value of the metric again.

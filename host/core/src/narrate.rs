@@ -46,6 +46,14 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         let text = format!("metric {}: all instances have a fresh value again", gap.metric);
         event(now, EventKind::MetricBack, None, text)
     }));
+    match (&record.facts.balancer_full, last.and_then(|last| last.facts.balancer_full)) {
+        (Some(full), None) => events.push(event(now, EventKind::BalancerFull, None, full.told())),
+        (None, Some(_)) => {
+            let text = "the load balancer accepts all connections again".to_owned();
+            events.push(event(now, EventKind::BalancerHasRoom, None, text));
+        }
+        (None, None) | (Some(_), Some(_)) => {}
+    }
     if !policy_failed_before {
         for run in &record.runs {
             if let Err(failure) = &run.result {

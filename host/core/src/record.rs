@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::balancer::BalancerFull;
 use crate::combine::Combined;
 use crate::decision::PolicyRun;
 use crate::guard::{GuardMemory, GuardTrail};
@@ -110,6 +111,9 @@ pub struct PlanFacts {
     /// Metrics that instances in service have no fresh value of, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metric_gaps: Vec<MetricGap>,
+    /// The load balancer has as many connections as it may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancer_full: Option<BalancerFull>,
 }
 
 /// How many more instances of a set a node has capacity for.

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
 use regatta_policy_host::{Compiler, Engine, EngineOptions};
 use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, StateStore, Store, Writer};
-use regatta_traffic::WatchRuntime;
+use regatta_traffic::{Listeners, WatchRuntime};
 use regatta_util::program;
 use regatta_vmm::{
     BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions,
@@ -57,6 +57,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     check_guest(args.guest, &args.vmm)?;
     raise_descriptor_limit();
+    let listeners = Arc::new(Listeners::from_environment());
     let data = args.data.clone().unwrap_or_else(default_data_dir);
     let data =
         std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
@@ -136,6 +137,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         store,
         policies: Engine::new(policy_engine(&dirs.compiled))?,
         recordings: Recordings::open(&dirs.recordings)?,
+        listeners: Arc::clone(&listeners),
+        shutdown_grace: args.shutdown_grace,
         exposition: Exposition::new(),
         events: Notify::new(),
         dirs,
@@ -144,6 +147,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let fleet = Arc::new(Fleet::new(shared, policy_dirs, vmm, shutdown.clone()));
     fleet.restart().await.map_err(|why| restore::advise(why, &data))?;
+    listeners.close_unused();
     tokio::spawn(Arc::clone(&fleet).watch_policy_dirs(shutdown.clone()));
     tokio::spawn(Arc::clone(&fleet).look_after_state(shutdown.clone()));
     let listener = api::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;

@@ -1,10 +1,12 @@
 //! What all sets of a daemon share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use regatta_metrics::Exposition;
 use regatta_policy_host::Engine;
 use regatta_store::{RedbStore, Store, Writer};
+use regatta_traffic::Listeners;
 use tokio::sync::Notify;
 
 use crate::copies::Copies;
@@ -30,6 +32,10 @@ pub(crate) struct Shared {
     pub(crate) node: Arc<Node>,
     /// Imported recordings.
     pub(crate) recordings: Recordings,
+    /// Listening sockets that outlive this daemon.
+    pub(crate) listeners: Arc<Listeners>,
+    /// How long connections may take to finish when the daemon stops.
+    pub(crate) shutdown_grace: Duration,
     /// The daemon's own metrics.
     pub exposition: Exposition,
     /// Rung when events were written.

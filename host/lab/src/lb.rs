@@ -38,7 +38,7 @@ impl Lb {
         for id in &self.endpoints {
             open.entry(*id).or_default();
         }
-        TrafficReading { accepted: self.accepted, open }
+        TrafficReading { accepted: self.accepted, open, ..TrafficReading::default() }
     }
 
     /// Its VM has ended: connections break.

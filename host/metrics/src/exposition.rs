@@ -73,6 +73,7 @@ struct LbFamilies {
     accepted: Counters,
     active: Gauges,
     fails_open: Gauges,
+    refused: Counters,
     unserved: Counters,
     retries: Counters,
     failed_connects: Counters,
@@ -232,6 +233,7 @@ impl Exposition {
         lb.active.get_or_create(&labels).set(i64::from(totals.active));
         for (family, total) in [
             (&lb.accepted, totals.accepted),
+            (&lb.refused, totals.refused),
             (&lb.unserved, totals.unserved),
             (&lb.retries, totals.retries),
             (&lb.failed_connects, totals.failed_connects),
@@ -341,6 +343,8 @@ impl Families {
         to.register("active", "Client connections open", lb.active.clone());
         let help = "Whether connections go to unhealthy instances as well, because too few are healthy";
         to.register("fails_open", help, lb.fails_open.clone());
+        let help = "Client connections reset because as many were open as may be";
+        to.register("refused", help, lb.refused.clone());
         let help = "Client connections closed for want of an endpoint";
         to.register("unserved", help, lb.unserved.clone());
         to.register("retries", "Connects tried again elsewhere", lb.retries.clone());
@@ -382,6 +386,7 @@ impl Families {
             &self.guard_steps,
             &self.plan_actions,
             &lb.accepted,
+            &lb.refused,
             &lb.unserved,
             &lb.retries,
             &lb.failed_connects,
@@ -533,6 +538,7 @@ mod tests {
         );
         let totals = LbTotals {
             accepted: 40,
+            refused: 3,
             bytes_in: 1,
             bytes_out: 2,
             connect_us: 1_500_000,
@@ -553,6 +559,7 @@ mod tests {
             "regatta_plan_actions_total{set=\"web\",action=\"create\",cause=\"wanted\"} 1",
             "regatta_plan_actions_total{set=\"web\",action=\"drain\",cause=\"scale-in\"} 1",
             "regatta_lb_traffic_bytes_total{set=\"web\",direction=\"out\"} 2",
+            "regatta_lb_refused_total{set=\"web\"} 3",
             "# TYPE regatta_tick_lateness_seconds histogram",
         ] {
             assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");

@@ -19,11 +19,13 @@ mod guest_client;
 pub mod lb;
 pub mod probe;
 mod scrape;
+mod sys;
 mod watch_runtime;
 
 pub use guest_client::{GuestClient, GuestError, GuestReply, GuestRequest};
 pub use lb::{
-    BackendPool, DrainState, Endpoint, EndpointStats, LbConfig, LbError, LbStats, LoadBalancer, Timing,
+    BackendPool, DrainState, Endpoint, EndpointStats, LbConfig, LbError, LbStats, Listeners, LoadBalancer,
+    Timing,
 };
 pub use probe::{
     ProbeEvent, ProbeFailure, ProbeOutcome, ProbePhase, ProbeReport, ProbeState, ProbeStatus, ProbeTarget,

@@ -23,4 +23,5 @@ mod replay;
 mod scaling;
 mod slow;
 mod time;
+mod traffic;
 mod warm;

@@ -106,6 +106,10 @@ pub struct ProcessReading {
 pub struct TrafficReading {
     /// Connections accepted since the listener was made.
     pub accepted: u64,
+    /// Connections refused since then, because as many were open as may be.
+    pub refused: u64,
+    /// Connections of clients that are open now, those that wait for an endpoint included.
+    pub active: u32,
     /// Open connections of each instance that has an endpoint, also of those that drain. One that is not here has none.
     pub open: BTreeMap<u32, u32>,
 }

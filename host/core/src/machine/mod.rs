@@ -106,6 +106,8 @@ pub struct SetMachine {
     instances: BTreeMap<u32, Instance>,
     windows: SetWindows,
     connection_rate: CounterRate,
+    /// Connections that the load balancer had refused when a tick last looked.
+    refused: Option<u64>,
     /// Since the last record.
     changes: Vec<InstanceChange>,
     operator: Vec<String>,
@@ -167,6 +169,7 @@ impl SetMachine {
             instances: instances.into_iter().map(|record| (record.id, Instance::new(record))).collect(),
             windows,
             connection_rate: CounterRate::default(),
+            refused: None,
             changes: Vec::new(),
             operator: Vec::new(),
             told: Vec::new(),

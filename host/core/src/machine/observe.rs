@@ -1,5 +1,6 @@
 //! What a tick sees: the set's instances and metrics, frozen.
 
+use crate::balancer::BalancerFull;
 use crate::instance_state::InstanceState;
 use crate::metric::MetricValue;
 use crate::metrics::{
@@ -43,6 +44,16 @@ impl SetMachine {
         if let Some(rate) = self.connection_rate.push(lived_ms, as_metric(traffic.accepted)) {
             self.windows.push_set(CONNECTION_RATE, now_ms, rate);
         }
+    }
+
+    /// Whether the load balancer is at its limit; counts what it refused.
+    pub(super) fn balancer_full(&mut self, traffic: &TrafficReading) -> Option<BalancerFull> {
+        // What was refused before is not known after a restart of the machine.
+        let before = self.refused.replace(traffic.refused).unwrap_or(traffic.refused);
+        let refused = traffic.refused.saturating_sub(before);
+        let was_full = self.last.as_ref().is_some_and(|last| last.facts.balancer_full.is_some());
+        let max = self.manifest.load_balancer.as_ref()?.max_connections;
+        BalancerFull::seen(max, traffic.active, refused, was_full)
     }
 
     /// Counters went on while nobody lived: the next reading begins anew.
@@ -188,10 +199,12 @@ mod tests {
     fn shares_and_rates_are_measured_on_time_that_was_lived() {
         let mut rig = Rig::serving("load_balancer: { listen: \"127.0.0.1:8000\" }");
         rig.facts.processes = vec![reading(1, 0)];
-        rig.facts.traffic = Some(TrafficReading { accepted: 100, open: [(1, 4)].into() });
+        rig.facts.traffic =
+            Some(TrafficReading { accepted: 100, open: [(1, 4)].into(), ..TrafficReading::default() });
         rig.tick();
         rig.facts.processes = vec![reading(1, SECOND_NS)];
-        rig.facts.traffic = Some(TrafficReading { accepted: 120, open: [(1, 5)].into() });
+        rig.facts.traffic =
+            Some(TrafficReading { accepted: 120, open: [(1, 5)].into(), ..TrafficReading::default() });
         rig.now.wall_ms += 86_400_000;
         rig.tick_after(2_000);
         assert_eq!(value(&rig, CPU, 0), MetricValue::Fresh(0.5));
@@ -231,6 +244,28 @@ mod tests {
         assert!(
             record.observation.instances.rows().all(|row| row.state_since_ms <= record.observation.now_ms)
         );
+    }
+
+    #[test]
+    fn a_load_balancer_at_its_limit_is_a_problem_and_told_when_it_begins_and_ends() {
+        let mut rig = Rig::serving("load_balancer: { listen: \"127.0.0.1:8000\", max_connections: 10 }");
+        let mut at = |rig: &mut Rig, active, refused| {
+            rig.facts.traffic = Some(TrafficReading { active, refused, ..TrafficReading::default() });
+            rig.tick();
+        };
+        at(&mut rig, 9, 7);
+        assert_eq!(rig.machine.problems(), [""; 0], "what was refused before is not news");
+        at(&mut rig, 10, 9);
+        let told = "the load balancer is full: 10 connections are open of at most 10, and 2 were refused since the last tick \
+                    (load_balancer.max_connections)";
+        assert_eq!(rig.machine.problems(), [told]);
+        at(&mut rig, 10, 12);
+        assert_eq!(rig.store.told(EventKind::BalancerFull), [told], "once");
+        assert_eq!(rig.store.told(EventKind::BalancerHasRoom), [""; 0]);
+        at(&mut rig, 9, 12);
+        assert_eq!(rig.machine.problems(), [""; 0]);
+        let told = ["the load balancer accepts all connections again"];
+        assert_eq!(rig.store.told(EventKind::BalancerHasRoom), told);
     }
 
     /// One that is scraped, with what instance 2 shows of its only metric.

@@ -133,6 +133,7 @@ impl SetMachine {
             problems.extend(failed.map(|(run, failure)| {
                 format!("policy {} failed ({}): {}", run.name, failure.kind.as_str(), failure.message)
             }));
+            problems.extend(last.facts.balancer_full.map(|full| full.told()));
             problems.extend(last.facts.metric_gaps.iter().map(|gap| gap.told(&self.state.set.name)));
             problems.extend(last.plan.notes.iter().map(ToString::to_string));
         }

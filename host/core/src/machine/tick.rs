@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::balancer::BalancerFull;
 use crate::canary;
 use crate::decision::PolicyRun;
 use crate::manifest::PolicyLimits;
@@ -44,11 +45,12 @@ impl SetMachine {
         }
         effects.push(Effect::Snapshot(self.wanted_snapshot()));
         self.give_up_slow_boots(&facts.last_probes);
+        let balancer_full = facts.traffic.as_ref().and_then(|traffic| self.balancer_full(traffic));
         self.sample(&facts.processes, facts.traffic.as_ref());
         let observation = Arc::new(self.observe());
         let (asks, within): (Vec<Ask>, Vec<Option<u32>>) = self.asks().into_iter().unzip();
         let frozen = Frozen {
-            facts: self.facts(&observation, facts.traffic.as_ref(), facts.nodes),
+            facts: self.facts(&observation, facts.traffic.as_ref(), facts.nodes, balancer_full),
             observation: Arc::clone(&observation),
             at: self.moment(),
             within,
@@ -159,6 +161,7 @@ impl SetMachine {
         observation: &Observation,
         traffic: Option<&TrafficReading>,
         nodes: Vec<NodeCapacity>,
+        balancer_full: Option<BalancerFull>,
     ) -> PlanFacts {
         // What a load balancer does not list has no connection; without one nobody has any.
         let open = |id: u32| traffic.and_then(|traffic| traffic.open.get(&id)).copied().unwrap_or(0);
@@ -183,6 +186,7 @@ impl SetMachine {
             nodes,
             guard_memory: self.state.guard_memory.clone(),
             metric_gaps: self.metric_gaps(observation),
+            balancer_full,
         }
     }
 

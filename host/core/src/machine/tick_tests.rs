@@ -12,7 +12,7 @@ use crate::plan::Action;
 const LB: &str = "load_balancer: { listen: \"127.0.0.1:8000\", drain_timeout: 30s }";
 
 fn traffic(open: &[(u32, u32)]) -> Option<TrafficReading> {
-    Some(TrafficReading { accepted: 0, open: open.iter().copied().collect() })
+    Some(TrafficReading { open: open.iter().copied().collect(), ..TrafficReading::default() })
 }
 
 fn stop(grace_ms: u64, failure: Option<&str>) -> StopOrder {

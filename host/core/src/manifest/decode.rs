@@ -15,8 +15,8 @@ use super::rate_limit::RateLimit;
 use super::report::{Invalid, Report};
 use super::section::{Item, Section};
 use super::types::{
-    Capacity, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, LoadBalancer, MissingData,
-    OnFailure, Overlay, Probe, Repair, ScaleSet,
+    Capacity, DrainMode, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, LoadBalancer,
+    MissingData, OnFailure, Overlay, Probe, Repair, ScaleSet,
 };
 
 /// Reads the whole manifest. Everything that can be checked is checked, whatever
@@ -304,7 +304,11 @@ fn load_balancer(section: &Section<'_>, network: Option<&Network>) -> Result<Loa
         Err(section.complain("listen", message, Some(hint.into())))
     });
     let timeout_ms = section.item("drain_timeout").and_then(Item::duration_ms);
-    LoadBalancer::read(section, listen, timeout_ms.map(|timeout_ms| DrainPolicy { timeout_ms }))
+    let mode = section.item("drain").and_then(Item::word).map(|word| match word {
+        "idle" => DrainMode::Idle,
+        _ => DrainMode::Wait,
+    });
+    LoadBalancer::read(section, listen, timeout_ms.map(|timeout_ms| DrainPolicy { timeout_ms }), mode)
 }
 
 fn metrics(item: Item<'_>) -> Result<Vec<GuestMetric>, Invalid> {

@@ -9,8 +9,8 @@ use super::fields::VERSION;
 use super::network::Network;
 use super::rate_limit::RateLimit;
 use super::types::{
-    CloudInit, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate, MissingData, OnFailure, Overlay,
-    PolicySpec, Probe, ScaleSet, SeedKind,
+    CloudInit, DrainMode, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate, MissingData, OnFailure,
+    Overlay, PolicySpec, Probe, ScaleSet, SeedKind,
 };
 use super::units::{format_duration_ms, format_size_bytes};
 
@@ -228,6 +228,13 @@ pub(crate) fn deadline(deadline_ms: &u64) -> Tree {
 
 pub(crate) fn drain(drain: &DrainPolicy) -> Tree {
     duration(drain.timeout_ms)
+}
+
+pub(crate) fn drain_mode(mode: &DrainMode) -> Tree {
+    text(match mode {
+        DrainMode::Wait => "wait",
+        DrainMode::Idle => "idle",
+    })
 }
 
 fn policy(policy: &PolicySpec) -> Tree {

@@ -262,6 +262,17 @@ pub struct DrainPolicy {
     pub timeout_ms: u64,
 }
 
+/// What happens to quiet connections of an instance that drains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrainMode {
+    /// They stay until the drain time-out: on a connection that nothing is known of, quiet is not finished.
+    #[default]
+    Wait,
+    /// They are closed.
+    Idle,
+}
+
 /// Who decides the capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PolicySpec {
@@ -280,6 +291,11 @@ pub struct PolicySpec {
 /// Sets that are stored without the field are repaired as they were.
 pub(super) fn all_percent() -> u32 {
     100
+}
+
+/// Sets that are stored without the field get the default of the manifest.
+pub(super) fn default_idle_timeout_ms() -> u64 {
+    300_000
 }
 
 /// Sets stored by a version without that limit have none of it.

@@ -172,7 +172,7 @@ impl Fleet {
         }
         let load_balancer = match &set.load_balancer {
             Some(spec) => {
-                let bound = crate::set::bind(spec);
+                let bound = crate::set::bind(spec, &self.shared.listeners);
                 Some(bound.map_err(|why| error(ErrorCode::Conflict, chain(&why)))?)
             }
             None => None,

@@ -112,7 +112,7 @@ impl Fleet {
         let found = self.take_orphans(&set, &report.adopted);
         // As after a restart: the set is there without it, and tries again.
         let load_balancer = state.set.load_balancer.as_ref().and_then(|spec| {
-            set::bind(spec)
+            set::bind(spec, &self.shared.listeners)
                 .inspect_err(|why| report.notes.push(format!("no load balancer yet: {}", chain(why))))
                 .ok()
         });

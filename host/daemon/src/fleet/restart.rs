@@ -171,7 +171,7 @@ impl Fleet {
         let (modules, late) = self.reload(state).await;
         let set = state.set.name.clone();
         let load_balancer = state.set.load_balancer.as_ref().and_then(|spec| {
-            set::bind(spec)
+            set::bind(spec, &self.shared.listeners)
                 .inspect_err(|why| {
                     tracing::error!(set = state.set.name, why = chain(why), "no load balancer yet")
                 })

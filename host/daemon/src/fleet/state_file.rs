@@ -106,7 +106,7 @@ impl Fleet {
     pub(crate) async fn end(&self) {
         let handles: Vec<_> = self.sets_now().values().cloned().collect();
         let ends = futures::future::join_all(handles.iter().map(crate::set::SetHandle::ended));
-        if tokio::time::timeout(END_WITHIN, ends).await.is_err() {
+        if tokio::time::timeout(self.shared.shutdown_grace + END_WITHIN, ends).await.is_err() {
             tracing::warn!("some sets have not ended yet");
         }
         if self.shared.file.named() == Named::AsOpened {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_core::machine::{self, SetMachine, TrafficReading};
-use regatta_core::manifest;
+use regatta_core::manifest::{self, DrainMode};
 use regatta_core::phase::Phase;
-use regatta_traffic::{Endpoint, LbConfig, LbError, LoadBalancer};
+use regatta_traffic::{Endpoint, LbConfig, LbError, Listeners, LoadBalancer, Timing};
 
 use super::Traffic;
 
@@ -16,10 +16,14 @@ pub(super) struct Balancer(pub(super) Option<LoadBalancer>);
 
 impl Balancer {
     /// Listens where a manifest wants it. A listener that moves keeps its open connections.
-    pub(super) fn listen(&mut self, spec: Option<&manifest::LoadBalancer>) -> Result<(), LbError> {
+    pub(super) fn listen(
+        &mut self,
+        spec: Option<&manifest::LoadBalancer>,
+        listeners: &Arc<Listeners>,
+    ) -> Result<(), LbError> {
         match (spec, &self.0) {
             (Some(spec), Some(present)) => present.rebind(spec.listen)?,
-            (Some(spec), None) => self.0 = Some(bind(spec)?),
+            (Some(spec), None) => self.0 = Some(bind(spec, listeners)?),
             (None, _) => self.0 = None,
         }
         Ok(())
@@ -27,7 +31,7 @@ impl Balancer {
 
     pub(super) fn limit(&self, spec: Option<&manifest::LoadBalancer>) {
         if let (Some(load_balancer), Some(spec)) = (&self.0, spec) {
-            load_balancer.set_max_connections(spec.max_connections);
+            load_balancer.set_limits(spec.max_connections, Duration::from_millis(spec.idle_timeout_ms));
         }
     }
 
@@ -47,15 +51,28 @@ impl Balancer {
         for draining in machine.instances().filter(|record| record.phase == Phase::Draining) {
             open.insert(draining.id, load_balancer.drain_state(draining.id).open);
         }
-        Some(TrafficReading { accepted: stats.totals.accepted, open })
+        let totals = stats.totals;
+        let (accepted, refused, active) = (totals.accepted, totals.refused, totals.active);
+        Some(TrafficReading { accepted, refused, active, open })
     }
 
     /// Sends new connections to the endpoints that the set has now.
     pub(super) fn follow(&self, machine: &SetMachine) -> Option<Arc<Traffic>> {
         let load_balancer = self.0.as_ref()?;
+        let waits =
+            machine.manifest().load_balancer.as_ref().is_some_and(|it| it.drain_mode == DrainMode::Wait);
+        let draining = machine.instances().filter(|record| waits && record.phase == Phase::Draining);
+        load_balancer.set_waiting(draining.map(|record| record.id));
         let endpoints = machine.endpoints();
         load_balancer.set_endpoints(endpoints.map(|machine::Endpoint { id, addr }| Endpoint { id, addr }));
         Some(Arc::new(Traffic { listen: load_balancer.local_addr(), stats: load_balancer.stats() }))
+    }
+
+    /// Lets connections finish, and leaves the listening socket to the next daemon.
+    pub(super) async fn hand_over(&self, grace: Duration) {
+        if let Some(load_balancer) = &self.0 {
+            load_balancer.hand_over(grace).await;
+        }
     }
 
     pub(super) async fn shut_down(&self) {
@@ -69,7 +86,11 @@ impl Balancer {
 ///
 /// # Errors
 /// The address is taken, not ours, or not permitted.
-pub(crate) fn bind(spec: &manifest::LoadBalancer) -> Result<LoadBalancer, LbError> {
-    let config = LbConfig { max_connections: spec.max_connections, ..LbConfig::default() };
-    LoadBalancer::bind(spec.listen, config)
+pub(crate) fn bind(
+    spec: &manifest::LoadBalancer,
+    listeners: &Arc<Listeners>,
+) -> Result<LoadBalancer, LbError> {
+    let timing = Timing { idle: Duration::from_millis(spec.idle_timeout_ms), ..Timing::default() };
+    let config = LbConfig { max_connections: spec.max_connections, timing, ..LbConfig::default() };
+    LoadBalancer::bind_kept(spec.listen, config, Arc::clone(listeners))
 }

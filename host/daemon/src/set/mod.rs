@@ -210,8 +210,10 @@ impl Shell {
         }
         if self.machine.has_ended() {
             self.local.forget_snapshots().await;
+            self.balancer.shut_down().await;
+        } else {
+            self.balancer.hand_over(self.shared.shutdown_grace).await;
         }
-        self.balancer.shut_down().await;
     }
 
     /// Lets the machine take in what has come, performs what it wants, and shows what the set is now.
@@ -290,7 +292,10 @@ impl Shell {
                 self.under_way.push(self.modules.migrate(migrations).map(Input::Migrated).boxed());
             }
             Effect::Listen(spec) => {
-                let listening = self.balancer.listen(spec.as_ref()).map_err(|error| chain(&error));
+                let listening = self
+                    .balancer
+                    .listen(spec.as_ref(), &self.shared.listeners)
+                    .map_err(|error| chain(&error));
                 if let Err(why) = &listening {
                     let set = &self.machine.state().set.name;
                     tracing::error!(set, why, "the load balancer cannot listen");

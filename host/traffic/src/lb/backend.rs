@@ -1,7 +1,7 @@
 //! The backends of a set: which endpoints there are, how busy each is, and which
 //! may get the next connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,8 +41,10 @@ pub struct DrainState {
 pub(super) enum Phase {
     /// Go on.
     Serving,
-    /// Finish; close when idle.
+    /// Finish; close when quiet.
     Draining,
+    /// Finish; quiet or not.
+    Waiting,
     /// Close at the next lull, and soon in any case.
     Cut,
 }
@@ -110,6 +112,8 @@ pub struct BackendPool {
     serving: ArcSwap<Vec<Arc<EndpointState>>>,
     /// Those, and the ones that have left with connections open.
     known: Mutex<Vec<Arc<EndpointState>>>,
+    /// Of which, once they have left, quiet connections may stay.
+    waiting: ArcSwap<BTreeSet<u32>>,
     changed: Notify,
     pub(super) counters: Counters,
     started: Instant,
@@ -120,6 +124,7 @@ impl Default for BackendPool {
         Self {
             serving: ArcSwap::default(),
             known: Mutex::default(),
+            waiting: ArcSwap::default(),
             changed: Notify::new(),
             counters: Counters::default(),
             started: Instant::now(),
@@ -129,7 +134,7 @@ impl Default for BackendPool {
 
 impl BackendPool {
     /// Replaces the endpoints. One that is missing from `endpoints` gets no new
-    /// connection from now on and closes those that it has as they become idle;
+    /// connection from now on and closes those that it has as they become quiet, unless they [wait](Self::set_waiting);
     /// one that comes back before they are gone keeps them. Of two endpoints
     /// with one id the last counts.
     pub fn set_endpoints(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
@@ -160,7 +165,7 @@ impl BackendPool {
             self.serving.store(Arc::clone(&serving));
             for state in known.iter() {
                 if state.phase() == Phase::Serving && !serving.iter().any(|s| Arc::ptr_eq(s, state)) {
-                    state.enter(Phase::Draining);
+                    state.enter(self.leaving(state));
                 }
             }
             for state in serving.iter() {
@@ -169,11 +174,25 @@ impl BackendPool {
                 }
             }
         }
+        for state in known.iter().filter(|it| !matches!(it.phase(), Phase::Serving | Phase::Cut)) {
+            state.enter(self.leaving(state));
+        }
         known.retain(|state| state.phase() == Phase::Serving || state.open() > 0);
         drop(known);
         if !unchanged {
             self.changed.notify_waiters();
         }
+    }
+
+    /// Connections of these endpoints may stay while they are quiet, after the endpoint has left and until they are
+    /// [cut](Self::cut). Those of others that have left are closed when quiet with no answer owed. Holds from the next
+    /// [`Self::set_endpoints`] on.
+    pub fn set_waiting(&self, ids: impl IntoIterator<Item = u32>) {
+        self.waiting.store(Arc::new(ids.into_iter().collect()));
+    }
+
+    fn leaving(&self, state: &EndpointState) -> Phase {
+        if self.waiting.load().contains(&state.endpoint.id) { Phase::Waiting } else { Phase::Draining }
     }
 
     /// How many endpoints may get a connection.
@@ -194,7 +213,7 @@ impl BackendPool {
     /// effect on an endpoint in service.
     pub fn cut(&self, id: u32) {
         for state in self.known().iter() {
-            if state.endpoint.id == id && state.phase() == Phase::Draining {
+            if state.endpoint.id == id && state.phase() != Phase::Serving {
                 state.enter(Phase::Cut);
             }
         }
@@ -203,7 +222,7 @@ impl BackendPool {
     /// As [`Self::cut`], for every endpoint that has left.
     pub(super) fn cut_all(&self) {
         for state in self.known().iter() {
-            if state.phase() == Phase::Draining {
+            if state.phase() != Phase::Serving {
                 state.enter(Phase::Cut);
             }
         }

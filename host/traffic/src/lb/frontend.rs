@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,21 +19,24 @@ use tokio::time::{Instant, timeout};
 
 use super::backend::{BackendPool, DrainState, Endpoint};
 use super::connect::{Attempts, connect};
+use super::listeners::Listeners;
 use super::relay::{End, Timing, relay};
 use super::stats::{LbStats, add};
 
-/// Connections that the kernel holds while accepting pauses.
-const BACKLOG: u32 = 1_024;
+/// Connections that the kernel holds until they are accepted, also while one daemon follows another.
+const BACKLOG: u32 = 4_096;
 /// Pause after an accept failed for want of resources (file descriptors, memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a client that was sent the end may take to send its own.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 << 10;
+/// How long a load balancer that closes waits for accepted connections to get their endpoint.
+const PLACED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How a load balancer behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LbConfig {
-    /// Connections at once; more wait in the kernel's queue. Default 10,000.
+    /// Connections at once; more are reset as soon as they are accepted. Default 10,000.
     pub max_connections: u32,
     /// One connect to an endpoint; default 1 s.
     pub connect_timeout: Duration,
@@ -84,6 +88,9 @@ pub enum LbError {
 pub struct LoadBalancer {
     shared: Arc<Shared>,
     acceptor: Mutex<Acceptor>,
+    listeners: Arc<Listeners>,
+    /// The socket is left to the next daemon.
+    handed_over: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -97,8 +104,11 @@ struct Shared {
     pool: Arc<BackendPool>,
     config: LbConfig,
     max_connections: AtomicU32,
-    /// A connection has ended, or the maximum has changed.
-    room: Notify,
+    idle_ms: AtomicU64,
+    /// Accepted connections that are not with an endpoint yet.
+    waiting: AtomicU32,
+    /// A connection has ended, or got its endpoint.
+    moved_on: Notify,
     closing: AtomicBool,
 }
 
@@ -109,16 +119,31 @@ impl LoadBalancer {
     /// # Errors
     /// [`LbError::Bind`].
     pub fn bind(listen: SocketAddr, config: LbConfig) -> Result<Self, LbError> {
-        let (listener, bound) = listen_on(listen)?;
+        Self::bind_kept(listen, config, Arc::default())
+    }
+
+    /// As [`Self::bind`], with a socket that the daemon before has left, if there is one, and that the next may have.
+    ///
+    /// # Errors
+    /// [`LbError::Bind`].
+    pub fn bind_kept(
+        listen: SocketAddr,
+        config: LbConfig,
+        listeners: Arc<Listeners>,
+    ) -> Result<Self, LbError> {
+        let (listener, bound) = listen_on(listen, &listeners)?;
         let shared = Arc::new(Shared {
             pool: Arc::default(),
             config,
             max_connections: AtomicU32::new(config.max_connections.max(1)),
-            room: Notify::new(),
+            idle_ms: AtomicU64::new(millis(config.timing.idle)),
+            waiting: AtomicU32::new(0),
+            moved_on: Notify::new(),
             closing: AtomicBool::new(false),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { shared, acceptor: Mutex::new(Acceptor { listen: bound, task }) })
+        let acceptor = Mutex::new(Acceptor { listen: bound, task });
+        Ok(Self { shared, acceptor, listeners, handed_over: AtomicBool::new(false) })
     }
 
     /// Moves to another address. The new listener is bound before the old one is
@@ -129,8 +154,9 @@ impl LoadBalancer {
     pub fn rebind(&self, listen: SocketAddr) -> Result<(), LbError> {
         let mut acceptor = self.acceptor();
         if acceptor.listen != listen {
-            let (listener, bound) = listen_on(listen)?;
+            let (listener, bound) = listen_on(listen, &self.listeners)?;
             acceptor.task.abort();
+            self.listeners.forget(acceptor.listen);
             let task = tokio::spawn(accept(listener, Arc::clone(&self.shared)));
             *acceptor = Acceptor { listen: bound, task };
         }
@@ -143,11 +169,11 @@ impl LoadBalancer {
         self.acceptor().listen
     }
 
-    /// Changes how many connections may be open at once. With more open than
-    /// that, accepting pauses until enough have ended.
-    pub fn set_max_connections(&self, max_connections: u32) {
+    /// Changes how many connections may be open at once, and for how long without a byte. What is open and above the
+    /// number stays.
+    pub fn set_limits(&self, max_connections: u32, idle: Duration) {
         self.shared.max_connections.store(max_connections.max(1), Ordering::SeqCst);
-        self.shared.room.notify_waiters();
+        self.shared.idle_ms.store(millis(idle), Ordering::SeqCst);
     }
 
     /// The endpoints, shared with other frontends.
@@ -159,6 +185,11 @@ impl LoadBalancer {
     /// See [`BackendPool::set_endpoints`].
     pub fn set_endpoints(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
         self.shared.pool.set_endpoints(endpoints);
+    }
+
+    /// See [`BackendPool::set_waiting`].
+    pub fn set_waiting(&self, ids: impl IntoIterator<Item = u32>) {
+        self.shared.pool.set_waiting(ids);
     }
 
     /// See [`BackendPool::stats`].
@@ -179,19 +210,31 @@ impl LoadBalancer {
     }
 
     /// Stops accepting, lets open connections finish for up to `grace`, then cuts
-    /// them, and returns when none is left.
+    /// them, and returns when none is left. Those that are quiet with no answer owed are closed at once.
     pub async fn shutdown(&self, grace: Duration) {
-        self.close();
         let deadline = Instant::now() + grace;
+        self.acceptor().task.abort();
+        // What is accepted still gets its endpoint.
+        let placed = self.shared.until(|| self.shared.waiting.load(Ordering::SeqCst) == 0);
+        _ = tokio::time::timeout_at(deadline.min(Instant::now() + PLACED_WITHIN), placed).await;
+        self.close();
         if tokio::time::timeout_at(deadline, self.shared.no_connection()).await.is_err() {
             self.shared.pool.cut_all();
             self.shared.no_connection().await;
         }
     }
 
+    /// As [`Self::shutdown`], but the listening socket stays with the service manager, if there is one that keeps it, for
+    /// the next daemon: clients that connect meanwhile wait.
+    pub async fn hand_over(&self, grace: Duration) {
+        self.handed_over.store(true, Ordering::SeqCst);
+        self.shutdown(grace).await;
+    }
+
     fn close(&self) {
         self.acceptor().task.abort();
         self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.pool.set_waiting([]);
         self.shared.pool.set_endpoints([]);
         self.shared.pool.wake();
     }
@@ -205,11 +248,17 @@ impl Drop for LoadBalancer {
     fn drop(&mut self) {
         self.close();
         self.shared.pool.cut_all();
+        if !self.handed_over.load(Ordering::SeqCst) {
+            self.listeners.forget(self.local_addr());
+        }
     }
 }
 
-fn listen_on(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), LbError> {
+fn listen_on(listen: SocketAddr, listeners: &Listeners) -> Result<(TcpListener, SocketAddr), LbError> {
     let bind = || {
+        if let Some(left) = listeners.take(listen) {
+            return Ok((TcpListener::from_std(left)?, listen));
+        }
         let socket = if listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // Connections of a former daemon in TIME-WAIT must not keep the port.
         socket.set_reuseaddr(true)?;
@@ -218,14 +267,20 @@ fn listen_on(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), LbError> {
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    bind().map_err(|source| LbError::Bind { listen, source })
+    let (listener, bound): (TcpListener, _) = bind().map_err(|source| LbError::Bind { listen, source })?;
+    listeners.keep(listener.as_fd(), bound);
+    Ok((listener, bound))
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut seeds = SmallRng::seed_from_u64(shared.config.seed);
     loop {
-        shared.room_for_one().await;
         match listener.accept().await {
+            Ok((client, _)) if shared.is_full() => {
+                add(&shared.pool.counters.refused, 1);
+                // Without it the client would take a connection that is closed in good order for an empty answer.
+                let _ = client.set_zero_linger();
+            }
             Ok((client, _)) => {
                 add(&shared.pool.counters.accepted, 1);
                 let connection = Connection::open(Arc::clone(&shared));
@@ -252,18 +307,17 @@ impl Shared {
 
     async fn until(&self, holds: impl Fn() -> bool) {
         loop {
-            let mut room = pin!(self.room.notified());
-            room.as_mut().enable();
+            let mut moved_on = pin!(self.moved_on.notified());
+            moved_on.as_mut().enable();
             if holds() {
                 return;
             }
-            room.await;
+            moved_on.await;
         }
     }
 
-    async fn room_for_one(&self) {
-        self.until(|| self.active().load(Ordering::SeqCst) < self.max_connections.load(Ordering::SeqCst))
-            .await;
+    fn is_full(&self) -> bool {
+        self.active().load(Ordering::SeqCst) >= self.max_connections.load(Ordering::SeqCst)
     }
 
     async fn no_connection(&self) {
@@ -279,6 +333,7 @@ struct Connection {
 impl Connection {
     fn open(shared: Arc<Shared>) -> Self {
         shared.active().fetch_add(1, Ordering::SeqCst);
+        shared.waiting.fetch_add(1, Ordering::SeqCst);
         Self { shared }
     }
 
@@ -292,12 +347,14 @@ impl Connection {
         };
         // Fails only if the client has gone already, which the relay will find out.
         let _ = client.set_nodelay(true);
-        let Some((lease, mut server)) = connect(&shared.pool, attempts, &shared.closing, &mut rng).await
-        else {
+        let connected = connect(&shared.pool, attempts, &shared.closing, &mut rng).await;
+        shared.waiting.fetch_sub(1, Ordering::SeqCst);
+        shared.moved_on.notify_waiters();
+        let Some((lease, mut server)) = connected else {
             add(&counters.unserved, 1);
             return;
         };
-        let end = relay(&mut client, &mut server, &lease, &shared.config.timing).await;
+        let end = relay(&mut client, &mut server, &lease, &shared.config.timing, &shared.idle_ms).await;
         match &end {
             End::Finished => {}
             End::Idle => add(&counters.closed_idle, 1),
@@ -319,8 +376,12 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.active().fetch_sub(1, Ordering::SeqCst);
-        self.shared.room.notify_waiters();
+        self.shared.moved_on.notify_waiters();
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Says goodbye and reads what the client still sends. Closing at once would

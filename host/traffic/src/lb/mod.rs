@@ -8,12 +8,14 @@
 mod backend;
 mod connect;
 mod frontend;
+mod listeners;
 mod pick;
 mod relay;
 mod stats;
 
 pub use backend::{BackendPool, DrainState, Endpoint, Lease};
 pub use frontend::{LbConfig, LbError, LoadBalancer};
+pub use listeners::Listeners;
 pub use relay::Timing;
 pub use stats::{EndpointStats, LbStats};
 

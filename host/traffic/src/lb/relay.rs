@@ -22,10 +22,10 @@ const SERVER_BUFFER_BYTES: usize = 16 << 10;
 /// When a connection is closed that neither side closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Without a byte in either direction; default 10 min.
+    /// Without a byte in either direction; default 5 min.
     pub idle: Duration,
-    /// Quiet for so long with no answer owed, on an endpoint that has left;
-    /// default 200 ms.
+    /// Quiet for so long with no answer owed, on an endpoint that has left and does
+    /// not wait; default 200 ms.
     pub drain_idle: Duration,
     /// The same once the drain deadline has passed; default 10 ms.
     pub cut_idle: Duration,
@@ -36,7 +36,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            idle: Duration::from_secs(600),
+            idle: Duration::from_secs(300),
             drain_idle: Duration::from_millis(200),
             cut_idle: Duration::from_millis(10),
             cut_grace: Duration::from_millis(500),
@@ -76,7 +76,7 @@ struct Sight {
 fn verdict(sight: Sight, timing: &Timing) -> Option<End> {
     match sight.phase {
         _ if sight.quiet >= timing.idle => Some(End::Idle),
-        Phase::Serving => None,
+        Phase::Serving | Phase::Waiting => None,
         Phase::Draining => (sight.settled && sight.quiet >= timing.drain_idle).then_some(End::Drained),
         Phase::Cut if sight.settled && sight.quiet >= timing.cut_idle => Some(End::Drained),
         Phase::Cut => (sight.since_cut >= timing.cut_grace).then_some(End::Cut),
@@ -84,13 +84,14 @@ fn verdict(sight: Sight, timing: &Timing) -> Option<End> {
 }
 
 /// How long until the connection is looked at again. Pure.
-fn next_look(phase: Phase, timing: &Timing) -> Duration {
+fn next_look(phase: Phase, quiet: Duration, timing: &Timing) -> Duration {
     let pause = match phase {
-        Phase::Serving => timing.idle / 4,
+        // A byte is only noticed at the next look, so a connection may be idle for that much longer.
+        Phase::Serving | Phase::Waiting => (timing.idle / 16).min(timing.idle.saturating_sub(quiet)),
         Phase::Draining => timing.drain_idle / 4,
         Phase::Cut => timing.cut_idle / 4,
     };
-    pause.clamp(Duration::from_millis(1), Duration::from_secs(60))
+    pause.clamp(Duration::from_millis(1), Duration::from_secs(15))
 }
 
 /// Carries bytes until both sides have finished (one may finish before the
@@ -100,6 +101,7 @@ pub(super) async fn relay(
     server: &mut TcpStream,
     lease: &Lease,
     timing: &Timing,
+    idle_ms: &AtomicU64,
 ) -> End {
     let flow = Flow {
         lease,
@@ -113,11 +115,16 @@ pub(super) async fn relay(
         done = copy_bidirectional_with_sizes(&mut client, &mut server, CLIENT_BUFFER_BYTES, SERVER_BUFFER_BYTES) => {
             done.map_or_else(End::Broken, |_| End::Finished)
         }
-        end = watch_over(&flow, lease.phase(), timing) => end,
+        end = watch_over(&flow, lease.phase(), timing, idle_ms) => end,
     }
 }
 
-async fn watch_over(flow: &Flow<'_>, mut phase: watch::Receiver<Phase>, timing: &Timing) -> End {
+async fn watch_over(
+    flow: &Flow<'_>,
+    mut phase: watch::Receiver<Phase>,
+    timing: &Timing,
+    idle_ms: &AtomicU64,
+) -> End {
     let mut moved = 0;
     let mut last_move = Instant::now();
     let mut cut_at = None;
@@ -130,14 +137,15 @@ async fn watch_over(flow: &Flow<'_>, mut phase: watch::Receiver<Phase>, timing: 
         }
         let since_cut = match present {
             Phase::Cut => now - *cut_at.get_or_insert(now),
-            Phase::Serving | Phase::Draining => Duration::ZERO,
+            Phase::Serving | Phase::Draining | Phase::Waiting => Duration::ZERO,
         };
+        let timing = Timing { idle: Duration::from_millis(idle_ms.load(Ordering::Relaxed)), ..*timing };
         let sight = Sight { phase: present, quiet: now - last_move, settled: flow.settled(), since_cut };
-        if let Some(end) = verdict(sight, timing) {
+        if let Some(end) = verdict(sight, &timing) {
             return end;
         }
         // The sender lives in the lease, so a change can only be news.
-        let _ = tokio::time::timeout(next_look(present, timing), phase.changed()).await;
+        let _ = tokio::time::timeout(next_look(present, sight.quiet, &timing), phase.changed()).await;
     }
 }
 
@@ -243,8 +251,11 @@ mod tests {
         let timing = Timing::default();
         let of = |sight| verdict(sight, &timing).map_or("go on".to_owned(), |end| format!("{end:?}"));
         // Serving: only the idle time-out ends it.
-        assert_eq!(of(sight(Phase::Serving, 599_999, true, 0)), "go on");
-        assert_eq!(of(sight(Phase::Serving, 600_000, false, 0)), "Idle");
+        assert_eq!(of(sight(Phase::Serving, 299_999, true, 0)), "go on");
+        assert_eq!(of(sight(Phase::Serving, 300_000, false, 0)), "Idle");
+        // Waiting: it may be quiet for as long as the drain lasts.
+        assert_eq!(of(sight(Phase::Waiting, 299_999, true, 0)), "go on");
+        assert_eq!(of(sight(Phase::Waiting, 300_000, true, 0)), "Idle");
         // Draining: between two answers, and quiet.
         assert_eq!(of(sight(Phase::Draining, 199, true, 0)), "go on");
         assert_eq!(of(sight(Phase::Draining, 200, true, 0)), "Drained");
@@ -259,9 +270,14 @@ mod tests {
     #[test]
     fn looks_are_spaced_by_what_is_waited_for_and_never_busy() {
         let timing = Timing::default();
-        assert_eq!(next_look(Phase::Serving, &timing), Duration::from_secs(60));
-        assert_eq!(next_look(Phase::Draining, &timing), Duration::from_millis(50));
+        let quiet = Duration::ZERO;
+        assert_eq!(next_look(Phase::Serving, quiet, &timing), Duration::from_secs(15));
+        assert_eq!(
+            next_look(Phase::Serving, timing.idle - Duration::from_secs(2), &timing),
+            Duration::from_secs(2)
+        );
+        assert_eq!(next_look(Phase::Draining, quiet, &timing), Duration::from_millis(50));
         let zero = Timing { cut_idle: Duration::ZERO, ..timing };
-        assert_eq!(next_look(Phase::Cut, &zero), Duration::from_millis(1));
+        assert_eq!(next_look(Phase::Cut, quiet, &zero), Duration::from_millis(1));
     }
 }

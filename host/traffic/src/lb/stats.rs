@@ -13,6 +13,7 @@ use super::backend::Endpoint;
 pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) active: AtomicU32,
+    pub(super) refused: AtomicU64,
     pub(super) unserved: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) failed_connects: AtomicU64,
@@ -37,6 +38,7 @@ impl Counters {
         LbTotals {
             accepted: get(&self.accepted),
             active: self.active.load(Ordering::Relaxed),
+            refused: get(&self.refused),
             unserved: get(&self.unserved),
             retries: get(&self.retries),
             failed_connects: get(&self.failed_connects),

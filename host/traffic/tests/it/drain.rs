@@ -40,6 +40,39 @@ async fn an_idle_connection_of_a_leaving_endpoint_is_closed_in_good_order() {
 }
 
 #[tokio::test]
+async fn a_quiet_connection_of_an_endpoint_that_waits_stays_until_the_cut() {
+    let guest = Guest::named("waits");
+    let timing = Timing { drain_idle: Duration::from_millis(1), ..Timing::default() };
+    let lb = LoadBalancer::bind(ANY, LbConfig { timing, ..LbConfig::default() }).unwrap();
+    lb.set_endpoints([endpoint(1, &guest)]);
+    let mut quiet = TcpStream::connect(lb.local_addr()).await.unwrap();
+    assert_eq!(soon(ask(&mut quiet, "/")).await.unwrap(), "waits");
+    lb.set_waiting([1]);
+    lb.set_endpoints([]);
+    let closed = tokio::time::timeout(Duration::from_millis(100), quiet.read(&mut [0; 1])).await;
+    assert!(closed.is_err(), "a hundred times what a drain without it takes to close it: {closed:?}");
+    assert_eq!(soon(ask(&mut quiet, "/")).await.unwrap(), "waits");
+    lb.cut(1);
+    assert_eq!(soon(quiet.read(&mut [0; 1])).await.unwrap(), 0, "in the next lull, in good order");
+    drained(&lb, 1).await;
+    assert_eq!((lb.stats().totals.closed_drained, lb.stats().totals.closed_cut), (1, 0));
+}
+
+#[tokio::test]
+async fn what_waits_is_closed_when_it_no_longer_may() {
+    let guest = Guest::named("waits");
+    let lb = LoadBalancer::bind(ANY, LbConfig::default()).unwrap();
+    lb.set_endpoints([endpoint(1, &guest)]);
+    let mut quiet = TcpStream::connect(lb.local_addr()).await.unwrap();
+    assert_eq!(soon(ask(&mut quiet, "/")).await.unwrap(), "waits");
+    lb.set_waiting([1]);
+    lb.set_endpoints([]);
+    lb.set_waiting([]);
+    lb.set_endpoints([]);
+    assert_eq!(soon(quiet.read(&mut [0; 1])).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn an_answer_that_takes_long_is_waited_for() {
     let asked = Arc::new(Notify::new());
     let guest = {

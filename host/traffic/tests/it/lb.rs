@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use regatta_traffic::{Endpoint, LbConfig, LbError, LoadBalancer};
+use regatta_traffic::{Endpoint, LbConfig, LbError, LoadBalancer, Timing};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -139,23 +139,38 @@ async fn a_side_that_has_finished_still_hears_the_other() {
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait_for_room() {
+async fn more_connections_than_allowed_are_reset_at_once() {
     let guest = Guest::named("one");
     let lb = LoadBalancer::bind(ANY, LbConfig { max_connections: 1, ..LbConfig::default() }).unwrap();
     lb.set_endpoints([endpoint(1, &guest)]);
     let mut first = TcpStream::connect(lb.local_addr()).await.unwrap();
     assert_eq!(soon(ask(&mut first, "/")).await.unwrap(), "one");
-    let second = tokio::spawn(ask_once(lb.local_addr()));
-    assert_eq!(soon(ask(&mut first, "/")).await.unwrap(), "one");
-    assert_eq!(lb.stats().totals.accepted, 1, "the second is in the kernel's queue");
-    drop(first);
-    assert_eq!(soon(second).await.unwrap().unwrap(), "one");
+    for refused in 1..=3 {
+        let mut second = TcpStream::connect(lb.local_addr()).await.unwrap();
+        let answer = soon(second.read(&mut [0; 1])).await.unwrap_err();
+        assert_eq!(answer.kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!((lb.stats().totals.accepted, lb.stats().totals.refused), (1, refused));
+    }
+    assert_eq!(soon(ask(&mut first, "/")).await.unwrap(), "one", "what is open goes on");
 
-    let mut held = TcpStream::connect(lb.local_addr()).await.unwrap();
-    assert_eq!(soon(ask(&mut held, "/")).await.unwrap(), "one");
-    let more = tokio::spawn(ask_once(lb.local_addr()));
-    lb.set_max_connections(2);
-    assert_eq!(soon(more).await.unwrap().unwrap(), "one");
+    lb.set_limits(2, Duration::from_secs(60));
+    assert_eq!(soon(ask_once(lb.local_addr())).await.unwrap(), "one");
+}
+
+#[tokio::test]
+async fn an_idle_time_out_holds_for_what_is_open_and_frees_the_place() {
+    let guest = Guest::named("one");
+    let timing = Timing { idle: Duration::from_millis(400), ..Timing::default() };
+    let config = LbConfig { max_connections: 1, timing, ..LbConfig::default() };
+    let lb = LoadBalancer::bind(ANY, config).unwrap();
+    lb.set_endpoints([endpoint(1, &guest)]);
+    let mut idle = TcpStream::connect(lb.local_addr()).await.unwrap();
+    assert_eq!(soon(ask(&mut idle, "/")).await.unwrap(), "one");
+    lb.set_limits(1, Duration::from_millis(10));
+    assert_eq!(soon(idle.read(&mut [0; 1])).await.unwrap(), 0, "closed in good order");
+    drop(idle);
+    eventually(|| async { ask_once(lb.local_addr()).await.map_err(|error| error.to_string()) }).await;
+    assert_eq!(lb.stats().totals.closed_idle, 1);
 }
 
 #[tokio::test]

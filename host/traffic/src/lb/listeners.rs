@@ -1,0 +1,91 @@
+//! Listening sockets that outlive the daemon: the service manager keeps a copy of each (systemd's file descriptor store)
+//! and hands them to the next daemon. Meanwhile clients wait in the kernel's queue; none is refused.
+
+use std::env;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, sendmsg_addr, socket_with,
+};
+
+use crate::sys::inherited_fds;
+
+/// The listening sockets that a service manager keeps for us, if there is one that does.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    inherited: Mutex<Vec<TcpListener>>,
+    /// Where the service manager hears us.
+    manager: Option<SocketAddrUnix>,
+}
+
+impl Listeners {
+    /// What the environment says: `LISTEN_FDS` and `NOTIFY_SOCKET`. To be called once, when the process starts.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let inherited = inherited_fds().into_iter().map(TcpListener::from);
+        // What is no listening socket with an address has another purpose.
+        let inherited =
+            inherited.filter(|it| it.local_addr().is_ok() && it.set_nonblocking(true).is_ok()).collect();
+        let manager = env::var_os("NOTIFY_SOCKET").and_then(|path| match path.as_bytes() {
+            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name).ok(),
+            path => SocketAddrUnix::new(path).ok(),
+        });
+        Self { inherited: Mutex::new(inherited), manager }
+    }
+
+    /// The inherited socket that listens there.
+    pub(super) fn take(&self, listen: SocketAddr) -> Option<TcpListener> {
+        let mut inherited = self.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = inherited.iter().position(|it| it.local_addr().is_ok_and(|addr| addr == listen))?;
+        Some(inherited.swap_remove(at))
+    }
+
+    /// Lets go of inherited sockets that nobody has asked for: what they were for is gone.
+    pub fn close_unused(&self) {
+        let unused = std::mem::take(&mut *self.inherited.lock().unwrap_or_else(PoisonError::into_inner));
+        for listener in unused {
+            if let Ok(addr) = listener.local_addr() {
+                tracing::info!(%addr, "nothing listens here any more");
+                self.forget(addr);
+            }
+        }
+    }
+
+    /// Has the service manager keep the socket.
+    pub(super) fn keep(&self, listener: BorrowedFd<'_>, addr: SocketAddr) {
+        self.tell(&format!("FDSTORE=1\nFDNAME={}", name_of(addr)), &[listener]);
+    }
+
+    /// Has the service manager close its copy, without which the address would stay taken.
+    pub(super) fn forget(&self, addr: SocketAddr) {
+        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={}", name_of(addr)), &[]);
+    }
+
+    fn tell(&self, message: &str, fds: &[BorrowedFd<'_>]) {
+        let Some(manager) = &self.manager else { return };
+        let told = || -> io::Result<()> {
+            let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !fds.is_empty() {
+                control.push(SendAncillaryMessage::ScmRights(fds));
+            }
+            let text = [IoSlice::new(message.as_bytes())];
+            sendmsg_addr(socket.as_fd(), manager, &text, &mut control, SendFlags::NOSIGNAL)?;
+            Ok(())
+        };
+        if let Err(why) = told() {
+            tracing::warn!(%why, "the service manager cannot be told of a listening socket");
+        }
+    }
+}
+
+/// What the service manager calls the socket; a name may not have a colon.
+fn name_of(addr: SocketAddr) -> String {
+    addr.to_string().replace(':', "-")
+}

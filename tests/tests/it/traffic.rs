@@ -1,0 +1,135 @@
+//! Clients at the edges of a load balancer: too many of them, and a daemon that follows another.
+
+use std::io::{IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use regatta_tests::{Daemon, get, get_on, wait_for};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
+
+fn wait_for_event(daemon: &Daemon, set: &str, kind: &str) {
+    wait_for(kind, || {
+        let events = daemon.json(&["events", set]);
+        let told = events.as_array().expect("events").iter().any(|event| event["kind"] == kind);
+        if told { Ok(()) } else { Err(events.to_string()) }
+    });
+}
+
+#[test]
+fn a_full_load_balancer_answers_at_once_and_says_so() {
+    let daemon = Daemon::start();
+    let lb = Daemon::free_port();
+    let extra = format!("load_balancer: {{ listen: \"{lb}\", max_connections: 2 }}\n{IDLE}");
+    daemon.apply_ok(&daemon.manifest("full", "{ min: 1, max: 1 }", "", &extra));
+    daemon.wait_in_service("full", 1);
+    let mut held: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(lb).expect("a place")).collect();
+    for stream in &mut held {
+        assert_eq!(get_on(stream, "/", false).expect("an answer").status, 200);
+    }
+    let mut third = TcpStream::connect(lb).expect("accepted by the kernel");
+    third.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+    let refused = third.read(&mut [0; 1]).expect_err("refused");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionReset);
+    wait_for_event(&daemon, "full", "load-balancer-full");
+    assert!(daemon.run(&["describe", "full"]).out.contains("the load balancer is full: 2 connections"));
+    drop(held);
+    wait_for_event(&daemon, "full", "load-balancer-has-room");
+    assert_eq!(get(lb, "/").expect("an answer").status, 200);
+}
+
+/// The part of a service manager that keeps a listening socket.
+fn kept(manager: &UnixDatagram) -> (String, OwnedFd) {
+    let mut text = [0; 256];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let read = recvmsg(manager, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC);
+    let bytes = read.expect("a message").bytes;
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    (String::from_utf8_lossy(&text[..bytes]).into_owned(), fd.expect("a socket"))
+}
+
+/// Clients that begin a request every few milliseconds.
+struct Clients {
+    over: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<Result<(), String>>>,
+}
+
+impl Clients {
+    fn start(lb: SocketAddr) -> Self {
+        let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let client = || {
+            let (over, served) = (Arc::clone(&over), Arc::clone(&served));
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let answer = get(lb, "/work")?;
+                    if answer.status != 200 {
+                        return Err(format!("{answer:?}"));
+                    }
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            })
+        };
+        let threads = (0..4).map(|_| client()).collect();
+        Self { over, served, threads }
+    }
+
+    fn serves(&self, more: u64) {
+        let from = self.served.load(Ordering::Relaxed);
+        wait_for("requests to be served", || {
+            let served = self.served.load(Ordering::Relaxed) - from;
+            if served >= more { Ok(()) } else { Err(format!("{served} served")) }
+        });
+    }
+
+    fn finish(self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("a client").expect("every request is served");
+        }
+    }
+}
+
+#[test]
+fn a_restart_under_a_service_manager_costs_no_request() {
+    let mut daemon = Daemon::prepare(&[]);
+    let path = daemon.home().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out");
+    daemon.set_environment("NOTIFY_SOCKET", path.to_str().expect("text"));
+    daemon.launch();
+    let lb = Daemon::free_port();
+    let extra = format!("load_balancer: {{ listen: \"{lb}\" }}\n{IDLE}");
+    daemon.apply_ok(&daemon.manifest("kept", "{ min: 2, max: 2 }", "sim.service=50ms", &extra));
+    let name = format!("FDSTORE=1\nFDNAME={}", lb.to_string().replace(':', "-"));
+    let (told, listener) = kept(&manager);
+    assert_eq!(told, name);
+    daemon.wait_in_service("kept", 2);
+
+    let clients = Clients::start(lb);
+    clients.serves(20);
+    assert!(daemon.stop().success());
+    daemon.inherit(listener);
+    daemon.launch();
+    clients.serves(20);
+    clients.finish();
+    assert_eq!(kept(&manager).0, name, "for the next one");
+
+    assert_eq!(daemon.run(&["delete", "kept", "--yes", "--wait"]).code, 0);
+    let mut text = [0; 256];
+    let bytes = manager.recv(&mut text).expect("a message");
+    let expected = format!("FDSTOREREMOVE=1\nFDNAME={}", lb.to_string().replace(':', "-"));
+    assert_eq!(String::from_utf8_lossy(&text[..bytes]), expected);
+}
