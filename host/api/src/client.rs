@@ -64,8 +64,8 @@ pub enum ClientError {
         /// What was not understood.
         what: String,
     },
-    /// What listens on the socket is no Regatta daemon.
-    #[error("what answers on {} is no regatta daemon ({what})", socket.display())]
+    /// What listens on the socket is not a Regatta daemon.
+    #[error("what answers on {} is not a regatta daemon ({what})", socket.display())]
     NotRegatta {
         /// The socket.
         socket: PathBuf,

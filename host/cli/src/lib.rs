@@ -112,7 +112,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, io: &mut
 fn print_usage(error: &clap::Error, io: &mut Io<'_>) -> Exit {
     let text = error.render();
     let styled = |colour: bool| if colour { text.ansi().to_string() } else { text.to_string() };
-    // A reader that went away is no failure worth words.
+    // A reader that went away is not a failure worth words.
     if error.use_stderr() {
         let text = styled(io.colour && io.err_terminal);
         let _ = io.err.write_all(text.as_bytes());

@@ -154,7 +154,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         stop.cancelled().await;
     }));
     wait_for_signal().await?;
-    tracing::info!("stopping; the VMs go on");
+    tracing::info!("stopping; VMs keep running");
     shutdown.cancel();
     api.await??;
     fleet.end().await;
@@ -202,7 +202,7 @@ fn check_guest(guest: Option<GuestEngine>, vmm: &VmmChoice) -> anyhow::Result<()
     let Some(engine) = guest else { return Ok(()) };
     if *vmm != VmmChoice::Sim {
         bail!(
-            "--guest {} says how the stand-in runs guests, and Cloud Hypervisor always runs real ones: \
+            "--guest {} is for the simulator only; Cloud Hypervisor always runs real guests: \
              use it with --vmm sim, or leave it out",
             engine.name()
         );
@@ -296,7 +296,7 @@ mod tests {
         for vmm in [VmmChoice::CloudHypervisor(None), VmmChoice::Auto] {
             assert!(refused(vmm).contains("use it with --vmm sim"));
         }
-        check_guest(Some(GuestEngine::Model), &VmmChoice::Sim).expect("the stand-in has it");
+        check_guest(Some(GuestEngine::Model), &VmmChoice::Sim).expect("the simulator has it");
         check_guest(None, &VmmChoice::Auto).expect("nothing was asked for");
     }
 }

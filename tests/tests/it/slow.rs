@@ -63,7 +63,7 @@ fn a_hung_or_broken_api_delays_no_tick_and_costs_no_vm() {
     daemon.launch();
     wait_for_ticks(&daemon, &["hung", "other"], 5);
     daemon.wait_in_service("hung", 3);
-    assert_eq!(daemon.vm_pids("hung"), vms, "no answer, or a wrong one, is no death");
+    assert_eq!(daemon.vm_pids("hung"), vms, "no answer, or a wrong one, is not a death");
 
     // The newest goes first: the hung one, which has to be ended by force.
     assert_eq!(daemon.run(&["scale", "hung", "2"]).code, 0);
