@@ -31,6 +31,7 @@ mod wait;
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use regatta_api::Client;
@@ -125,6 +126,9 @@ fn print_usage(error: &clap::Error, io: &mut Io<'_>) -> Exit {
     }
 }
 
+/// A daemon that was started right before a command needs a moment until it listens.
+const STARTING: Duration = Duration::from_secs(2);
+
 fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
     let Cli { global, command } = cli;
     match command {
@@ -151,7 +155,10 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
             let client = client(&global)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| exit::failed("cannot start", error))?;
-            runtime.block_on(call(command, &client, global.output, io))
+            runtime.block_on(async {
+                client.wait_until_it_listens(STARTING).await;
+                call(command, &client, global.output, io).await
+            })
         }
     }
 }

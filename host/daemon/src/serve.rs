@@ -1,6 +1,7 @@
 //! Starting and stopping the daemon.
 
 use std::fs::{DirBuilder, Permissions};
+use std::io::IsTerminal as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -263,11 +264,15 @@ fn raise_descriptor_limit() {
 async fn wait_for_signal() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    // The end of the terminal that it was started from is no order to stop.
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => tracing::info!("SIGHUP ignored; SIGTERM stops the daemon"),
+        }
     }
-    Ok(())
 }
 
 fn start_log(format: LogFormat) {
@@ -278,6 +283,7 @@ fn start_log(format: LogFormat) {
         // A log on a full disk loses lines; telling of that on standard error, as
         // is the default, would panic when that is the log.
         .log_internal_errors(false)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr);
     // A second call in one process (tests) keeps the first log.
     let _ = match format {

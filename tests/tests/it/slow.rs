@@ -153,3 +153,15 @@ fn a_vm_that_ends_while_it_drains_is_removed() {
     assert!(daemon.vm_pids("drain").iter().all(|vm| vm.0 != id));
     open.clear();
 }
+
+#[test]
+fn the_end_of_a_terminal_does_not_end_the_daemon() {
+    let daemon = Daemon::start();
+    signal(daemon.pid(), Signal::HUP);
+    wait_for("the daemon to say so", || {
+        let log = daemon.log();
+        if log.contains("SIGHUP ignored") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(daemon.run(&["status"]).code, 0);
+    assert!(!daemon.log().contains('\u{1b}'), "no escape codes in a file: {}", daemon.log());
+}

@@ -11,7 +11,8 @@ const MAX_SSH_KEY_BYTES: usize = 16 << 10;
 
 /// Reads an IPv4 address.
 pub(crate) fn address(text: &str) -> Result<Ipv4Addr, Complaint> {
-    text.parse().map_err(|_| Complaint { message: format!("{} is not an IPv4 address", quote(text)), hint: None })
+    text.parse()
+        .map_err(|_| Complaint { message: format!("{} is not an IPv4 address", quote(text)), hint: None })
 }
 
 /// Reads an address and a prefix length, 8 to 30.
