@@ -50,8 +50,8 @@ macro_rules! info {
 /// ```
 /// use regatta_sdk::log::Level;
 /// let n = 3;
-/// regatta_sdk::warn!("{n} values are no numbers");
-/// assert_eq!(regatta_sdk::testing::take_log(), [(Level::Warn, format!("{n} values are no numbers"))]);
+/// regatta_sdk::warn!("{n} values are not numbers");
+/// assert_eq!(regatta_sdk::testing::take_log(), [(Level::Warn, format!("{n} values are not numbers"))]);
 /// ```
 #[macro_export]
 macro_rules! warn {

@@ -80,7 +80,7 @@ pub(crate) fn migrate<P: Policy>(from_version: u32, state: &[u8]) -> Result<Vec<
 
 fn written<S: Serialize>(state: &S) -> Result<Vec<u8>, String> {
     let state = serde_json::to_vec(state).map_err(|error| format!("state: {error}"))?;
-    // `()` is no state at all, not four bytes to be stored every tick.
+    // `()` is not a state at all, not four bytes to be stored every tick.
     Ok(if state == b"null" { Vec::new() } else { state })
 }
 

@@ -115,7 +115,7 @@ pub use crate::bindings::regatta::policy::observe::Freshness;
 pub use crate::bindings::regatta::policy::observe::InstanceTable;
 
 /// A metric in columns, one value per row of the [`InstanceTable`]. Where `status` is not
-/// `fresh`, `value` is no value to act on: [`MetricColumn::readings`] keeps the two together.
+/// `fresh`, `value` is not a value to act on: [`MetricColumn::readings`] keeps the two together.
 ///
 /// ```
 /// use regatta_sdk::{Reading, Tick};

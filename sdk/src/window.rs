@@ -1,6 +1,6 @@
 //! Statistics over the past values of a metric.
 //!
-//! All of them skip samples that are no finite number, and give none when nothing is
+//! All of them skip samples that are not finite numbers, and give none when nothing is
 //! left or when the result would not be finite: there is no default that a policy could
 //! mistake for a measurement.
 
@@ -22,7 +22,7 @@ pub struct Sample {
 }
 
 impl MetricWindow {
-    /// The samples, oldest first, without those that are no finite number.
+    /// The samples, oldest first, without those that are not finite numbers.
     ///
     /// ```
     /// use regatta_sdk::MetricWindow;

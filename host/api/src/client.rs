@@ -56,7 +56,7 @@ pub enum ClientError {
     /// The daemon is of another version and does not understand the call, or its
     /// answer is not understood.
     #[error(
-        "the daemon is version {daemon} and this command is {OUR_VERSION}: they do not understand each other ({what})"
+        "the daemon is version {daemon} and this command is {OUR_VERSION}: incompatible versions ({what})"
     )]
     VersionMismatch {
         /// Version of the daemon.
@@ -64,8 +64,8 @@ pub enum ClientError {
         /// What was not understood.
         what: String,
     },
-    /// What listens on the socket is no Regatta daemon.
-    #[error("what answers on {} is no regatta daemon ({what})", socket.display())]
+    /// What listens on the socket is not a Regatta daemon.
+    #[error("what answers on {} is not a regatta daemon ({what})", socket.display())]
     NotRegatta {
         /// The socket.
         socket: PathBuf,
@@ -131,6 +131,24 @@ impl Client {
             .build()
             .map_err(ClientError::Setup)?;
         Ok(Self { http, socket })
+    }
+
+    /// Waits for a daemon that is just starting to listen, at most `patience`. Says nothing about whether it does: the call that
+    /// follows finds out.
+    pub async fn wait_until_it_listens(&self, patience: Duration) {
+        const PAUSE: Duration = Duration::from_millis(50);
+        let listens = async {
+            while let Err(error) = tokio::net::UnixStream::connect(&self.socket).await {
+                match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                        tokio::time::sleep(PAUSE).await
+                    }
+                    _ => break,
+                }
+            }
+        };
+        // Out of patience: as before.
+        let _ = tokio::time::timeout(patience, listens).await;
     }
 
     /// The socket of its daemon.

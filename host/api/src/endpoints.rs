@@ -70,24 +70,24 @@ macro_rules! endpoints {
             get "/v1/sets/{set}/policy" [policy, Viewer, SHORT]
             policies(set: &str) => PolicyList;
 
-            /// Puts another policy in charge between two ticks.
+            /// Replaces the active policy between two ticks.
             post "/v1/sets/{set}/policy/swap" [policy, Operator, LONG]
             swap_policy(set: &str) request: Json<SwapRequest> => SwapOutcome;
 
-            /// Puts the previous policy in charge again.
+            /// Rolls back to the previous policy.
             post "/v1/sets/{set}/policy/rollback" [policy, Operator, LONG]
             rollback_policy(set: &str) query: Query<SlotQuery> => SwapOutcome;
 
-            /// Judges another policy at each tick, beside the one in charge; it is never applied.
+            /// Runs another policy as a shadow: judged at each tick, never applied.
             post "/v1/sets/{set}/policy/shadow" [policy, Operator, LONG]
             shadow_policy(set: &str) request: Json<SwapRequest> => PlacedOutcome;
 
-            /// Lets another policy act, never further than `within` from the one in charge. It
+            /// Runs another policy as a canary, never further than `within` from the active one. It
             /// is taken out again when it fails.
             post "/v1/sets/{set}/policy/canary" [policy, Operator, LONG]
             canary_policy(set: &str) request: Json<CanaryRequest> => PlacedOutcome;
 
-            /// Puts a shadow or a canary in charge.
+            /// Makes a shadow or canary the active policy.
             post "/v1/sets/{set}/policy/promote" [policy, Operator, LONG]
             promote_policy(set: &str) request: Json<PromoteRequest> => SwapOutcome;
 

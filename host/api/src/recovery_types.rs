@@ -110,7 +110,7 @@ pub struct RecoverRequest {
 pub struct RecoverOutcome {
     /// Nothing was changed.
     pub dry_run: bool,
-    /// Sets that are in charge of their instances again.
+    /// Sets that are manage their instances again.
     pub recovered: Vec<RecoveredSet>,
     /// Sets that could not be recovered.
     pub failed: Vec<FailedRecovery>,

@@ -166,7 +166,7 @@ pub struct SetSummary {
     pub desired: u32,
     /// Instances by state; states without an instance are left out.
     pub instances: BTreeMap<String, u32>,
-    /// The policies in charge, in the order of the manifest.
+    /// The active policies, in the order of the manifest.
     pub policies: Vec<PolicyInfo>,
     /// Length of a tick.
     pub tick_ms: u64,
@@ -180,7 +180,7 @@ pub struct SetSummary {
     pub problems: Vec<String>,
 }
 
-/// A policy that is or was in charge.
+/// A policy that is or was active.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyInfo {
     /// Its place among the policies of the set.
@@ -210,7 +210,7 @@ pub struct SetDetail {
     /// The manifest in force, with defaults filled in.
     #[schema(value_type = Object)]
     pub manifest: serde_json::Value,
-    /// Its policies: in charge, before, on trial, judged.
+    /// Its policies: active, previous, canary, shadows.
     pub policies: Vec<PolicyEntry>,
     /// The metrics of the last tick.
     pub metrics: Vec<MetricNow>,
@@ -336,7 +336,7 @@ pub struct SwapRequest {
 pub struct CanaryRequest {
     /// The policy.
     pub policy: SwapRequest,
-    /// How many instances it may be away from the one in charge.
+    /// How many instances it may be away from the active one.
     pub within: u32,
 }
 
@@ -359,7 +359,7 @@ pub struct PromoteRequest {
     pub number: Option<u64>,
 }
 
-/// A policy that now stands beside the one in charge, or no longer does.
+/// A policy that now stands beside the active one, or no longer does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PlacedOutcome {
     /// The policy.
@@ -399,7 +399,7 @@ pub struct PolicyEntry {
     pub role: PolicyRole,
     /// The policy.
     pub policy: PolicyInfo,
-    /// How far a canary may be away from the one in charge.
+    /// How far a canary may be away from the active one.
     pub within: Option<u32>,
 }
 
@@ -462,7 +462,7 @@ pub struct SwapOutcome {
     pub slot: String,
     /// The policy before.
     pub from: PolicyInfo,
-    /// The policy in charge.
+    /// The active policy.
     pub to: PolicyInfo,
     /// The last tick that the old one decided; the next one is the new one's.
     pub after_tick: u64,
@@ -483,7 +483,7 @@ pub struct SwapOutcome {
 /// The policies of a set, and the modules that can be named.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyList {
-    /// Its own: in charge, before, on trial, judged.
+    /// Its own: active, previous, canary, shadows.
     pub policies: Vec<PolicyEntry>,
     /// How several of them become one decision.
     pub combine: String,

@@ -134,11 +134,11 @@ fn parse_one(entry: &str) -> Result<Fault, String> {
     let Some((kind, call)) = head.split_once(':') else {
         return match (head, value) {
             ("pid", Some(pid)) => {
-                pid.parse().map(Fault::Pid).map_err(|_| format!("{pid:?} is no process id"))
+                pid.parse().map(Fault::Pid).map_err(|_| format!("{pid:?} is not a process id"))
             }
             ("lose-events", share) => match share.unwrap_or("1").parse::<f64>() {
                 Ok(share) if (0.0..=1.0).contains(&share) => Ok(Fault::LoseEvents(share)),
-                _ => Err("the share is no number from 0 to 1".to_owned()),
+                _ => Err("the share is not a number from 0 to 1".to_owned()),
             },
             ("lock-held", None) => Ok(Fault::LockHeld),
             ("enospc", None) => Ok(Fault::NoSpace),
@@ -153,7 +153,7 @@ fn parse_one(entry: &str) -> Result<Fault, String> {
         Some((text, nth)) => nth
             .parse()
             .map(|nth: u32| (text.to_owned(), Some(nth)))
-            .map_err(|_| format!("{nth:?} is no number")),
+            .map_err(|_| format!("{nth:?} is not a number")),
         None => Ok((text.to_owned(), None)),
     };
     let (call, call_nth) = split(call)?;
@@ -171,7 +171,7 @@ fn parse_one(entry: &str) -> Result<Fault, String> {
         ("reset", None) => CallFault::Reset,
         ("crash", None) => CallFault::Crash,
         ("exit", Some(code)) => {
-            CallFault::Exit(code.parse().map_err(|_| format!("{code:?} is no exit code"))?)
+            CallFault::Exit(code.parse().map_err(|_| format!("{code:?} is not an exit code"))?)
         }
         _ => {
             return Err(

@@ -50,7 +50,7 @@ impl Distribution {
             ("exp", [mean]) => parse_duration(mean).map(Self::Exponential),
             ("lognormal", [median, sigma]) => match sigma.parse::<f64>() {
                 Ok(sigma) if (0.0..=5.0).contains(&sigma) => Ok(Self::LogNormal(parse_duration(median)?, sigma)),
-                _ => Err(format!("sigma {sigma:?} is no number from 0 to 5")),
+                _ => Err(format!("sigma {sigma:?} is not a number from 0 to 5")),
             },
             _ => Err("expected a duration, `lognormal(<median>,<sigma>)`, `exp(<mean>)` or `uniform(<low>,<high>)`".to_owned()),
         }
@@ -193,7 +193,7 @@ impl Knobs {
             "sim.workers" => self.workers = Some(number(value, 1, MAX_WORKERS)?),
             "sim.queue" => self.queue = number(value, 0, MAX_QUEUE)?,
             "sim.seed" => {
-                self.seed = Some(value.parse().map_err(|_| format!("{value:?} is no 64-bit number"))?)
+                self.seed = Some(value.parse().map_err(|_| format!("{value:?} is not a 64-bit number"))?)
             }
             "sim.fault" => {
                 for fault in value.split(',') {
@@ -220,14 +220,14 @@ impl Knobs {
                 _ => Err("automatic configuration has nobody to answer it here; give an address".to_owned()),
             };
         }
-        let address: Ipv4Addr = client.parse().map_err(|_| format!("{client:?} is no IPv4 address"))?;
+        let address: Ipv4Addr = client.parse().map_err(|_| format!("{client:?} is not an IPv4 address"))?;
         let gateway = match fields.nth(1).unwrap_or_default() {
             "" => None,
-            text => Some(text.parse().map_err(|_| format!("the gateway {text:?} is no IPv4 address"))?),
+            text => Some(text.parse().map_err(|_| format!("the gateway {text:?} is not an IPv4 address"))?),
         };
         let prefix = match fields.next().unwrap_or_default() {
             "" => class_prefix(address),
-            text => prefix(text).ok_or_else(|| format!("the mask {text:?} is no network mask"))?,
+            text => prefix(text).ok_or_else(|| format!("the mask {text:?} is not a network mask"))?,
         };
         if let Some(hostname) = fields.next().filter(|hostname| !hostname.is_empty()) {
             hostname.clone_into(&mut self.hostname);
@@ -259,7 +259,7 @@ fn class_prefix(address: Ipv4Addr) -> u8 {
 fn number(text: &str, low: usize, high: usize) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if (low..=high).contains(&number) => Ok(number),
-        _ => Err(format!("{text:?} is no number from {low} to {high}")),
+        _ => Err(format!("{text:?} is not a number from {low} to {high}")),
     }
 }
 

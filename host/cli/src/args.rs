@@ -53,7 +53,7 @@ pub struct Global {
     /// directory]
     #[arg(long, global = true, env = "REGATTA_DATA", hide_env_values = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data: Option<PathBuf>,
-    /// How to print: tables for people, or the API's JSON
+    /// Output format: human-readable tables, or the API's JSON
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub output: Output,
 }
@@ -61,7 +61,7 @@ pub struct Global {
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Human-readable.
     #[default]
     Table,
     /// As the API gives it; errors too, on standard error.
@@ -94,7 +94,7 @@ Example:
     Diff(DiffArgs),
     /// List the scale sets, or one
     Get {
-        /// Only this set; with -o json everything that is known of it
+        /// Only this set; with -o json everything about it
         #[arg(value_parser = set_name)]
         set: Option<String>,
     },
@@ -102,7 +102,7 @@ Example:
     Describe(SetArg),
     /// List the instances of a scale set
     Instances(SetArg),
-    /// Set the capacity now; the policy goes on from there
+    /// Set the capacity now; the policy continues from it
     #[command(after_long_help = "\
 Example:
   regatta scale web 5 --wait")]
@@ -118,10 +118,10 @@ Examples:
         /// The set
         #[arg(value_parser = set_name)]
         set: String,
-        /// The instance: its number, or its name
+        /// Instance number or name
         #[arg(value_name = "ID")]
         instance: String,
-        /// End the protection
+        /// Remove the protection
         #[arg(long)]
         off: bool,
     },
@@ -131,19 +131,19 @@ Examples:
     /// Import, list and remove golden images
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Explain a tick: what was seen, wanted, allowed and planned
+    /// Explain a tick: what was observed, wanted, granted and planned
     #[command(after_long_help = "\
 Examples:
   regatta why web
   regatta why web --last scale-out
   regatta why web --tick 421 -o json")]
     Why(WhyArgs),
-    /// Print the records of ticks, one JSON object a line
+    /// Print tick records, one JSON object per line
     #[command(after_long_help = "\
 Example:
   regatta records web --last 100 | jq '.guards.granted'")]
     Records(RecordsArgs),
-    /// Decide recorded ticks again and compare
+    /// Re-run recorded ticks and compare
     ///
     /// Runs the policies of each recorded tick again, on the recorded observation, and concludes again. Says "all identical",
     /// or shows the first difference and fails (8). A recording (a file of `record export`) needs no daemon.
@@ -155,7 +155,7 @@ Examples:
     /// Export and import recorded ticks
     #[command(subcommand)]
     Record(RecordCommand),
-    /// Print what happened
+    /// Print events
     #[command(after_long_help = "\
 Examples:
   regatta events
@@ -220,12 +220,12 @@ Examples:
         #[command(subcommand)]
         command: Option<OrphansCommand>,
     },
-    /// Show what the daemon is and runs
+    /// Show daemon version, VMM and sets
     Status,
-    /// Check what this host lacks to run real VMs, and say how to get it
+    /// Check whether this host can run real VMs
     ///
-    /// Needs no daemon, and changes nothing. Run it as the user that runs the daemon. Fails (1) when something is
-    /// missing that real VMs with isolated networks cannot do without.
+    /// Lists what is missing, with install instructions. Needs no daemon and changes nothing. Run it as the user that runs
+    /// the daemon. Exits with 1 when something is missing that real VMs with isolated networks need.
     #[command(after_long_help = "\
 Examples:
   regatta doctor
@@ -262,7 +262,7 @@ pub struct SetArg {
 /// Whether to wait, and how long.
 #[derive(Debug, Args)]
 pub struct WaitArgs {
-    /// Wait until it is done, and show how far it is
+    /// Wait for completion and show progress
     #[arg(long)]
     pub wait: bool,
     /// Wait at most this long, for example 90s or 10m
@@ -273,7 +273,7 @@ pub struct WaitArgs {
 /// Arguments of `apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// Manifest (repeatable); - is standard input
+    /// Manifest (repeatable); - reads standard input
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
     /// Whether to wait until all instances are in service.
@@ -284,7 +284,7 @@ pub struct ApplyArgs {
 /// Arguments of `diff`.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// Manifest (repeatable); - is standard input
+    /// Manifest (repeatable); - reads standard input
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
     /// Exit with 8 when there are differences
@@ -311,7 +311,7 @@ pub struct DeleteArgs {
     /// The set
     #[arg(value_parser = set_name)]
     pub set: String,
-    /// Do not ask; needed when standard input is no terminal
+    /// Skip confirmation; required when stdin is not a terminal
     #[arg(short, long)]
     pub yes: bool,
     /// Whether to wait until it is gone.
@@ -322,9 +322,9 @@ pub struct DeleteArgs {
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Put another policy in charge, between two ticks
+    /// Replace the active policy, between two ticks
     ///
-    /// The new one is compiled, checked and tried on recorded ticks first; the old one stays ready for a
+    /// The new policy is compiled, checked and rehearsed on recorded ticks first; the old one stays ready for a
     /// rollback.
     #[command(after_long_help = "\
 Examples:
@@ -333,23 +333,23 @@ Examples:
   regatta policy swap web step --params @params.json
   regatta policy swap web step@4f1d20c9")]
     Swap(NewPolicyArgs),
-    /// Put the previous policy in charge again
+    /// Roll back to the previous policy
     Rollback {
         /// The set
         #[arg(value_parser = set_name)]
         set: String,
-        /// Which of the set's policies [default: the only one]
+        /// Slot of the policy [default: the only one]
         #[arg(long, value_name = "NAME")]
         policy: Option<String>,
     },
-    /// Let another policy be judged at each tick, without ever being applied
+    /// Run another policy as a shadow: judged at each tick, never applied
     ///
-    /// It sees the fleet as it is, and gets its own time after the tick has acted. `regatta policy compare`
-    /// tells how it fares; `promote` puts it in charge, `drop` takes it out.
+    /// It sees the fleet as it is, and runs after the tick has acted. `regatta policy compare` shows how it performs;
+    /// `promote` activates it, `drop` removes it.
     Shadow(NewPolicyArgs),
-    /// Let another policy act, but never far from what the one in charge wants
+    /// Run another policy as a canary, within bounds of the active one
     ///
-    /// The first time that it fails it is taken out again, and the policy in charge decides that very tick.
+    /// On its first failure it is removed, and the active policy decides that same tick.
     #[command(after_long_help = "\
 Example:
   regatta policy canary web ./my-policy.wasm --within 2")]
@@ -357,37 +357,37 @@ Example:
         /// The policy.
         #[command(flatten)]
         policy: NewPolicyArgs,
-        /// Instances that it may be away from the policy in charge, either way
+        /// How many instances it may differ from the active policy, either way
         #[arg(long, value_name = "N")]
         within: u32,
     },
-    /// Put a shadow or a canary in charge
+    /// Make a shadow or canary the active policy
     Promote {
         /// The set
         #[arg(value_parser = set_name)]
         set: String,
-        /// Its number or name, as `regatta policy list` shows them [default: the only one]
+        /// Number or name, as shown by `regatta policy list` [default: the only one]
         #[arg(value_name = "NUMBER|NAME", value_parser = candidate)]
         candidate: Option<Candidate>,
     },
-    /// Take a shadow or a canary out
+    /// Remove a shadow or canary
     Drop {
         /// The set
         #[arg(value_parser = set_name)]
         set: String,
-        /// Its number or name, as `regatta policy list` shows them
+        /// Number or name, as shown by `regatta policy list`
         #[arg(value_name = "NUMBER|NAME", value_parser = candidate)]
         candidate: Candidate,
     },
-    /// Show how shadows fare beside the policy in charge
+    /// Compare shadows with the active policy
     ///
-    /// Over recorded ticks: how often both want the same, by how much they differ, what each would cost, and how
-    /// much of the observed load each would leave uncarried. The load is counted in instances' worth, metric /
-    /// target; by default these are the parameters of the policy in charge.
+    /// Over recorded ticks: how often both agree, how far they differ, what each would cost, and how much of the
+    /// observed load each would leave unserved. Load is expressed in instance equivalents, metric / target; by
+    /// default these are the parameters of the active policy.
     Compare(CompareArgs),
-    /// Show who changed the policies of a set, when, and what came of it
+    /// Show who changed the policies of a set, when, and the result
     History(SetArg),
-    /// Show the policies of a set, and those that can be named
+    /// List the policies of a set, and available modules
     List(SetArg),
     /// Print a decision vector of a recorded tick, for `policy check --vectors`
     ///
@@ -411,10 +411,10 @@ pub struct NewPolicyArgs {
     /// of its digest
     #[arg(value_name = "FILE|NAME|NAME@DIGEST", value_hint = ValueHint::FilePath)]
     pub module: OsString,
-    /// New parameters as JSON, or @FILE to read them [default: those in force]
+    /// New parameters as JSON, or @FILE to read them [default: the current ones]
     #[arg(long, value_name = "JSON|@FILE")]
     pub params: Option<String>,
-    /// Which of the set's policies it is for [default: the only one]
+    /// Slot of the policy [default: the only one]
     #[arg(long, value_name = "NAME")]
     pub policy: Option<String>,
     /// Take it even when it fails in the rehearsal on recorded ticks, or returns no decision for any of them
@@ -431,7 +431,7 @@ pub struct VectorsArgs {
     /// The tick [default: the last one]
     #[arg(long, value_name = "N")]
     pub tick: Option<u64>,
-    /// Which of the set's policies [default: the only one]
+    /// Slot of the policy [default: the only one]
     #[arg(long, value_name = "NAME")]
     pub policy: Option<String>,
 }
@@ -442,13 +442,13 @@ pub struct CompareArgs {
     /// The set
     #[arg(value_parser = set_name)]
     pub set: String,
-    /// Look at so many of the newest ticks
+    /// Compare over the newest N ticks
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub ticks: u32,
-    /// The metric that tells the load [default: the policy's parameter `metric`]
+    /// Metric that measures the load [default: the policy's parameter `metric`]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
-    /// What one instance carries of it [default: the policy's parameter `target`]
+    /// Load that one instance serves [default: the policy's parameter `target`]
     #[arg(long, value_name = "VALUE")]
     pub target: Option<f64>,
 }
@@ -509,13 +509,13 @@ pub struct RecordsArgs {
     /// Set or imported recording
     #[arg(value_name = "SET|RECORDING", value_parser = set_name)]
     pub set: String,
-    /// Only ticks after this one
+    /// Show only ticks after this one
     #[arg(long, value_name = "TICK", default_value_t = 0, conflicts_with = "last")]
     pub after: u64,
-    /// Only the last so many ticks
+    /// Show only the last N ticks
     #[arg(long, value_name = "N")]
     pub last: Option<u64>,
-    /// At most so many records [default: all]
+    /// Show at most N records [default: all]
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
 }
@@ -523,13 +523,13 @@ pub struct RecordsArgs {
 /// Arguments of `events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
-    /// Only those of this set
+    /// Only events of this set
     #[arg(value_parser = set_name)]
     pub set: Option<String>,
-    /// Go on with new ones as they happen
+    /// Keep printing new events as they arrive
     #[arg(short, long)]
     pub follow: bool,
-    /// Begin with so many of the newest
+    /// Start with the newest N events
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: u32,
 }

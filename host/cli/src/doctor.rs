@@ -177,6 +177,6 @@ mod tests {
         let report: serde_json::Value = serde_json::from_str(&text).expect("json");
         assert_eq!(report["status"], "fail");
         assert_eq!(report["checks"][0]["fix"], "install nftables");
-        assert_eq!(printed(&checks[2..], Output::Json).0, Exit::Ok, "a warning is no failure");
+        assert_eq!(printed(&checks[2..], Output::Json).0, Exit::Ok, "a warning is not a failure");
     }
 }

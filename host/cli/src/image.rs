@@ -165,7 +165,7 @@ async fn remove(client: &Client, name: &str, output: Output, io: &mut Io<'_>) ->
     }
     writeln!(io.out, "{} removed; `regatta image gc` frees what nothing uses any more", image.name)?;
     for set in &image.used_by {
-        writeln!(io.out, "  the set {set} goes on with its files; its next apply needs another image")?;
+        writeln!(io.out, "  set {set} keeps using its files; its next apply needs another image")?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::args::can_be_name;
 /// What to do with golden images.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Take a golden image into the catalogue of the daemon's host
+    /// Import a golden image into the daemon's catalog
     ///
     /// A FILE is a disk (raw or qcow2) or a kernel (PVH ELF or bzImage), by its contents. A DIR holds what
     /// belongs together: disk.qcow2, disk.raw or disk.img; vmlinux, vmlinuz or bzImage; initramfs* or initrd*;
@@ -26,17 +26,17 @@ Examples:
     List,
     /// Show everything about a golden image
     Show {
-        /// The image: its name, or the digest of one of its files (the first 6 digits will do)
+        /// Image name, or the digest of one of its files (first 6 digits suffice)
         #[arg(value_name = "NAME|DIGEST")]
         image: String,
     },
-    /// Remove stored files that no image, no set and no instance uses
+    /// Remove stored files that no image, set or instance uses
     Gc {
-        /// Only say what would go
+        /// Show what would be removed
         #[arg(long)]
         dry_run: bool,
     },
-    /// Take the name of a golden image away; its files stay until a gc
+    /// Remove an image name; its files stay until `gc`
     Remove {
         /// The image
         #[arg(value_parser = image_name)]
@@ -50,7 +50,7 @@ pub struct ImportArgs {
     /// The disk, the kernel or the directory, on the daemon's host
     #[arg(value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
     pub source: PathBuf,
-    /// Name [default: made from that of the file or directory]
+    /// Name [default: derived from the file or directory name]
     #[arg(long, value_parser = image_name)]
     pub name: Option<String>,
     /// Kernel to start
@@ -65,10 +65,10 @@ pub struct ImportArgs {
     /// Firmware to start
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub firmware: Option<PathBuf>,
-    /// One line about it
+    /// One-line description
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
-    /// Take the place of an image of this name; what runs on that runs on
+    /// Replace an image of this name; running instances keep the old one
     #[arg(long)]
     pub replace: bool,
 }

@@ -31,6 +31,7 @@ mod wait;
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use regatta_api::Client;
@@ -112,7 +113,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, io: &mut
 fn print_usage(error: &clap::Error, io: &mut Io<'_>) -> Exit {
     let text = error.render();
     let styled = |colour: bool| if colour { text.ansi().to_string() } else { text.to_string() };
-    // A reader that went away is no failure worth words.
+    // A reader that went away is not a failure worth words.
     if error.use_stderr() {
         let text = styled(io.colour && io.err_terminal);
         let _ = io.err.write_all(text.as_bytes());
@@ -124,6 +125,9 @@ fn print_usage(error: &clap::Error, io: &mut Io<'_>) -> Exit {
         Exit::Ok
     }
 }
+
+/// A daemon that was started right before a command needs a moment until it listens.
+const STARTING: Duration = Duration::from_secs(2);
 
 fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
     let Cli { global, command } = cli;
@@ -151,7 +155,10 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
             let client = client(&global)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| exit::failed("cannot start", error))?;
-            runtime.block_on(call(command, &client, global.output, io))
+            runtime.block_on(async {
+                client.wait_until_it_listens(STARTING).await;
+                call(command, &client, global.output, io).await
+            })
         }
     }
 }

@@ -9,7 +9,7 @@ pub enum OrphansCommand {
     List,
     /// Stop orphans and remove their directories and disks
     ///
-    /// The guest's power button is pressed first; after 30 seconds the VM is stopped hard.
+    /// The guest's power button is pressed first; after 30 seconds the VM is killed.
     Delete {
         /// Orphans, as `regatta orphans` lists them; a set's name stands for all of that name
         #[arg(value_name = "SET/ID|SET", required = true)]

@@ -111,7 +111,7 @@ async fn confirm(client: &Client, names: &[String], io: &mut Io<'_>) -> Outcome 
     write!(io.err, "stop and remove {} orphans, {running} of them running? [y/N] ", meant.len())?;
     io.err.flush()?;
     let mut answer = String::new();
-    // More than a word is no answer; the limit keeps a pasted file out of memory.
+    // More than a word is not an answer; the limit keeps a pasted file out of memory.
     io.input.take(64).read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());

@@ -57,7 +57,7 @@ pub(super) async fn run(client: &Client, command: PolicyCommand, output: Output,
             let request = CanaryRequest { policy: policy.clone(), within };
             let placed = preparing(client.canary_policy(&args.set, &request), &policy, io).await?;
             let number = placed.policy.activation;
-            let becomes = format!("is on trial as #{number}, within {within} of the policy in charge");
+            let becomes = format!("is canary #{number}, within {within} of the active policy");
             print_placed(&args.set, &placed, &becomes, output, io)
         }
         PolicyCommand::Drop { set, candidate } => {

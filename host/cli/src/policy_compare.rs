@@ -1,4 +1,4 @@
-//! `regatta policy compare`: shadows beside the policy in charge.
+//! `regatta policy compare`: shadows beside the active policy.
 
 use regatta_api::Client;
 use regatta_api::types::CompareQuery;

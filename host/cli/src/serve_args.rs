@@ -19,12 +19,12 @@ pub struct ServeArgs {
     /// [`regatta_api::paths::socket_in`] of the data directory.
     #[arg(skip)]
     pub socket: Option<PathBuf>,
-    /// The VMM to run instances with: `sim` (the built-in stand-in), `cloud-hypervisor` (found on PATH),
+    /// The VMM to run instances with: `sim` (the built-in simulator), `cloud-hypervisor` (found on PATH),
     /// `cloud-hypervisor=/path`, or `auto`: cloud-hypervisor when it is on PATH and /dev/kvm can be used,
     /// else sim
     #[arg(long, env = "REGATTA_VMM", hide_env_values = true, value_name = "VMM", default_value = "auto")]
     pub vmm: VmmChoice,
-    /// How the stand-in runs guests: `model` (an HTTP service that behaves like one; the default), or `qemu` (a
+    /// Guest engine of the simulator: `model` (an HTTP service that behaves like one; the default), or `qemu` (a
     /// real machine under qemu-system-x86_64, without KVM if need be); only with `--vmm sim`
     #[arg(long, value_name = "ENGINE")]
     pub guest: Option<GuestEngine>,
@@ -32,13 +32,13 @@ pub struct ServeArgs {
     /// environment separated by colons)
     #[arg(long, env = "REGATTA_POLICIES", hide_env_values = true, value_name = "DIR", value_delimiter = ':')]
     pub policies: Vec<PathBuf>,
-    /// Guest memory that instances may have together, as a multiple of the host's memory
+    /// Memory overcommit: total guest memory as a multiple of host memory
     #[arg(long, env = "REGATTA_MEMORY_OVERCOMMIT", hide_env_values = true, value_name = "RATIO", default_value = "1", value_parser = ratio)]
     pub memory_overcommit: f64,
-    /// Memory that is kept for the host itself
+    /// Memory reserved for the host
     #[arg(long, env = "REGATTA_MEMORY_RESERVE", hide_env_values = true, value_name = "SIZE", default_value = "512MiB", value_parser = size)]
     pub memory_reserve: u64,
-    /// Virtual CPUs that instances may have together, as a multiple of the host's CPUs
+    /// CPU overcommit: total virtual CPUs as a multiple of host CPUs
     #[arg(long, env = "REGATTA_CPU_OVERCOMMIT", hide_env_values = true, value_name = "RATIO", default_value = "16", value_parser = ratio)]
     pub cpu_overcommit: f64,
     /// User and group ids of VMMs, one each; they need not exist, and nothing else may use them
@@ -50,13 +50,13 @@ pub struct ServeArgs {
         default_value = "500000-565535"
     )]
     pub vm_ids: VmIds,
-    /// Disk space that is kept free; without it a twentieth of the file system, 1GiB at most
+    /// Disk space to keep free [default: 5% of the file system, at most 1GiB]
     #[arg(long, env = "REGATTA_DISK_RESERVE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
     pub disk_reserve: Option<u64>,
-    /// How long connections through load balancers may take to finish when the daemon stops; then they are cut
+    /// Time for load-balancer connections to finish when the daemon stops; then they are cut
     #[arg(long, env = "REGATTA_SHUTDOWN_GRACE", hide_env_values = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
-    /// Form of the log on standard error
+    /// Log format on standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -98,10 +98,10 @@ fn size(text: &str) -> Result<u64, String> {
 /// Which VMM to run instances with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum VmmChoice {
-    /// `cloud-hypervisor` from PATH when /dev/kvm is usable, else the stand-in.
+    /// `cloud-hypervisor` from PATH when /dev/kvm is usable, else the simulator.
     #[default]
     Auto,
-    /// The built-in stand-in.
+    /// The built-in simulator.
     Sim,
     /// Cloud Hypervisor: at this path, or found on PATH.
     CloudHypervisor(Option<PathBuf>),
@@ -133,7 +133,7 @@ pub enum GuestEngine {
 }
 
 impl GuestEngine {
-    /// Its name, as the stand-in reads it.
+    /// Its name, as the simulator reads it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -146,10 +146,10 @@ impl GuestEngine {
 /// Form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn get(client: &Client, set: Option<&str>, output: Output, io: 
     table.print(0, io)
 }
 
-/// The policies in charge, in few words.
+/// The active policies, in few words.
 fn policies(set: &SetSummary) -> String {
     let each: Vec<String> = set.policies.iter().map(|it| format!("{} {}", it.name, it.version)).collect();
     each.join(", ")
@@ -282,7 +282,7 @@ pub(super) async fn protect(
     let number = instance.strip_prefix(set).and_then(|rest| rest.strip_prefix('-')).unwrap_or(instance);
     let id = number
         .parse()
-        .map_err(|_| usage(format!("{instance} is no instance of {set}: give its number or name")))?;
+        .map_err(|_| usage(format!("{instance} is not an instance of {set}: give its number or name")))?;
     let instance = client.protect(set, id, &ProtectRequest { protected }).await?;
     if output == Output::Json {
         return json(&instance, io);
@@ -314,13 +314,13 @@ pub(super) async fn delete(client: &Client, args: &DeleteArgs, output: Output, i
 /// Asks on the terminal; without one, `--yes` has to say it.
 async fn confirm(client: &Client, set: &str, io: &mut Io<'_>) -> Outcome {
     if !io.in_terminal {
-        return Err(usage(format!("deleting {set} needs --yes when standard input is no terminal")));
+        return Err(usage(format!("deleting {set} needs --yes when standard input is not a terminal")));
     }
     let count: u32 = client.set(set).await?.summary.instances.values().sum();
     write!(io.err, "delete the scale set {set} and its {count} instances? [y/N] ")?;
     io.err.flush()?;
     let mut answer = String::new();
-    // More than a word is no answer; the limit keeps a pasted file out of memory.
+    // More than a word is not an answer; the limit keeps a pasted file out of memory.
     io.input.take(64).read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a policy that is only judged would have done, beside the one in charge.
+//! What a policy that is only judged would have done, beside the active one.
 //!
 //! A shadow sees the fleet as the active policy made it, not the fleet that it
 //! would have made itself. So this tells how the two differ on the same
@@ -68,7 +68,7 @@ pub struct Pair {
     pub active: Side,
 }
 
-/// All shadows of a set beside the policies in charge.
+/// All shadows of a set beside the active policies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// First and last tick that was looked at; none when there is no record.

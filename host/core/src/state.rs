@@ -120,7 +120,7 @@ impl SetState {
     }
 }
 
-/// A policy that is or was in charge.
+/// A policy that is or was active.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyActivation {
     /// Counts the activations of this set, from 1; a state computed under an

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         restore: &regatta::restore::restore,
     };
     let code = cli::run(std::env::args_os(), &mut io);
-    // A reader that went away (`regatta … | head`) is no failure worth words.
+    // A reader that went away (`regatta … | head`) is not a failure worth words.
     let _ = out.flush();
     ExitCode::from(code)
 }

@@ -1,6 +1,7 @@
 //! Starting and stopping the daemon.
 
 use std::fs::{DirBuilder, Permissions};
+use std::io::IsTerminal as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -158,7 +159,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         stop.cancelled().await;
     }));
     wait_for_signal().await?;
-    tracing::info!("stopping; the VMs go on");
+    tracing::info!("stopping; VMs keep running");
     shutdown.cancel();
     api.await??;
     fleet.end().await;
@@ -206,7 +207,7 @@ fn check_guest(guest: Option<GuestEngine>, vmm: &VmmChoice) -> anyhow::Result<()
     let Some(engine) = guest else { return Ok(()) };
     if *vmm != VmmChoice::Sim {
         bail!(
-            "--guest {} says how the stand-in runs guests, and Cloud Hypervisor always runs real ones: \
+            "--guest {} is for the simulator only; Cloud Hypervisor always runs real guests: \
              use it with --vmm sim, or leave it out",
             engine.name()
         );
@@ -267,11 +268,15 @@ fn raise_descriptor_limit() {
 async fn wait_for_signal() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    // The end of the terminal that it was started from is no order to stop.
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => tracing::info!("SIGHUP ignored; SIGTERM stops the daemon"),
+        }
     }
-    Ok(())
 }
 
 fn start_log(format: LogFormat) {
@@ -282,6 +287,7 @@ fn start_log(format: LogFormat) {
         // A log on a full disk loses lines; telling of that on standard error, as
         // is the default, would panic when that is the log.
         .log_internal_errors(false)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr);
     // A second call in one process (tests) keeps the first log.
     let _ = match format {
@@ -300,7 +306,7 @@ mod tests {
         for vmm in [VmmChoice::CloudHypervisor(None), VmmChoice::Auto] {
             assert!(refused(vmm).contains("use it with --vmm sim"));
         }
-        check_guest(Some(GuestEngine::Model), &VmmChoice::Sim).expect("the stand-in has it");
+        check_guest(Some(GuestEngine::Model), &VmmChoice::Sim).expect("the simulator has it");
         check_guest(None, &VmmChoice::Auto).expect("nothing was asked for");
     }
 }

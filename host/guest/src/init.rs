@@ -58,7 +58,7 @@ pub(crate) fn run() -> Result<()> {
     }
 
     let on_disk = said("root disk", mount_root(&mut identity)).unwrap_or(false);
-    let text = serde_json::to_string(&identity).context("the identity cannot be written down")?;
+    let text = serde_json::to_string(&identity).context("cannot serialize the identity")?;
     fs::write(identity::PATH, text).with_context(|| format!("cannot write {}", identity::PATH))?;
     println!(
         "regatta-guest: {} ({}), boot {}, build {:?}",

@@ -82,7 +82,7 @@ impl Ethernet {
         };
         let (address, prefix) = text.split_once('/').unwrap_or((text, "24"));
         let parsed = |text: &str| -> Result<Ipv4Addr> {
-            text.parse().with_context(|| format!("network-config: {name}: {text:?} is no IPv4 address"))
+            text.parse().with_context(|| format!("network-config: {name}: {text:?} is not an IPv4 address"))
         };
         let default = self.routes.iter().find(|route| matches!(route.to.as_str(), "default" | "0.0.0.0/0"));
         let gateway = self.gateway4.as_deref().or(default.map(|route| route.via.as_str()));

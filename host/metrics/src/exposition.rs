@@ -314,11 +314,11 @@ impl Families {
     fn register(&self, to: &mut Registry) {
         let seconds = || Unit::Seconds;
         to.register("instances", "Instances by state", self.instances.clone());
-        to.register("capacity_desired", "Capacity in force", self.desired.clone());
+        to.register("capacity_desired", "Desired capacity", self.desired.clone());
         to.register("capacity_min", "Least capacity", self.min.clone());
         to.register("capacity_max", "Greatest capacity", self.max.clone());
         to.register("set_generation", "Generation of the manifest", self.generation.clone());
-        to.register("ticks", "Ticks written down", self.ticks.clone());
+        to.register("ticks", "Ticks recorded", self.ticks.clone());
         let help = "How late ticks began";
         to.register_with_unit("tick_lateness", help, seconds(), self.tick_lateness.clone());
         let help = "How long ticks took";

@@ -53,7 +53,7 @@ pub enum BuildError {
         message: String,
     },
     /// The tools said that all is well, and made something else.
-    #[error("{} is no WebAssembly module", path.display())]
+    #[error("{} is not a WebAssembly module", path.display())]
     NotWasm {
         /// What was made.
         path: PathBuf,

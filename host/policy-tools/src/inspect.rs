@@ -59,7 +59,7 @@ pub struct MetricRequest {
 /// Compiles a module (or takes it from `cache`, as [`load_module`] does), lets it describe itself and tells what it is.
 ///
 /// # Errors
-/// When it is no policy, or this machine cannot run any.
+/// When it is not a policy, or this machine cannot run any.
 pub fn inspect(bytes: &[u8], cache: Option<&Path>) -> Result<Inspection, ModuleError> {
     Ok(describe(&*load_module(bytes, cache)?, outline(bytes)))
 }

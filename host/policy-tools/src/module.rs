@@ -23,7 +23,7 @@ pub enum ModuleError {
     /// No WebAssembly on this machine.
     #[error("cannot run policies here")]
     Engine(#[from] EngineError),
-    /// It is no policy.
+    /// It is not a policy.
     #[error("the module cannot be loaded")]
     Load(#[from] LoadError),
 }
@@ -50,7 +50,7 @@ pub fn digest(bytes: &[u8]) -> String {
 /// that keeps compiled modules and is made when it is not there.
 ///
 /// # Errors
-/// When it is no policy, or this machine cannot run any.
+/// When it is not a policy, or this machine cannot run any.
 pub fn load_module(bytes: &[u8], cache: Option<&Path>) -> Result<Arc<CompiledPolicy>, ModuleError> {
     Ok(engine(false, cache)?.load(bytes)?)
 }

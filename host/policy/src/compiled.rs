@@ -79,7 +79,7 @@ impl Engine {
     /// loop. A module that is in use already is not compiled again.
     ///
     /// # Errors
-    /// When it is no policy; nothing of it has run then, except `describe`.
+    /// When it is not a policy; nothing of it has run then, except `describe`.
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<CompiledPolicy>, LoadError> {
         if bytes.len() > MAX_MODULE_BYTES {
             return Err(LoadError::TooLarge { size: bytes.len(), limit: MAX_MODULE_BYTES });

@@ -54,7 +54,7 @@ pub(crate) enum Code {
 /// Checks a module against the contract.
 ///
 /// # Errors
-/// When it is no policy, with the reason.
+/// When it is not a policy, with the reason.
 pub(crate) fn prepare(bytes: &[u8]) -> Result<Prepared, LoadError> {
     contract::prepare(bytes)
 }

@@ -62,7 +62,7 @@ fn run(store: &dyn StateStore, mut queue: mpsc::Receiver<Job>) {
             answers.push(answer);
         }
         for (answer, result) in answers.into_iter().zip(store.commit_group(&batches)) {
-            // A caller that no longer waits is no error.
+            // A caller that no longer waits is not an error.
             _ = answer.send(result);
         }
     }

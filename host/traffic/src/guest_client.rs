@@ -138,7 +138,7 @@ impl GuestClient {
     }
 
     /// Asks, over a kept connection where there is one. A kept connection that
-    /// the instance has closed meanwhile is no failure: a new one is made.
+    /// the instance has closed meanwhile is not a failure: a new one is made.
     ///
     /// # Errors
     /// Every kind of [`GuestError`] but `Path`.

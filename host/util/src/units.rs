@@ -22,7 +22,7 @@ const SIZE: &[(&str, u64)] = &[
     ("B", 1),
 ];
 
-/// Why a text is no quantity. `Display` continues a sentence that begins with
+/// Why a text is not a quantity. `Display` continues a sentence that begins with
 /// the text itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {

@@ -20,7 +20,7 @@ const COMMON_STEPS: usize = 6;
 /// A tide of requests needs this long for a scale-out and a scale-in.
 const SHORTEST: Duration = Duration::from_secs(20);
 
-/// Beyond this it is no demo any more.
+/// Beyond this it is not a demo any more.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The stand-in for the VMM, which boots no kernel by itself.
@@ -113,7 +113,7 @@ fn real_guests(vmm: &str, guest: Guest) -> Result<bool> {
         (true, Guest::Model) => Ok(false),
         (true, Guest::Qemu) => Ok(true),
         (false, Guest::Model) => Ok(true),
-        (false, Guest::Qemu) => bail!("--guest qemu is for the stand-in; {vmm} always runs real guests"),
+        (false, Guest::Qemu) => bail!("--guest qemu is for the simulator; {vmm} always runs real guests"),
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(real("sim", Guest::Model), Ok(false));
         assert_eq!(real("sim", Guest::Qemu), Ok(true));
         assert_eq!(real("cloud-hypervisor=/opt/ch", Guest::Model), Ok(true));
-        assert!(real("cloud-hypervisor", Guest::Qemu).expect_err("contradicts").contains("stand-in"));
+        assert!(real("cloud-hypervisor", Guest::Qemu).expect_err("contradicts").contains("simulator"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::workspace::Workspace;
 
-/// Folders and files that tools leave in a project, and that are no sources.
+/// Folders and files that tools leave in a project, and that are not sources.
 const LEFT_BY_TOOLS: [&str; 6] = ["node_modules", ".venv", "__pycache__", ".zig-cache", "zig-out", "target"];
 
 /// Names and contents of all files at or below these paths, which start at the workspace's root: when the digest is that

@@ -88,7 +88,7 @@ pub(crate) fn build(workspace: &Workspace, out: &Path, steps: &mut Steps) -> Res
 fn lay_out(name: &str, built: &Path, out: &Path) -> Result<Module> {
     let bytes = fs::read(built).with_context(|| format!("cannot read {}", built.display()))?;
     if !bytes.starts_with(b"\0asm") {
-        bail!("{} is no WebAssembly module", built.display());
+        bail!("{} is not a WebAssembly module", built.display());
     }
     let destination = out.join(format!("{name}.wasm"));
     let changed = fs::read(&destination).map_or(true, |old| old != bytes);

@@ -217,7 +217,7 @@ proptest! {
     #[test]
     fn more_load_never_wants_less(size in 1..50_u32, one in 0.0..1.0_f64, more in 0.0..1.0_f64) {
         let wanted = |load: f64| policy(PARAMS).tick(&steady(size, load)).unwrap().capacity;
-        // `set` is no factor: above 20 it asks for less than 50 percent more would.
+        // `set` is not a factor: above 20 it asks for less than 50 percent more would.
         prop_assume!(size <= 13);
         prop_assert!(wanted(one) <= wanted(one + more));
     }

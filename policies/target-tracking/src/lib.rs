@@ -63,7 +63,7 @@ fn decide(tick: &Tick<'_>, params: &Params) -> Result<Outcome, String> {
         (Err(why), _) | (_, Err(why)) => return keep(why),
     };
     if sum < 0.0 {
-        return keep(Reason::new("metric-not-a-number", format!("{metric} is {mean}, which is no load")));
+        return keep(Reason::new("metric-not-a-number", format!("{metric} is {mean}, which is not a load")));
     }
     // A metric of the whole set has one value and so none unmeasured.
     let unmeasured = tick.aggregate(metric).map_or(0, Aggregate::unmeasured);

@@ -140,7 +140,7 @@ impl Run {
         self.sizes().min().unwrap_or(self.start)
     }
 
-    /// How often the capacity in force changed.
+    /// How often the current capacity changed.
     ///
     /// ```
     /// # use regatta_sdk::testing::Run;

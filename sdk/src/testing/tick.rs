@@ -142,7 +142,7 @@ impl TestTick {
         self
     }
 
-    /// Sets the capacity in force.
+    /// Sets the current capacity.
     ///
     /// ```
     /// # use regatta_sdk::testing::TestTick;

@@ -154,7 +154,7 @@ fn the_chart_shows_it() {
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     let empty = Scenario::new().load(Load::new()).run(&mut policy);
     assert_eq!(empty.to_string(), "no ticks\n");
-    // Ten thousand ticks and instances are no larger on paper.
+    // Ten thousand ticks and instances are not larger on paper.
     let large = Scenario::new()
         .bounds(1, 100_000)
         .load(Load::new().wave(5_000.0, 4_000.0, 300, 700))

@@ -122,3 +122,61 @@ fn the_load_balancer_never_calls_the_reconciler() {
         assert!(!dependents(dependent).contains(&"host/traffic".to_owned()), "{dependent}");
     }
 }
+
+/// Phrases that no native speaker writes, in what users read: help, messages and documents. Comments are not looked at.
+#[test]
+fn what_users_read_is_plain_english() {
+    const NOT_ENGLISH: [&str; 12] = [
+        "so many of",
+        "so many records",
+        "by hand",
+        "put in force",
+        "puts it in force",
+        "in charge",
+        "by and by",
+        "goes on with",
+        "utilisation",
+        "behaviour",
+        "stopped hard",
+        "written down",
+    ];
+    let is_no = |text: &str| {
+        text.match_indices(" is no ").any(|(at, found)| {
+            let (before, after) = (&text[..at], &text[at + found.len()..]);
+            let fine = ["longer", "more", "need", "reason", "one", "such", "way"];
+            !before.to_lowercase().ends_with("there") && !fine.iter().any(|word| after.starts_with(word))
+        })
+    };
+    let mut found = Vec::new();
+    let mut look = |place: &str, text: &str| {
+        let phrase = NOT_ENGLISH.into_iter().find(|phrase| text.contains(phrase));
+        let phrase = phrase.or_else(|| is_no(text).then_some("is no"));
+        found.extend(phrase.map(|phrase| format!("{place}: \"{phrase}\" in: {}", text.trim())));
+    };
+    let folders =
+        ["api", "cli", "core", "daemon", "policy", "policy-build", "policy-tools", "store", "traffic", "vmm"];
+    for path in folders.iter().flat_map(|name| sources(&root().join("host").join(name).join("src"))) {
+        let text = fs::read_to_string(&path).expect("a source");
+        let is_help = path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with("args"));
+        for line in text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().lines() {
+            let comment = line.trim_start().starts_with("//");
+            if comment == (is_help && line.trim_start().starts_with("///")) && (comment || line.contains('"'))
+            {
+                look(&path.display().to_string(), line);
+            }
+        }
+    }
+    for page in [
+        "README.md",
+        "docs/cli.md",
+        "docs/manifest.md",
+        "docs/operations.md",
+        "docs/policies.md",
+        "docs/sdk.md",
+    ] {
+        for line in fs::read_to_string(root().join(page)).expect("a page").lines() {
+            look(page, line);
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}

@@ -63,7 +63,7 @@ fn a_hung_or_broken_api_delays_no_tick_and_costs_no_vm() {
     daemon.launch();
     wait_for_ticks(&daemon, &["hung", "other"], 5);
     daemon.wait_in_service("hung", 3);
-    assert_eq!(daemon.vm_pids("hung"), vms, "no answer, or a wrong one, is no death");
+    assert_eq!(daemon.vm_pids("hung"), vms, "no answer, or a wrong one, is not a death");
 
     // The newest goes first: the hung one, which has to be ended by force.
     assert_eq!(daemon.run(&["scale", "hung", "2"]).code, 0);
@@ -152,4 +152,16 @@ fn a_vm_that_ends_while_it_drains_is_removed() {
     daemon.wait_in_service("drain", 1);
     assert!(daemon.vm_pids("drain").iter().all(|vm| vm.0 != id));
     open.clear();
+}
+
+#[test]
+fn the_end_of_a_terminal_does_not_end_the_daemon() {
+    let daemon = Daemon::start();
+    signal(daemon.pid(), Signal::HUP);
+    wait_for("the daemon to say so", || {
+        let log = daemon.log();
+        if log.contains("SIGHUP ignored") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(daemon.run(&["status"]).code, 0);
+    assert!(!daemon.log().contains('\u{1b}'), "no escape codes in a file: {}", daemon.log());
 }

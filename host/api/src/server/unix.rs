@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A socket that a dead daemon left behind is replaced. Needs a tokio runtime.
 ///
 /// # Errors
-/// `AddrInUse` when somebody listens there, or something that is no socket has the
+/// `AddrInUse` when somebody listens there, or something that is not a socket has the
 /// name; else whatever the system says.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     remove_stale(path)?;
@@ -65,7 +65,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     };
     let in_use = |what| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
     if !metadata.file_type().is_socket() {
-        return in_use("something that is no socket has this name");
+        return in_use("something that is not a socket has this name");
     }
     match StdUnixStream::connect(path) {
         Ok(_) => in_use("a daemon listens there"),
@@ -111,7 +111,7 @@ pub async fn serve_unix(
                     drop(slot);
                 });
             }
-            // The descriptor is no listening socket (any more): waiting cannot help.
+            // The descriptor is not a listening socket (any more): waiting cannot help.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the API cannot accept a connection");

@@ -1,4 +1,4 @@
-//! Why a configuration is no VM, in upstream's words. Source: `enum ValidationError` in `vmm/src/config.rs` of v53.0.
+//! Why a configuration is not a VM, in upstream's words. Source: `enum ValidationError` in `vmm/src/config.rs` of v53.0.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The parts of a VM that are no devices: CPUs, memory, payload, NUMA, platform.
+//! The parts of a VM that are not devices: CPUs, memory, payload, NUMA, platform.
 
 use std::path::PathBuf;
 

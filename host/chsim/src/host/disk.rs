@@ -19,7 +19,7 @@ const MAX_BACKING_NAME_BYTES: u32 = 1023;
 const HEADER_V2_BYTES: u32 = 72;
 const HEADER_V3_BYTES: u32 = 104;
 const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
-/// What is read to tell the type; a shorter file is no disk.
+/// What is read to tell the type; a shorter file is not a disk.
 const SECTOR_BYTES: usize = 512;
 
 /// One file of a disk.

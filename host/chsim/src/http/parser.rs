@@ -12,7 +12,7 @@ use super::headers::Headers;
 pub(crate) const BUFFER_BYTES: usize = 1024;
 const CRLF: &[u8] = b"\r\n";
 
-/// Why bytes are no request. Display is the text between `"error": "` and the newline of the error body.
+/// Why bytes are not a request. Display is the text between `"error": "` and the newline of the error body.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum ParseError {
     #[error("Invalid header. Reason: {0}")]

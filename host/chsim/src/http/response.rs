@@ -29,7 +29,7 @@ impl Response {
         Self { status: 100, server: LIBRARY, body: None }
     }
 
-    /// The library's answer to bytes that are no request. The newline inside the string is upstream's.
+    /// The library's answer to bytes that are not a request. The newline inside the string is upstream's.
     pub(crate) fn unparsable(error: &super::parser::ParseError) -> Self {
         let body = format!("{{ \"error\": \"{error}\nAll previous unanswered requests will be dropped.\" }}");
         Self { status: 400, server: LIBRARY, body: Some(body) }

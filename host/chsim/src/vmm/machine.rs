@@ -162,7 +162,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Moves to Running or Paused; the error is upstream's text for a move that is no move.
+    /// Moves to Running or Paused; the error is upstream's text for a move that is not a move.
     pub(crate) fn enter(&mut self, next: State) -> std::result::Result<(), String> {
         if self.state == next {
             return Err(format!("Invalid transition: InvalidStateTransition({next:?}, {next:?})"));

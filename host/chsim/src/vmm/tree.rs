@@ -116,7 +116,7 @@ impl Bus {
         self.slots.remove(&slot);
     }
 
-    /// Adds the panic notifier, a PCI device that is no virtio device.
+    /// Adds the panic notifier, a PCI device that is not a virtio device.
     pub(crate) fn add_pvpanic(&mut self) -> Result<(), BusFull> {
         let slot = self.take_slot(None)?;
         let id = "__pvpanic".to_owned();

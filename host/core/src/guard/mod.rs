@@ -1,6 +1,6 @@
 //! Host rules between what the policies want and what happens.
 //!
-//! A guard may only narrow: what it returns lies between the capacity in force and what was proposed to it, and it can
+//! A guard may only narrow: what it returns lies between the current capacity and what was proposed to it, and it can
 //! take budget away from the plan but never add any. [`judge`] holds every guard to that. The set's limits come last and
 //! are not a guard: they bind whatever came before.
 
@@ -58,7 +58,7 @@ pub trait Guard {
     fn remember(&self, _context: &GuardContext<'_>, _wanted: u32, _memory: &mut GuardMemory) {}
 
     /// The capacity to continue with and why, or none to let `proposed` pass. `memory` is what the guards remember after
-    /// this tick. Never called with `proposed` equal to the capacity in force.
+    /// this tick. Never called with `proposed` equal to the current capacity.
     fn narrow(
         &self,
         context: &GuardContext<'_>,

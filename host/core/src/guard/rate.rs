@@ -94,7 +94,7 @@ mod tests {
         RateGuard { scale_out: limit(out_percent, out_count), scale_in: limit(in_percent, in_count) }
     }
 
-    /// What is granted for each wish, one per second, with the capacity in force following.
+    /// What is granted for each wish, one per second, with the current capacity following.
     fn granted(guard: RateGuard, mut desired: u32, wishes: &[u32]) -> Vec<u32> {
         let mut memory = GuardMemory::default();
         let mut granted = Vec::new();

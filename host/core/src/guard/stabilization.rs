@@ -34,7 +34,7 @@ impl Guard for StabilizationGuard {
     fn remember(&self, context: &GuardContext<'_>, wanted: u32, memory: &mut GuardMemory) {
         let now_ms = context.lived_ms;
         let before = &context.memory.wanted;
-        // When nothing is known of the past, the capacity in force is what was wanted.
+        // When nothing is known of the past, the current capacity is what was wanted.
         let start = before.is_empty().then_some(context.observation.desired);
         let news =
             start.into_iter().chain([wanted]).map(|capacity| WantedCapacity { at_ms: now_ms, capacity });
@@ -90,7 +90,7 @@ mod tests {
 
     const WINDOW_MS: u64 = 62_000;
 
-    /// What is granted for each wish, one per second, with the capacity in force following.
+    /// What is granted for each wish, one per second, with the current capacity following.
     fn granted(desired: u32, wishes: &[u32]) -> Vec<u32> {
         let (mut desired, mut memory) = (desired, GuardMemory::default());
         let guard = StabilizationGuard { window_ms: WINDOW_MS };

@@ -30,7 +30,7 @@ pub(super) struct Instance {
 #[derive(Debug, Default)]
 pub(super) struct Meters {
     pub(super) cpu: CpuShare,
-    /// In the order of the manifest's metrics; unused for those that are no rates.
+    /// In the order of the manifest's metrics; unused for those that are not rates.
     pub(super) guest: Vec<CounterRate>,
 }
 

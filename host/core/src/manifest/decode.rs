@@ -113,7 +113,7 @@ fn capacity(section: &Section<'_>) -> (Bounds, Result<Capacity, Invalid>) {
     }
     let bounds = match ordered {
         Ok(()) => Bounds { min: min.ok(), max: max.ok() },
-        // Bounds that contradict each other are no measure for anything else.
+        // Bounds that contradict each other are not a measure for anything else.
         Err(Invalid) => Bounds::default(),
     };
     let read = || {

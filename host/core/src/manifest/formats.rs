@@ -317,7 +317,7 @@ pub(crate) fn listen(text: &str) -> Result<SocketAddr, Complaint> {
             }
             _ => "an IP address and a port, for example `0.0.0.0:80` or `[::]:80`".to_owned(),
         };
-        return complain_with(format!("{} is no address with a port", quote(text)), hint);
+        return complain_with(format!("{} is not an address with a port", quote(text)), hint);
     };
     if address.port() == 0 {
         return complain_with("the port must not be 0", "clients must know where to connect");

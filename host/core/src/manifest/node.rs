@@ -49,7 +49,7 @@ pub(crate) enum Value {
 /// One entry of a mapping.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
-    /// The key. Entries whose key is no text were reported and are not here.
+    /// The key. Entries whose key is not text were reported and are not here.
     pub(crate) key: String,
     /// Where the key is.
     pub(crate) key_place: Place,
@@ -114,7 +114,7 @@ fn options() -> Options {
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_NODES },
         // Forwarded to us, so that each of them is a problem of its own.
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        // YAML 1.2: `no` is a text, `0755` and `1_000` are no numbers.
+        // YAML 1.2: `no` is a text, `0755` and `1_000` are not numbers.
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,

@@ -79,7 +79,7 @@ pub(crate) fn problem(
     }
 }
 
-/// The path of a field: `capacity.min`; keys that are no plain words are quoted.
+/// The path of a field: `capacity.min`; keys that are not plain words are quoted.
 pub(crate) fn child(path: &str, key: &str) -> String {
     let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     let key = if plain { key.to_owned() } else { format!("{:?}", key.chars().take(80).collect::<String>()) };

@@ -12,7 +12,7 @@ pub struct CounterRate {
 impl CounterRate {
     /// Takes the counter as it stood at `at_ms` and returns the rate per second
     /// since the one before. None for the first, for one that is not newer than
-    /// the last, and for what is no count (NaN, infinite, negative).
+    /// the last, and for what is not a count (NaN, infinite, negative).
     pub fn push(&mut self, at_ms: u64, count: f64) -> Option<f64> {
         if !count.is_finite() || count < 0.0 {
             return None;

@@ -161,7 +161,7 @@ fn of_directory(dir: &Path, options: Said) -> Result<Layout, Vec<String>> {
     let unreadable = |error| vec![unreadable(dir, error)];
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        // Links are followed; what is no file plays no part.
+        // Links are followed; what is not a file plays no part.
         if let Ok(name) = entry.file_name().into_string()
             && fs::metadata(entry.path()).is_ok_and(|file| file.is_file())
         {

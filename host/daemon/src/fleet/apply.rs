@@ -57,7 +57,7 @@ impl Fleet {
         if let Some(old) = &old
             && old.state.deleting
         {
-            let message = format!("{} is being deleted; apply again when it is gone", set.name);
+            let message = format!("{} is being deleted; apply again once it is deleted", set.name);
             return Err(error(ErrorCode::Conflict, message));
         }
         if existing.is_none() {

@@ -130,7 +130,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Those that were adopted are no orphans any more. Returns their VMMs.
+    /// Those that were adopted are not orphans any more. Returns their VMMs.
     fn take_orphans(&self, set: &str, adopted: &[u32]) -> BTreeMap<u32, regatta_vmm::VmmIdentity> {
         let mut orphans = self.orphans_now();
         let mut found = BTreeMap::new();

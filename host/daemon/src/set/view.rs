@@ -145,7 +145,7 @@ impl SetView {
     }
 }
 
-/// All policies of a set: of each place in charge, before and on trial, then those that are judged.
+/// All policies of a set: of each slot the active, the previous and the canary, then the shadows.
 #[must_use]
 pub(crate) fn policy_entries(state: &SetState) -> Vec<PolicyEntry> {
     let entry = |role, slot: &str, activation, within| PolicyEntry {

@@ -71,7 +71,7 @@ pub(crate) fn run() -> Result<()> {
         }
         let service = Arc::clone(&service);
         let serve = move || {
-            // A client that went away is no news.
+            // A client that went away is not news.
             let _ = service.serve(&stream);
             service.connections.fetch_sub(1, Ordering::SeqCst);
         };

@@ -140,7 +140,7 @@ fn describe(policy: &CompiledPolicy) -> Finding {
     let manifest = policy.manifest();
     let mut lines = Vec::new();
     if !schema::is_semantic_version(&manifest.version) {
-        lines.push(format!("its version `{}` is no semantic version such as 1.2.0", manifest.version));
+        lines.push(format!("its version `{}` is not a semantic version such as 1.2.0", manifest.version));
     }
     if manifest.description.trim().is_empty() {
         lines.push("it has no description".to_owned());

@@ -22,7 +22,7 @@ impl Schema {
         }
     }
 
-    /// What the schema has against parameters; nothing when it is no schema.
+    /// What the schema has against parameters; nothing when it is not a schema.
     pub(super) fn problems(&self, params: &Value) -> Vec<String> {
         match &self.0 {
             Ok(validator) => validator.iter_errors(params).map(|error| told(&error)).collect(),

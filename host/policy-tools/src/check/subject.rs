@@ -13,7 +13,7 @@ use regatta_policy_host::CompiledPolicy;
 use regatta_sdk::testing::{Scope, Subject, TestMetric, TestTick, TickParts};
 use regatta_sdk::{Outcome, Reason};
 
-/// A policy module with parameters and state. The wall clock is left out of its limits: a slow machine is no property
+/// A policy module with parameters and state. The wall clock is left out of its limits: a slow machine is not a property
 /// of a policy.
 #[derive(Debug)]
 pub struct ModuleSubject<'a> {

@@ -26,7 +26,7 @@ pub struct ProjectFile {
     pub command: Option<String>,
 }
 
-/// A folder that is no project.
+/// A folder that is not a project.
 #[derive(Debug, Error)]
 pub enum ProjectError {
     /// There is no `policy.yaml`, or it cannot be read.

@@ -26,12 +26,12 @@ pub(super) struct Found {
 /// Makes a private directory, or looks at the one that is there.
 ///
 /// # Errors
-/// When it is no directory, belongs to another user, or others may write to it.
+/// When it is not a directory, belongs to another user, or others may write to it.
 pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let found = fs::symlink_metadata(dir)?;
     if !found.is_dir() {
-        return Err(foreign("it is no directory"));
+        return Err(foreign("it is not a directory"));
     }
     owned(&found, 0o022)
 }
@@ -39,14 +39,14 @@ pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
 /// Reads a file that is ours alone, at most `most` bytes.
 ///
 /// # Errors
-/// When it is not, is no file, or is larger.
+/// When it is not there, is not a file, or is larger.
 pub(super) fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).map_err(io::Error::other)?;
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     // Of what was opened, not of what the name stands for a moment later.
     let found = file.metadata()?;
     if !found.is_file() {
-        return Err(foreign("it is no file"));
+        return Err(foreign("it is not a file"));
     }
     owned(&found, 0o077)?;
     if found.len() > most {

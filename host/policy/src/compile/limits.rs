@@ -63,7 +63,7 @@ pub enum CompileLimit {
     },
 }
 
-/// Refuses what is too large to be compiled. Bytes that are no module at all pass: others say what is wrong with them.
+/// Refuses what is too large to be compiled. Bytes that are not a module at all pass: others say what is wrong with them.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), CompileLimit> {
     let (mut functions, mut code, mut parts, mut depth) = (0, 0, 0, 0);
     for payload in Parser::new(0).parse_all(bytes) {

@@ -70,7 +70,7 @@ impl Engine {
     /// Checks a module and compiles it, unless that was done before. `digest` is the module's SHA-256.
     ///
     /// # Errors
-    /// When it is no policy, or takes too much to compile.
+    /// When it is not a policy, or takes too much to compile.
     pub(crate) fn build(&self, bytes: &[u8], digest: &str) -> Result<Built, LoadError> {
         let Some(cache) = &self.inner.cache else {
             let permit = self.inner.compiling.enter(Lane::Heavy);

@@ -12,7 +12,7 @@ const VERSION_BYTES: usize = 64;
 /// What the headers say of the outermost module or component, where nothing else is said.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Outline {
-    /// Whether it is a component; none when it is no WebAssembly.
+    /// Whether it is a component; none when it is not WebAssembly.
     pub component: Option<bool>,
     /// Contents of the sections that tell the version of the contract, at any depth.
     pub versions: Vec<String>,

@@ -13,7 +13,7 @@ use super::{Check, Expect, Tick, Vector};
 /// A file of vectors that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VectorsError {
-    /// It is no JSON, or not of the vectors' shape; the source tells line and column.
+    /// It is not JSON, or not of the vectors' shape; the source tells line and column.
     #[error("the vectors cannot be read")]
     Read(#[from] serde_json::Error),
     /// It has no vector, and would pass whatever a policy does.
@@ -155,7 +155,7 @@ fn expect(raw: RawExpect) -> Result<Expect, String> {
 }
 
 fn bytes(field: &str, base64: &str) -> Result<Vec<u8>, String> {
-    BASE64_STANDARD.decode(base64).map_err(|error| format!("`{field}` is no base64: {error}"))
+    BASE64_STANDARD.decode(base64).map_err(|error| format!("`{field}` is not base64: {error}"))
 }
 
 /// What the daemon's own observations always are.

@@ -134,7 +134,7 @@ fn what_others_could_have_written_is_not_used() {
         assert_eq!(load(theirs.path(), &good), Origin::Fresh);
         fs::copy(the_entry(theirs.path()), entry).unwrap();
     });
-    // And with the secret itself: what was readable to others is no secret.
+    // And with the secret itself: what was readable to others is not a secret.
     fs::set_permissions(dir.path().join("secret"), Permissions::from_mode(0o644)).unwrap();
     assert_eq!(load(dir.path(), &good), Origin::Fresh);
     assert_eq!(mode(&dir.path().join("secret")), 0o600);

@@ -176,7 +176,7 @@ fn every_target_is_run_by_both() {
     let targets = targets.expect("the crate of the fuzz targets");
     let here = include_str!("fuzz.rs");
     for (name, _) in bodies::TARGETS {
-        assert!(targets.contains(&format!("name = \"{name}\"")), "{name} is no target of cargo-fuzz");
+        assert!(targets.contains(&format!("name = \"{name}\"")), "{name} is not a target of cargo-fuzz");
         assert!(here.contains(&format!("run(\"{name}\", ")), "{name} is not run here");
     }
 }

@@ -78,7 +78,7 @@ fn give(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = match File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
-        // A socket (ENXIO) or a symbolic link (ELOOP) is no file of ours.
+        // A socket (ENXIO) or a symbolic link (ELOOP) is not a file of ours.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ELOOP)) => return Ok(()),
         Err(error) => return Err(error),
     };

@@ -168,7 +168,7 @@ pub(super) fn containment(isolation: &Isolation) -> Vec<Check> {
 }
 
 fn with_fix(check: Check) -> Check {
-    let fix = check.fix.unwrap_or_else(|| "set require_isolation: false to go on without".to_owned());
+    let fix = check.fix.unwrap_or_else(|| "set require_isolation: false to continue without".to_owned());
     Check { fix: Some(fix), ..check }
 }
 

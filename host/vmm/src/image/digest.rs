@@ -12,9 +12,9 @@ use sha2::Digest as _;
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-/// The text is no digest.
+/// The text is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{text}\" is no SHA-256 digest (64 hexadecimal digits, \"sha256:\" before them or not)")]
+#[error("\"{text}\" is not a SHA-256 digest (64 hexadecimal digits, \"sha256:\" before them or not)")]
 pub struct DigestError {
     /// What was given, at most 100 characters of it.
     pub text: String,

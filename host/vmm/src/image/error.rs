@@ -31,7 +31,7 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
-    /// It is no disk image that instances could start from.
+    /// It is not a disk image that instances could start from.
     #[error("{} cannot be a golden image: {why}", one_line(path))]
     Unusable {
         /// The file.

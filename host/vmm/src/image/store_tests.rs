@@ -140,7 +140,10 @@ async fn no_writer_can_lock_an_image_in_use_and_prune_spares_it() {
     assert!(image.path().exists());
     place.store.get_file(kept).await.expect("kept");
     assert!(matches!(place.store.get_file(kernel_digest).await, Err(ImageError::NotStored { .. })));
-    assert!(matches!(place.store.get(kept).await, Err(ImageError::Unusable { .. })), "firmware is no disk");
+    assert!(
+        matches!(place.store.get(kept).await, Err(ImageError::Unusable { .. })),
+        "firmware is not a disk"
+    );
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const SOCKET_PATH_LIMIT_BYTES: usize = 107;
 /// An instance's directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DirError {
-    /// A name that is no single, plain directory name.
+    /// A name that is not a single, plain directory name.
     #[error(
         "\"{name}\" cannot be the name of a {what}: letters, digits, '.', '_' and '-' only, not starting with '.', at most 64"
     )]

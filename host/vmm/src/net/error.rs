@@ -50,7 +50,7 @@ pub enum NetworkError {
         /// Its name.
         bridge: String,
     },
-    /// The interface is no bridge.
+    /// The interface is not a bridge.
     #[error("interface {bridge} is not a bridge")]
     NotABridge {
         /// Its name.

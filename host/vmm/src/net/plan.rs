@@ -218,7 +218,7 @@ pub(crate) fn check_isolated(spec: &IsolatedNetwork) -> Result<(), NetworkError>
         let host = address.to_bits() & !mask;
         if !inside(address) || host == 0 || host == !mask {
             return refuse(format!(
-                "{what} {address} is no address in the network of gateway {}/{}",
+                "{what} {address} is not an address in the network of gateway {}/{}",
                 spec.gateway, spec.prefix
             ));
         }

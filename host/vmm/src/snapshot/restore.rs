@@ -28,7 +28,7 @@ fn edited(mut snapshot: Value, own: &Value) -> Result<Value, String> {
             return Err(format!("it has other {machine} ({})", lost.join(", ")));
         }
     }
-    let fields = snapshot.as_object_mut().ok_or("its configuration is no object")?;
+    let fields = snapshot.as_object_mut().ok_or("its configuration is not an object")?;
     // Ours, or none at all.
     fields.remove("landlock_enable");
     fields.remove("landlock_rules");

@@ -236,7 +236,7 @@ async fn a_dropped_launch_leaves_no_process_and_no_directory() {
         })
         .await;
     }
-    assert_eq!(data.failures().len(), 0, "a cancelled launch is no failure");
+    assert_eq!(data.failures().len(), 0, "a cancelled launch is not a failure");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -75,7 +75,7 @@ fn a_file_system_in_memory_shares_none() {
         Ok(facts) if u64::try_from(facts.f_type) == Ok(TMPFS_MAGIC) => {
             assert!(!reflink(memory).expect("tried"));
         }
-        _ => eprintln!("skipped: /dev/shm is no tmpfs here"),
+        _ => eprintln!("skipped: /dev/shm is not a tmpfs here"),
     }
     reflink(Path::new("/nonexistent")).expect_err("nothing can be made there");
 }

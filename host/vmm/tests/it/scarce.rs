@@ -128,6 +128,6 @@ async fn leftovers_are_found_and_discarded_with_their_logs_kept() {
     data.host.discard(&dir, Some("killed by a test")).await.expect("discarded");
     assert!(!data.instances().join("set").exists());
     assert_eq!(data.failures().len(), 1);
-    data.host.discard(&dir, Some("again")).await.expect("nothing left is no error");
+    data.host.discard(&dir, Some("again")).await.expect("nothing left is not an error");
     assert_eq!(data.failures().len(), 1);
 }

@@ -14,7 +14,7 @@ async fn a_guest_that_reacts_to_its_power_button_ends_the_process() {
     let stopped = vmm.stop(PATIENCE).await.expect("stopped");
     assert_eq!((stopped.how, stopped.exit), (StopHow::PowerButton, VmmExit::Code(0)));
     assert!(!vmm.dir().path().exists());
-    let again = vmm.stop(PATIENCE).await.expect("stopping twice is no error");
+    let again = vmm.stop(PATIENCE).await.expect("stopping twice is not an error");
     assert_eq!(again.how, StopHow::AlreadyGone);
 }
 

@@ -165,7 +165,7 @@ fn program(workspace: &Workspace, title: &str) -> Result<Vec<u8>> {
         .context("cargo built no program of the guest")?;
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !bytes.starts_with(b"\x7fELF") {
-        bail!("{} is no program", path.display());
+        bail!("{} is not a program", path.display());
     }
     Ok(bytes)
 }

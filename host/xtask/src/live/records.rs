@@ -18,7 +18,7 @@ pub(crate) struct SetSummary {
     pub(crate) desired: u32,
     /// Instances by state.
     pub(crate) instances: BTreeMap<String, u32>,
-    /// The policies in charge.
+    /// The active policies.
     pub(crate) policies: Vec<PolicyInfo>,
     /// Number of the last tick.
     pub(crate) last_tick: u64,
@@ -54,7 +54,7 @@ pub(crate) struct MetricNow {
     pub(crate) mean: Option<f64>,
 }
 
-/// A policy in charge.
+/// An active policy.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct PolicyInfo {
     /// Name.
@@ -68,7 +68,7 @@ pub(crate) struct PolicyInfo {
 pub(crate) struct SwapOutcome {
     /// The policy before.
     pub(crate) from: PolicyInfo,
-    /// The policy in charge now.
+    /// The active policy now.
     pub(crate) to: PolicyInfo,
     /// The last tick of the old one.
     pub(crate) after_tick: u64,

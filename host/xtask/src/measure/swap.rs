@@ -43,7 +43,7 @@ pub(crate) async fn measure(place: &Place) -> Result<Figure> {
     rig.file("step.json", include_str!("../../../../examples/quickstart/step.json"))?;
     rig.file("target-tracking.json", r#"{"metric": "utilization", "target": 0.6}"#)?;
 
-    // The first swap to each compiles it; the daemon keeps the module of the policy in charge and the one before.
+    // The first swap to each compiles it; the daemon keeps the module of the active policy and the one before.
     let first = swap(&rig, "step").await?;
     swap(&rig, "target-tracking").await?;
     let mut swaps = Vec::new();
@@ -166,7 +166,7 @@ struct Swap {
 async fn swap(rig: &Rig, to: &str) -> Result<Swap> {
     let params = format!("@{to}.json");
     let answer = rig.daemon.cli(&["policy", "swap", SET, to, "--params", &params, "-o", "json"]).await?;
-    let answer: Value = serde_json::from_str(&answer).context("the answer of the swap is no JSON")?;
+    let answer: Value = serde_json::from_str(&answer).context("the answer of the swap is not JSON")?;
     let field = |name: &str| answer[name].as_u64().with_context(|| format!("no {name} in {answer}"));
     Ok(Swap { prepare_ms: field("prepare_ms")?, switch_us: field("switch_us")? })
 }

@@ -18,11 +18,11 @@ pub(crate) struct Handshake {
     pub(crate) socket: String,
 }
 
-/// A line that is no handshake of ours.
+/// A line that is not a handshake of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum HandshakeError {
     /// It has other parts.
-    #[error("`{line}` is no handshake: five parts with | between them were expected")]
+    #[error("`{line}` is not a handshake: five parts with | between them were expected")]
     Parts { line: String },
     /// One part is not what it must be.
     #[error("the plugin's {what} is `{found}`, and must be `{expected}`")]

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// As go-plugin: a program that is no plugin host is told so instead of waiting for a line.
+/// As go-plugin: a program that is not a plugin host is told so instead of waiting for a line.
 const COOKIE: (&str, &str) = ("REGATTA_BENCH_PLUGIN", "9b1f0c1e7c2a4f0f");
 
 /// How long a peer may take to start, and to end.

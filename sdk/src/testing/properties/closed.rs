@@ -144,7 +144,7 @@ pub(super) fn recovers<S: Subject + ?Sized>(
         }
         let seeing = all.run(watch);
         let (got, wanted) = (run.last_size(), seeing.last_size());
-        // Hysteresis may end in another place; a tenth is no matter of a gap.
+        // Hysteresis may end in another place; a tenth is not a matter of a gap.
         if got < wanted.saturating_sub((wanted / 10).max(1)) {
             let what = format!(
                 "{LONG_TICKS} ticks later its size was {got}; without the gap it would have been {wanted}"

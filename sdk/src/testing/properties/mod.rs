@@ -2,7 +2,7 @@
 //!
 //! | property | it holds when |
 //! | --- | --- |
-//! | `answers` | it has an outcome for every tick, also for odd ones: nothing in service, no metrics, values that are no numbers |
+//! | `answers` | it has an outcome for every tick, also for odd ones: nothing in service, no metrics, values that are not numbers |
 //! | `stays-in-bounds` | it wants at least 1 and no more than the set may have while the load could be carried by a small part of that; standby and victims make sense, whatever the tick |
 //! | `monotonic-in-load` | in one and the same situation, a higher load never makes it want fewer instances |
 //! | `no-oscillation` | under a constant load it comes to rest: the size stops going up and down |

@@ -64,7 +64,7 @@ pub(super) fn seen(tick: &TestTick) -> String {
         text += &format!(", {} on their way", counts.warming());
     }
     if parts.desired != counts.in_service + counts.warming() {
-        text += &format!(", a capacity of {} in force", parts.desired);
+        text += &format!(", current capacity {}", parts.desired);
     }
     for metric in &parts.metrics {
         let of_service = metric.values.iter().zip(&parts.instances.state);

@@ -108,7 +108,7 @@ fn network_balloon_panic_device_and_identity() {
     assert_eq!(of("virtio-net-pci")["host_mtu"], 1400);
     assert_eq!(of("virtio-net-pci")["host_tso4"], false);
     assert_eq!(of("virtio-balloon-pci")["deflate-on-oom"], true);
-    assert!(of("pvpanic-pci").get("disable-legacy").is_none(), "it is no virtio device");
+    assert!(of("pvpanic-pci").get("disable-legacy").is_none(), "it is not a virtio device");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) struct Port {
 /// What both threads see.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// The VMM wants QEMU to end: its end is no news.
+    /// The VMM wants QEMU to end: its end is not news.
     pub(super) stopping: AtomicBool,
     /// The guest runs, so that drivers can be looked for.
     pub(super) running: AtomicBool,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-/// A longer line is no answer of QEMU's.
+/// A longer line is not an answer of QEMU's.
 const MAX_LINE_BYTES: usize = 8 << 20;
 
 /// A command came to nothing.

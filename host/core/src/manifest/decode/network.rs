@@ -134,7 +134,7 @@ fn isolated(section: &Section<'_>, pool: Given<Pool>, guest: Given<Pool>) -> Res
     let host = u32::MAX >> prefix;
     let ends = [0, host].contains(&(u32::from(address) & host));
     if ends || address.is_loopback() || address.is_multicast() || address.is_link_local() {
-        let message = format!("{address} is no address that a guest can have");
+        let message = format!("{address} is not an address that a guest can have");
         return Err(section.complain("guest_address", message, Some("for example `10.88.0.2/24`".into())));
     }
     let pool = pool?;
@@ -154,7 +154,7 @@ fn isolated(section: &Section<'_>, pool: Given<Pool>, guest: Given<Pool>) -> Res
 /// A pool of addresses to which the host can have routes.
 fn routable(section: &Section<'_>, pool: Pool) -> Result<Pool, Invalid> {
     if pool.0.is_loopback() {
-        let hint = "for example `10.213.0.0/16`; with the stand-in, `mode: loopback`";
+        let hint = "for example `10.213.0.0/16`; with the simulator, `mode: loopback`";
         return Err(section.complain("pool", "loopback addresses lead to no instance", Some(hint.into())));
     }
     if overlap(pool, (LINK_ADDRESS, 32)) {

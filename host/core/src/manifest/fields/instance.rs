@@ -63,7 +63,7 @@ pub(super) static INSTANCE: Object = Object {
             "start",
             Kind::Choice(&["cold", "snapshot", "auto"]),
             Default("cold"),
-            "How an instance comes to run: `cold`, it boots; `snapshot`, it goes on from a snapshot of an instance \
+            "How an instance comes to run: `cold`, it boots; `snapshot`, it continues from a snapshot of an instance \
              that was booted for this and had become healthy, and launches wait for that; `auto`, the same, but \
              instances boot until there is a snapshot. Where a snapshot cannot be made or used, they boot, and say \
              so. All but `cold` need `network.mode` `isolated` or `none`, and no `data_disks`.",

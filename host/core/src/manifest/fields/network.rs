@@ -15,7 +15,7 @@ pub(super) static NETWORK: Object = Object {
             "`isolated`: each instance has a network of its own, with the same address inside; the host reaches \
              it at an address out of `pool`. `bridge`: each instance is a port of a bridge of the host. \
              `loopback`: each instance answers on a loopback address of the host; for VMMs whose guests share \
-             it (the stand-in). `none`: no network.",
+             it (the simulator). `none`: no network.",
         )
         .for_new_instances(),
         field(

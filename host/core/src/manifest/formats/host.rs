@@ -11,7 +11,8 @@ const MAX_SSH_KEY_BYTES: usize = 16 << 10;
 
 /// Reads an IPv4 address.
 pub(crate) fn address(text: &str) -> Result<Ipv4Addr, Complaint> {
-    text.parse().map_err(|_| Complaint { message: format!("{} is no IPv4 address", quote(text)), hint: None })
+    text.parse()
+        .map_err(|_| Complaint { message: format!("{} is not an IPv4 address", quote(text)), hint: None })
 }
 
 /// Reads an address and a prefix length, 8 to 30.
@@ -21,11 +22,11 @@ pub(crate) fn host_address(text: &str) -> Result<(Ipv4Addr, u8), Complaint> {
         return complain_with("has no prefix length", hint);
     };
     let Ok(address) = address.parse::<Ipv4Addr>() else {
-        return complain_with(format!("{} is no IPv4 address", quote(address)), hint);
+        return complain_with(format!("{} is not an IPv4 address", quote(address)), hint);
     };
     let digits = !prefix.is_empty() && prefix.chars().all(|c| c.is_ascii_digit());
     let Some(prefix) = prefix.parse::<u8>().ok().filter(|_| digits) else {
-        return complain_with(format!("{} is no prefix length", quote(prefix)), hint);
+        return complain_with(format!("{} is not a prefix length", quote(prefix)), hint);
     };
     if !(8..=30).contains(&prefix) {
         return complain(format!("the prefix length must be from 8 to 30, is {prefix}"));
@@ -47,7 +48,7 @@ pub(crate) fn ipv4_network(text: &str) -> Result<(Ipv4Addr, u8), Complaint> {
         );
     }
     if address.is_multicast() || address.is_unspecified() || address.octets()[0] >= 240 {
-        return complain("is no network that hosts have addresses in");
+        return complain("is not a network that hosts have addresses in");
     }
     Ok((address, prefix))
 }
@@ -58,7 +59,7 @@ pub(super) fn interface(text: &str) -> Result<(), Complaint> {
         return complain(format!("must have 1 to 15 bytes, has {}", text.len()));
     }
     if matches!(text, "." | "..") {
-        return complain("is no name of an interface");
+        return complain("is not the name of an interface");
     }
     if let Some(c) = text.chars().find(|&c| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
         return complain(format!("must not contain {}", quote(&c.to_string())));
@@ -126,7 +127,7 @@ pub(super) fn ssh_key(text: &str) -> Result<(), Complaint> {
     let key_legal =
         !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '='));
     if !kind_legal || !key_legal {
-        return complain_with("is no public SSH key", hint);
+        return complain_with("is not a public SSH key", hint);
     }
     Ok(())
 }
@@ -135,7 +136,7 @@ pub(super) fn url(text: &str) -> Result<(), Complaint> {
     let hint = "for example `http://10.88.0.1/${regatta.name}/`";
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     if rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
-        return complain_with(format!("{} is no http or https URL", quote(text)), hint);
+        return complain_with(format!("{} is not an http or https URL", quote(text)), hint);
     }
     if let Some(c) = text.chars().find(|&c| !c.is_ascii_graphic() || c == ';') {
         return complain_with(format!("must not contain {}", quote(&c.to_string())), hint);

@@ -205,7 +205,7 @@ impl Fleet {
             }
             let held = self.look_at(&path).await;
             if let Err(why) = &held {
-                tracing::warn!(path = %path.display(), why, "a file in a policy directory is no policy");
+                tracing::warn!(path = %path.display(), why, "a file in a policy directory is not a policy");
             } else {
                 tracing::info!(path = %path.display(), name, "a policy is available");
             }
@@ -297,7 +297,7 @@ mod tests {
         let path = Path::new("/p/a.wasm");
         shelf.rests(path, (1, None));
         let holds = |digest: &str| shelf.holds(path, Ok(("1.0.0".to_owned(), digest.to_owned())));
-        assert_eq!(holds("a"), None, "the first look is no change");
+        assert_eq!(holds("a"), None, "the first look is not a change");
         assert_eq!(holds("a"), None, "touched");
         assert_eq!(shelf.holds(path, Err("half-written".to_owned())), None);
         assert_eq!(holds("b").as_deref(), Some("a"));

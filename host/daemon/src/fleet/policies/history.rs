@@ -1,4 +1,4 @@
-//! What was done with the policies of a set, and how shadows fare beside those in charge.
+//! What was done with the policies of a set, and how shadows fare beside the active ones.
 
 use regatta_core::batch::{Batch, History};
 use regatta_core::compare::{Comparison, LoadBasis, compare};

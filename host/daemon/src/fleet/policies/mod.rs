@@ -211,7 +211,7 @@ impl Fleet {
         if let Some(module) = &request.module {
             let decoded = BASE64.decode(module);
             return decoded
-                .map_err(|why| error(ErrorCode::Invalid, format!("the module is no base64: {why}")));
+                .map_err(|why| error(ErrorCode::Invalid, format!("the module is not base64: {why}")));
         }
         if let Some((name, digest)) = request.source.split_once('@').filter(|(name, _)| !name.contains('/')) {
             return self.module_with_digest(state, name, digest).await;
@@ -353,7 +353,7 @@ fn params_invalid(source: &str, problems: &[PolicyProblem]) -> ApiError {
             if path.is_empty() { problem.message.clone() } else { format!("{path}: {}", problem.message) };
         Problem { path, line: 0, column: 0, message: problem.message.clone(), hint: None, rendered }
     });
-    let message = format!("{source}: the parameters do not fit, the policy in charge stays");
+    let message = format!("{source}: the parameters do not fit, the active policy stays");
     ApiError { code: ErrorCode::Invalid, message, problems: told.collect() }
 }
 

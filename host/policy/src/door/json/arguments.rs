@@ -8,7 +8,7 @@ use super::text::raw;
 use crate::bindings::regatta::policy::types;
 use crate::failure::failed;
 
-/// The stored state as JSON, null when there is none; and false when it is no JSON.
+/// The stored state as JSON, null when there is none; and false when it is not JSON.
 pub(super) fn state(state: &[u8]) -> (Option<&RawValue>, bool) {
     if state.is_empty() {
         return (None, true);
@@ -26,7 +26,7 @@ pub(super) fn decide(
 ) -> Result<String, PolicyFailure> {
     let params = raw(params);
     let params =
-        params.map_err(|error| host(format!("the parameters of the policy are no JSON: {error}")))?;
+        params.map_err(|error| host(format!("the parameters of the policy are not JSON: {error}")))?;
     written(&Decide { tick: Tick::from(tick), params, state })
 }
 

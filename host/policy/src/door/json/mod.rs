@@ -1,7 +1,7 @@
 //! Core modules that exchange JSON text through their memory: the contract without component tooling.
 //!
 //! An argument is written to what `regatta_alloc` gives; a result is a pointer and a length in one `i64`. The same
-//! checks hold as for components: what lies outside of the memory, is no text, too long or not the contract's JSON
+//! checks hold as for components: what lies outside of the memory, is not text, too long or not the contract's JSON
 //! becomes a failure of the kind `output`.
 
 mod answers;
@@ -147,7 +147,7 @@ impl Instance {
         params: &str,
     ) -> Result<Result<(), Vec<types::Problem>>, PolicyFailure> {
         if let Err(error) = text::raw(params) {
-            let message = format!("the parameters are no JSON: {error}");
+            let message = format!("the parameters are not JSON: {error}");
             return Ok(Err(vec![types::Problem { path: String::new(), message }]));
         }
         let problems = answers::problems(&self.ask(store, limit, &self.validate, params)?)?;
@@ -164,7 +164,7 @@ impl Instance {
     ) -> Result<Result<types::Outcome, String>, PolicyFailure> {
         let (state, understood) = arguments::state(state);
         if !understood {
-            let message = "the stored state is no JSON; the policy is given null instead";
+            let message = "the stored state is not JSON; the policy is given null instead";
             store.data_mut().log(LogLevel::Warn, message.to_owned());
         }
         let argument = arguments::decide(tick, params, state)?;
@@ -223,6 +223,6 @@ impl Instance {
             )));
         };
         let text = std::str::from_utf8(bytes);
-        text.map(str::to_owned).map_err(|error| bad_output(format!("its answer is no text: {error}")))
+        text.map(str::to_owned).map_err(|error| bad_output(format!("its answer is not text: {error}")))
     }
 }

@@ -87,7 +87,7 @@ fn addresses_that_the_host_knows_are_refused() {
     let text = refusal(&host, &NetworkSpec::Bridged(on_bridge));
     assert!(text.contains("is the host's own"), "{text}");
     assert_eq!(host.leftovers(), ["lan"]);
-    // A default route is no claim.
+    // A default route is not a claim.
     host.space.default_route("lan", Ipv4Addr::new(10, 77, 0, 254));
     let elsewhere = IsolatedNetwork { address: Ipv4Addr::new(10, 99, 0, 1), ..isolated(1) };
     host.set_up("a", &NetworkSpec::Isolated(elsewhere)).expect("set up");

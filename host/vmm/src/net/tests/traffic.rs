@@ -129,7 +129,7 @@ fn a_firewall_loaded_anew_gets_our_table_back_with_the_next_instance() {
     let _two = plug(&host, "two", &isolated(2));
     assert_eq!(get(&world, open.address).expect("answer"), "one sees 10.88.0.2");
     host.space.nft(&["flush", "ruleset"]);
-    host.network.tear_down(&host.dir("two")).expect("no table is no obstacle");
+    host.network.tear_down(&host.dir("two")).expect("no table is not an obstacle");
     let three = plug(&host, "three", &open_at(3));
     assert_eq!(get(&world, open_at(3).address).expect("answer"), "three sees 10.88.0.2");
     assert_eq!(get(&three.space, WORLD).expect("answer"), "world sees 10.88.0.1");
