@@ -271,6 +271,7 @@ impl Generator {
                 nodes: vec![NodeCapacity { placement: Placement::default(), launches: 400, why: None }],
                 guard_memory: GuardMemory::default(),
                 metric_gaps: Vec::new(),
+                balancer_full: None,
             },
             runs: vec![PolicyRun {
                 slot: String::new(),
