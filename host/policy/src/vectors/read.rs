@@ -236,7 +236,7 @@ mod tests {
             (one(r#""observation":OBSERVATION,"expect":{}"#), "expects nothing"),
             (one(r#""observation":OBSERVATION,"expect":{"invalid":[]}"#), "goes without `observation`"),
             (one(r#""observation":OBSERVATION,"expect":{"capacity":1,"refused":"x"}"#), "both"),
-            (one(r#""observation":OBSERVATION,"expect":{"state":"?"}"#), "no base64"),
+            (one(r#""observation":OBSERVATION,"expect":{"state":"?"}"#), "not base64"),
             (
                 one(r#""ticks":[{"observation":OBSERVATION,"expect":{"capacity":1}},
                     {"observation":OBSERVATION,"expect":{}}]"#),

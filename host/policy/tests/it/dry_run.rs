@@ -43,7 +43,7 @@ fn what_answers_no_recorded_tick_is_refused_and_what_answers_one_is_not() {
     assert!(dry_run(&policy, "{}", &[], &limits()).unwrap().verdict().is_ok());
 
     // A demand beyond all numbers is refused, the next one is not.
-    let recorded = [observation(4, 1.7e308), observation(4, 0.8)];
+    let recorded = [observation(1, 1e308), observation(4, 0.8)];
     let params = r#"{ "metric": "utilization", "target": 0.5 }"#;
     let dry = dry_run(&compiled("target-tracking"), params, &recorded, &limits()).unwrap();
     assert_eq!((dry.decided(), dry.runs.len()), (1, 2), "{:?}", dry.runs);

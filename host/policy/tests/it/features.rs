@@ -1,6 +1,7 @@
 //! Which features of WebAssembly a module may use: the table of `docs/languages.md`.
 
 use regatta_policy_host::ParamsError;
+use regatta_util::chain;
 
 use crate::fixtures::{engine, limits};
 
@@ -25,7 +26,7 @@ fn what_a_module_may_use() {
         "(table 1 externref)",
     ] {
         let loaded = engine().load(&policy_with(more));
-        assert!(loaded.is_ok(), "{more}: {}", loaded.expect_err("refused"));
+        assert!(loaded.is_ok(), "{more}: {}", chain(&loaded.expect_err("refused")));
     }
 }
 

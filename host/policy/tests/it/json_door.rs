@@ -179,7 +179,7 @@ fn a_state_that_is_no_json_is_null_and_is_warned_of() {
     let call = policy.decide(&observation(2, 0.5), "{}", b"\xff\x00", &limits());
     assert_eq!(call.run.log.len(), 1);
     assert_eq!(call.run.log[0].level, LogLevel::Warn);
-    assert!(call.run.log[0].message.contains("no JSON"), "{:?}", call.run.log);
+    assert!(call.run.log[0].message.contains("not JSON"), "{:?}", call.run.log);
     assert_eq!(call.state.unwrap(), b"", "no state given");
     assert!(decide(&deciding(r#"{"ok":{"capacity":1}}"#), b"null").run.log.is_empty());
 }
@@ -284,7 +284,7 @@ fn problems_and_errors_of_its_own_are_handed_on() {
     assert_eq!(problems.len(), 2);
     assert_eq!(problems[0].to_string(), "/target: must be positive");
     let Err(ParamsError::Problems(problems)) = policy.validate("{", &limits()) else { panic!("accepted") };
-    assert!(problems[0].message.contains("no JSON"), "{problems:?}");
+    assert!(problems[0].message.contains("not JSON"), "{problems:?}");
     let failure = policy.decide(&observation(2, 0.5), "{}", b"", &limits()).run.result.unwrap_err();
     assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Refused, "cannot say"));
 }
@@ -363,7 +363,7 @@ fn answers_out_of_reach_are_failures_of_their_output() {
         ("(i64.const 0x7fffffff_00000010)", "outside of its memory"),
         ("(i64.const 0xffffffff_00000010)", "outside of its memory"),
         ("(i64.const 0x0003fff8_00000010)", "outside of its memory"),
-        ("(i64.const 0x00008000_00000001)", "no text"),
+        ("(i64.const 0x00008000_00000001)", "not text"),
         ("(i64.const 0)", "EOF"),
     ] {
         let failure = failure(body, &limits());
