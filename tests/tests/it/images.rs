@@ -150,7 +150,7 @@ fn an_image_lives_from_its_import_to_the_last_instance_on_it() {
 
     // The name goes, the set goes on, also with new instances.
     let said = ok(daemon.run(&["image", "remove", "debian-13"]));
-    assert!(said.contains("the set web goes on"), "{said}");
+    assert!(said.contains("set web keeps using its files"), "{said}");
     assert_eq!(daemon.json(&["image", "gc"])["removed"], json!([]));
     ok(daemon.run(&["scale", "web", "4"]));
     daemon.wait_in_service("web", 4);

@@ -25,7 +25,7 @@ pub(super) static INSTANCE: Object = Object {
             duration(0, HOUR),
             Default("30s"),
             "From the press of its power button to its end, when an instance that served is removed; one that \
-             takes longer is stopped hard. `0s` stops it at once.",
+             takes longer is killed. `0s` stops it at once.",
         ),
         field(
             "data_disks",
