@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_load_balancer_at_its_limit_is_a_problem_and_told_when_it_begins_and_ends() {
         let mut rig = Rig::serving("load_balancer: { listen: \"127.0.0.1:8000\", max_connections: 10 }");
-        let mut at = |rig: &mut Rig, active, refused| {
+        let at = |rig: &mut Rig, active, refused| {
             rig.facts.traffic = Some(TrafficReading { active, refused, ..TrafficReading::default() });
             rig.tick();
         };
