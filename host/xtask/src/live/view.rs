@@ -28,7 +28,7 @@ pub(crate) struct SetView {
     pub(crate) limits: (u32, u32),
     /// Number of instances by state name.
     pub(crate) states: Vec<(String, u32)>,
-    /// Mean utilisation of the instances in service, 0 to 1; none without data.
+    /// Mean utilization of the instances in service, 0 to 1; none without data.
     pub(crate) utilization: Option<f64>,
     /// Name of the active policy.
     pub(crate) policy: String,
@@ -48,7 +48,7 @@ impl SetView {
 pub(crate) struct Sample {
     /// Requests per second that are due.
     pub(crate) rate: f64,
-    /// Mean utilisation, 0 to 1.
+    /// Mean utilization, 0 to 1.
     pub(crate) utilization: Option<f64>,
     /// Instances in service.
     pub(crate) in_service: u32,
@@ -135,7 +135,7 @@ impl Frame<'_> {
                 history.spark(chart, top_rate, |sample| Some(sample.rate))
             ),
             format!(
-                "  utilisation {:>5}   {}",
+                "  utilization {:>5}   {}",
                 percent(set.utilization),
                 history.spark(chart, 1.0, |sample| sample.utilization)
             ),
@@ -154,7 +154,7 @@ impl Frame<'_> {
     pub(crate) fn line(&self) -> String {
         let tail = self.tally.percentiles([0.99]).map_or_else(String::new, |[tail]| ms(tail));
         format!(
-            "  {:>3}s  {:>4.0}/s  utilisation {:>4}  served {:>6}  failed {}  p99 {tail:>7}  {}",
+            "  {:>3}s  {:>4.0}/s  utilization {:>4}  served {:>6}  failed {}  p99 {tail:>7}  {}",
             self.elapsed.as_secs(),
             self.rate,
             percent(self.set.utilization),
@@ -252,7 +252,7 @@ mod tests {
             "7s of 60s   policy target-tracking   desired 4 (min 1, max 8)",
             "instances   ●●●◔      3 in-service, 1 booting",
             "load         100/s  ▁▅█",
-            "utilisation   62%",
+            "utilization   62%",
             "in service      3   ▁▅█",
             "1 served, 0 failed, p50 21 ms p99 21 ms",
             "tick 12: 3 → 4, utilization 0.81 above target 0.6",
