@@ -51,15 +51,19 @@ fn reason(code: &str, text: String, context: &GuardContext<'_>) -> Reason {
 /// Instances that warm up have no value and are not missed, unless there is no value at all.
 #[must_use]
 pub fn metrics_without_data(observation: &Observation, wanted: &[String], warm_up_ms: u64) -> Vec<String> {
-    let in_service = observation.instances.count(InstanceState::InService);
-    let warming = observation.instances.rows().filter(|row| row.warms_up(observation.now_ms, warm_up_ms));
-    let warming = u32::try_from(warming.count()).unwrap_or(u32::MAX);
     let lacks_data = |name: &&String| {
-        observation.metric(name).is_none_or(|metric| {
-            let fresh = observation.aggregate(metric).fresh;
-            match metric.scope {
-                MetricScope::Set => fresh == 0,
-                MetricScope::Instance => fresh < (in_service - warming).max(u32::from(in_service > 0)),
+        observation.metric(name).is_none_or(|metric| match metric.scope {
+            MetricScope::Set => observation.aggregate(metric).fresh == 0,
+            MetricScope::Instance => {
+                let rows = observation.instances.rows().zip(&metric.values);
+                let mut serving = rows.filter(|(row, _)| row.state == InstanceState::InService).peekable();
+                let (mut any, mut missed) = (serving.peek().is_none(), false);
+                for (row, value) in serving {
+                    let fresh = value.fresh().is_some();
+                    any |= fresh;
+                    missed |= !fresh && !row.warms_up(observation.now_ms, warm_up_ms);
+                }
+                missed || !any
             }
         })
     };
@@ -139,6 +143,7 @@ mod tests {
         use MetricValue::{Fresh, Missing};
         assert!(!lacks(&mut observation, [Fresh(1.0), Missing]));
         assert!(lacks(&mut observation, [Missing, Missing]));
+        assert!(lacks(&mut observation, [Missing, Fresh(1.0)]), "one that warms up makes up for no other");
         observation.now_ms = 200_000;
         assert!(lacks(&mut observation, [Fresh(1.0), Missing]));
     }

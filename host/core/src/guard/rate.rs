@@ -103,6 +103,7 @@ mod tests {
             let context = GuardContext { lived_ms: second * 1_000, memory: &memory, ..context(&observation) };
             let mut after = GuardMemory::default();
             guard.remember(&context, wish, &mut after);
+            assert!(after.sizes.len() as u64 <= PARTS + 2, "memory is bounded");
             if wish != desired {
                 desired = guard.narrow(&context, &after, wish).map_or(wish, |(capacity, _)| capacity);
             }
