@@ -76,7 +76,7 @@ macro_rules! endpoints {
 
             /// Puts the previous policy in charge again.
             post "/v1/sets/{set}/policy/rollback" [policy, Operator, LONG]
-            rollback_policy(set: &str) query: Query<SlotQuery> => SwapOutcome;
+            rollback_policy(set: &str) query: Query<RollbackQuery> => SwapOutcome;
 
             /// Judges another policy at each tick, beside the one in charge; it is never applied.
             post "/v1/sets/{set}/policy/shadow" [policy, Operator, LONG]

@@ -276,6 +276,9 @@ pub struct ApplyArgs {
     /// Manifest (repeatable); - is standard input
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
+    /// Take policies that fail their rehearsal on recorded ticks
+    #[arg(long)]
+    pub force: bool,
     /// Whether to wait until all instances are in service.
     #[command(flatten)]
     pub wait: WaitArgs,
@@ -341,6 +344,9 @@ Examples:
         /// Which of the set's policies [default: the only one]
         #[arg(long, value_name = "NAME")]
         policy: Option<String>,
+        /// Go back to this activation, as `regatta policy history` shows it [default: the previous one]
+        #[arg(long, value_name = "N", value_parser = candidate_number)]
+        to: Option<u64>,
     },
     /// Let another policy be judged at each tick, without ever being applied
     ///
