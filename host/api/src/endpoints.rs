@@ -76,7 +76,7 @@ macro_rules! endpoints {
 
             /// Rolls back to the previous policy.
             post "/v1/sets/{set}/policy/rollback" [policy, Operator, LONG]
-            rollback_policy(set: &str) query: Query<SlotQuery> => SwapOutcome;
+            rollback_policy(set: &str) query: Query<RollbackQuery> => SwapOutcome;
 
             /// Runs another policy as a shadow: judged at each tick, never applied.
             post "/v1/sets/{set}/policy/shadow" [policy, Operator, LONG]

@@ -27,7 +27,7 @@ pub(crate) trait QueryRules {
     }
 }
 
-impl QueryRules for crate::types::SlotQuery {}
+impl QueryRules for crate::types::RollbackQuery {}
 
 impl QueryRules for crate::recording_types::ContentQuery {}
 

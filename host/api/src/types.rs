@@ -75,6 +75,9 @@ pub struct ApplyRequest {
     /// Only say what would change.
     #[serde(default)]
     pub dry_run: bool,
+    /// Take policies that fail their rehearsal on recorded ticks.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// What an apply did or would do.
@@ -88,7 +91,7 @@ pub struct ApplyOutcome {
     pub generation: u64,
     /// Field by field; empty for a new set.
     pub changes: Vec<FieldChange>,
-    /// What may keep a policy from working as it should: metrics that the set does not have.
+    /// What may keep a policy from working as it should, and canaries that ended.
     pub warnings: Vec<String>,
 }
 
@@ -178,6 +181,9 @@ pub struct SetSummary {
     pub deleting: bool,
     /// What keeps it from being as wanted, for example failed launches; empty when all is well.
     pub problems: Vec<String>,
+    /// How long its instances must stay healthy after a change until its probes would have found a fault.
+    #[serde(default)]
+    pub steady_ms: u64,
 }
 
 /// A policy that is or was active.
@@ -340,14 +346,17 @@ pub struct CanaryRequest {
     pub within: u32,
 }
 
-/// A place among the policies of a set.
+/// What to roll back to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct SlotQuery {
-    /// Its name; none when the set has only one.
+pub struct RollbackQuery {
+    /// Slot of the policy; none when the set has only one.
     #[serde(default)]
     pub slot: Option<String>,
+    /// Number of the activation, as the history shows it; none for the previous one.
+    #[serde(default)]
+    pub to: Option<u64>,
 }
 
 /// Which shadow or canary takes over.
@@ -435,6 +444,11 @@ pub struct PolicyHistoryEntry {
     pub version: Option<String>,
     /// SHA-256 of the module.
     pub digest: Option<String>,
+    /// Number of its activation, if it had one.
+    pub activation: Option<u64>,
+    /// Its parameters, if they are known.
+    #[schema(value_type = Option<Object>)]
+    pub params: Option<serde_json::Value>,
     /// What came of it.
     pub outcome: String,
 }

@@ -19,7 +19,8 @@ use super::wait;
 const MANIFEST_LIMIT_BYTES: u64 = 1 << 20;
 
 pub(super) async fn apply(client: &Client, args: &ApplyArgs, output: Output, io: &mut Io<'_>) -> Outcome {
-    let requests = read_all(&args.files, io)?;
+    let mut requests = read_all(&args.files, io)?;
+    requests.iter_mut().for_each(|request| request.force = args.force);
     let expected = check_all(client, &requests, output, io).await?;
     let mut outcomes = Vec::new();
     let mut ticks_before = Vec::new();
@@ -51,7 +52,8 @@ pub(super) async fn apply(client: &Client, args: &ApplyArgs, output: Output, io:
     if args.wait.wait {
         for (outcome, tick) in outcomes.iter().zip(ticks_before) {
             let tick = if outcome.result == ApplyResult::Unchanged { None } else { Some(tick.unwrap_or(0)) };
-            wait::until_settled(client, &outcome.set, tick, args.wait.timeout, io).await?;
+            let until = wait::Until { after_tick: tick, steady: true, ..wait::Until::default() };
+            wait::until_settled(client, &outcome.set, until, args.wait.timeout, io).await?;
         }
     }
     Ok(())
@@ -110,7 +112,7 @@ fn read(file: &Path, io: &mut Io<'_>) -> Outcome<ApplyRequest> {
         String::from_utf8(bytes).map_err(|error| invalid(format!("{source} is not UTF-8 text: {error}")))?;
     let base_dir = base_dir.into_os_string().into_string();
     let base_dir = base_dir.map_err(|dir| invalid(format!("{} is not UTF-8", dir.display())))?;
-    Ok(ApplyRequest { source, base_dir, text, dry_run: true })
+    Ok(ApplyRequest { source, base_dir, text, dry_run: true, force: false })
 }
 
 /// Asks what every file would do. When one of them has a problem, those of all are

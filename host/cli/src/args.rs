@@ -276,6 +276,9 @@ pub struct ApplyArgs {
     /// Manifest (repeatable); - reads standard input
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
+    /// Take policies that fail their rehearsal on recorded ticks
+    #[arg(long)]
+    pub force: bool,
     /// Whether to wait until all instances are in service.
     #[command(flatten)]
     pub wait: WaitArgs,
@@ -341,6 +344,9 @@ Examples:
         /// Slot of the policy [default: the only one]
         #[arg(long, value_name = "NAME")]
         policy: Option<String>,
+        /// Go back to this activation, as `regatta policy history` shows it [default: the previous one]
+        #[arg(long, value_name = "N", value_parser = activation_number)]
+        to: Option<u64>,
     },
     /// Run another policy as a shadow: judged at each tick, never applied
     ///
@@ -464,8 +470,11 @@ pub enum Candidate {
 
 #[expect(clippy::unnecessary_wraps, reason = "what clap wants of a parser")]
 fn candidate(text: &str) -> Result<Candidate, std::convert::Infallible> {
-    let digits = text.strip_prefix('#').unwrap_or(text);
-    Ok(digits.parse().map_or_else(|_| Candidate::Name(text.to_owned()), Candidate::Number))
+    Ok(activation_number(text).map_or_else(|_| Candidate::Name(text.to_owned()), Candidate::Number))
+}
+
+fn activation_number(text: &str) -> Result<u64, std::num::ParseIntError> {
+    text.strip_prefix('#').unwrap_or(text).parse()
 }
 
 /// Arguments of `why`.

@@ -100,6 +100,11 @@ pub(super) fn failed(what: impl std::fmt::Display, source: impl std::fmt::Displa
     Stop::Failure(Failure::new(Exit::Failed, "failed", format!("{what}: {source}")))
 }
 
+/// Stops for a request that was accepted and did not last.
+pub(super) fn conflict(message: impl Into<String>) -> Stop {
+    Stop::Failure(Failure::new(Exit::Conflict, "conflict", message))
+}
+
 /// Stops for a wait that took too long.
 pub(super) fn timed_out(message: impl Into<String>) -> Stop {
     Stop::Failure(Failure::new(Exit::TimedOut, "timed-out", message))

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use regatta_api::types::{
     ApiError, CanaryRequest, ErrorCode, PlacedOutcome, PolicyEntry, PolicyInfo, PolicyRole, PromoteRequest,
-    SlotQuery, SwapOutcome, SwapRequest,
+    RollbackQuery, SwapOutcome, SwapRequest,
 };
 use regatta_api::{Client, ClientError};
 use serde_json::Value;
@@ -35,8 +35,8 @@ pub(super) async fn run(client: &Client, command: PolicyCommand, output: Output,
             let outcome = preparing(client.swap_policy(&args.set, &request), &request, io).await?;
             print(&args.set, &outcome, output, io)
         }
-        PolicyCommand::Rollback { set, policy: slot } => {
-            print(&set, &client.rollback_policy(&set, &SlotQuery { slot }).await?, output, io)
+        PolicyCommand::Rollback { set, policy: slot, to } => {
+            print(&set, &client.rollback_policy(&set, &RollbackQuery { slot, to }).await?, output, io)
         }
         PolicyCommand::Promote { set, candidate } => {
             let number = match candidate {
@@ -292,14 +292,17 @@ async fn history(client: &Client, set: &str, output: Output, io: &mut Io<'_>) ->
         writeln!(io.err, "nothing was done with the policies of {set} yet")?;
         return Ok(());
     }
-    let mut table = Columns::new(&["WHEN", "WHO", "WHAT", "PLACE", "DIGEST", "OUTCOME"], io);
+    let mut table =
+        Columns::new(&["#", "WHEN", "WHO", "WHAT", "PLACE", "DIGEST", "PARAMETERS", "OUTCOME"], io);
     for entry in &history {
         table.row(vec![
+            right(or_dash(entry.activation)),
             text(utc(entry.at_ms)),
             text(&entry.actor),
             text(entry.kind.strip_prefix("policy-").unwrap_or(&entry.kind)),
             text(or_dash(entry.slot.as_ref())),
             text(or_dash(entry.digest.as_deref().map(short))),
+            text(or_dash(entry.params.as_ref())),
             text(&entry.outcome),
         ]);
     }

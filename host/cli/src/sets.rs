@@ -265,7 +265,12 @@ pub(super) async fn scale(client: &Client, args: &ScaleArgs, output: Output, io:
     }
     if args.wait.wait {
         io.out.flush()?;
-        wait::until_settled(client, &args.set, Some(set.last_tick), args.wait.timeout, io).await?;
+        let until = wait::Until {
+            after_tick: Some(set.last_tick),
+            capacity: Some(args.capacity),
+            ..wait::Until::default()
+        };
+        wait::until_settled(client, &args.set, until, args.wait.timeout, io).await?;
     }
     Ok(())
 }

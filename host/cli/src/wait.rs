@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use regatta_api::types::{ErrorCode, SetSummary};
+use regatta_api::types::{ErrorCode, SetSummary, WhyLast, WhyQuery};
 use regatta_api::{Client, ClientError};
+use regatta_core::settle::{Asked, Seen, Settling, Verdict};
 use tokio::time::Instant;
 
 use super::Io;
-use super::exit::{Outcome, Stop, timed_out};
+use super::exit::{Outcome, Stop, conflict, timed_out};
 use super::render::{counts, plain_line};
 use super::time::span;
 
@@ -33,25 +34,39 @@ fn in_service(set: &SetSummary) -> u32 {
     set.instances.get("in-service").copied().unwrap_or(0)
 }
 
-/// A tick after `tick` has decided, all instances wanted are in service, and no
-/// instance is on its way to or from somewhere.
-fn settled(set: &SetSummary, after_tick: Option<u64>) -> bool {
-    let decided = after_tick.is_none_or(|tick| set.last_tick > tick);
-    let all: u32 = set.instances.values().sum();
-    decided && in_service(set) >= set.desired && all == in_service(set)
+fn seen(set: &SetSummary) -> Seen {
+    Seen {
+        last_tick: set.last_tick,
+        desired: set.desired,
+        in_service: in_service(set),
+        instances: set.instances.values().sum(),
+    }
 }
 
-/// Waits until a set has settled after the tick `after_tick`, if one is given.
+/// What a wait is for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Until {
+    /// Only a tick after this one has seen the request.
+    pub(super) after_tick: Option<u64>,
+    /// The capacity that was asked for, if the request was about it.
+    pub(super) capacity: Option<u32>,
+    /// Whether all must stay healthy as long as the set's probes need to find a fault.
+    pub(super) steady: bool,
+}
+
+/// Waits until a set is as a request asked for.
 pub(super) async fn until_settled(
     client: &Client,
     name: &str,
-    after_tick: Option<u64>,
+    until: Until,
     timeout: Duration,
     io: &mut Io<'_>,
 ) -> Outcome {
-    let deadline = Instant::now() + timeout;
+    let begun = Instant::now();
+    let deadline = begun + timeout;
     let mut line = Line::default();
     let mut told = Vec::new();
+    let mut settling = None;
     loop {
         let set = look(client, name, deadline).await;
         let set = line.end_on_error(set, io)?;
@@ -63,17 +78,48 @@ pub(super) async fn until_settled(
                 }
             }
             line.show(&format!("{name}: {}", progress(set)), io)?;
-            if settled(set, after_tick) {
-                return line.end(io);
+            let settling = settling.get_or_insert_with(|| {
+                let steady_ms = if until.steady { set.steady_ms } else { 0 };
+                Settling::new(Asked { after_tick: until.after_tick, capacity: until.capacity, steady_ms })
+            });
+            let now_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            match settling.look(now_ms, seen(set)) {
+                Verdict::Settled => return line.end(io),
+                Verdict::Undone => {
+                    line.end(io)?;
+                    return Err(undone(client, set, until.capacity.unwrap_or_default()).await);
+                }
+                Verdict::Waiting => {}
             }
         }
         if Instant::now() >= deadline {
             line.end(io)?;
-            let how_far = set.map_or_else(|| "the daemon did not answer".to_owned(), |set| progress(&set));
+            let how_far = set.map_or_else(
+                || "the daemon did not answer".to_owned(),
+                |set| std::iter::once(progress(&set)).chain(set.problems).collect::<Vec<_>>().join("; "),
+            );
             return Err(timed_out(format!("{name}: not settled after {}: {how_far}", spelled(timeout))));
         }
         tokio::time::sleep_until(deadline.min(Instant::now() + POLL)).await;
     }
+}
+
+/// A capacity that was accepted and then replaced, with the tick that did it.
+async fn undone(client: &Client, set: &SetSummary, asked: u32) -> Stop {
+    let query = WhyQuery { last: Some(WhyLast::Change), ..WhyQuery::default() };
+    let tick = client.why(&set.name, &query).await.ok().filter(|record| record.observation.desired == asked);
+    let what = match tick {
+        Some(record) => {
+            let (tick, granted) = (record.observation.tick, record.guards.granted);
+            format!("tick {tick} changed it to {granted} ({})", record.reason())
+        }
+        None => format!("it is {} now", set.desired),
+    };
+    conflict(format!(
+        "{}: capacity {asked} did not last: {what}; the policies decide at each tick, so change the limits in the manifest \
+         or the policy",
+        set.name
+    ))
 }
 
 /// Waits until a set is gone.

@@ -37,6 +37,12 @@ pub struct PolicyRef {
     pub digest: String,
     /// Where it came from.
     pub source: String,
+    /// Number of its activation; 0 when it has none.
+    #[serde(default)]
+    pub activation: u64,
+    /// Its parameters, as JSON text; empty when they are not known.
+    #[serde(default)]
+    pub params: String,
 }
 
 macro_rules! event_kinds {
@@ -115,6 +121,8 @@ event_kinds! {
     PolicyFailed = "policy-failed",
     /// A canary failed and was removed.
     PolicyDemoted = "policy-demoted",
+    /// A manifest gave a slot its policy.
+    PolicyApplied = "policy-applied",
     /// Another policy took over a slot.
     PolicySwapped = "policy-swapped",
     /// The previous policy took over again.

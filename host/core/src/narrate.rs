@@ -85,14 +85,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         Direction::None => None,
     };
     if let Some(kind) = kind {
-        let why = record
-            .guards
-            .steps
-            .last()
-            .map(|step| format!("{}: {}", step.guard, step.reason.text))
-            .or_else(|| record.combined.reasons.first().map(|reason| reason.text.clone()))
-            .unwrap_or_else(|| "the policy gave no reason".to_owned());
-        let text = format!("{} → {}: {why}", record.observation.desired, record.guards.granted);
+        let text = format!("{} → {}: {}", record.observation.desired, record.guards.granted, record.reason());
         events.push(event(now, kind, None, text));
     }
     match (&record.plan.short, last.and_then(|last| last.plan.short.as_ref())) {
@@ -118,6 +111,8 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
 
 fn policy_ref(run: &PolicyRun) -> PolicyRef {
     PolicyRef {
+        activation: 0,
+        params: run.params.clone(),
         slot: run.slot.clone(),
         name: run.name.clone(),
         version: run.version.clone(),

@@ -180,4 +180,13 @@ impl TickRecord {
             std::cmp::Ordering::Equal => Direction::None,
         }
     }
+
+    /// Why the granted capacity is what it is, for people: the last guard that changed it, else the deciding policy.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let guard = self.guards.steps.last().map(|step| format!("{}: {}", step.guard, step.reason.text));
+        guard
+            .or_else(|| self.combined.reasons.first().map(|reason| reason.text.clone()))
+            .unwrap_or_else(|| "the policy gave no reason".to_owned())
+    }
 }

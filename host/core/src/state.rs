@@ -68,8 +68,41 @@ pub struct PolicySlot {
     pub active: PolicyActivation,
     /// The one before it, for a rollback.
     pub previous: Option<PolicyActivation>,
+    /// Those before that one, the latest first: what further rollbacks go back to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<PolicyActivation>,
     /// The one that acts in its stead within bounds, on trial.
     pub canary: Option<CanaryPolicy>,
+}
+
+/// Policies before the previous one that a slot keeps ready.
+const EARLIER_MAX: usize = 7;
+
+impl PolicySlot {
+    /// Another policy takes over; the active one becomes the previous one.
+    pub fn take_over(&mut self, to: PolicyActivation) {
+        let from = std::mem::replace(&mut self.active, to);
+        if let Some(before) = self.previous.replace(from) {
+            self.earlier.insert(0, before);
+            self.earlier.truncate(EARLIER_MAX);
+        }
+        self.canary = None;
+    }
+
+    /// The policies that a rollback can go back to, the latest first.
+    pub fn past(&self) -> impl Iterator<Item = &PolicyActivation> {
+        self.previous.iter().chain(&self.earlier)
+    }
+
+    /// Goes back to the policy at `index` of [`past`](Self::past), which is active as `to` now. What came after it is
+    /// forgotten, so that the next rollback goes further back.
+    pub fn go_back(&mut self, index: usize, to: PolicyActivation) {
+        self.active = to;
+        let mut rest = self.past().skip(index + 1).cloned().collect::<Vec<_>>().into_iter();
+        self.previous = rest.next();
+        self.earlier = rest.collect();
+        self.canary = None;
+    }
 }
 
 /// A policy on trial: it acts, but never far from what the active one wants.
@@ -101,7 +134,7 @@ impl SetState {
     pub fn activations_kept(&self) -> impl Iterator<Item = &PolicyActivation> {
         let slots = self.policies.iter().flat_map(|slot| {
             std::iter::once(&slot.active)
-                .chain(&slot.previous)
+                .chain(slot.past())
                 .chain(slot.canary.as_ref().map(|canary| &canary.activation))
         });
         slots.chain(self.shadows.iter().map(|shadow| &shadow.activation))
@@ -114,6 +147,7 @@ impl SetState {
         let slots = self.policies.iter_mut().flat_map(|slot| {
             std::iter::once(&mut slot.active)
                 .chain(&mut slot.previous)
+                .chain(&mut slot.earlier)
                 .chain(slot.canary.as_mut().map(|canary| &mut canary.activation))
         });
         slots.chain(self.shadows.iter_mut().map(|shadow| &mut shadow.activation))
@@ -322,6 +356,8 @@ impl PolicyActivation {
             version: self.version.clone(),
             digest: self.digest.clone(),
             source: self.source.clone(),
+            activation: self.number,
+            params: self.params.clone(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! From the manifest's image to files in the image store, and from those to what
 //! a launch needs.
 
+mod look;
+
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,6 +19,8 @@ use regatta_vmm::{
 };
 
 use regatta_util::chain;
+
+use self::look::too_small;
 
 /// What the instances of a set start from, held as long as this lives.
 #[derive(Debug, Clone, Default)]
@@ -65,17 +69,7 @@ impl SetImages {
                 Self::default()
             }
         };
-        if let (Some(golden), Some(wanted)) = (&images.disk, set.image.disk_size_bytes())
-            && wanted < golden.virtual_size_bytes()
-        {
-            let size = regatta_core::manifest::units::format_size_bytes(golden.virtual_size_bytes());
-            let pointer = if set.image.name.is_some() { "/image/size" } else { "/image/disk/size" };
-            problems.push(ImageProblem {
-                pointer: pointer.to_owned(),
-                message: format!("the image is larger, it has {size}"),
-                hint: None,
-            });
-        }
+        problems.extend(images.disk.as_ref().and_then(|disk| too_small(set, disk.virtual_size_bytes())));
         for (index, disk) in set.instance.shared_disks.iter().enumerate() {
             let imported = match digest_of(&disk.file) {
                 Ok(expected) => {

@@ -190,7 +190,10 @@ impl World {
                 Command::Protect { id, protected: dice.per_mille(600) }
             }
             54..=62 => Command::Swap { slot, policy: new(dice) },
-            63..=66 => Command::Rollback { slot },
+            63..=66 => {
+                let to = dice.per_mille(300).then(|| dice.within(1..=activations));
+                Command::Rollback { slot, to }
+            }
             67..=74 => Command::Shadow { slot, policy: new(dice) },
             75..=84 => Command::Canary { slot, policy: new(dice), within: dice.small(0..=2) },
             85..=89 => {

@@ -104,7 +104,10 @@ fn a_shadow_is_judged_survives_a_crash_and_is_promoted() {
     let _ = daemon.json(&["policy", "drop", "web", &left]);
     assert_eq!(entries(&daemon, "web", "shadow"), Vec::<Value>::new());
     let kinds: Vec<String> = history(&daemon, "web").into_iter().map(|(kind, _)| kind).collect();
-    assert_eq!(kinds, ["policy-shadowed", "policy-shadowed", "policy-promoted", "policy-dropped"]);
+    assert_eq!(
+        kinds,
+        ["policy-applied", "policy-shadowed", "policy-shadowed", "policy-promoted", "policy-dropped"]
+    );
 }
 
 #[test]
@@ -203,9 +206,16 @@ fn a_module_that_was_in_charge_is_named_by_its_digest_and_refusals_are_remembere
     let kinds: Vec<&str> = history.iter().map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(
         kinds,
-        ["policy-swapped", "policy-swapped", "policy-swapped", "policy-refused", "policy-rolled-back"]
+        [
+            "policy-applied",
+            "policy-swapped",
+            "policy-swapped",
+            "policy-swapped",
+            "policy-refused",
+            "policy-rolled-back"
+        ]
     );
-    assert!(history[3].1.contains("trap"), "{history:?}");
+    assert!(history[4].1.contains("trap"), "{history:?}");
     let table = daemon.run(&["policy", "history", "web"]).out;
     assert!(table.contains(&digest[..12]) && table.contains("refused"), "{table}");
 }

@@ -1,6 +1,7 @@
 //! End to end: the real daemon, real VMM processes (the stand-in), real HTTP.
 
 mod architecture;
+mod asked;
 mod bad_input;
 mod chaos;
 mod crash;

@@ -168,6 +168,7 @@ pub(crate) fn web() -> SetSummary {
         load_balancer: Some("127.0.0.1:8080".into()),
         deleting: false,
         problems: Vec::new(),
+        steady_ms: 0,
     }
 }
 
@@ -456,7 +457,7 @@ impl Control for Canned {
         request: ApplyRequest,
         Caller { name: actor, .. }: &Caller,
     ) -> Answer<ApplyOutcome> {
-        let ApplyRequest { source, base_dir, text, dry_run } = request;
+        let ApplyRequest { source, base_dir, text, dry_run, force: _ } = request;
         self.note(format!("apply {source} in {base_dir} dry_run={dry_run} by {actor}"));
         if text.contains("broken") {
             return Err(ApiError::invalid(
@@ -682,6 +683,8 @@ impl Control for Canned {
             name: Some("step".into()),
             version: Some("0.1.0".into()),
             digest: digest.map(ToOwned::to_owned),
+            activation: (kind == "policy-swapped").then_some(2),
+            params: (kind == "policy-swapped").then(|| serde_json::json!({ "step": 1 })),
             outcome: outcome.into(),
         };
         Ok(vec![
@@ -727,10 +730,10 @@ impl Control for Canned {
     async fn rollback_policy(
         &self,
         set: &str,
-        SlotQuery { slot }: SlotQuery,
+        RollbackQuery { slot, to }: RollbackQuery,
         Caller { name: actor, .. }: &Caller,
     ) -> Answer<SwapOutcome> {
-        assert_eq!(slot, None, "no test names one");
+        assert_eq!((slot, to), (None, None), "no test names one");
         self.note(format!("rollback {set} by {actor}"));
         Err(ApiError::conflict(format!("{set} has no policy to go back to")))
     }

@@ -1,5 +1,7 @@
 //! Waiting with progress.
 
+use regatta_api::types::SetSummary;
+
 use crate::canned::{Canned, web_with};
 use crate::harness::{Server, Surroundings};
 
@@ -62,6 +64,44 @@ fn a_set_that_does_not_come_up_times_out_and_says_why() {
     let ran = server.run(&["scale", "web", "2", "--wait", "--timeout", "300ms"]);
     assert_eq!(ran.code, 7);
     insta::assert_snapshot!(ran.shown(&server));
+}
+
+#[test]
+fn a_capacity_that_a_policy_has_replaced_is_told_and_is_a_failure() {
+    let canned = Canned::default();
+    canned.script.lock().unwrap().extend([
+        web_with(4, 422, &[("in-service", 2), ("creating", 2)]),
+        web_with(2, 423, &[("in-service", 2)]),
+    ]);
+    let server = Server::start(canned);
+    let ran = server.run(&["scale", "web", "4", "--wait"]);
+    assert_eq!(ran.code, 6, "{}", ran.err);
+    let told = "error: web: capacity 4 did not last: it is 2 now; the policies decide at each tick";
+    assert!(ran.err.contains(told), "{}", ran.err);
+}
+
+#[test]
+fn an_apply_that_does_not_stay_healthy_fails_with_the_reason() {
+    let canned = Canned::default();
+    let steady = |mut set: Option<_>, problems: &[&str]| {
+        if let Some(SetSummary { steady_ms, problems: told, .. }) = &mut set {
+            *steady_ms = 60_000;
+            *told = problems.iter().map(|&problem| problem.to_owned()).collect();
+        }
+        set
+    };
+    let held = "3 of 3 instances unhealthy: repair waits";
+    canned.script.lock().unwrap().extend([
+        web_with(3, 7, &[("in-service", 3)]),
+        steady(web_with(3, 8, &[("in-service", 3)]), &[]),
+        steady(web_with(3, 9, &[("unhealthy", 3)]), &[held]),
+    ]);
+    let server = Server::start(canned);
+    let file = server.file("web.yaml", "name: web # changed\n");
+    let ran = server.run(&["apply", "-f", &file, "--wait", "--timeout", "1s"]);
+    assert_eq!(ran.code, 7, "{}", ran.err);
+    let told = format!("error: web: not settled after 1s: 0/3 in service (3 unhealthy); {held}\n");
+    assert!(ran.err.ends_with(&told), "{}", ran.err);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::manifest::ScaleSet;
 use crate::state::{ImageDigests, PolicyActivation, PolicySlot, SetState};
 use crate::time::{SetClock, Time};
 
-use super::manifest_blob;
+use super::{manifest_blob, slots};
 
 /// A set that shall be created: a checked manifest and what it names.
 #[derive(Debug, Clone)]
@@ -37,6 +37,7 @@ pub fn create(new: NewSet, now: Time, actor: Actor) -> (SetState, Batch) {
             name: spec.name.clone(),
             active: PolicyActivation { number: index as u64 + 1, ..activation },
             previous: None,
+            earlier: Vec::new(),
             canary: None,
         })
         .collect();
@@ -70,10 +71,18 @@ pub fn create(new: NewSet, now: Time, actor: Actor) -> (SetState, Batch) {
         actor,
         policy: None,
     };
+    let events = std::iter::once(event.clone())
+        .chain(state.policies.iter().map(|slot| Event {
+            kind: EventKind::PolicyApplied,
+            text: slots::applied(None, &slot.active),
+            policy: Some(slot.active.as_ref_in(&slot.name)),
+            ..event.clone()
+        }))
+        .collect();
     let batch = Batch {
         expect: vec![(name, Revision(0))],
         state: StateChange { sets: vec![state.clone()], ..StateChange::default() },
-        history: History { records: Vec::new(), events: vec![event] },
+        history: History { records: Vec::new(), events },
         blobs: vec![blob],
     };
     (state, batch)
@@ -107,7 +116,10 @@ mod tests {
         let [(digest, json)] = batch.blobs.as_slice() else { panic!("one manifest") };
         assert_eq!(state.manifests, BTreeMap::from([(1, digest.clone())]));
         assert_eq!(serde_json::from_slice::<ScaleSet>(json).expect("a manifest"), set);
-        let [event] = batch.history.events.as_slice() else { panic!("one event") };
+        let [event, load, night] = batch.history.events.as_slice() else { panic!("three events") };
+        assert_eq!((load.kind, night.kind), (EventKind::PolicyApplied, EventKind::PolicyApplied));
+        assert_eq!(night.text, "night 1.0 from the manifest");
+        assert_eq!(night.policy, Some(state.policies[1].active.as_ref_in("night")));
         assert_eq!(
             (event.kind, event.text.as_str()),
             (EventKind::SetCreated, "web created, initial capacity 2")

@@ -181,10 +181,12 @@ pub enum Command {
         /// The policy.
         policy: Box<NewPolicy>,
     },
-    /// The previous policy again.
+    /// An earlier policy again.
     Rollback {
         /// Which slot.
         slot: Option<String>,
+        /// Number of the activation to go back to; none for the previous one.
+        to: Option<u64>,
     },
     /// Another policy is judged beside the active one.
     Shadow {
@@ -252,6 +254,8 @@ pub enum CommandError {
 pub enum Done {
     /// It was carried out.
     Ok,
+    /// Another manifest is in force; the shadows and canaries that ended with it, for people.
+    Applied(Vec<String>),
     /// Another policy is active.
     Switched(Box<Switched>),
     /// A policy stands beside the active one, or no longer does.
@@ -271,6 +275,8 @@ pub struct Switched {
     pub after_tick: u64,
     /// How the state of the new one came to be, for people.
     pub state_origin: String,
+    /// Shadows and canaries that ended with it, for people.
+    pub ended: Vec<String>,
 }
 
 /// A policy beside the active one.
@@ -282,6 +288,8 @@ pub struct Placed {
     pub activation: PolicyActivation,
     /// The last tick before.
     pub after_tick: u64,
+    /// Shadows and canaries that ended with it, for people.
+    pub ended: Vec<String>,
 }
 
 /// One decision to be asked for.

@@ -68,7 +68,7 @@ fn command() -> impl Strategy<Value = Command> {
         (0..6_u32).prop_map(|capacity| Command::Scale { capacity }),
         (IDS, any::<bool>()).prop_map(|(id, protected)| Command::Protect { id, protected }),
         (slot(), new()).prop_map(|(slot, policy)| Command::Swap { slot, policy }),
-        slot().prop_map(|slot| Command::Rollback { slot }),
+        (slot(), proptest::option::of(1..6_u64)).prop_map(|(slot, to)| Command::Rollback { slot, to }),
         (slot(), new()).prop_map(|(slot, policy)| Command::Shadow { slot, policy }),
         (slot(), new(), 0..3_u32).prop_map(|(slot, policy, within)| Command::Canary { slot, policy, within }),
         proptest::option::of(1..6_u64).prop_map(|number| Command::Promote { number }),

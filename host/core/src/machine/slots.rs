@@ -1,6 +1,6 @@
 //! The policies of a set: who is active in each slot, who acts within bounds, who is only judged.
 
-use crate::event::EventKind;
+use crate::event::{Event, EventKind};
 use crate::manifest::PolicyLimits;
 use crate::state::{CanaryPolicy, PolicyActivation, PolicySlot, SetState, ShadowPolicy};
 
@@ -56,6 +56,45 @@ impl Origin {
         };
         Self::Migrated { migration, otherwise: anew }
     }
+}
+
+/// Shadows and canaries, with their slots.
+fn candidates(state: &SetState) -> impl Iterator<Item = (&str, &PolicyActivation)> {
+    let canaries = state
+        .policies
+        .iter()
+        .filter_map(|slot| slot.canary.as_ref().map(|canary| (slot.name.as_str(), &canary.activation)));
+    canaries.chain(state.shadows.iter().map(|shadow| (shadow.slot.as_str(), &shadow.activation)))
+}
+
+/// The shadows and canaries that a change ends without naming them, and why.
+fn ended<'a>(
+    before: &'a SetState,
+    after: &'a SetState,
+    named: Option<u64>,
+) -> impl Iterator<Item = (&'a str, &'a PolicyActivation, String)> {
+    let lost = candidates(before).filter(move |(_, it)| {
+        named != Some(it.number) && candidates(after).all(|(_, kept)| kept.number != it.number)
+    });
+    lost.map(move |(slot, it)| {
+        let role = if before.shadows.iter().any(|shadow| shadow.activation.number == it.number) {
+            "shadow"
+        } else {
+            "canary"
+        };
+        let why = match after.slot(slot) {
+            None => format!("the manifest has no slot {slot} any more"),
+            Some(now) if now.canary.is_some() => "another canary took its place".to_owned(),
+            Some(now) => format!("slot {slot} now has {} {}", now.active.name, now.active.version),
+        };
+        (slot, it, format!("{role} {} {} (#{}) ended: {why}", it.name, it.version, it.number))
+    })
+}
+
+/// What a manifest made of a slot.
+pub(super) fn applied(before: Option<&PolicyActivation>, now: &PolicyActivation) -> String {
+    let from = before.map(|before| format!("{} {} → ", before.name, before.version)).unwrap_or_default();
+    format!("{from}{} {} from the manifest", now.name, now.version)
 }
 
 impl Seating {
@@ -125,32 +164,47 @@ impl SetMachine {
         let PolicySlot { name, active: from, .. } = &self.state.policies[place];
         // Only now is it known what the old policy's last state is.
         let state = Origin::of(&policy, Some(from), self.limits_of(name));
-        let change = self.install(place, policy.activation, EventKind::PolicySwapped, String::new());
+        let how = EventKind::PolicySwapped;
+        let change = self.install(place, policy.activation, how, String::new(), PolicySlot::take_over);
         let seats = vec![Seat { place, state }];
         Ok(Step::Seat(Box::new(Seating { change, seats, switch: true })))
     }
 
-    pub(super) fn rollback(&self, slot: Option<&str>) -> Result<Step, CommandError> {
+    pub(super) fn rollback(&self, slot: Option<&str>, to: Option<u64>) -> Result<Step, CommandError> {
         let place = self.slot_index(slot)?;
         let slot = &self.state.policies[place];
-        let Some(previous) = slot.previous.clone() else {
-            return Err(CommandError::Conflict(format!(
-                "no previous policy in slot {}: nothing to roll back to",
-                slot.name
-            )));
+        let past: Vec<&PolicyActivation> = slot.past().collect();
+        let index = match to {
+            None => 0,
+            Some(number) => past.iter().position(|it| it.number == number).unwrap_or(past.len()),
+        };
+        let Some(&target) = past.get(index) else {
+            let SetState { set, .. } = &self.state;
+            let (set, name) = (&set.name, &slot.name);
+            let kept: Vec<String> = past.iter().map(|it| format!("#{}", it.number)).collect();
+            return Err(CommandError::Conflict(match (to, kept.is_empty()) {
+                (Some(number), false) => format!(
+                    "slot {name} does not keep policy #{number}; it can roll back to {}; `regatta policy history {set}` shows \
+                     digests, and `regatta policy swap {set} NAME@DIGEST` takes any of them",
+                    kept.join(", ")
+                ),
+                _ => format!("no previous policy in slot {name}: nothing to roll back to"),
+            }));
         };
         let origin = "as it was when the policy was replaced".to_owned();
-        let change = self.install(place, previous, EventKind::PolicyRolledBack, origin);
+        let how = EventKind::PolicyRolledBack;
+        let change = self.install(place, target.clone(), how, origin, |slot, to| slot.go_back(index, to));
         Ok(Step::Store(Box::new(change)))
     }
 
-    /// Makes a policy the active one. A canary of that slot goes.
+    /// Makes a policy the active one. A canary of that slot ends.
     fn install(
         &self,
         place: usize,
         mut to: PolicyActivation,
         kind: EventKind,
         state_origin: String,
+        seat: impl FnOnce(&mut PolicySlot, PolicyActivation),
     ) -> Change {
         let mut next = self.state.clone();
         // A shadow that is promoted is none any more.
@@ -159,9 +213,8 @@ impl SetMachine {
         to.number = next.activations;
         to.since_ms = self.now.wall_ms;
         let slot = &mut next.policies[place];
-        let from = std::mem::replace(&mut slot.active, to.clone());
-        slot.previous = Some(from.clone());
-        slot.canary = None;
+        let from = slot.active.clone();
+        seat(slot, to.clone());
         let slot = slot.name.clone();
         let text =
             format!("{} {} → {} {}, state {state_origin}", from.name, from.version, to.name, to.version);
@@ -171,6 +224,7 @@ impl SetMachine {
             to: to.clone(),
             after_tick: self.state.last_tick,
             state_origin,
+            ended: Vec::new(),
         };
         let change = Change::new(next, kind, text).about(&slot, &to);
         Change { done: Done::Switched(Box::new(switched)), ..change }
@@ -218,7 +272,7 @@ impl SetMachine {
         activation: PolicyActivation,
     ) -> Step {
         let change = Change::new(next, kind, text).about(&slot, &activation);
-        let placed = Placed { slot, activation, after_tick: self.state.last_tick };
+        let placed = Placed { slot, activation, after_tick: self.state.last_tick, ended: Vec::new() };
         Step::Store(Box::new(Change { done: Done::Placed(Box::new(placed)), ..change }))
     }
 
@@ -230,19 +284,11 @@ impl SetMachine {
         (activation, self.state.policies[place].name.clone())
     }
 
-    /// Shadows and canaries, with their slots.
-    fn candidates(&self) -> impl Iterator<Item = (&str, &PolicyActivation)> {
-        let canaries =
-            self.state.policies.iter().filter_map(|slot| {
-                slot.canary.as_ref().map(|canary| (slot.name.as_str(), &canary.activation))
-            });
-        canaries.chain(self.state.shadows.iter().map(|shadow| (shadow.slot.as_str(), &shadow.activation)))
-    }
-
     fn find_candidate(&self, number: Option<u64>) -> Result<(String, PolicyActivation), CommandError> {
         let set = &self.state.set.name;
-        let found: Vec<_> =
-            self.candidates().filter(|(_, it)| number.is_none_or(|number| it.number == number)).collect();
+        let found: Vec<_> = candidates(&self.state)
+            .filter(|(_, it)| number.is_none_or(|number| it.number == number))
+            .collect();
         match (found.as_slice(), number) {
             ([(slot, activation)], _) => Ok(((*slot).to_owned(), (*activation).clone())),
             ([], Some(number)) => {
@@ -262,8 +308,10 @@ impl SetMachine {
     pub(super) fn promote(&self, number: Option<u64>) -> Result<Step, CommandError> {
         let (slot, activation) = self.find_candidate(number)?;
         let place = self.slot_index(Some(&slot))?;
-        let change = self.install(place, activation, EventKind::PolicyPromoted, "its own".to_owned());
-        Ok(Step::Store(Box::new(change)))
+        let named = Some(activation.number);
+        let how = EventKind::PolicyPromoted;
+        let change = self.install(place, activation, how, "its own".to_owned(), PolicySlot::take_over);
+        Ok(Step::Store(Box::new(Change { named, ..change })))
     }
 
     pub(super) fn drop_candidate(&self, number: u64) -> Result<Step, CommandError> {
@@ -274,6 +322,42 @@ impl SetMachine {
             slot.canary = slot.canary.take().filter(|canary| canary.activation.number != number);
         }
         let text = format!("{} {} (#{number}) removed", activation.name, activation.version);
-        Ok(self.place(next, EventKind::PolicyDropped, text, slot, activation))
+        let mut step = self.place(next, EventKind::PolicyDropped, text, slot, activation);
+        if let Step::Store(change) = &mut step {
+            change.named = Some(number);
+        }
+        Ok(step)
+    }
+
+    /// What else a change does to the policies, as events: shadows and canaries that end, policies that a manifest brings.
+    pub(super) fn beside(&self, change: &mut Change, main: &Event) -> Vec<Event> {
+        let ended: Vec<_> = ended(&self.state, &change.next, change.named).collect();
+        let texts: Vec<String> = ended.iter().map(|(_, _, text)| text.clone()).collect();
+        match &mut change.done {
+            Done::Switched(switched) => switched.ended = texts,
+            Done::Placed(placed) => placed.ended = texts,
+            Done::Applied(ended) => *ended = texts,
+            Done::Ok => {}
+        }
+        let event = |kind, slot: &str, activation: &PolicyActivation, text| Event {
+            kind,
+            text,
+            policy: Some(activation.as_ref_in(slot)),
+            ..main.clone()
+        };
+        let mut events: Vec<Event> = ended
+            .into_iter()
+            .map(|(slot, activation, text)| event(EventKind::PolicyDropped, slot, activation, text))
+            .collect();
+        if main.kind == EventKind::ManifestApplied {
+            for slot in &change.next.policies {
+                let before = self.state.slot(&slot.name).map(|slot| &slot.active);
+                if before.is_none_or(|before| before.number != slot.active.number) {
+                    let text = applied(before, &slot.active);
+                    events.push(event(EventKind::PolicyApplied, &slot.name, &slot.active, text));
+                }
+            }
+        }
+        events
     }
 }

@@ -95,18 +95,79 @@ fn an_answer_that_lacks_a_state_is_no_migration() {
     assert_eq!(told.state_origin, "not migrated from version 1; built in the rehearsal");
 }
 
+fn back(to: Option<u64>) -> Command {
+    Command::Rollback { slot: None, to }
+}
+
 #[test]
-fn rolling_back_twice_comes_back() {
+fn rolling_back_twice_goes_further_back_and_never_to_what_was_rolled_back() {
     let mut rig = rig();
     let none = "no previous policy in slot step: nothing to roll back to";
-    assert_eq!(rig.refused(Command::Rollback { slot: None }), CommandError::Conflict(none.into()));
+    assert_eq!(rig.refused(back(None)), CommandError::Conflict(none.into()));
+    assert_eq!(rig.refused(back(Some(1))), CommandError::Conflict(none.into()), "it is active");
     rig.command(swap(policy("other", 1))).expect("swapped");
-    let back = switched(rig.command(Command::Rollback { slot: None }));
-    assert_eq!((back.to.name.as_str(), back.to.state.as_str(), back.to.number), ("step", "lived", 3));
-    assert_eq!(back.state_origin, "as it was when the policy was replaced");
-    let again = switched(rig.command(Command::Rollback { slot: None }));
-    assert_eq!((again.to.name.as_str(), again.to.number), ("other", 4));
+    rig.command(swap(policy("bad", 1))).expect("swapped");
+    let first = switched(rig.command(back(None)));
+    assert_eq!((first.from.name.as_str(), first.to.name.as_str(), first.to.number), ("bad", "other", 4));
+    assert_eq!(first.state_origin, "as it was when the policy was replaced");
+    let further = switched(rig.command(back(None)));
+    assert_eq!(
+        (further.to.name.as_str(), further.to.state.as_str(), further.to.number),
+        ("step", "lived", 5)
+    );
+    assert_eq!(rig.refused(back(None)), CommandError::Conflict(none.into()), "never to the bad one");
     assert_eq!(rig.store.told(EventKind::PolicyRolledBack).len(), 2);
+}
+
+#[test]
+fn a_rollback_to_a_number_forgets_what_came_after_it() {
+    let mut rig = rig();
+    for name in ["b", "c", "d"] {
+        rig.command(swap(policy(name, 1))).expect("swapped");
+    }
+    let unknown = "slot step does not keep policy #9; it can roll back to #3, #2, #1; `regatta policy history web` shows \
+                   digests, and `regatta policy swap web NAME@DIGEST` takes any of them";
+    assert_eq!(rig.refused(back(Some(9))), CommandError::Conflict(unknown.into()));
+    assert_eq!(switched(rig.command(back(Some(2)))).to.name, "b");
+    assert_eq!(switched(rig.command(back(None))).to.name, "step");
+}
+
+#[test]
+fn a_slot_keeps_a_bounded_past() {
+    let mut rig = rig();
+    for version in 2..20 {
+        rig.command(swap(policy("step", version))).expect("swapped");
+    }
+    let kept: Vec<u64> = rig.store.state().policies[0].past().map(|it| it.number).collect();
+    assert_eq!(kept, [18, 17, 16, 15, 14, 13, 12, 11]);
+    assert!(rig.store.state().activations_kept().any(|it| it.number == 11), "its module is kept as well");
+}
+
+#[test]
+fn the_end_of_a_canary_is_told_by_whatever_ends_it() {
+    let mut rig = rig();
+    rig.command(canary(policy("new", 1), 1)).expect("a canary");
+    let next = match rig.command(canary(policy("new", 2), 1)) {
+        Ok(Done::Placed(placed)) => placed,
+        other => panic!("not placed: {other:?}"),
+    };
+    assert_eq!(next.ended, ["canary new 1.0 (#2) ended: another canary took its place"]);
+    let swapped = switched(rig.command(swap(policy("other", 1))));
+    assert_eq!(swapped.ended, ["canary new 2.0 (#3) ended: slot step now has other 1.0"]);
+    rig.command(canary(policy("new", 1), 1)).expect("a canary");
+    let promoted = switched(rig.command(Command::Promote { number: None }));
+    assert_eq!(promoted.ended, Vec::<String>::new(), "it did not end, it took over");
+    rig.command(canary(policy("new", 3), 1)).expect("a canary");
+    let update = Update {
+        set: manifest(""),
+        image: crate::state::ImageDigests::default(),
+        policies: vec![Some(policy("step", 2))],
+    };
+    let text = "canary new 3.0 (#7) ended: slot step now has step 2.0".to_owned();
+    assert_eq!(rig.command(Command::Update(Box::new(update))), Ok(Done::Applied(vec![text.clone()])));
+    let told = rig.store.told(EventKind::PolicyDropped);
+    assert_eq!(told, [next.ended[0].as_str(), swapped.ended[0].as_str(), text.as_str()]);
+    assert_eq!(rig.store.told(EventKind::PolicyApplied), ["new 1.0 → step 2.0 from the manifest"]);
 }
 
 #[test]
@@ -116,7 +177,7 @@ fn a_slot_is_named_where_there_are_several() {
     assert_eq!(rig.refused(swap(policy("c", 1))), CommandError::Conflict(several.into()));
     let slot = Some("noon".to_owned());
     let missing = "set web has no policy slot noon; it has: load, night";
-    assert_eq!(rig.refused(Command::Rollback { slot }), CommandError::NotFound(missing.into()));
+    assert_eq!(rig.refused(Command::Rollback { slot, to: None }), CommandError::NotFound(missing.into()));
     let new = Box::new(policy("c", 1));
     let told = switched(rig.command(Command::Swap { slot: Some("night".to_owned()), policy: new }));
     assert_eq!((told.slot.as_str(), told.from.number, told.to.number), ("night", 2, 3));
@@ -233,7 +294,7 @@ fn a_shadow_is_promoted_with_its_own_state() {
     rig.shadow_answers();
     rig.tick();
     assert!(rig.store.last_record().shadows.is_empty());
-    let back = switched(rig.command(Command::Rollback { slot: None }));
+    let back = switched(rig.command(Command::Rollback { slot: None, to: None }));
     assert_eq!(back.to.name, "step");
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn manifest(more: &str) -> ScaleSet {
     read.unwrap_or_else(|problems| panic!("{}", problems.render())).set
 }
 
-pub(super) fn activation(name: &str, state_version: u32) -> PolicyActivation {
+pub(crate) fn activation(name: &str, state_version: u32) -> PolicyActivation {
     PolicyActivation {
         number: 0,
         digest: format!("digest of {name} {state_version}"),

@@ -330,7 +330,7 @@ static POLICY: Object = Object {
             "name",
             Kind::Text(Format::Name),
             Optional,
-            "What the set calls it, in records and for `regatta policy swap`. Without it, the name of the module.",
+            "What the set calls it, in records and for `regatta policy swap`. Without it, the name of the module, or of the policy that it replaces.",
         ),
         field(
             "module",

@@ -102,6 +102,16 @@ impl ManifestSource {
         self.problem_at(&format!("{policy}{within}"), message, None)
     }
 
+    /// Whether the manifest gives the policy number `index` (from 0) a name.
+    #[must_use]
+    pub fn names_policy(&self, index: usize) -> bool {
+        let policy = match self.tree.get("policies").map(|entry| &entry.node.value) {
+            Some(Value::List(policies)) => policies.get(index),
+            _ => self.tree.get("policy").map(|entry| &entry.node),
+        };
+        policy.is_some_and(|policy| policy.get("name").is_some())
+    }
+
     /// All of these as one error.
     #[must_use]
     pub fn problems(&self, mut problems: Vec<Problem>) -> Problems {

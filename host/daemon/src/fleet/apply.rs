@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use regatta_core::machine::{Command, NewPolicy, NewSet, Start, Update, create};
+use regatta_core::drift;
+use regatta_core::machine::{Command, Done, NewPolicy, NewSet, Start, Update, create};
 use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
 use regatta_core::state::{ImageDigests, SetState};
 use regatta_policy_host::CompiledPolicy;
+use regatta_store::sha256_hex;
 
-use super::policies::unknown_metrics;
+use super::policies::{Rehearsal, unknown_metrics};
 use super::{Fleet, error};
 use crate::api::control::Answer;
 use crate::api::types::{ApiError, ApplyOutcome, ApplyRequest, ApplyResult, ErrorCode, FieldChange, Problem};
@@ -22,7 +24,12 @@ use regatta_util::chain;
 /// A manifest with everything that it names, ready to be put in force.
 struct Checked {
     set: ScaleSet,
-    images: SetImages,
+    /// What its image is.
+    digests: ImageDigests,
+    /// The image in the store; none after a dry run.
+    images: Option<SetImages>,
+    /// Digests of the modules, in the order of the manifest.
+    modules: Vec<String>,
     /// Policies with their modules, in the order of the manifest; none where the set
     /// keeps the one that it has in that place.
     policies: Vec<Option<Prepared>>,
@@ -35,7 +42,28 @@ impl Checked {
             Some(prepared) => Some(&prepared.policy.activation),
             None => old?.slot(&spec.name).map(|slot| &slot.active),
         });
-        active.flat_map(|activation| unknown_metrics(&self.set, activation)).collect()
+        let unknown = active.flat_map(|activation| unknown_metrics(&self.set, activation));
+        let rehearsed = self.policies.iter().flatten().filter_map(|prepared| prepared.warning.clone());
+        unknown.chain(rehearsed).collect()
+    }
+
+    /// Everything in which the manifest differs from what is in force.
+    fn changes(&self, old: &SetState) -> Vec<FieldChange> {
+        let mut changes = changes(&old.set, &self.set);
+        let image = drift::of_image(&old.image, &self.digests).into_iter().map(|drift| (drift, true));
+        let policies = self.set.policies.iter().zip(&self.modules).filter_map(|(spec, digest)| {
+            let known = old.set.policies.iter().find(|known| known.name == spec.name);
+            Some(drift::of_policy(&old.slot(&spec.name)?.active, known, spec, digest))
+        });
+        for (drift, new_instances_only) in image.chain(policies.flatten().map(|drift| (drift, false))) {
+            changes.push(FieldChange {
+                path: drift.path,
+                before: drift.before.map(|value| value.to_string()),
+                after: drift.after.map(|value| value.to_string()),
+                new_instances_only,
+            });
+        }
+        changes
     }
 }
 
@@ -44,6 +72,8 @@ pub(super) struct Prepared {
     pub(super) policy: NewPolicy,
     pub(super) compiled: Arc<CompiledPolicy>,
     pub(super) module: Vec<u8>,
+    /// What its rehearsal showed and was borne with.
+    pub(super) warning: Option<String>,
 }
 
 impl Fleet {
@@ -51,7 +81,7 @@ impl Fleet {
         let _one_at_a_time = self.applying.lock().await;
         let manifest = manifest::read_manifest(request.text.as_bytes(), &request.source, &request.base_dir)
             .map_err(|problems| invalid(&problems))?;
-        let (set, source) = (manifest.set, manifest.source);
+        let (mut set, source) = (manifest.set, manifest.source);
         let existing = self.sets_now().get(&set.name).cloned();
         let old = existing.as_ref().map(|handle| handle.view());
         if let Some(old) = &old
@@ -69,12 +99,13 @@ impl Fleet {
             Some(name) => Some(self.resolve_image(name).await?),
             None => None,
         };
-        let mut changes = old.as_ref().map(|old| changes(&old.state.set, &set)).unwrap_or_default();
-        if let (Some(old), Some(Ok(digests))) = (&old, &named)
-            && old.state.set.image.name == set.image.name
-        {
-            changes.extend(image_changes(&old.state.image, digests));
+        if let Some(old) = &old {
+            let named: Vec<bool> = (0..set.policies.len()).map(|index| source.names_policy(index)).collect();
+            drift::keep_slots(&mut set.policies, &named, &old.state.set.policies);
         }
+        let old_state = old.as_ref().map(|old| &*old.state);
+        let checked = self.check(&source, set, named, old_state, &request).await?;
+        let changes = old_state.map(|old| checked.changes(old)).unwrap_or_default();
         let result = match &old {
             None => ApplyResult::Created,
             // An image that was broken may have been mended: it is looked at again.
@@ -83,29 +114,20 @@ impl Fleet {
         };
         let generation =
             old.as_ref().map_or(1, |old| old.state.generation + u64::from(result == ApplyResult::Updated));
-        let mut outcome =
-            ApplyOutcome { set: set.name.clone(), result, generation, changes, warnings: Vec::new() };
-        if result == ApplyResult::Unchanged && !matches!(named, Some(Err(_))) {
+        let warnings = checked.warnings(old_state);
+        let name = checked.set.name.clone();
+        let mut outcome = ApplyOutcome { set: name.clone(), result, generation, changes, warnings };
+        let Some(images) = checked.images.clone().filter(|_| result != ApplyResult::Unchanged) else {
             return Ok(outcome);
-        }
-        let kept: Vec<bool> = set
-            .policies
-            .iter()
-            .map(|spec| old.as_ref().is_some_and(|old| old.state.set.policies.contains(spec)))
-            .collect();
-        let checked = self.check(&source, set, named, &kept).await?;
-        outcome.warnings = checked.warnings(old.as_ref().map(|old| &*old.state));
-        if request.dry_run {
-            return Ok(outcome);
-        }
+        };
         match existing {
-            None => self.create(checked, actor).await?,
+            None => self.create(checked, images, actor).await?,
             Some(_) => {
-                let Checked { set, images, policies } = checked;
+                let Checked { set, policies, .. } = checked;
                 let (mut seats, mut modules) = (Vec::with_capacity(policies.len()), Vec::new());
                 for policy in policies {
                     seats.push(match policy {
-                        Some(Prepared { policy, compiled, module }) => {
+                        Some(Prepared { policy, compiled, module, .. }) => {
                             self.keep_module(&policy.activation.digest, module).await?;
                             modules.push(compiled);
                             Some(policy)
@@ -113,35 +135,52 @@ impl Fleet {
                         None => None,
                     });
                 }
-                let name = set.name.clone();
                 let update = Update { set, image: images.digests(), policies: seats };
                 let command = Command::Update(Box::new(update));
                 let update =
                     |reply| Call { command, actor: actor.into(), modules, images: Some(images), reply };
-                self.call(&name, update).await?;
+                if let (Done::Applied(ended), _) = self.call(&name, update).await? {
+                    outcome.warnings.extend(ended);
+                }
             }
         }
         Ok(outcome)
     }
 
-    /// Reads image and policies, but for those that are `kept`. All their problems at once, each at its place in the manifest.
-    /// `named` is what the name of its image means, if it has one.
+    /// Reads image and policies; those that are in force already are not prepared again. All their problems at once, each at its
+    /// place in the manifest. `named` is what the name of its image means, if it has one. A dry run writes nothing.
     async fn check(
         &self,
         source: &ManifestSource,
         set: ScaleSet,
         named: Option<Result<ImageDigests, ImageProblem>>,
-        kept: &[bool],
+        old: Option<&SetState>,
+        request: &ApplyRequest,
     ) -> Answer<Checked> {
-        let policies = set.policies.iter().zip(kept).map(|(spec, kept)| async move {
-            if *kept {
-                return Ok(None);
+        // Recorded ticks lack metrics that the same manifest brings.
+        let must_decide = old.is_some_and(|old| old.set.metrics == set.metrics);
+        let rehearsal = old.map(|old| Rehearsal { set: &old.set.name, must_decide, force: request.force });
+        let policies = set.policies.iter().map(|spec| async move {
+            let module = self.read_policy(spec).await?;
+            let digest = sha256_hex(&module);
+            let kept = old.is_some_and(|old| {
+                old.set.policies.contains(spec)
+                    && old.slot(&spec.name).is_some_and(|slot| drift::runs(&slot.active, spec, &digest))
+            });
+            if kept {
+                return Ok((digest, None));
             }
-            self.prepare_policy(spec).await.map(Some)
+            self.prepare_policy(spec, module, rehearsal).await.map(|prepared| (digest, Some(prepared)))
         });
         let policies = futures::future::join_all(policies.collect::<Vec<_>>());
-        let (images, policies) =
-            tokio::join!(SetImages::take(&self.shared.node.images, &set, named), policies);
+        let store = &self.shared.node.images;
+        let images = async {
+            if request.dry_run {
+                return SetImages::look(store, &set, named).await.map(|digests| (digests, None));
+            }
+            SetImages::take(store, &set, named).await.map(|images| (images.digests(), Some(images)))
+        };
+        let (images, policies) = tokio::join!(images, policies);
         let mut problems = Vec::new();
         if let Err(image_problems) = &images {
             problems.extend(
@@ -153,17 +192,20 @@ impl Fleet {
                 problems.extend(policy_problems.iter().map(|it| it.locate(source, index)));
             }
         }
-        match (images, policies.into_iter().collect::<Result<_, _>>()) {
-            (Ok(images), Ok(policies)) => Ok(Checked { set, images, policies }),
+        match (images, policies.into_iter().collect::<Result<Vec<_>, _>>()) {
+            (Ok((digests, images)), Ok(policies)) => {
+                let (modules, policies) = policies.into_iter().unzip();
+                Ok(Checked { set, digests, images, modules, policies })
+            }
             _ => Err(invalid(&source.problems(problems))),
         }
     }
 
-    async fn create(&self, checked: Checked, actor: &str) -> Answer<()> {
-        let Checked { set, images, policies } = checked;
+    async fn create(&self, checked: Checked, images: SetImages, actor: &str) -> Answer<()> {
+        let Checked { set, policies, .. } = checked;
         let (mut activations, mut blobs, mut modules) = (Vec::new(), Vec::new(), Modules::default());
         for policy in policies {
-            let Some(Prepared { policy, compiled, module }) = policy else {
+            let Some(Prepared { policy, compiled, module, .. }) = policy else {
                 return Err(error(ErrorCode::Internal, "a new set without a policy"));
             };
             modules.insert(&policy.activation.digest, Ok(compiled));
@@ -213,28 +255,6 @@ fn changes(old: &ScaleSet, new: &ScaleSet) -> Vec<FieldChange> {
             before: change.before.map(|value| value.to_string()),
             after: change.after.map(|value| value.to_string()),
             path: change.path,
-        })
-        .collect()
-}
-
-/// What another meaning of the same name changes: the files by their digests.
-fn image_changes(old: &ImageDigests, new: &ImageDigests) -> Vec<FieldChange> {
-    let json =
-        |text: &Option<String>| text.as_ref().map(|text| serde_json::Value::from(text.as_str()).to_string());
-    let files = [
-        ("image.disk", &old.disk, &new.disk),
-        ("image.kernel", &old.kernel, &new.kernel),
-        ("image.initramfs", &old.initramfs, &new.initramfs),
-        ("image.cmdline", &old.cmdline, &new.cmdline),
-        ("image.firmware", &old.firmware, &new.firmware),
-    ];
-    let changed = files.into_iter().filter(|(_, before, after)| before != after);
-    changed
-        .map(|(path, before, after)| FieldChange {
-            path: path.to_owned(),
-            before: json(before),
-            after: json(after),
-            new_instances_only: true,
         })
         .collect()
 }

@@ -33,8 +33,8 @@ use crate::api::recovery_types::{
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
     EventEntry, EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest,
-    ProtectRequest, RecordsQuery, ScaleRequest, SetDetail, SetSummary, SlotQuery, SwapOutcome, SwapRequest,
-    VmmInfo, WhyQuery,
+    ProtectRequest, RecordsQuery, RollbackQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome,
+    SwapRequest, VmmInfo, WhyQuery,
 };
 use crate::clock::now_ms;
 use crate::set::{self, Answered, Call, SetHandle, Setup};
@@ -232,8 +232,8 @@ impl Control for Fleet {
         self.swap(set, request, &caller.name).await
     }
 
-    async fn rollback_policy(&self, set: &str, query: SlotQuery, caller: &Caller) -> Answer<SwapOutcome> {
-        self.rollback(set, query.slot, &caller.name).await
+    async fn rollback_policy(&self, set: &str, query: RollbackQuery, caller: &Caller) -> Answer<SwapOutcome> {
+        self.rollback(set, query, &caller.name).await
     }
 
     async fn shadow_policy(&self, set: &str, request: SwapRequest, caller: &Caller) -> Answer<PlacedOutcome> {

@@ -75,7 +75,8 @@ impl Fleet {
         let mut prepared = Vec::new();
         let mut problems = Vec::new();
         for spec in &recovery.origin.manifest.policies {
-            match self.prepare_policy(spec).await {
+            let prepare = async { self.prepare_policy(spec, self.read_policy(spec).await?, None).await };
+            match prepare.await {
                 Ok(policy) => prepared.push(policy),
                 Err(why) => {
                     problems
@@ -95,7 +96,7 @@ impl Fleet {
         actor: &str,
     ) -> Result<(), String> {
         let (mut activations, mut blobs, mut modules) = (Vec::new(), Vec::new(), Modules::default());
-        for Prepared { policy, compiled, module } in policies {
+        for Prepared { policy, compiled, module, .. } in policies {
             modules.insert(&policy.activation.digest, Ok(compiled));
             blobs.push((policy.activation.digest.clone(), module));
             activations.push(policy.activation);

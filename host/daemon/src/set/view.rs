@@ -77,6 +77,7 @@ impl SetView {
             load_balancer: self.traffic.as_ref().map(|lb| lb.listen.to_string()),
             deleting: state.deleting,
             problems: self.problems.clone(),
+            steady_ms: regatta_core::settle::steady_ms(&state.set),
         }
     }
 

@@ -71,6 +71,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             name: "load".to_owned(),
             active: activation(digest),
             previous: None,
+            earlier: Vec::new(),
             canary: None,
         }],
         shadows: Vec::new(),

@@ -63,6 +63,38 @@ impl Inner {
         self.get(digest)
     }
 
+    /// What importing a file would find. Nothing is written.
+    pub(super) fn look(
+        &self,
+        path: &Path,
+        expected: Option<Digest>,
+        disk: bool,
+    ) -> Result<(Digest, Option<DiskFacts>), ImageError> {
+        let read_error = |source| ImageError::Read { path: path.to_path_buf(), source };
+        let mut source = open_source(path)?;
+        let stamp = Stamp::of(&source.metadata().map_err(read_error)?);
+        let facts = if disk { Some(probe_file(&source, path)?) } else { None };
+        let actual = match self.known_source(path, stamp) {
+            Some(known) => known,
+            None => {
+                if disk {
+                    check_whole(&source, path)?;
+                }
+                let digest = hash_stream(&mut source, |_| Ok(())).map_err(read_error)?;
+                if Stamp::of(&source.metadata().map_err(read_error)?) != stamp {
+                    return Err(ImageError::Changed { path: path.to_path_buf() });
+                }
+                digest
+            }
+        };
+        match expected {
+            Some(expected) if expected != actual => {
+                Err(ImageError::WrongDigest { path: path.to_path_buf(), expected, actual })
+            }
+            _ => Ok((actual, facts)),
+        }
+    }
+
     /// Copies the source to a temporary file in the store and hashes what was copied.
     fn copy_in(
         &self,

@@ -174,6 +174,26 @@ impl ImageStore {
         self.import_as(path, expected, false, progress).await.map(|(file, _)| file)
     }
 
+    /// Digest of a disk image, and size of the disk that it holds in bytes, as [`ImageStore::import`] would find them. Nothing is
+    /// written.
+    ///
+    /// # Errors
+    /// Every way in which the file can be missing, wrong or unusable, by name.
+    pub async fn look(&self, path: &Path, expected: Option<Digest>) -> Result<(Digest, u64), ImageError> {
+        let path = path.to_path_buf();
+        let (digest, disk) = self.blocking(move |inner| inner.look(&path, expected, true)).await?;
+        Ok((digest, disk.map_or(0, |disk| disk.virtual_size_bytes)))
+    }
+
+    /// Digest of a kernel, initramfs or firmware; like [`ImageStore::look`], without a look at the contents.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn look_file(&self, path: &Path, expected: Option<Digest>) -> Result<Digest, ImageError> {
+        let path = path.to_path_buf();
+        Ok(self.blocking(move |inner| inner.look(&path, expected, false)).await?.0)
+    }
+
     /// Opens a golden image that is in the store. Hashed again only if the file's size, times or inode are not those noted when it was last
     /// hashed.
     ///

@@ -52,11 +52,13 @@ pub(super) struct Change {
     pub(super) done: Done,
     /// Protection of an instance, which lies outside of the set's state.
     pub(super) protect: Option<(u32, bool)>,
+    /// The shadow or canary that the command itself names.
+    pub(super) named: Option<u64>,
 }
 
 impl Change {
     pub(super) fn new(next: SetState, kind: EventKind, text: String) -> Self {
-        Self { next, kind, text, policy: None, done: Done::Ok, protect: None }
+        Self { next, kind, text, policy: None, done: Done::Ok, protect: None, named: None }
     }
 
     /// The event is about this policy.
@@ -104,7 +106,7 @@ impl SetMachine {
             Command::Protect { id, protected } => self.protect(id, protected),
             Command::Delete => Ok(self.delete()),
             Command::Swap { slot, policy } => self.swap(slot.as_deref(), *policy),
-            Command::Rollback { slot } => self.rollback(slot.as_deref()),
+            Command::Rollback { slot, to } => self.rollback(slot.as_deref(), to),
             Command::Shadow { slot, policy } => self.shadow(slot.as_deref(), &policy),
             Command::Canary { slot, policy, within } => self.canary(slot.as_deref(), &policy, within),
             Command::Promote { number } => self.promote(number),
@@ -134,7 +136,10 @@ impl SetMachine {
                     policy: change.policy.as_ref().map(|(slot, activation)| activation.as_ref_in(slot)),
                     ..self.event(change.kind, change.text.clone(), actor.clone())
                 };
+                let beside = self.beside(&mut change, &event);
                 let mut batch = self.batch_of_command(change.next.clone(), event);
+                // The command's own event comes last.
+                batch.history.events.splice(0..0, beside);
                 if let Some((id, protected)) = change.protect {
                     self.stage_protection(id, protected, &mut batch);
                 }

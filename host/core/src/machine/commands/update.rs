@@ -7,7 +7,7 @@ use crate::event::EventKind;
 use crate::state::{PolicySlot, SetState};
 
 use super::super::slots::{Origin, Seat, Seating};
-use super::super::{Effect, SetMachine, SnapshotStatus, Update, manifest_blob, observe};
+use super::super::{Done, Effect, SetMachine, SnapshotStatus, Update, manifest_blob, observe};
 use super::{Change, Step};
 
 impl SetMachine {
@@ -47,11 +47,19 @@ impl SetMachine {
                     });
                     let mut active = new.activation;
                     active.number = next.activations;
-                    slots.push(PolicySlot {
-                        name: spec.name.clone(),
-                        active,
-                        previous: old.map(|old| old.active.clone()),
-                        canary: None,
+                    slots.push(match old {
+                        Some(old) => {
+                            let mut slot = old.clone();
+                            slot.take_over(active);
+                            slot
+                        }
+                        None => PolicySlot {
+                            name: spec.name.clone(),
+                            active,
+                            previous: None,
+                            earlier: Vec::new(),
+                            canary: None,
+                        },
                     });
                 }
             }
@@ -60,7 +68,9 @@ impl SetMachine {
         let kept = |slot: &str| next.policies.iter().any(|it| it.name == slot);
         next.shadows = next.shadows.iter().filter(|shadow| kept(&shadow.slot)).cloned().collect();
         let text = format!("generation {generation} applied");
-        Seating { change: Change::new(next, EventKind::ManifestApplied, text), seats, switch: false }
+        let change =
+            Change { done: Done::Applied(Vec::new()), ..Change::new(next, EventKind::ManifestApplied, text) };
+        Seating { change, seats, switch: false }
     }
 
     /// The manifest of the state is in force.

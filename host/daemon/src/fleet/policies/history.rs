@@ -42,6 +42,8 @@ impl Fleet {
                 name: text(|it| &it.name),
                 version: text(|it| &it.version),
                 digest: text(|it| &it.digest),
+                activation: policy.map(|it| it.activation).filter(|number| *number > 0),
+                params: text(|it| &it.params).and_then(|params| serde_json::from_str(&params).ok()),
                 actor: event.actor.to_string(),
                 kind: event.kind.to_string(),
                 outcome: event.text,

@@ -22,7 +22,8 @@ use regatta_policy_host::{CompiledPolicy, ParamsError};
 use super::{Fleet, error};
 use crate::api::control::Answer;
 use crate::api::types::{
-    ApiError, CanaryRequest, ErrorCode, PlacedOutcome, PolicyList, Problem, SwapOutcome, SwapRequest,
+    ApiError, CanaryRequest, ErrorCode, PlacedOutcome, PolicyList, Problem, RollbackQuery, SwapOutcome,
+    SwapRequest,
 };
 use crate::clock::now_ms;
 use crate::fleet::apply::Prepared;
@@ -58,18 +59,45 @@ impl PolicyProblem {
     }
 }
 
+/// How a manifest's policy is rehearsed.
+#[derive(Clone, Copy)]
+pub(super) struct Rehearsal<'a> {
+    /// The set whose recorded ticks are used.
+    pub(super) set: &'a str,
+    /// Whether it must decide at least one of them.
+    pub(super) must_decide: bool,
+    /// Whether it is taken whatever comes of it.
+    pub(super) force: bool,
+}
+
 impl Fleet {
-    /// Reads, compiles and checks the policy of a manifest.
-    pub(super) async fn prepare_policy(&self, spec: &PolicySpec) -> Result<Prepared, Vec<PolicyProblem>> {
+    /// Reads the module of a manifest's policy.
+    pub(super) async fn read_policy(&self, spec: &PolicySpec) -> Result<Vec<u8>, Vec<PolicyProblem>> {
         let path = self.policy_dirs.resolve(&spec.module).map_err(PolicyProblem::of_module)?;
-        let module = read_module(&path).await.map_err(PolicyProblem::of_module)?;
+        read_module(&path).await.map_err(PolicyProblem::of_module)
+    }
+
+    /// Compiles and checks the policy of a manifest, and rehearses it on the recorded ticks of the set that it is for, if that
+    /// runs already.
+    pub(super) async fn prepare_policy(
+        &self,
+        spec: &PolicySpec,
+        module: Vec<u8>,
+        rehearsal: Option<Rehearsal<'_>>,
+    ) -> Result<Prepared, Vec<PolicyProblem>> {
         let compiled = self.compile(module.clone()).await.map_err(PolicyProblem::of_module)?;
         self.has_a_name_of_its_own(&compiled).await.map_err(PolicyProblem::of_module)?;
         let params = spec.params.to_string();
         self.validate(&compiled, &params, spec.limits).await?;
-        let activation = activation(&compiled, &spec.module, params);
-        let policy = NewPolicy { activation, state_origin: "empty".to_owned() };
-        Ok(Prepared { policy, compiled, module })
+        let mut activation = activation(&compiled, &spec.module, params);
+        let (mut origin, mut warning) = ("empty", None);
+        if let Some(Rehearsal { set, must_decide, force }) = rehearsal {
+            let tried = self.tried(set, &compiled, &mut activation, spec.limits, must_decide, force).await;
+            let tried = tried.map_err(|why| PolicyProblem::of_module(why.message))?;
+            (origin, warning) = (tried.origin, tried.warning);
+        }
+        let policy = NewPolicy { activation, state_origin: origin.to_owned() };
+        Ok(Prepared { policy, compiled, module, warning })
     }
 
     /// Compiling takes long: off the loops. What was compiled last is held for a
@@ -267,8 +295,9 @@ impl Fleet {
         if compiled.manifest().name == name { Ok(module) } else { Err(none()) }
     }
 
-    pub(super) async fn rollback(&self, set: &str, slot: Option<String>, actor: &str) -> Answer<SwapOutcome> {
-        let (done, held) = self.policy_command(set, Command::Rollback { slot }, None, actor).await?;
+    pub(super) async fn rollback(&self, set: &str, query: RollbackQuery, actor: &str) -> Answer<SwapOutcome> {
+        let RollbackQuery { slot, to } = query;
+        let (done, held) = self.policy_command(set, Command::Rollback { slot, to }, None, actor).await?;
         Ok(outcome(&switched_of(done)?, held, Vec::new()))
     }
 
@@ -360,18 +389,23 @@ fn params_invalid(source: &str, problems: &[PolicyProblem]) -> ApiError {
 fn switched_of(done: Done) -> Answer<Switched> {
     match done {
         Done::Switched(switched) => Ok(*switched),
-        Done::Ok | Done::Placed(_) => Err(error(ErrorCode::Internal, "the set switched no policy")),
+        Done::Ok | Done::Applied(_) | Done::Placed(_) => {
+            Err(error(ErrorCode::Internal, "the set switched no policy"))
+        }
     }
 }
 
 fn placed_of(done: Done) -> Answer<Placed> {
     match done {
         Done::Placed(placed) => Ok(*placed),
-        Done::Ok | Done::Switched(_) => Err(error(ErrorCode::Internal, "the set placed no policy")),
+        Done::Ok | Done::Applied(_) | Done::Switched(_) => {
+            Err(error(ErrorCode::Internal, "the set placed no policy"))
+        }
     }
 }
 
-fn outcome(switched: &Switched, held: Duration, warnings: Vec<String>) -> SwapOutcome {
+fn outcome(switched: &Switched, held: Duration, mut warnings: Vec<String>) -> SwapOutcome {
+    warnings.extend(switched.ended.iter().cloned());
     SwapOutcome {
         slot: switched.slot.clone(),
         from: policy_info(&switched.slot, &switched.from),
@@ -394,6 +428,11 @@ fn placed(placed: &Placed, ready: Option<Ready>) -> PlacedOutcome {
         decided_ticks: ready.as_ref().map_or(0, |ready| ready.decided),
         state: ready.as_ref().map(|ready| ready.policy.state_origin.clone()).unwrap_or_default(),
         prepare_ms: ready.as_ref().map_or(0, |ready| ready.prepare_ms),
-        warnings: ready.map(|ready| ready.warnings).unwrap_or_default(),
+        warnings: ready
+            .map(|ready| ready.warnings)
+            .unwrap_or_default()
+            .into_iter()
+            .chain(placed.ended.iter().cloned())
+            .collect(),
     }
 }

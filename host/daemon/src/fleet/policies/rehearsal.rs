@@ -35,6 +35,16 @@ pub(super) struct Ready {
     pub(super) prepare_ms: u64,
 }
 
+/// How a policy did on recorded ticks.
+pub(in crate::fleet) struct Tried {
+    ticks: u32,
+    decided: u32,
+    /// Where its state comes from.
+    pub(in crate::fleet) origin: &'static str,
+    /// What was borne with.
+    pub(in crate::fleet) warning: Option<String>,
+}
+
 impl Fleet {
     /// Finds, compiles, checks and rehearses a policy for a set, and stores its
     /// module. That it is refused stands in the history. One that will not act may
@@ -63,6 +73,8 @@ impl Fleet {
                     version: String::new(),
                     digest,
                     source: request.source.clone(),
+                    activation: 0,
+                    params: request.params.as_ref().map(ToString::to_string).unwrap_or_default(),
                 };
                 self.note_refusal(set, policy, &told(&why), actor).await;
                 Err(why)
@@ -96,30 +108,50 @@ impl Fleet {
             .map_err(|problems| params_invalid(&request.source, &problems))?;
         let mut activation = activation(&compiled, &request.source, params);
         let mut warnings = unknown_metrics(&view.state.set, &activation);
-        let rehearsal = self.rehearse(&view.state.set.name, &compiled, &activation, limits).await?;
-        if let Err(why) = rehearsal.verdict() {
-            let bearable = request.force || !acts && matches!(why, PrepareError::Undecided { .. });
-            if !bearable {
-                return Err(refused(format!("{}\nto take it anyway, use --force", chain(&why))));
+        let set = &view.state.set.name;
+        let tried = self.tried(set, &compiled, &mut activation, limits, acts, request.force).await?;
+        warnings.extend(tried.warning);
+        // Before the switch: the loop of the set is not held for so much to write.
+        self.keep_module(&activation.digest, module).await?;
+        Ok(Ready {
+            policy: NewPolicy { activation, state_origin: tried.origin.to_owned() },
+            compiled,
+            ticks: tried.ticks,
+            decided: tried.decided,
+            warnings,
+            prepare_ms: 0,
+        })
+    }
+
+    /// Rehearses a policy on the recorded ticks of a set, which gives it the state that it begins with. Refuses it when it fails
+    /// them, unless forced; one that need not decide may leave them undecided.
+    pub(in crate::fleet) async fn tried(
+        &self,
+        set: &str,
+        compiled: &Arc<CompiledPolicy>,
+        activation: &mut PolicyActivation,
+        limits: PolicyLimits,
+        must_decide: bool,
+        force: bool,
+    ) -> Answer<Tried> {
+        let rehearsal = self.rehearse(set, compiled, activation, limits).await?;
+        let warning = match rehearsal.verdict() {
+            Ok(()) => None,
+            Err(why) if force || !must_decide && matches!(why, PrepareError::Undecided { .. }) => {
+                Some(chain(&why))
             }
-            warnings.push(chain(&why));
-        }
+            Err(why) => {
+                let message = format!("{}\nto take it anyway, use --force", chain(&why));
+                return Err(error(ErrorCode::Invalid, message));
+            }
+        };
+        activation.state = BASE64.encode(&rehearsal.state);
         let ticks = count(rehearsal.runs.len());
         let origin = match ticks {
             0 => "empty: there is no recorded tick yet",
             _ => "built from the recorded ticks",
         };
-        activation.state = BASE64.encode(&rehearsal.state);
-        // Before the switch: the loop of the set is not held for so much to write.
-        self.keep_module(&activation.digest, module).await?;
-        Ok(Ready {
-            policy: NewPolicy { activation, state_origin: origin.to_owned() },
-            compiled,
-            ticks,
-            decided: count(rehearsal.decided()),
-            warnings,
-            prepare_ms: 0,
-        })
+        Ok(Tried { ticks, decided: count(rehearsal.decided()), origin, warning })
     }
 
     /// Tries the policy on the last recorded observations. The state that this
