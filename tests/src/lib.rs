@@ -5,6 +5,10 @@
 //! (`target/debug`); the policies in `REGATTA_POLICIES`, else in
 //! `target/policies`. `cargo xtask test` builds both.
 
+/// For a manifest: a policy that keeps the size that a set has.
+pub const IDLE: &str =
+    "policy: { module: target-tracking, params: { metric: cpu, target: 1000000, scale_in: false } }";
+
 mod daemon;
 mod http;
 mod namespace;

@@ -72,6 +72,7 @@ struct Families {
 struct LbFamilies {
     accepted: Counters,
     active: Gauges,
+    waiting: Gauges,
     fails_open: Gauges,
     refused: Counters,
     unserved: Counters,
@@ -231,6 +232,7 @@ impl Exposition {
         let lb = &self.families.lb;
         let labels = self.labels(set, &[]);
         lb.active.get_or_create(&labels).set(i64::from(totals.active));
+        lb.waiting.get_or_create(&labels).set(i64::from(totals.waiting));
         for (family, total) in [
             (&lb.accepted, totals.accepted),
             (&lb.refused, totals.refused),
@@ -341,6 +343,7 @@ impl Families {
         let to = to.sub_registry_with_prefix("lb");
         to.register("accepted", "Client connections accepted", lb.accepted.clone());
         to.register("active", "Client connections open", lb.active.clone());
+        to.register("waiting", "Client connections that wait for an endpoint", lb.waiting.clone());
         let help = "Whether connections go to unhealthy instances as well, because too few are healthy";
         to.register("fails_open", help, lb.fails_open.clone());
         let help = "Client connections reset because as many were open as may be";
@@ -369,6 +372,7 @@ impl Families {
             &self.max,
             &self.generation,
             &lb.active,
+            &lb.waiting,
             &lb.fails_open,
         ] {
             family.remove(labels);
@@ -538,6 +542,7 @@ mod tests {
         );
         let totals = LbTotals {
             accepted: 40,
+            waiting: 2,
             refused: 3,
             bytes_in: 1,
             bytes_out: 2,
@@ -559,6 +564,7 @@ mod tests {
             "regatta_plan_actions_total{set=\"web\",action=\"create\",cause=\"wanted\"} 1",
             "regatta_plan_actions_total{set=\"web\",action=\"drain\",cause=\"scale-in\"} 1",
             "regatta_lb_traffic_bytes_total{set=\"web\",direction=\"out\"} 2",
+            "regatta_lb_waiting{set=\"web\"} 2",
             "regatta_lb_refused_total{set=\"web\"} 3",
             "# TYPE regatta_tick_lateness_seconds histogram",
         ] {

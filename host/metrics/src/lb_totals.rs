@@ -7,6 +7,8 @@ pub struct LbTotals {
     pub accepted: u64,
     /// Client connections open now, those that wait for an endpoint included.
     pub active: u32,
+    /// Of those, the ones that wait for an endpoint.
+    pub waiting: u32,
     /// Connections reset at once because as many were open as may be.
     pub refused: u64,
     /// Connections closed because no endpoint could be reached in time.

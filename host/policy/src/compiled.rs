@@ -248,30 +248,41 @@ impl CompiledPolicy {
     /// In the order of [`PolicyManifest::metrics`], at most 64.
     #[must_use]
     pub fn wishes(&self, params: &str) -> Vec<MetricWish> {
-        let wished = &self.manifest.metrics;
-        if wished.iter().all(|wish| !wish.name.starts_with('/')) {
-            return wished.clone();
-        }
         let params: serde_json::Value = serde_json::from_str(params).unwrap_or_default();
         let mut wishes = Vec::new();
-        for wish in wished {
-            let mut push =
-                |name: &str| wishes.push(MetricWish { name: name.to_owned(), window_ms: wish.window_ms });
-            if !wish.name.starts_with('/') {
-                push(&wish.name);
-                continue;
-            }
-            match params.pointer(&wish.name) {
-                Some(serde_json::Value::String(name)) => push(name),
-                Some(serde_json::Value::Array(names)) => {
-                    names.iter().filter_map(|name| name.as_str()).for_each(push)
-                }
-                _ => {}
+        for wish in &self.manifest.metrics {
+            let window_ms = wish.window_ms;
+            match wish.name.starts_with('/') {
+                false => wishes.push(wish.clone()),
+                true => wishes.extend(
+                    named(&params, &wish.name)
+                        .map(|(_, name)| MetricWish { name: name.to_owned(), window_ms }),
+                ),
             }
         }
         wishes.truncate(MAX_WISHES);
         wishes
     }
+
+    /// The metrics that these parameters name, each with the JSON pointer to its name.
+    #[must_use]
+    pub fn metrics_named_by(&self, params: &str) -> Vec<(String, String)> {
+        let params: serde_json::Value = serde_json::from_str(params).unwrap_or_default();
+        let pointers =
+            self.manifest.metrics.iter().map(|wish| &wish.name).filter(|name| name.starts_with('/'));
+        let all = pointers.flat_map(|pointer| named(&params, pointer));
+        all.map(|(pointer, name)| (pointer, name.to_owned())).collect()
+    }
+}
+
+/// The names that a parameter holds, a string or an array of strings, each with the pointer to it.
+fn named<'a>(params: &'a serde_json::Value, pointer: &str) -> impl Iterator<Item = (String, &'a str)> {
+    let found = params.pointer(pointer);
+    let one = found.and_then(|name| name.as_str()).map(|name| (pointer.to_owned(), name));
+    let several = found.and_then(|names| names.as_array()).into_iter().flatten().enumerate();
+    let several = several.filter_map(|(index, name)| Some((index, name.as_str()?)));
+    let several = several.map(|(index, name)| (format!("{pointer}/{index}"), name)).collect::<Vec<_>>();
+    one.into_iter().chain(several)
 }
 
 /// Calls a fresh instance off the tick loop.

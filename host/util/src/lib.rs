@@ -3,10 +3,14 @@
 
 #[cfg(feature = "guest-http")]
 pub mod guest_http;
+#[cfg(feature = "locks")]
+mod locks;
 pub mod program;
 mod samples;
 mod text;
 pub mod units;
 
+#[cfg(feature = "locks")]
+pub use locks::KeyedLocks;
 pub use samples::{percentile, percentiles};
 pub use text::{chain, thousands};

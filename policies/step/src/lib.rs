@@ -11,7 +11,7 @@
 //!   difference. There is no scale-in while instances are warming. One that serves
 //!   and has no sample yet is still warming, for at most five minutes.
 //! * A scale-in stops short of where a scale-out threshold would be crossed again.
-//! * No fresh value, or nothing in service: the capacity stays, and the ticks in a
+//! * No fresh value, or nothing in service that could have one: the capacity stays, and the ticks in a
 //!   row start over.
 //!
 //! These are the rules of AWS step scaling and of Azure's flapping check.
@@ -167,7 +167,8 @@ fn unmeasured(tick: &Tick<'_>, metric: &str) -> u32 {
 /// The value that is compared with the thresholds, or why there is none.
 fn value(tick: &Tick<'_>, params: &Params) -> Result<f64, Reason> {
     let metric = params.metric.as_str();
-    if tick.counts.in_service == 0 {
+    // A metric of the whole set has a value without any instance.
+    if tick.counts.in_service == 0 && tick.aggregate(metric).is_none_or(|it| it.fresh == 0) {
         let text = format!("no instance is in service, so {metric} says nothing");
         return Err(Reason::new("nothing-in-service", text));
     }

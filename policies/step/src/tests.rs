@@ -135,6 +135,13 @@ fn a_scale_in_stops_short_of_flapping() {
 }
 
 #[test]
+fn a_metric_of_the_whole_set_is_one_without_any_instance() {
+    let tick = TestTick::new().desired(0).set_metric("load", MetricValue::Fresh(0.9));
+    let outcome = policy(PARAMS).tick(&tick).unwrap();
+    assert_eq!(wants(&outcome), (1, "above-threshold"), "{outcome:?}");
+}
+
+#[test]
 fn no_data_keeps_the_size() {
     let base = TestTick::new().instances(InstanceState::InService, 5);
     for (tick, code) in [

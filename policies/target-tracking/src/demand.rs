@@ -76,9 +76,9 @@ pub(crate) fn answer(load: Load, capacity: Capacity, params: &Params) -> Result<
         if assumed >= in_force * (1.0 - params.tolerance) {
             return keep(assumed, Why::Within);
         }
-        // A set of none measures nothing and would never come back.
         let carried = whole(assumed)?;
-        let needed = carried.max(min).max(1);
+        // A set of none measures nothing: only clients that wait at its load balancer bring it back.
+        let needed = carried.max(min).max(u32::from(!params.scale_to_zero));
         if needed >= desired {
             return keep(assumed, if carried < needed { Why::AtMin } else { Why::Within });
         }

@@ -11,7 +11,7 @@
 //! * Scale-in: when the demand falls short of it by more than the tolerance, and
 //!   never while instances are warming. Instances whose value is not known, or
 //!   that should be in service and are not, count as if they were at the target.
-//! * No fresh value, or nothing in service: the capacity stays.
+//! * No fresh value, or nothing in service that could have one: the capacity stays.
 //!
 //! These are the rules of the Kubernetes HPA and of AWS target tracking.
 
@@ -54,7 +54,8 @@ fn decide(tick: &Tick<'_>, params: &Params) -> Result<Outcome, String> {
         let reason = reason.with("desired", tick.desired).with("in-service", tick.counts.in_service);
         Ok(Outcome::keep(tick).because(reason.with("warming", tick.warming())))
     };
-    if tick.counts.in_service == 0 {
+    // A metric of the whole set has a value without any instance.
+    if tick.counts.in_service == 0 && tick.aggregate(metric).is_none_or(|it| it.fresh == 0) {
         let text = format!("no instance is in service, so {metric} says nothing");
         return keep(Reason::new("nothing-in-service", text));
     }

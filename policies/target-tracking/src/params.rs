@@ -24,6 +24,10 @@ pub struct Params {
     /// Whether it may scale in.
     #[serde(default = "default_scale_in")]
     pub scale_in: bool,
+    /// Whether it may remove the last instance of a set with `min: 0` when there is no load. Only for a set with a load
+    /// balancer: its waiting clients start the first instance again.
+    #[serde(default)]
+    pub scale_to_zero: bool,
 }
 
 fn default_tolerance() -> f64 {

@@ -41,6 +41,20 @@ fn it_is_proportional_with_a_tolerance() {
 }
 
 #[test]
+fn the_last_instance_goes_only_when_told_so() {
+    let params = r#"{"metric": "load", "target": 0.5, "scale_to_zero": true}"#;
+    assert_eq!(wants(&decide(params, &steady(1, 0.0).bounds(0, 9))), (0, "below-target"));
+    assert_eq!(decide(params, &steady(1, 0.1).bounds(0, 9)).capacity, 1);
+    assert_eq!(decide(params, &steady(1, 0.0).bounds(1, 9)).capacity, 1);
+}
+
+#[test]
+fn a_metric_of_the_whole_set_is_one_without_any_instance() {
+    let tick = TestTick::new().desired(0).set_metric("load", MetricValue::Fresh(1.4));
+    assert_eq!(wants(&decide(PARAMS, &tick)), (3, "above-target"));
+}
+
+#[test]
 fn sums_of_floats_do_not_cost_an_instance() {
     // 0.1 * 3 is a little more than 0.3.
     let params = r#"{"metric": "load", "target": 0.1, "tolerance": 0}"#;

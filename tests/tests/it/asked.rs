@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use regatta_tests::Daemon;
+use regatta_tests::{Daemon, IDLE};
 use serde_json::Value;
 
 use crate::modules::module;
@@ -61,7 +61,7 @@ fn a_request_that_did_not_last_or_is_held_back_fails_with_the_reason() {
 #[test]
 fn an_apply_waits_until_probes_would_have_found_a_fault() {
     let daemon = Daemon::start();
-    let with = |path: &str| daemon.manifest("web", "{ min: 2, max: 2 }", "", "").replace("/healthz", path);
+    let with = |path: &str| daemon.manifest("web", "{ min: 2, max: 2 }", "", IDLE).replace("/healthz", path);
     daemon.apply_ok(&with("/healthz"));
     daemon.wait_in_service("web", 2);
     fs::write(daemon.home().join("set.yaml"), with("/nothing")).expect("a manifest");

@@ -3,9 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use regatta_tests::{Daemon, bin_dir};
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
+use regatta_tests::{Daemon, IDLE, bin_dir};
 
 #[test]
 fn ten_mistakes_give_ten_messages_and_nothing_is_applied() {

@@ -1,9 +1,7 @@
 //! The daemon goes away, and nothing happens to the VMs.
 
-use regatta_tests::{Daemon, get, wait_for};
+use regatta_tests::{Daemon, IDLE, get, wait_for};
 use serde_json::Value;
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 /// Requests that the guests say they have served: kept by a VM that was not restarted.
 pub(crate) fn served(daemon: &Daemon, set: &str) -> Vec<u64> {

@@ -10,9 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use regatta_tests::{Daemon, bin_dir, get, wait_for};
+use regatta_tests::{Daemon, IDLE, bin_dir, get, wait_for};
 
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 /// Set for the half of a test that runs in a mount namespace of its own.
 const INSIDE: &str = "REGATTA_TEST_OWN_MOUNTS";
 

@@ -1,9 +1,7 @@
 //! What a guest does by itself leads to a defined state and action.
 
-use regatta_tests::{Daemon, wait_for};
+use regatta_tests::{Daemon, IDLE, wait_for};
 use serde_json::{Value, json};
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 /// The texts of a set's events of one kind.
 fn told(daemon: &Daemon, kind: &str) -> Vec<String> {

@@ -1,8 +1,6 @@
 //! A host that is full: what is there stays, what cannot be made is told.
 
-use regatta_tests::{Daemon, wait_for};
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
+use regatta_tests::{Daemon, IDLE, wait_for};
 
 fn events(daemon: &Daemon, kind: &str) -> usize {
     let events = daemon.json(&["events"]);

@@ -3,13 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
-use regatta_tests::{Daemon, wait_within};
+use regatta_tests::{Daemon, IDLE, wait_within};
 use regatta_util::percentiles;
 use serde_json::Value;
 
 use crate::modules::{Fate, fates, hostile};
 
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 const TICK_MS: u64 = 100;
 /// Slower, so that what is measured is what the policies do, and not how many ticks a debug build gets through.
 const HOSTILE_TICK_MS: u64 = 500;

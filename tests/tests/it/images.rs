@@ -6,10 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use regatta_tests::{CommandOutput, Daemon, wait_for};
+use regatta_tests::{CommandOutput, Daemon, IDLE, wait_for};
 use serde_json::{Value, json};
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 /// The start of a bzImage, as much of it as tells one: the stand-in boots nothing.
 fn kernel() -> Vec<u8> {

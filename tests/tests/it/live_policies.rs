@@ -2,12 +2,10 @@
 
 use std::fs;
 
-use regatta_tests::{Daemon, wait_for};
+use regatta_tests::{Daemon, IDLE, wait_for};
 use serde_json::{Value, json};
 
 use crate::modules::{hostile, module};
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 /// A policy that wants `capacity`, and traps from tick `until` on.
 fn constant(capacity: u32, until: u64) -> Vec<u8> {
@@ -360,28 +358,37 @@ fn what_a_failed_run_logged_is_shown_below_it() {
 }
 
 #[test]
-fn a_policy_that_asks_for_what_the_set_does_not_measure_is_told_so() {
+fn a_metric_that_the_set_does_not_measure_is_refused_with_what_was_meant_unless_forced() {
     let daemon = Daemon::start();
-    let manifest = daemon.manifest("web", "{ min: 1, max: 3 }", "", IDLE);
-    let created = daemon.apply(&manifest);
-    assert_eq!(created.code, 0, "{}", created.err);
-    let told = "warning: policy target-tracking asks for metric nothing, which set web does not have";
-    assert!(created.err.contains(told), "{}", created.err);
-    daemon.wait_in_service("web", 1);
-    let asks = |command: &[&str], name: &str| {
-        let params = format!(r#"{{"metric": "{name}", "target": 1}}"#);
-        let output = daemon.json(&[command, &["web", "target-tracking", "--params", &params]].concat());
-        output["warnings"].as_array().cloned().unwrap_or_default()
-    };
-    let meant = json!(
-        "policy target-tracking asks for metric memori, which set web does not have; did you mean memory?"
-    );
-    for command in [&["policy", "shadow"][..], &["policy", "canary", "--within", "1"], &["policy", "swap"]] {
-        assert_eq!(asks(command, "memori")[0], meant, "{command:?}");
-        if command[1] == "swap" {
-            assert_eq!(asks(command, "memory"), Vec::<Value>::new());
-        }
+    let typo = daemon.manifest("web", "{ min: 1, max: 3 }", "", &IDLE.replace("cpu", "memori"));
+    let file = daemon.home().join("typo.yaml");
+    fs::write(&file, typo.replace("name: web", "name: typo")).expect("a manifest");
+    let place = "params: { metric: memori";
+    let told = "asks for metric memori, which set typo does not have; did you mean memory?";
+    for command in ["diff", "apply"] {
+        let refused = daemon.run(&[command, "-f", "typo.yaml"]);
+        assert_eq!(refused.code, 3, "{command}: {}", refused.err);
+        assert!(refused.err.contains(place) && refused.err.contains(told), "{command}: {}", refused.err);
     }
+    let forced = daemon.run(&["apply", "-f", "typo.yaml", "--force"]);
+    assert!(forced.code == 0 && forced.err.contains(told), "{}", forced.err);
+
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", IDLE));
+    daemon.wait_in_service("web", 1);
+    let asks = |command: &[&str], name: &str, force: bool| {
+        let params = format!(r#"{{"metric": "{name}", "target": 1}}"#);
+        let force = if force { &["--force"][..] } else { &[] };
+        daemon.run(&[command, &["web", "target-tracking", "--params", &params], force].concat())
+    };
+    let told = told.replace("typo", "web");
+    for command in [&["policy", "shadow"][..], &["policy", "canary", "--within", "1"], &["policy", "swap"]] {
+        let refused = asks(command, "memori", false);
+        assert_eq!(refused.code, 3, "{command:?}: {}", refused.err);
+        assert!(refused.err.contains(&told), "{command:?}: {}", refused.err);
+        let forced = asks(command, "memori", true);
+        assert!(forced.code == 0 && forced.err.contains(&told), "{command:?}: {}", forced.err);
+    }
+    assert_eq!(asks(&["policy", "swap"], "memory", false).code, 0);
     ticks_pass(&daemon, "web", 3);
     let compared = daemon.run(&["policy", "compare", "web"]);
     let told = "shadow target-tracking asks for metrics that the set does not have: memori";

@@ -2,12 +2,11 @@
 
 use std::fs;
 
-use regatta_tests::{Daemon, wait_for};
+use regatta_tests::{Daemon, IDLE, wait_for};
 use serde_json::Value;
 
 use crate::modules::hostile;
 
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 const TICK_MS: u64 = 200;
 
 /// The set, its module, its limits, and the kind of failure that its records must name.

@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use regatta_tests::{Daemon, enter_own_network, get, traces_in_own_network, wait_for};
+use regatta_tests::{Daemon, IDLE, enter_own_network, get, traces_in_own_network, wait_for};
 use rustix::process::{Pid, Signal};
 
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 const BRIDGE: &str =
     "network: { mode: bridge, bridge: { name: rgtest0, address: 10.99.0.1/24 }, pool: 10.99.0.0/24 }";
 

@@ -3,10 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use regatta_tests::{Daemon, policies_dir, wait_for};
+use regatta_tests::{Daemon, IDLE, policies_dir, wait_for};
 use serde_json::Value;
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 fn digest_of_tick(daemon: &Daemon, set: &str, tick: u64) -> Option<String> {
     let record = daemon.run(&["-o", "json", "why", set, "--tick", &tick.to_string()]);

@@ -5,12 +5,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use regatta_tests::{Daemon, get, wait_for};
+use regatta_tests::{Daemon, IDLE, get, wait_for};
 use serde_json::Value;
 
 use crate::crash::served;
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 /// A set of three instances that have served, behind a load balancer.
 fn serving(daemon: &Daemon, set: &str) -> std::net::SocketAddr {

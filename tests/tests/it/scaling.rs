@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use regatta_tests::{Daemon, get, wait_for};
+use regatta_tests::{Daemon, IDLE, get, wait_for};
 
 const TRACK: &str = "policy: { module: target-tracking, params: { metric: utilization, target: 0.6 } }";
 const METRIC: &str = "metrics: [{ name: utilization, series: guest_utilization }]";
@@ -109,8 +109,7 @@ fn a_deleted_set_leaves_nothing() {
 #[test]
 fn scaling_by_hand_keeps_within_the_limits() {
     let daemon = Daemon::start();
-    let extra = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
-    daemon.apply_ok(&daemon.manifest("hand", "{ min: 1, max: 3 }", "", extra));
+    daemon.apply_ok(&daemon.manifest("hand", "{ min: 1, max: 3 }", "", IDLE));
     daemon.wait_in_service("hand", 1);
     assert_eq!(daemon.run(&["scale", "hand", "4"]).code, 6, "outside of the limits");
     assert_eq!(daemon.run(&["scale", "hand", "3"]).code, 0);
@@ -121,8 +120,7 @@ fn scaling_by_hand_keeps_within_the_limits() {
 #[test]
 fn a_dead_vmm_is_replaced_and_a_protected_one_is_kept() {
     let daemon = Daemon::start();
-    let extra = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
-    daemon.apply_ok(&daemon.manifest("heal", "{ min: 1, max: 3, initial: 3 }", "", extra));
+    daemon.apply_ok(&daemon.manifest("heal", "{ min: 1, max: 3, initial: 3 }", "", IDLE));
     daemon.wait_in_service("heal", 3);
     let before = daemon.vm_pids("heal");
     let (dead, pid) = before[1];

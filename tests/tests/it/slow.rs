@@ -3,11 +3,9 @@
 
 use std::io::Write;
 
-use regatta_tests::{Daemon, wait_for};
+use regatta_tests::{Daemon, IDLE, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 /// Gives a running stand-in faults.
 fn set_faults(daemon: &Daemon, set: &str, id: u64, list: &str) {

@@ -4,11 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use regatta_tests::{Daemon, wait_for};
+use regatta_tests::{Daemon, IDLE, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// A policy that keeps what it finds.
-const KEEP: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 /// What must not happen because of a clock.
 const WRONG: [&str; 4] = ["boot-timed-out", "unhealthy", "repair", "instance-died"];
@@ -46,12 +43,12 @@ fn ticks_pass(daemon: &Daemon, set: &str, ticks: u64) {
 fn a_daemon_that_was_stopped_neither_times_out_a_boot_nor_loses_a_healthy_guest() {
     let daemon = Daemon::start();
     let strict = "health: { http: /healthz, interval: 100ms, timeout: 1s, healthy_threshold: 1, unhealthy_threshold: 1 }";
-    let web = daemon.manifest("web", "{ min: 2, max: 2 }", "", KEEP);
+    let web = daemon.manifest("web", "{ min: 2, max: 2 }", "", IDLE);
     let health = web.lines().find(|line| line.starts_with("health:")).expect("a probe").to_owned();
     daemon.apply_ok(&web.replace(&health, strict));
     daemon.wait_in_service("web", 2);
     let pids = daemon.vm_pids("web");
-    let slow = daemon.manifest("slow", "{ min: 1, max: 1 }", "sim.boot=12s", KEEP);
+    let slow = daemon.manifest("slow", "{ min: 1, max: 1 }", "sim.boot=12s", IDLE);
     daemon.apply_ok(&slow.replace("boot_timeout: 20s", "boot_timeout: 8s"));
     wait_for("the slow guest to boot", || {
         let instances = daemon.json(&["instances", "slow"]);
@@ -88,9 +85,9 @@ fn a_wall_clock_that_jumps_changes_nothing() {
     daemon.set_environment("FAKETIME_NO_CACHE", "1");
     daemon.set_environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     daemon.launch();
-    daemon.apply_ok(&daemon.manifest("web", "{ min: 3, max: 3 }", "", KEEP));
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 3, max: 3 }", "", IDLE));
     daemon.wait_in_service("web", 3);
-    let slow = daemon.manifest("slow", "{ min: 1, max: 1 }", "sim.boot=4s", KEEP);
+    let slow = daemon.manifest("slow", "{ min: 1, max: 1 }", "sim.boot=4s", IDLE);
     daemon.apply_ok(&slow);
     let pids = daemon.vm_pids("web");
 

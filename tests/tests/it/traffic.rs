@@ -10,10 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use regatta_tests::{Daemon, get, get_on, wait_for};
+use regatta_tests::{Daemon, IDLE, get, get_on, wait_for};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 fn wait_for_event(daemon: &Daemon, set: &str, kind: &str) {
     wait_for(kind, || {
@@ -132,4 +130,34 @@ fn a_restart_under_a_service_manager_costs_no_request() {
     let bytes = manager.recv(&mut text).expect("a message");
     let expected = format!("FDSTOREREMOVE=1\nFDNAME={}", lb.to_string().replace(':', "-"));
     assert_eq!(String::from_utf8_lossy(&text[..bytes]), expected);
+}
+
+#[test]
+fn a_set_without_instances_starts_one_for_the_client_that_waits_and_removes_it_when_idle() {
+    let daemon = Daemon::start();
+    let lb = Daemon::free_port();
+    let extra = format!(
+        "load_balancer: {{ listen: \"{lb}\", drain_timeout: 0s }}\n\
+         policy: {{ module: target-tracking, params: {{ metric: connections, target: 5, scale_to_zero: true }} }}"
+    );
+    daemon.apply_ok(&daemon.manifest("zero", "{ min: 0, max: 2 }", "", &extra));
+    for _ in 0..2 {
+        daemon.wait_in_service("zero", 0);
+        assert_eq!(get(lb, "/").expect("an answer").status, 200);
+        let why = daemon.run(&["why", "zero", "--last", "scale-out"]).out;
+        assert!(why.contains("scale-from-zero") && why.contains("1 connection waits"), "{why}");
+    }
+    daemon.wait_in_service("zero", 0);
+}
+
+#[test]
+fn a_set_that_no_client_could_start_is_warned_about() {
+    let daemon = Daemon::start();
+    let manifest = daemon.manifest("none", "{ min: 0, max: 2 }", "", IDLE);
+    std::fs::write(daemon.home().join("set.yaml"), manifest).expect("a manifest");
+    for command in ["diff", "apply"] {
+        let answer = daemon.run(&[command, "-f", "set.yaml"]);
+        assert_eq!(answer.code, 0, "{}", answer.err);
+        assert!(answer.err.contains("no client can start the first one"), "{command}: {}", answer.err);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use regatta_tests::{Daemon, enter_own_network, get, traces_in_own_network, wait_for};
+use regatta_tests::{Daemon, IDLE, enter_own_network, get, traces_in_own_network, wait_for};
 use serde_json::Value;
 
 const FAULTS: &str = "REGATTA_CHSIM_FAULTS";
@@ -17,7 +17,7 @@ fn manifest(start: &str, capacity: &str, memory: &str) -> String {
          image: {{ disk: golden.raw, kernel: vmlinux, cmdline: \"console=ttyS0 sim.boot=30ms\" }}\n\
          instance: {{ vcpus: 1, memory: {memory}, boot_timeout: 20s, start: {start} }}\n\
          network: {{ mode: none }}\n\
-         policy: {{ module: target-tracking, params: {{ metric: nothing, target: 0.6 }} }}\n"
+         {IDLE}\n"
     )
 }
 

@@ -9,6 +9,7 @@ mod limits;
 mod missing_data;
 mod on_failure;
 mod rate;
+mod scale_from_zero;
 mod stabilization;
 #[cfg(test)]
 mod testing;
@@ -104,7 +105,8 @@ pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
 /// Takes what the policies want through `guards` to what the plan works towards.
 ///
 /// `settings` supplies a capacity where the policies cannot: `on_failure` when
-/// all of them failed, `missing_data: {default}` when a wanted metric has no data.
+/// all of them failed, `missing_data: {default}` when a wanted metric has no data. Clients that wait at the load balancer
+/// of a set without instances get the first, whatever policies and guards say.
 #[must_use]
 pub fn judge(
     settings: &Guards,
@@ -118,6 +120,8 @@ pub fn judge(
         let (after, reason) = on_failure::stand_in(settings.on_failure, desired);
         trail.step(GuardName::OnFailure, None, after, reason);
     }
+    let wake = scale_from_zero::wake(context.observation);
+    start_first(&mut trail, wake.as_ref());
     let wanted = trail.granted;
     for guard in guards {
         guard.remember(context, wanted, &mut trail.memory);
@@ -135,6 +139,7 @@ pub fn judge(
     if let Some((after, reason)) = missing_data::stand_in(settings.missing_data, context) {
         trail.change(GuardName::MissingData, after.max(trail.granted), reason);
     }
+    start_first(&mut trail, wake.as_ref());
     if let Some((after, reason)) = limits::bind(context.observation, trail.granted) {
         trail.change(GuardName::Limits, after, reason);
     }
@@ -144,6 +149,12 @@ pub fn judge(
         }
     }
     trail
+}
+
+fn start_first(trail: &mut GuardTrail, wake: Option<&Reason>) {
+    if let Some(reason) = wake {
+        trail.change(GuardName::ScaleFromZero, trail.granted.max(1), reason.clone());
+    }
 }
 
 #[cfg(test)]

@@ -82,6 +82,8 @@ pub enum GuardName {
     ScaleInStabilization,
     /// `scale_out_limit` or `scale_in_limit`: too much within its period.
     RateLimit,
+    /// Clients wait, and the set would have no instance.
+    ScaleFromZero,
     /// The set's `min` and `max`.
     Limits,
     /// The set is being deleted.
@@ -98,6 +100,7 @@ impl GuardName {
             Self::AfterAbsence => "after-absence",
             Self::ScaleInStabilization => "scale-in-stabilization",
             Self::RateLimit => "rate-limit",
+            Self::ScaleFromZero => "scale-from-zero",
             Self::Limits => "limits",
             Self::Delete => "delete",
         }

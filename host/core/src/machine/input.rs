@@ -110,6 +110,10 @@ pub struct TrafficReading {
     pub refused: u64,
     /// Connections of clients that are open now, those that wait for an endpoint included.
     pub active: u32,
+    /// Connections that wait for an endpoint now.
+    pub waiting: u32,
+    /// Connections that got no endpoint in time, since the listener was made.
+    pub unserved: u64,
     /// Open connections of each instance that has an endpoint, also of those that drain. One that is not here has none.
     pub open: BTreeMap<u32, u32>,
 }

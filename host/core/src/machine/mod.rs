@@ -108,6 +108,8 @@ pub struct SetMachine {
     connection_rate: CounterRate,
     /// Connections that the load balancer had refused when a tick last looked.
     refused: Option<u64>,
+    /// Connections that had got no endpoint in time when a tick last looked.
+    unserved: Option<u64>,
     /// Since the last record.
     changes: Vec<InstanceChange>,
     operator: Vec<String>,
@@ -170,6 +172,7 @@ impl SetMachine {
             windows,
             connection_rate: CounterRate::default(),
             refused: None,
+            unserved: None,
             changes: Vec::new(),
             operator: Vec::new(),
             told: Vec::new(),

@@ -4,8 +4,8 @@ use crate::balancer::BalancerFull;
 use crate::instance_state::InstanceState;
 use crate::metric::MetricValue;
 use crate::metrics::{
-    self, CONNECTION_RATE, CONNECTIONS, CPU, CounterRate, MEMORY, MetricGap, MetricSpec, Reading,
-    longest_wishes,
+    self, CONNECTION_RATE, CONNECTIONS, CONNECTIONS_WAITING, CPU, CounterRate, MEMORY, MetricGap, MetricSpec,
+    Reading, longest_wishes,
 };
 use crate::mutant::{self, Mutant};
 use crate::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
@@ -44,6 +44,10 @@ impl SetMachine {
         if let Some(rate) = self.connection_rate.push(lived_ms, as_metric(traffic.accepted)) {
             self.windows.push_set(CONNECTION_RATE, now_ms, rate);
         }
+        // What went unserved before is not known after a restart of the machine.
+        let before = self.unserved.replace(traffic.unserved).unwrap_or(traffic.unserved);
+        let waited = u64::from(traffic.waiting) + traffic.unserved.saturating_sub(before);
+        self.windows.push_set(CONNECTIONS_WAITING, now_ms, as_metric(waited));
     }
 
     /// Whether the load balancer is at its limit; counts what it refused.

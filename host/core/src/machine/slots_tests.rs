@@ -167,7 +167,8 @@ fn the_end_of_a_canary_is_told_by_whatever_ends_it() {
     assert_eq!(rig.command(Command::Update(Box::new(update))), Ok(Done::Applied(vec![text.clone()])));
     let told = rig.store.told(EventKind::PolicyDropped);
     assert_eq!(told, [next.ended[0].as_str(), swapped.ended[0].as_str(), text.as_str()]);
-    assert_eq!(rig.store.told(EventKind::PolicyApplied), ["new 1.0 → step 2.0 from the manifest"]);
+    let applied = ["step 1.0 from the manifest", "new 1.0 → step 2.0 from the manifest"];
+    assert_eq!(rig.store.told(EventKind::PolicyApplied), applied);
 }
 
 #[test]

@@ -301,6 +301,10 @@ section! {
     /// A connection on which nothing moves for this long is closed, up to a sixteenth of it (at most 15s) later.
     #[serde(default = "super::types::default_idle_timeout_ms")]
     idle_timeout_ms, "idle_timeout": duration(SECOND, DAY) = "5m";
+    /// How long a connection waits for an instance while none is in service; then it is closed. A set with `min: 0` starts
+    /// its first instance meanwhile, so this must be longer than an instance takes to boot.
+    #[serde(default = "super::types::default_queue_timeout_ms")]
+    queue_timeout_ms, "queue_timeout": duration(0, HOUR) = "30s";
     /// Connections at once, over all instances; more are reset at once.
     max_connections, "max_connections": integer(1, 1_000_000) = "10000";
     /// When less than this share of the instances that should serve is healthy, percent, connections go to the

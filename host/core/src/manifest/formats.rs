@@ -11,7 +11,7 @@ use self::host::{disk_name, interface, ssh_key, url, user_data};
 
 /// Metrics that the host measures itself; a manifest must not define them.
 pub const BUILT_IN_METRICS: &[&str] =
-    &["connection_rate", "connections", "cpu", "memory", "request_rate", "requests"];
+    &["connection_rate", "connections", "connections_waiting", "cpu", "memory", "request_rate", "requests"];
 
 /// Longest kernel command line that a manifest may give, in bytes. x86 kernels
 /// take 2,048; the host appends the address.

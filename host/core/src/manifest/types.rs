@@ -298,6 +298,11 @@ pub(super) fn default_idle_timeout_ms() -> u64 {
     300_000
 }
 
+/// As `default_idle_timeout_ms`.
+pub(super) fn default_queue_timeout_ms() -> u64 {
+    30_000
+}
+
 /// Sets stored by a version without that limit have none of it.
 pub(super) fn default_table_elements() -> u32 {
     PolicyLimits::default().table_elements

@@ -23,6 +23,8 @@ pub const MEMORY: &str = "memory";
 pub const CONNECTIONS: &str = "connections";
 /// Built-in metric: connections that the load balancer accepts per second, per set.
 pub const CONNECTION_RATE: &str = "connection_rate";
+/// Built-in metric: connections that wait for an instance, and those that waited in vain since the last tick, per set.
+pub const CONNECTIONS_WAITING: &str = "connections_waiting";
 
 /// The metrics that a set has: the built-in ones and those of its manifest.
 #[must_use]
@@ -32,6 +34,7 @@ pub fn specs_of(set: &ScaleSet) -> Vec<MetricSpec> {
     if set.load_balancer.is_some() {
         specs.push(MetricSpec::per_instance(CONNECTIONS, set.tick_ms));
         specs.push(MetricSpec::per_set(CONNECTION_RATE, set.tick_ms));
+        specs.push(MetricSpec::per_set(CONNECTIONS_WAITING, set.tick_ms));
     }
     specs.extend(set.metrics.iter().map(|metric| MetricSpec::per_instance(&metric.name, set.tick_ms)));
     specs

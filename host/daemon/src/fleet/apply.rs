@@ -44,7 +44,12 @@ impl Checked {
         });
         let unknown = active.flat_map(|activation| unknown_metrics(&self.set, activation));
         let rehearsed = self.policies.iter().flatten().filter_map(|prepared| prepared.warning.clone());
-        unknown.chain(rehearsed).collect()
+        let empty = (self.set.capacity.min == 0 && self.set.load_balancer.is_none()).then(|| {
+            "min is 0 and there is no load_balancer: once the set has no instance, no client can start the first one, only \
+             the policy or `regatta scale`"
+                .to_owned()
+        });
+        unknown.chain(rehearsed).chain(empty).collect()
     }
 
     /// Everything in which the manifest differs from what is in force.
@@ -78,10 +83,14 @@ pub(super) struct Prepared {
 
 impl Fleet {
     pub(super) async fn apply_manifest(&self, request: ApplyRequest, actor: &str) -> Answer<ApplyOutcome> {
-        let _one_at_a_time = self.applying.lock().await;
         let manifest = manifest::read_manifest(request.text.as_bytes(), &request.source, &request.base_dir)
             .map_err(|problems| invalid(&problems))?;
         let (mut set, source) = (manifest.set, manifest.source);
+        // A dry run changes nothing, so it neither waits nor lets others wait.
+        let _one_at_a_time = match request.dry_run {
+            true => None,
+            false => Some(self.names.lock(set.name.clone()).await),
+        };
         let existing = self.sets_now().get(&set.name).cloned();
         let old = existing.as_ref().map(|handle| handle.view());
         if let Some(old) = &old
@@ -160,6 +169,7 @@ impl Fleet {
         // Recorded ticks lack metrics that the same manifest brings.
         let must_decide = old.is_some_and(|old| old.set.metrics == set.metrics);
         let rehearsal = old.map(|old| Rehearsal { set: &old.set.name, must_decide, force: request.force });
+        let metrics_of = (!request.force).then_some(&set);
         let policies = set.policies.iter().map(|spec| async move {
             let module = self.read_policy(spec).await?;
             let digest = sha256_hex(&module);
@@ -170,7 +180,9 @@ impl Fleet {
             if kept {
                 return Ok((digest, None));
             }
-            self.prepare_policy(spec, module, rehearsal).await.map(|prepared| (digest, Some(prepared)))
+            self.prepare_policy(spec, module, metrics_of, rehearsal)
+                .await
+                .map(|prepared| (digest, Some(prepared)))
         });
         let policies = futures::future::join_all(policies.collect::<Vec<_>>());
         let store = &self.shared.node.images;

@@ -19,6 +19,7 @@ use regatta_core::compare::Comparison;
 use regatta_core::machine::{Command, CommandError, Done, Start};
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
+use regatta_util::KeyedLocks;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -55,8 +56,9 @@ pub(crate) struct Fleet {
     sets: Arc<Mutex<BTreeMap<String, SetHandle>>>,
     /// Policies that were compiled last, the newest first.
     compiled_last: Mutex<VecDeque<Arc<CompiledPolicy>>>,
-    /// Applies are worked on one at a time: each sees what the one before did.
-    applying: tokio::sync::Mutex<()>,
+    /// What creates, changes and removes whatever has a set's name is worked on one at a time: each sees what the one before
+    /// did. Other names do not wait.
+    names: KeyedLocks<String>,
     /// Names of images are given and taken away one at a time.
     naming: tokio::sync::Mutex<()>,
     /// What no stored set knows.
@@ -83,7 +85,7 @@ impl Fleet {
             started_ms: now_ms(),
             sets: Arc::default(),
             compiled_last: Mutex::default(),
-            applying: tokio::sync::Mutex::new(()),
+            names: KeyedLocks::default(),
             naming: tokio::sync::Mutex::new(()),
             orphans: Mutex::default(),
             orphan_work: tokio::sync::Mutex::new(()),

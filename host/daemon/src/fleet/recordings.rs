@@ -45,7 +45,7 @@ impl Fleet {
         let name = request.name.unwrap_or_else(|| checked.contents.set.clone());
 
         // No set and no other recording takes the name in between.
-        let _one_at_a_time = self.applying.lock().await;
+        let _one_at_a_time = self.names.lock(name.clone()).await;
         self.refuse_set_name(&name)?;
         self.refuse_recording_name(&name, "delete it first, or use another name (--as NAME)").await?;
         let info = self.with_recordings(move |recordings| recordings.keep(checked, &name, now_ms())).await?;
@@ -70,7 +70,7 @@ impl Fleet {
     }
 
     pub(super) async fn forget_recording(&self, name: &str, actor: &str) -> Answer<RecordingInfo> {
-        let _one_at_a_time = self.applying.lock().await;
+        let _one_at_a_time = self.names.lock(name.to_owned()).await;
         let info = self.recording(name).await?;
         let removed = info.name.clone();
         self.with_recordings(move |recordings| recordings.remove(&removed)).await?;

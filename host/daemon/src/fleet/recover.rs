@@ -20,8 +20,7 @@ use regatta_util::chain;
 impl Fleet {
     /// Recovers sets, each for itself. Every one that cannot be recovered is told with its reason.
     pub(super) async fn recover_sets(&self, request: RecoverRequest, actor: &str) -> Answer<RecoverOutcome> {
-        // No set may be created, and no orphan removed, while it is decided whose these are.
-        let _no_apply = self.applying.lock().await;
+        // No orphan may be removed while it is decided whose these are.
         let _one_at_a_time = self.orphan_work.lock().await;
         self.look_after_orphans();
         let with_orphans: BTreeSet<String> = self.orphans_now().keys().map(|(set, _)| set.clone()).collect();
@@ -34,6 +33,8 @@ impl Fleet {
         }
         let mut outcome = RecoverOutcome { dry_run: request.dry_run, ..RecoverOutcome::default() };
         for set in sets {
+            // Nor may a set of that name be created.
+            let _no_apply = self.names.lock(set.clone()).await;
             let recovered = match with_orphans.contains(&set) {
                 true => self.recover_set(&set, request.dry_run, actor).await,
                 false => Err("it has no orphans (`regatta orphans` lists all)".to_owned()),
@@ -75,7 +76,8 @@ impl Fleet {
         let mut prepared = Vec::new();
         let mut problems = Vec::new();
         for spec in &recovery.origin.manifest.policies {
-            let prepare = async { self.prepare_policy(spec, self.read_policy(spec).await?, None).await };
+            let prepare =
+                async { self.prepare_policy(spec, self.read_policy(spec).await?, None, None).await };
             match prepare.await {
                 Ok(policy) => prepared.push(policy),
                 Err(why) => {

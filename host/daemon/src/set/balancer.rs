@@ -31,7 +31,8 @@ impl Balancer {
 
     pub(super) fn limit(&self, spec: Option<&manifest::LoadBalancer>) {
         if let (Some(load_balancer), Some(spec)) = (&self.0, spec) {
-            load_balancer.set_limits(spec.max_connections, Duration::from_millis(spec.idle_timeout_ms));
+            let (idle, queue_timeout) = times(spec);
+            load_balancer.set_limits(spec.max_connections, idle, queue_timeout);
         }
     }
 
@@ -52,8 +53,14 @@ impl Balancer {
             open.insert(draining.id, load_balancer.drain_state(draining.id).open);
         }
         let totals = stats.totals;
-        let (accepted, refused, active) = (totals.accepted, totals.refused, totals.active);
-        Some(TrafficReading { accepted, refused, active, open })
+        Some(TrafficReading {
+            accepted: totals.accepted,
+            refused: totals.refused,
+            active: totals.active,
+            waiting: totals.waiting,
+            unserved: totals.unserved,
+            open,
+        })
     }
 
     /// Sends new connections to the endpoints that the set has now.
@@ -90,7 +97,14 @@ pub(crate) fn bind(
     spec: &manifest::LoadBalancer,
     listeners: &Arc<Listeners>,
 ) -> Result<LoadBalancer, LbError> {
-    let timing = Timing { idle: Duration::from_millis(spec.idle_timeout_ms), ..Timing::default() };
-    let config = LbConfig { max_connections: spec.max_connections, timing, ..LbConfig::default() };
+    let (idle, queue_timeout) = times(spec);
+    let timing = Timing { idle, ..Timing::default() };
+    let max_connections = spec.max_connections;
+    let config = LbConfig { max_connections, queue_timeout, timing, ..LbConfig::default() };
     LoadBalancer::bind_kept(spec.listen, config, Arc::clone(listeners))
+}
+
+/// How long a connection may be idle, and wait for an instance.
+fn times(spec: &manifest::LoadBalancer) -> (Duration, Duration) {
+    (Duration::from_millis(spec.idle_timeout_ms), Duration::from_millis(spec.queue_timeout_ms))
 }

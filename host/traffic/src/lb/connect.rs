@@ -23,8 +23,10 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 pub(super) struct Attempts {
     /// One connect.
     pub(super) connect_timeout: Duration,
-    /// Everything, the wait for an endpoint included.
-    pub(super) deadline: Duration,
+    /// All of them, from the first on.
+    pub(super) connect_within: Duration,
+    /// The wait while there is no endpoint.
+    pub(super) queue_timeout: Duration,
     /// Endpoints in a row without a pause.
     pub(super) in_a_row: usize,
 }
@@ -40,7 +42,8 @@ pub(super) async fn connect(
     closing: &AtomicBool,
     rng: &mut SmallRng,
 ) -> Option<(Lease, TcpStream)> {
-    let deadline = Instant::now() + attempts.deadline;
+    let mut deadline = Instant::now() + attempts.queue_timeout;
+    let mut connecting = false;
     let mut tried = Tried::default();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -63,6 +66,9 @@ pub(super) async fn connect(
             pause = LONGEST_PAUSE.min(pause * 2);
             continue;
         };
+        if !std::mem::replace(&mut connecting, true) {
+            deadline = now + attempts.connect_within;
+        }
         let limit = attempts.connect_timeout.min(deadline - now);
         match connect_to(lease.endpoint().addr, limit).await {
             Ok(stream) => {

@@ -40,9 +40,10 @@ pub struct LbConfig {
     pub max_connections: u32,
     /// One connect to an endpoint; default 1 s.
     pub connect_timeout: Duration,
-    /// From accept to a connection with an endpoint, the wait for one included;
-    /// default 5 s. Then the client is closed.
-    pub endpoint_wait: Duration,
+    /// From the first try to a connection with an endpoint; default 5 s. Then the client is closed.
+    pub connect_within: Duration,
+    /// How long a connection waits while there is no endpoint; default 30 s. Then the client is closed.
+    pub queue_timeout: Duration,
     /// Endpoints tried in a row before a pause; default 5.
     pub tries_in_a_row: usize,
     /// When connections are closed that neither side closes.
@@ -56,7 +57,8 @@ impl Default for LbConfig {
         Self {
             max_connections: 10_000,
             connect_timeout: Duration::from_secs(1),
-            endpoint_wait: Duration::from_secs(5),
+            connect_within: Duration::from_secs(5),
+            queue_timeout: Duration::from_secs(30),
             tries_in_a_row: 5,
             timing: Timing::default(),
             seed: 0,
@@ -105,8 +107,7 @@ struct Shared {
     config: LbConfig,
     max_connections: AtomicU32,
     idle_ms: AtomicU64,
-    /// Accepted connections that are not with an endpoint yet.
-    waiting: AtomicU32,
+    queue_timeout_ms: AtomicU64,
     /// A connection has ended, or got its endpoint.
     moved_on: Notify,
     closing: AtomicBool,
@@ -137,7 +138,7 @@ impl LoadBalancer {
             config,
             max_connections: AtomicU32::new(config.max_connections.max(1)),
             idle_ms: AtomicU64::new(millis(config.timing.idle)),
-            waiting: AtomicU32::new(0),
+            queue_timeout_ms: AtomicU64::new(millis(config.queue_timeout)),
             moved_on: Notify::new(),
             closing: AtomicBool::new(false),
         });
@@ -169,11 +170,12 @@ impl LoadBalancer {
         self.acceptor().listen
     }
 
-    /// Changes how many connections may be open at once, and for how long without a byte. What is open and above the
-    /// number stays.
-    pub fn set_limits(&self, max_connections: u32, idle: Duration) {
+    /// Changes how many connections may be open at once, for how long without a byte, and how long new ones wait for an
+    /// endpoint. What is open and above the number stays.
+    pub fn set_limits(&self, max_connections: u32, idle: Duration, queue_timeout: Duration) {
         self.shared.max_connections.store(max_connections.max(1), Ordering::SeqCst);
         self.shared.idle_ms.store(millis(idle), Ordering::SeqCst);
+        self.shared.queue_timeout_ms.store(millis(queue_timeout), Ordering::SeqCst);
     }
 
     /// The endpoints, shared with other frontends.
@@ -215,7 +217,7 @@ impl LoadBalancer {
         let deadline = Instant::now() + grace;
         self.acceptor().task.abort();
         // What is accepted still gets its endpoint.
-        let placed = self.shared.until(|| self.shared.waiting.load(Ordering::SeqCst) == 0);
+        let placed = self.shared.until(|| self.shared.waiting().load(Ordering::SeqCst) == 0);
         _ = tokio::time::timeout_at(deadline.min(Instant::now() + PLACED_WITHIN), placed).await;
         self.close();
         if tokio::time::timeout_at(deadline, self.shared.no_connection()).await.is_err() {
@@ -305,6 +307,10 @@ impl Shared {
         &self.pool.counters.active
     }
 
+    fn waiting(&self) -> &AtomicU32 {
+        &self.pool.counters.waiting
+    }
+
     async fn until(&self, holds: impl Fn() -> bool) {
         loop {
             let mut moved_on = pin!(self.moved_on.notified());
@@ -333,7 +339,7 @@ struct Connection {
 impl Connection {
     fn open(shared: Arc<Shared>) -> Self {
         shared.active().fetch_add(1, Ordering::SeqCst);
-        shared.waiting.fetch_add(1, Ordering::SeqCst);
+        shared.waiting().fetch_add(1, Ordering::SeqCst);
         Self { shared }
     }
 
@@ -342,13 +348,14 @@ impl Connection {
         let counters = &shared.pool.counters;
         let attempts = Attempts {
             connect_timeout: shared.config.connect_timeout,
-            deadline: shared.config.endpoint_wait,
+            connect_within: shared.config.connect_within,
+            queue_timeout: Duration::from_millis(shared.queue_timeout_ms.load(Ordering::SeqCst)),
             in_a_row: shared.config.tries_in_a_row.max(1),
         };
         // Fails only if the client has gone already, which the relay will find out.
         let _ = client.set_nodelay(true);
         let connected = connect(&shared.pool, attempts, &shared.closing, &mut rng).await;
-        shared.waiting.fetch_sub(1, Ordering::SeqCst);
+        shared.waiting().fetch_sub(1, Ordering::SeqCst);
         shared.moved_on.notify_waiters();
         let Some((lease, mut server)) = connected else {
             add(&counters.unserved, 1);

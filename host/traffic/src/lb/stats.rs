@@ -13,6 +13,8 @@ use super::backend::Endpoint;
 pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
     pub(super) active: AtomicU32,
+    /// Accepted connections that are not with an endpoint yet.
+    pub(super) waiting: AtomicU32,
     pub(super) refused: AtomicU64,
     pub(super) unserved: AtomicU64,
     pub(super) retries: AtomicU64,
@@ -38,6 +40,7 @@ impl Counters {
         LbTotals {
             accepted: get(&self.accepted),
             active: self.active.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
             refused: get(&self.refused),
             unserved: get(&self.unserved),
             retries: get(&self.retries),

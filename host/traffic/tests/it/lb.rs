@@ -82,13 +82,15 @@ async fn a_client_waits_a_while_for_an_endpoint() {
         if active == 1 { Ok(()) } else { Err(format!("{active} active")) }
     })
     .await;
+    assert_eq!(lb.stats().totals.waiting, 1);
     lb.set_endpoints([endpoint(1, &guest)]);
     assert_eq!(soon(client).await.unwrap().unwrap(), "late");
+    assert_eq!(lb.stats().totals.waiting, 0);
 }
 
 #[tokio::test]
 async fn a_client_does_not_wait_for_ever() {
-    let config = LbConfig { endpoint_wait: Duration::from_millis(50), ..LbConfig::default() };
+    let config = LbConfig { queue_timeout: Duration::from_millis(50), ..LbConfig::default() };
     let lb = LoadBalancer::bind(ANY, config).unwrap();
     let mut stream = TcpStream::connect(lb.local_addr()).await.unwrap();
     assert_eq!(soon(stream.read(&mut [0; 1])).await.unwrap(), 0, "closed in good order");
@@ -153,7 +155,7 @@ async fn more_connections_than_allowed_are_reset_at_once() {
     }
     assert_eq!(soon(ask(&mut first, "/")).await.unwrap(), "one", "what is open goes on");
 
-    lb.set_limits(2, Duration::from_secs(60));
+    lb.set_limits(2, Duration::from_secs(60), Duration::from_secs(30));
     assert_eq!(soon(ask_once(lb.local_addr())).await.unwrap(), "one");
 }
 
@@ -166,7 +168,7 @@ async fn an_idle_time_out_holds_for_what_is_open_and_frees_the_place() {
     lb.set_endpoints([endpoint(1, &guest)]);
     let mut idle = TcpStream::connect(lb.local_addr()).await.unwrap();
     assert_eq!(soon(ask(&mut idle, "/")).await.unwrap(), "one");
-    lb.set_limits(1, Duration::from_millis(10));
+    lb.set_limits(1, Duration::from_millis(10), Duration::from_secs(30));
     assert_eq!(soon(idle.read(&mut [0; 1])).await.unwrap(), 0, "closed in good order");
     drop(idle);
     eventually(|| async { ask_once(lb.local_addr()).await.map_err(|error| error.to_string()) }).await;

@@ -43,6 +43,7 @@ impl Inner {
         {
             // It is stored already; what is left to find out is whether this file is the one that was meant.
             wanted(hash_stream(&mut source, counted(progress)).map_err(read_error)?)?;
+            let _placing = self.placing();
             self.note_source(expected, path, stamp);
             return Ok(found);
         }
@@ -55,12 +56,13 @@ impl Inner {
             return Err(ImageError::Changed { path: path.to_path_buf() });
         }
         wanted(digest)?;
+        let _placing = self.placing();
         // An intact copy may be there already; replacing it would only cost running overlays their page cache.
-        if self.get(digest).is_err() {
+        if self.find(digest).is_err() {
             self.put(temp, digest)?;
         }
         self.note_source(digest, path, stamp);
-        self.get(digest)
+        self.find(digest)
     }
 
     /// What importing a file would find. Nothing is written.

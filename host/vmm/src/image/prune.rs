@@ -24,6 +24,7 @@ impl Inner {
             let path = path.to_path_buf();
             move |source| ImageError::Write { path, source }
         };
+        let _placing = self.placing();
         let mut unused = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(write_error(&self.dir))?.flatten() {
             let name = entry.file_name();

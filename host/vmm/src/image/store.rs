@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use regatta_util::KeyedLocks;
 
 use super::content::{open_source, probe_file};
 use super::digest::{Digest, hash_stream};
@@ -105,8 +107,10 @@ pub(super) struct Inner {
     pub(super) dir: PathBuf,
     /// One open, locked file per digest in use.
     pub(super) held: Mutex<HashMap<Digest, Weak<Held>>>,
-    /// Imports and checks take turns: the same file is never hashed by two at once.
-    turn: tokio::sync::Mutex<()>,
+    /// The same source is never read by two at once; another one does not wait for it.
+    sources: KeyedLocks<PathBuf>,
+    /// Files are placed, opened and removed one at a time. Not held while a source is read, which may be slow.
+    placing: Mutex<()>,
 }
 
 impl ImageStore {
@@ -124,7 +128,8 @@ impl ImageStore {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        let inner = Inner { dir, held: Mutex::default(), turn: tokio::sync::Mutex::default() };
+        let inner =
+            Inner { dir, held: Mutex::default(), sources: KeyedLocks::default(), placing: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -238,6 +243,7 @@ impl ImageStore {
         progress: impl Fn(u64) + Send + 'static,
     ) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
         let path = path.to_path_buf();
+        let _one_reader = self.inner.sources.lock(path.clone()).await;
         self.blocking(move |inner| inner.import(&path, expected, disk, &progress)).await
     }
 
@@ -245,7 +251,6 @@ impl ImageStore {
         &self,
         work: impl FnOnce(&Inner) -> Result<T, ImageError> + Send + 'static,
     ) -> Result<T, ImageError> {
-        let _turn = self.inner.turn.lock().await;
         let inner = Arc::clone(&self.inner);
         match tokio::task::spawn_blocking(move || work(&inner)).await {
             Ok(result) => result,
@@ -276,8 +281,18 @@ impl Inner {
         self.dir.join(format!("sha256-{}.json", digest.hex()))
     }
 
+    pub(super) fn placing(&self) -> MutexGuard<'_, ()> {
+        self.placing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The stored file, checked and locked.
     pub(super) fn get(&self, digest: Digest) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
+        let _placing = self.placing();
+        self.find(digest)
+    }
+
+    /// As [`Self::get`], for whoever is placing files.
+    pub(super) fn find(&self, digest: Digest) -> Result<(StoredFile, Option<DiskFacts>), ImageError> {
         let path = self.path_of(digest);
         let read_error = |source| ImageError::Read { path: path.clone(), source };
         let mut file = match open_source(&path) {

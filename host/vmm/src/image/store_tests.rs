@@ -242,3 +242,44 @@ async fn progress_counts_every_byte_that_is_read() {
     let seen = seen.lock().expect("lock");
     assert!(seen.is_sorted() && seen.last() == Some(&(300 * 1024)), "{seen:?}");
 }
+
+#[tokio::test]
+async fn a_slow_source_keeps_nobody_waiting_but_who_wants_the_same() {
+    let place = Place::new();
+    let (slow, quick) = (place.file("slow.raw", &disk()), place.file("kernel", b"a kernel"));
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let (store, path) = (place.store.clone(), slow.clone());
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let begun = Mutex::new(Some(begun));
+    let import = tokio::spawn(async move {
+        let held_up = move |_| {
+            if let Some(begun) = begun.lock().expect("lock").take() {
+                begun.send(()).expect("the test waits");
+                // Ends when the sender is gone.
+                let _ = wait.lock().expect("lock").recv();
+            }
+        };
+        store.import_watched(&path, None, held_up).await
+    });
+    has_begun.await.expect("it reads");
+    let kernel = place.store.import_file(&quick, None).await.expect("does not wait");
+    place.store.get_file(kernel.digest()).await.expect("does not wait");
+    place.store.prune(Vec::new(), true).await.expect("does not wait");
+    let mut same = std::pin::pin!(place.store.import(&slow, None));
+    assert!(is_pending(same.as_mut()).await, "the same source is not read by two");
+    drop(go_on);
+    assert_eq!(
+        same.await.expect("imported").digest(),
+        import.await.expect("no panic").expect("imported").digest()
+    );
+}
+
+/// Polls once; whether it is still under way.
+async fn is_pending<F: std::future::Future>(future: std::pin::Pin<&mut F>) -> bool {
+    let mut future = Some(future);
+    std::future::poll_fn(|cx| {
+        std::task::Poll::Ready(future.take().is_some_and(|future| future.poll(cx).is_pending()))
+    })
+    .await
+}

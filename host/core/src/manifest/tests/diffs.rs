@@ -25,7 +25,7 @@ fn a_change_is_told_in_the_words_of_the_manifest() {
     assert_eq!(
         changes("repair: {}", "load_balancer: { listen: 127.0.0.1:80 }"),
         [
-            "load_balancer: - → {\"drain\":\"wait\",\"drain_timeout\":\"30s\",\"idle_timeout\":\"5m\",\"listen\":\"127.0.0.1:80\",\"max_connections\":10000,\"panic_threshold\":50}"
+            "load_balancer: - → {\"drain\":\"wait\",\"drain_timeout\":\"30s\",\"idle_timeout\":\"5m\",\"listen\":\"127.0.0.1:80\",\"max_connections\":10000,\"panic_threshold\":50,\"queue_timeout\":\"30s\"}"
         ],
     );
     assert_eq!(

@@ -327,13 +327,16 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
         (address.port() != 0).then_some(address)
     });
     let mode = prop_oneof![Just(DrainMode::Wait), Just(DrainMode::Idle)];
-    (listen, 0..=3_600_000_u64, mode, 1_000..=86_400_000_u64, 1..=1_000_000_u32, 0..=100_u32).prop_map(
-        |(listen, timeout_ms, drain_mode, idle_timeout_ms, max_connections, panic_threshold_percent)| {
+    let times = (0..=3_600_000_u64, 1_000..=86_400_000_u64, 0..=3_600_000_u64);
+    (listen, mode, times, 1..=1_000_000_u32, 0..=100_u32).prop_map(
+        |(listen, drain_mode, times, max_connections, panic_threshold_percent)| {
+            let (timeout_ms, idle_timeout_ms, queue_timeout_ms) = times;
             LoadBalancer {
                 listen,
                 drain: DrainPolicy { timeout_ms },
                 drain_mode,
                 idle_timeout_ms,
+                queue_timeout_ms,
                 max_connections,
                 panic_threshold_percent,
             }

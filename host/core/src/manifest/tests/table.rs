@@ -57,7 +57,7 @@ pub(super) fn full_manifest() -> Json {
             "http": { "path": "/h", "port": 82 }, "interval": "1s", "timeout": "1s",
             "healthy_threshold": 1, "unhealthy_threshold": 1,
         },
-        "load_balancer": { "listen": "127.0.0.1:80", "drain_timeout": "1s", "drain": "idle", "idle_timeout": "9s", "max_connections": 9, "panic_threshold": 1 },
+        "load_balancer": { "listen": "127.0.0.1:80", "drain_timeout": "1s", "drain": "idle", "idle_timeout": "9s", "queue_timeout": "7s", "max_connections": 9, "panic_threshold": 1 },
         "metrics": [{ "name": "a", "series": "b", "path": "/m", "rate": true }],
         "policy": {
             "name": "load", "module": "step", "params": { "a": 1 }, "follow": true,

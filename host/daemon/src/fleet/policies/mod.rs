@@ -15,7 +15,7 @@ use regatta_core::machine::{Command, Done, NewPolicy, Placed, Switched};
 use regatta_core::manifest::{
     ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem, ScaleSet,
 };
-use regatta_core::metrics;
+use regatta_core::metrics::{self, MetricWish};
 use regatta_core::state::{PolicyActivation, PolicySlot, SetState};
 use regatta_policy_host::{CompiledPolicy, ParamsError};
 
@@ -78,17 +78,19 @@ impl Fleet {
     }
 
     /// Compiles and checks the policy of a manifest, and rehearses it on the recorded ticks of the set that it is for, if that
-    /// runs already.
+    /// runs already. Its parameters may name only metrics of `metrics_of`, or any.
     pub(super) async fn prepare_policy(
         &self,
         spec: &PolicySpec,
         module: Vec<u8>,
+        metrics_of: Option<&ScaleSet>,
         rehearsal: Option<Rehearsal<'_>>,
     ) -> Result<Prepared, Vec<PolicyProblem>> {
         let compiled = self.compile(module.clone()).await.map_err(PolicyProblem::of_module)?;
         self.has_a_name_of_its_own(&compiled).await.map_err(PolicyProblem::of_module)?;
         let params = spec.params.to_string();
         self.validate(&compiled, &params, spec.limits).await?;
+        metrics_of.map_or(Ok(()), |set| has_its_metrics(set, &compiled, &params))?;
         let mut activation = activation(&compiled, &spec.module, params);
         let (mut origin, mut warning) = ("empty", None);
         if let Some(Rehearsal { set, must_decide, force }) = rehearsal {
@@ -342,6 +344,24 @@ fn told(why: &ApiError) -> String {
         [] => why.message.lines().next().unwrap_or_default().to_owned(),
         problems => format!("{} ({})", why.message, problems.join("; ")),
     }
+}
+
+/// A metric that parameters name and the set does not have is a slip: it never has a value, and the set would never scale.
+fn has_its_metrics(
+    set: &ScaleSet,
+    compiled: &CompiledPolicy,
+    params: &str,
+) -> Result<(), Vec<PolicyProblem>> {
+    let named = compiled.metrics_named_by(params).into_iter();
+    let problems = named.flat_map(|(pointer, name)| {
+        let unknown = metrics::unknown_metrics(set, &[MetricWish { name, window_ms: 0 }]);
+        unknown.into_iter().map(move |unknown| PolicyProblem {
+            params_pointer: Some(pointer.clone()),
+            message: format!("{unknown}; --force takes it anyway"),
+        })
+    });
+    let problems: Vec<PolicyProblem> = problems.collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// What a policy asks for in vain.

@@ -14,7 +14,7 @@ use regatta_policy_host::{CompiledPolicy, DryRun, PrepareError, dry_run};
 use regatta_store::{RecordQuery, sha256_hex};
 
 use super::super::error;
-use super::{Fleet, activation, params_invalid, slot_of, told, unknown_metrics};
+use super::{Fleet, activation, has_its_metrics, params_invalid, slot_of, told, unknown_metrics};
 use crate::api::control::Answer;
 use crate::api::types::{ApiError, ErrorCode, SwapRequest};
 use crate::set::SetView;
@@ -105,6 +105,10 @@ impl Fleet {
         let limits = limits_of(&view.state, &slot.name);
         self.validate(&compiled, &params, limits)
             .await
+            .and_then(|()| match request.force {
+                true => Ok(()),
+                false => has_its_metrics(&view.state.set, &compiled, &params),
+            })
             .map_err(|problems| params_invalid(&request.source, &problems))?;
         let mut activation = activation(&compiled, &request.source, params);
         let mut warnings = unknown_metrics(&view.state.set, &activation);
