@@ -276,7 +276,7 @@ pub struct ApplyArgs {
     /// Manifest (repeatable); - reads standard input
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
-    /// Take policies that fail their rehearsal on recorded ticks
+    /// Take policies that fail their rehearsal on recorded ticks, or name metrics that the set does not have
     #[arg(long)]
     pub force: bool,
     /// Whether to wait until all instances are in service.
@@ -423,7 +423,8 @@ pub struct NewPolicyArgs {
     /// Slot of the policy [default: the only one]
     #[arg(long, value_name = "NAME")]
     pub policy: Option<String>,
-    /// Take it even when it fails in the rehearsal on recorded ticks, or returns no decision for any of them
+    /// Take it even when it fails in the rehearsal on recorded ticks, returns no decision for any of them, or names
+    /// metrics that the set does not have
     #[arg(long)]
     pub force: bool,
 }

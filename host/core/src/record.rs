@@ -93,6 +93,9 @@ pub struct PlanFacts {
     /// When the daemon last came back after it was away, on the clock of `lived_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_ms: Option<u64>,
+    /// When the manifest replaced another, on the clock of `lived_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_ms: Option<u64>,
     /// Phase of each instance, in the order of the observation's table.
     #[serde(default)]
     pub phase: Vec<Phase>,

@@ -21,6 +21,9 @@ pub struct SetState {
     pub set: ScaleSet,
     /// Counts the manifests of this set, from 1.
     pub generation: u64,
+    /// When the manifest in force replaced another, on the set's own clock; none while it is the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_ms: Option<u64>,
     /// Capacity in force.
     pub desired: u32,
     /// The first instance id that was never used.

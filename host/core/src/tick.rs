@@ -86,6 +86,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         generation: observation.generation,
         next_id: facts.next_id,
         repair: set.repair,
+        since_change_ms: facts.changed_ms.map(|changed| facts.lived_ms.saturating_sub(changed)),
         drain_timeout_ms: set.load_balancer.as_ref().map_or(0, |lb| lb.drain.timeout_ms),
         launches_resume_in_ms: facts.launches_resume_ms.saturating_sub(facts.lived_ms),
         nodes: &facts.nodes,

@@ -35,6 +35,10 @@ pub(crate) struct Args {
     /// The same as NAME. May be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Measure as little as shows that everything still runs to its end, with the build that the tests use. The figures
+    /// say nothing.
+    #[arg(long)]
+    quick: bool,
     /// Write the JSON to this file as well.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -44,10 +48,22 @@ pub(crate) struct Args {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let this = std::env::current_exe().context("cannot find this program")?;
     let mut build = Command::new(this);
-    build.args(["build", "--release", "--bench"]).stdout(Stdio::from(std::io::stderr()));
+    build.args(["build", "--bench"]).stdout(Stdio::from(std::io::stderr()));
+    if !args.quick {
+        build.arg("--release");
+    }
     proc::run(&mut build)?;
+    Err(anyhow!(measuring(workspace, args).exec()).context("cannot start xtask-bench"))
+}
 
-    let bin = workspace.target.join("release");
+/// As little as shows that everything still runs to its end, with programs that are built already.
+pub(crate) fn quick(workspace: &Workspace) -> Result<()> {
+    let args = Args { names: Vec::new(), only: Vec::new(), quick: true, json: None };
+    proc::run(&mut measuring(workspace, &args))
+}
+
+fn measuring(workspace: &Workspace, args: &Args) -> Command {
+    let bin = workspace.target.join(if args.quick { "debug" } else { "release" });
     let mut command = Command::new(bin.join("xtask-bench"));
     command.arg("--bin").arg(&bin).arg("--policies").arg(workspace.target.join("policies"));
     command.arg("--languages").arg(workspace.root.join("examples/languages"));
@@ -55,8 +71,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     for name in args.names.iter().chain(&args.only) {
         command.args(["--only", name]);
     }
+    if args.quick {
+        command.arg("--quick");
+    }
     if let Some(file) = &args.json {
         command.arg("--json").arg(file);
     }
-    Err(anyhow!(command.exec()).context("cannot start xtask-bench"))
+    command
 }

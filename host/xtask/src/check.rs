@@ -11,7 +11,7 @@ use regatta_util::program::on_path;
 
 use crate::ui::{self, Steps};
 use crate::workspace::Workspace;
-use crate::{cargo, guest_image, languages, policies, proc, setup};
+use crate::{bench, cargo, guest_image, languages, policies, proc, setup};
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -89,7 +89,7 @@ impl Verdict {
 /// The task.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let mut report = Report { stages: Vec::new(), total: 11 };
+    let mut report = Report { stages: Vec::new(), total: 12 };
     let mut without = Vec::new();
     let cargo = |arguments: &[&str]| {
         let mut command = cargo::command();
@@ -144,6 +144,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     report.stage("doc", &[ready], || {
         let mut command = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
         proc::run(command.args(WITH_ALL).env("RUSTDOCFLAGS", "-D warnings"))
+    });
+    // The figures say nothing in this build; that a measurement breaks would be seen by nobody for weeks.
+    report.stage("bench --quick", &[guests, binaries], || {
+        let mut build = cargo(&["build", "--workspace", "--bins"]);
+        proc::run(build.args(WITH_ALL))?;
+        bench::quick(workspace)
     });
     // Last, so that what the test runner says stands at the end.
     report.stage("tests", &[guests, binaries], || {

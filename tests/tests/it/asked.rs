@@ -61,10 +61,12 @@ fn a_request_that_did_not_last_or_is_held_back_fails_with_the_reason() {
 #[test]
 fn an_apply_waits_until_probes_would_have_found_a_fault() {
     let daemon = Daemon::start();
-    let with = |path: &str| daemon.manifest("web", "{ min: 2, max: 2 }", "", IDLE).replace("/healthz", path);
-    daemon.apply_ok(&with("/healthz"));
+    let good = daemon.manifest("web", "{ min: 2, max: 2 }", "", IDLE);
+    daemon.apply_ok(&good);
     daemon.wait_in_service("web", 2);
-    fs::write(daemon.home().join("set.yaml"), with("/nothing")).expect("a manifest");
+    let wrong_port = good.replace("http: /healthz", "tcp: { port: 1 }");
+    assert_ne!(wrong_port, good);
+    fs::write(daemon.home().join("set.yaml"), wrong_port).expect("a manifest");
     let applied = daemon.run(&["apply", "-f", "set.yaml", "--wait", "--timeout", "6s"]);
     assert_eq!(applied.code, 7, "{}", applied.err);
     assert!(applied.err.contains("unhealthy"), "{}", applied.err);

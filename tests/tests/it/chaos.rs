@@ -25,9 +25,9 @@ const ROUNDS: u32 = 15;
 /// The sets, each with a policy that keeps what it finds; the last comes and goes.
 const SETS: [&str; 4] = ["web", "db", "slow", "brief"];
 const MAX: u32 = 5;
-const KEEP: &str = r#"{"metric":"nothing","target":0.6}"#;
+const KEEP: &str = r#"{"metric":"cpu","target":1000000,"scale_in":false}"#;
 const STEP: &str =
-    r#"{"metric":"nothing","scale_out":[{"above":0.9,"add":1}],"scale_in":[{"below":0.1,"remove":1}]}"#;
+    r#"{"metric":"cpu","scale_out":[{"above":1000,"add":1}],"scale_in":[{"below":-1,"remove":1}]}"#;
 
 /// A VMM process of this test, by `/proc`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -108,11 +108,15 @@ fn a_guest_that_hangs_is_found_by_its_probes_and_repaired() {
     wait_replaced(&daemon, "hangs", id);
 }
 
+/// Keeps also a size of 0, where every load would be too much for target tracking.
+const FAR_STEP: &str =
+    "policy: { module: step, params: { metric: cpu, scale_out: [ { above: 1000, add: 1 } ] } }";
+
 #[test]
 fn a_guest_that_ignores_its_power_button_is_stopped_and_that_is_told() {
     let daemon = Daemon::start();
     let manifest =
-        daemon.manifest("deaf", "{ min: 0, max: 1, initial: 1 }", "sim.fault=ignore-power-button", IDLE);
+        daemon.manifest("deaf", "{ min: 0, max: 1, initial: 1 }", "sim.fault=ignore-power-button", FAR_STEP);
     daemon.apply_ok(&manifest.replace("boot_timeout: 20s", "boot_timeout: 20s, shutdown_timeout: 1s"));
     daemon.wait_in_service("deaf", 1);
     let scaled = daemon.run(&["scale", "deaf", "0"]);

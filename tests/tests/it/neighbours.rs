@@ -88,7 +88,7 @@ fn hostile_policies_hold_their_sets_and_delay_no_other() {
         "loops",
         "target-tracking",
         "--params",
-        r#"{"metric":"nothing","target":0.6}"#,
+        r#"{"metric":"cpu","target":1000000}"#,
     ]);
     assert_eq!(swapped.code, 0, "{}", swapped.err);
     wait_for("no problem", || {

@@ -114,8 +114,12 @@ fn a_bad_policy_is_refused_and_the_one_in_charge_stays() {
 #[test]
 fn a_recorded_tick_becomes_a_vector_of_the_policy() {
     let daemon = Daemon::start();
-    let policy = "policy: { module: target-tracking, params: { metric: connections, target: 20 } }";
-    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", policy));
+    let lb = Daemon::free_port();
+    let policy = format!(
+        "load_balancer: {{ listen: \"{lb}\" }}\n\
+         policy: {{ module: target-tracking, params: {{ metric: connections, target: 20 }} }}"
+    );
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", &policy));
     daemon.wait_in_service("web", 1);
     let tick = daemon.json(&["describe", "web"])["summary"]["last_tick"].as_u64().expect("a tick");
     let file = daemon.run(&["policy", "vectors", "web", "--tick", &tick.to_string()]);

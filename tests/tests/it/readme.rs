@@ -28,7 +28,8 @@ fn the_policy_of_the_readme_takes_over_by_the_commands_below_it() {
     assert!(commands.len() >= 7, "{commands:?}");
 
     let daemon = Daemon::start();
-    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", SET));
+    let set = format!("load_balancer: {{ listen: \"{}\" }}\n{SET}", Daemon::free_port());
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", &set));
     daemon.wait_in_service("web", 1);
     let file = |name: &str| daemon.home().join(name);
     fs::write(file("snippet.rs"), between(section, "```rust\n", "\n```")).expect("written");

@@ -58,6 +58,7 @@ pub fn create(new: NewSet, now: Time, actor: Actor) -> (SetState, Batch) {
         epoch: 0,
         clock: SetClock::starting_at(now.wall_ms),
         guard_memory: GuardMemory::default(),
+        changed_ms: None,
         manifests: BTreeMap::from([(1, blob.0.clone())]),
         set,
     };

@@ -29,7 +29,7 @@ const DEFAULTS: &[&str] = &[
     "instance: { boot_timeout: 60s, shutdown_timeout: 7s }",
     "policy: { module: step }",
     "guards: { warm_up: 0s, scale_in_stabilization: 0s, scale_out_limit: none, scale_in_limit: none }",
-    "repair: { max_unhealthy: 100 }",
+    "repair: { max_unhealthy: 100, hold_after_apply: 0s }",
 ];
 
 /// A manifest with these lines in the place of the defaults of the same keys.

@@ -185,6 +185,7 @@ impl SetMachine {
             placement: seen.iter().map(|record| &record.placement).collect(),
             nodes,
             guard_memory: self.state.guard_memory.clone(),
+            changed_ms: self.state.changed_ms,
             metric_gaps: self.metric_gaps(observation),
             balancer_full,
         }

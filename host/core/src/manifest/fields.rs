@@ -463,4 +463,8 @@ section! {
     /// waits: that is rather a fault of the host, the network or the probe. `100` never waits.
     #[serde(default = "super::types::all_percent")]
     max_unhealthy_percent, "max_unhealthy": integer(1, 100) = "50";
+    /// For this long after a manifest replaced another, instances that became unhealthy since stay: that is rather a
+    /// fault of the new manifest.
+    #[serde(default)]
+    hold_after_apply_ms, "hold_after_apply": duration(0, DAY) = "1m";
 }

@@ -62,6 +62,8 @@ pub struct PlanInput<'a> {
     pub next_id: u32,
     /// How broken instances are replaced.
     pub repair: Repair,
+    /// How long ago the manifest replaced another, milliseconds; none when it is the first.
+    pub since_change_ms: Option<u64>,
     /// How long a draining instance may finish its connections.
     pub drain_timeout_ms: u64,
     /// Time until launches may begin again, milliseconds; 0 when they may begin now.

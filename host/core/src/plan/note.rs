@@ -55,6 +55,13 @@ pub enum PlanNote {
         /// Share of them that repair takes for its own, percent.
         max_percent: u32,
     },
+    /// Unhealthy instances stay: they were healthy under the manifest before.
+    RepairAfterApply {
+        /// How many are due.
+        unhealthy: u32,
+        /// When repair begins, in milliseconds.
+        in_ms: u64,
+    },
     /// The budget lets only some be repaired now.
     RepairLimited {
         /// How many are due.
@@ -97,6 +104,12 @@ impl fmt::Display for PlanNote {
                 f,
                 "{unhealthy} of {of} instances unhealthy: more than {max_percent} % at once are rather a fault of the host, the \
                  network or the probe; repair waits (repair.max_unhealthy)"
+            ),
+            Self::RepairAfterApply { unhealthy, in_ms } => write!(
+                f,
+                "{} unhealthy since the manifest was changed: repair waits another {} (repair.hold_after_apply)",
+                Instances(*unhealthy),
+                Seconds(*in_ms)
             ),
             Self::RepairLimited { unhealthy, at_once: 0, .. } => {
                 write!(f, "{} unhealthy: a guard stops repair", Instances(*unhealthy))

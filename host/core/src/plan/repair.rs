@@ -29,8 +29,17 @@ pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
     if !input.repair.enabled {
         return Report { notes: vec![PlanNote::RepairOff { unhealthy }], ..Report::default() };
     }
-    let now = unhealthy.min(draft.budget.unavailable);
     let mut report = Report::default();
+    let hold_ms = input.repair.hold_after_apply_ms;
+    if let Some(since_ms) = input.since_change_ms.filter(|since_ms| *since_ms < hold_ms) {
+        due.retain(|i| i.in_phase_ms > since_ms);
+        let held = unhealthy - count(due.len());
+        if held > 0 {
+            report.notes.push(PlanNote::RepairAfterApply { unhealthy: held, in_ms: hold_ms - since_ms });
+        }
+    }
+    let unhealthy = count(due.len());
+    let now = unhealthy.min(draft.budget.unavailable);
     if now < unhealthy {
         let at_once = Budget::repairs_at_once(input);
         report.notes.push(PlanNote::RepairLimited { unhealthy, now, at_once });
@@ -82,6 +91,32 @@ mod tests {
             held(&[Unhealthy, Unhealthy, InService, Booting, Draining]),
             "only those that should serve count"
         );
+    }
+
+    #[test]
+    fn what_became_unhealthy_under_a_new_manifest_is_not_replaced_at_once() {
+        let mut instances = fleet(&[Phase::Unhealthy; 2]);
+        instances[0].in_phase_ms = 70_000;
+        instances[1].in_phase_ms = 30_000;
+        let mut input = input(&instances, 2);
+        (input.repair.hold_after_apply_ms, input.since_change_ms) = (60_000, Some(40_000));
+        let report = remove(&mut Draft::new(&input));
+        assert_eq!(
+            report.actions,
+            [Action::Terminate { id: 1, cause: RemovalCause::Unhealthy }],
+            "unhealthy before"
+        );
+        let held = PlanNote::RepairAfterApply { unhealthy: 1, in_ms: 20_000 };
+        assert_eq!(report.notes, std::slice::from_ref(&held));
+        assert_eq!(
+            held.to_string(),
+            "1 instance unhealthy since the manifest was changed: repair waits another 20 s (repair.hold_after_apply)"
+        );
+        for since_change_ms in [None, Some(60_000)] {
+            input.since_change_ms = since_change_ms;
+            let report = remove(&mut Draft::new(&input));
+            assert!(matches!(report.notes[..], [PlanNote::RepairLimited { unhealthy: 2, now: 1, .. }]));
+        }
     }
 
     #[test]

@@ -33,11 +33,18 @@ pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> 
         victims: &[],
         generation: 1,
         next_id: 100,
-        repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5, max_unhealthy_percent: 100 },
+        repair: Repair {
+            enabled: true,
+            grace_ms: 10_000,
+            max_percent: 5,
+            max_unhealthy_percent: 100,
+            hold_after_apply_ms: 0,
+        },
         drain_timeout_ms: 30_000,
         launches_resume_in_ms: 0,
         nodes: &*LOCAL,
         hold: None,
+        since_change_ms: None,
         budget: Budget::UNLIMITED,
     }
 }

@@ -11,7 +11,13 @@ use regatta_core::plan::{
 };
 use regatta_core::record::NodeCapacity;
 
-const REPAIR: Repair = Repair { enabled: true, grace_ms: 10_000, max_percent: 5, max_unhealthy_percent: 100 };
+const REPAIR: Repair = Repair {
+    enabled: true,
+    grace_ms: 10_000,
+    max_percent: 5,
+    max_unhealthy_percent: 100,
+    hold_after_apply_ms: 0,
+};
 
 /// An instance that owns its placement.
 #[derive(Debug, Clone)]
@@ -69,6 +75,7 @@ impl Given<'_> {
             launches_resume_in_ms: self.launches_resume_in_ms,
             nodes: self.nodes,
             hold: self.hold,
+            since_change_ms: None,
             budget: self.budget,
         })
     }

@@ -53,7 +53,13 @@ pub(crate) fn set() -> ScaleSet {
         }],
         combine: CombineRule::default(),
         guards: Guards::default(),
-        repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5, max_unhealthy_percent: 100 },
+        repair: Repair {
+            enabled: true,
+            grace_ms: 10_000,
+            max_percent: 5,
+            max_unhealthy_percent: 100,
+            hold_after_apply_ms: 0,
+        },
     }
 }
 

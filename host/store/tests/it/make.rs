@@ -60,7 +60,13 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             }],
             combine: CombineRule::default(),
             guards: Guards::default(),
-            repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5, max_unhealthy_percent: 100 },
+            repair: Repair {
+                enabled: true,
+                grace_ms: 10_000,
+                max_percent: 5,
+                max_unhealthy_percent: 100,
+                hold_after_apply_ms: 0,
+            },
         },
         generation: 1,
         desired: 2,
@@ -83,6 +89,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
         epoch: 1,
         clock: SetClock { lived_ms: last_tick * 5_000, steady_ms: last_tick * 5_000 },
         guard_memory: GuardMemory::default(),
+        changed_ms: None,
         manifests: std::collections::BTreeMap::new(),
     }
 }

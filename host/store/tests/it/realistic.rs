@@ -257,6 +257,7 @@ impl Generator {
             observation,
             changes,
             facts: PlanFacts {
+                changed_ms: None,
                 drained: Vec::new(),
                 next_id: self.next_id,
                 launches_resume_ms: 0,

@@ -1,6 +1,5 @@
 //! What one decision costs: from a frozen observation to a plan.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use serde_json::{Value, json};
 use crate::figure::{Figure, Promise, us};
 use crate::observed::{SEEDS, observation, set};
 use crate::pinned::Pinned;
+use crate::rig::Place;
 
 const PROMISE: Promise = Promise {
     name: "decision",
@@ -27,17 +27,15 @@ const PROMISE: Promise = Promise {
              Wasm instance per call, then regatta_core::tick::conclude; median of 4,000 after 400 to warm up",
 };
 
-/// Decisions that are not counted.
-const WARM_UP: usize = 400;
-
-/// Decisions that are.
-const COUNTED: usize = 4_000;
+/// Decisions that are not counted, and decisions that are.
+const TURNS: (usize, usize) = (400, 4_000);
+const QUICK_TURNS: (usize, usize) = (8, 8);
 
 /// The figure, with smaller sets beside it.
-pub(crate) fn measure(policies: &Path) -> Result<Figure> {
+pub(crate) fn measure(place: &Place) -> Result<Figure> {
     let mut sizes = Vec::new();
     for instances in [10, 100, 1_000] {
-        sizes.push((instances, decide(policies, instances)?));
+        sizes.push((instances, decide(place, instances)?));
     }
     let largest = sizes.last().map(|(_, costs)| costs.median(|cost| cost.total));
     let value = largest.flatten().map_or(f64::NAN, us);
@@ -91,9 +89,9 @@ impl Costs {
     }
 }
 
-fn decide(policies: &Path, instances: u32) -> Result<Costs> {
+fn decide(place: &Place, instances: u32) -> Result<Costs> {
     let engine = Engine::new(EngineOptions::default())?;
-    let module = policies.join("target-tracking.wasm");
+    let module = place.policies.join("target-tracking.wasm");
     let policy =
         engine.load(&std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?)?;
     let set = set(instances)?;
@@ -102,8 +100,9 @@ fn decide(policies: &Path, instances: u32) -> Result<Costs> {
     let observations: Vec<Observation> = SEEDS.map(|seed| observation(&set, instances, seed)).collect();
     let wanted_metrics: Vec<String> = policy.wishes(&params).into_iter().map(|wish| wish.name).collect();
     let _pinned = Pinned::to_one_cpu()?;
-    let mut costs = Costs { all: Vec::with_capacity(COUNTED), scale_outs: 0, pooling: engine.pooling() };
-    for turn in 0..WARM_UP + COUNTED {
+    let (warm_up, counted) = place.effort.choose(TURNS, QUICK_TURNS);
+    let mut costs = Costs { all: Vec::with_capacity(counted), scale_outs: 0, pooling: engine.pooling() };
+    for turn in 0..warm_up + counted {
         let observation = Arc::new(observations[turn % observations.len()].clone());
         // What a tick hands over beside the observation is made before the clock starts.
         let wanted_metrics = wanted_metrics.clone();
@@ -126,7 +125,7 @@ fn decide(policies: &Path, instances: u32) -> Result<Costs> {
         let record = conclude(&set, input);
         let cost = Cost { total: start.elapsed(), call: call.times, conclude: decided.elapsed() };
         check(&record)?;
-        if turn >= WARM_UP {
+        if turn >= warm_up {
             costs.all.push(cost);
             costs.scale_outs += usize::from(record.guards.granted > record.observation.desired);
         }

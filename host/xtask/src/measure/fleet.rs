@@ -14,6 +14,7 @@ use crate::rig::{Applied, Place, Rig};
 
 /// Instances of both measurements.
 const INSTANCES: u32 = 200;
+const QUICK_INSTANCES: u32 = 20;
 
 const FLEET: Promise = Promise {
     name: "fleet",
@@ -34,18 +35,19 @@ fn at_once() -> usize {
 
 /// The figure of starting.
 pub(crate) async fn start(place: &Place) -> Result<Figure> {
+    let (instances, rounds) = place.effort.choose((INSTANCES, ROUNDS), (QUICK_INSTANCES, 1));
     let vmm = place.vmm();
     let (mut one_by_one, mut many_at_once) = (Vec::new(), Vec::new());
     let (mut cold, mut compiled) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        one_by_one.push(bare::boot_all(&vmm, INSTANCES, 1).await?);
-        many_at_once.push(bare::boot_all(&vmm, INSTANCES, at_once()).await?);
+    for _ in 0..rounds {
+        one_by_one.push(bare::boot_all(&vmm, instances, 1).await?);
+        many_at_once.push(bare::boot_all(&vmm, instances, at_once()).await?);
         let rig = Rig::start(place, "fleet").await?;
-        cold.push(rig.apply(INSTANCES).await?);
+        cold.push(rig.apply(instances).await?);
         drop(rig);
         let rig = Rig::start(place, "fleet-compiled").await?;
         rig.apply_neighbour().await?;
-        compiled.push(rig.apply(INSTANCES).await?);
+        compiled.push(rig.apply(instances).await?);
     }
     let in_service =
         |applied: &[Applied]| applied.iter().map(|applied| applied.in_service).collect::<Vec<_>>();
@@ -58,7 +60,7 @@ pub(crate) async fn start(place: &Place) -> Result<Figure> {
     };
     let all = |times: &[Duration]| times.iter().copied().map(ms).collect::<Vec<_>>();
     let detail = json!({
-        "instances": INSTANCES,
+        "instances": instances,
         "daemon_ms": all(&in_service(&cold)),
         "of_it_until_apply_is_answered_ms": all(&accepted(&cold)),
         "bare_loop_ms": all(&one_by_one),
@@ -96,18 +98,21 @@ const WATCHED: Duration = Duration::from_secs(30);
 
 /// The figure of running.
 pub(crate) async fn steady(place: &Place) -> Result<Figure> {
+    let (instances, settle, watched_for) = place
+        .effort
+        .choose((INSTANCES, SETTLE, WATCHED), (QUICK_INSTANCES, Duration::ZERO, Duration::from_secs(1)));
     let rig = Rig::start(place, "steady").await?;
-    rig.apply(INSTANCES).await?;
+    rig.apply(instances).await?;
     let pid = rig.daemon.pid().context("the daemon has ended")?;
-    sleep(SETTLE).await;
+    sleep(settle).await;
     let (before, start) = (cpu(pid)?, Instant::now());
-    sleep(WATCHED).await;
+    sleep(watched_for).await;
     let (after, watched) = (cpu(pid)?, start.elapsed());
     let user = percent(after.user - before.user, watched);
     let system = percent(after.system - before.system, watched);
     let resident_mib = status_mib(pid, "VmRSS")?;
     let detail = json!({
-        "instances": INSTANCES,
+        "instances": instances,
         "percent_user": user,
         "percent_system": system,
         "resident_mib": resident_mib,

@@ -31,6 +31,7 @@ const PROMISE: Promise = Promise {
 
 /// Instances that are timed.
 const INSTANCES: u32 = 100;
+const QUICK_INSTANCES: u32 = 2;
 
 /// Instances whose system calls are counted: each does the same.
 const TRACED: u32 = 10;
@@ -46,7 +47,8 @@ pub(crate) async fn measure(place: &Place) -> Result<Option<Figure>> {
     }
     let mut command = own_namespaces(&["--net", "--pid", "--fork", "--mount-proc", "--kill-child"]);
     let scratch = Scratch::create()?;
-    place_arguments(&mut command, place, &scratch, INSTANCES).arg("time");
+    place_arguments(&mut command, place, &scratch, place.effort.choose(INSTANCES, QUICK_INSTANCES))
+        .arg("time");
     let output = run(command.stdout(Stdio::piped())).await?;
     let mut detail: Value = serde_json::from_slice(&output).context("xtask-hosts printed no JSON")?;
     drop(scratch);
@@ -97,6 +99,7 @@ fn possible() -> Result<(), String> {
 
 /// Calls per instance by step and by program; a line in their place when they cannot be counted.
 async fn system_calls(place: &Place) -> Result<Value> {
+    let traced = place.effort.choose(TRACED, 1);
     let skipped = |why: &str| {
         eprintln!("  skipped: system calls: {why}");
         Ok(Value::String(format!("skipped: {why}")))
@@ -109,12 +112,12 @@ async fn system_calls(place: &Place) -> Result<Value> {
     let mut command = Command::new("strace");
     // Without a PID namespace: in one, what `clone` returns would be other numbers than those in the log.
     command.args(["-f", "-qq", "-e", "signal=none", "-o"]).arg(&log).args(["unshare", "--net"]);
-    place_arguments(&mut command, place, &scratch, TRACED).arg("marked");
+    place_arguments(&mut command, place, &scratch, traced).arg("marked");
     if let Err(error) = run(command.stdout(Stdio::null())).await {
         return skipped(&format!("{error:#}"));
     }
     let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
-    Ok(calls::per_instance(&String::from_utf8_lossy(&text), TRACED))
+    Ok(calls::per_instance(&String::from_utf8_lossy(&text), traced))
 }
 
 fn own_namespaces(options: &[&str]) -> Command {

@@ -17,6 +17,7 @@ mod calls;
 #[expect(dead_code, reason = "the demo leaves its daemon running when asked to; nothing here does")]
 mod daemon;
 mod decision;
+mod effort;
 mod figure;
 mod fleet;
 mod hosts;
@@ -29,6 +30,7 @@ mod rig;
 mod swap;
 mod tick;
 
+use effort::Effort;
 use figure::Figure;
 use rig::Place;
 
@@ -51,6 +53,9 @@ struct Args {
     /// Measure only this; may be repeated.
     #[arg(long)]
     only: Vec<What>,
+    /// Measure as little as shows that everything still runs.
+    #[arg(long)]
+    quick: bool,
     /// Write the JSON to this file as well.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -103,7 +108,12 @@ async fn run(args: &Args) -> Result<()> {
 }
 
 async fn measure_all(args: &Args) -> Result<Value> {
-    let place = Place { bin: args.bin.clone(), policies: args.policies.clone(), logs: args.logs.clone() };
+    let place = Place {
+        bin: args.bin.clone(),
+        policies: args.policies.clone(),
+        logs: args.logs.clone(),
+        effort: Effort::new(args.quick),
+    };
     let load_before = load_average();
     let mut figures: Vec<Value> = Vec::new();
     let mut policies = None;
@@ -138,6 +148,7 @@ async fn measure_all(args: &Args) -> Result<Value> {
         "cpus": std::thread::available_parallelism().map_or(1, usize::from),
         "load_average": { "before": load_before, "after": load_average() },
         "optimised": !cfg!(debug_assertions),
+        "quick": args.quick,
         "figures": figures,
     });
     if let Some(policies) = policies {
@@ -152,15 +163,15 @@ async fn measure(what: What, place: &Place) -> Result<Option<Figure>> {
         What::Hosts => return hosts::measure(place).await,
         // Several figures: not through here.
         What::Policies => return Ok(None),
-        What::Decision => decision::measure(&place.policies),
-        What::MachineTick => tick::machine(),
-        What::Replay => tick::replay(&place.policies),
+        What::Decision => decision::measure(place),
+        What::MachineTick => tick::machine(place.effort),
+        What::Replay => tick::replay(place),
         What::Swap => swap::measure(place).await,
         What::SwapsUnderLoad => swap::under_load(place).await,
-        What::Compile => policy::compile(&place.policies),
+        What::Compile => policy::compile(place),
         What::Fleet => fleet::start(place).await,
         What::Steady => fleet::steady(place).await,
-        What::Records => records::measure(),
+        What::Records => records::measure(place.effort),
     };
     figure.map(Some)
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::effort::Effort;
 use crate::rig::Place;
 
 /// How long it may take: all languages, four minutes at most for the comparison.
@@ -19,6 +20,9 @@ const LIMIT: Duration = Duration::from_secs(1_200);
 pub(crate) async fn measure(place: &Place, languages: &Path) -> Result<Value> {
     let mut command = Command::new(place.bin.join("xtask-policies"));
     command.arg("measure").arg("--policies").arg(&place.policies).arg("--languages").arg(languages);
+    if place.effort == Effort::Quick {
+        command.arg("--quick");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     let child = command.spawn().context("cannot start xtask-policies")?;
     let output =

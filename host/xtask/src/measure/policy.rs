@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::figure::{Figure, Promise, ms, rounded};
 use crate::observed;
+use crate::rig::Place;
 
 const PROMISE: Promise = Promise {
     name: "compile",
@@ -34,14 +35,14 @@ const REPEATS: usize = 200;
 const PARAMS: &str = r#"{"metric": "utilization", "target": 0.6}"#;
 
 /// The figure of compiling.
-pub(crate) fn compile(policies: &Path) -> Result<Figure> {
+pub(crate) fn compile(place: &Place) -> Result<Figure> {
     let mut worst: f64 = 0.0;
     let mut modules = Vec::new();
     for name in ["target-tracking", "step"] {
-        let module = read(policies, name)?;
+        let module = read(&place.policies, name)?;
         let mut took = Vec::new();
         let mut compiling = Vec::new();
-        for _ in 0..TIMES {
+        for _ in 0..place.effort.choose(TIMES, 1) {
             let engine = Engine::new(EngineOptions::default())?;
             let start = Instant::now();
             let policy = engine.load(&module)?;
@@ -65,15 +66,15 @@ pub(crate) fn compile(policies: &Path) -> Result<Figure> {
 
 /// What a swap has to do before the switch, in this process, when the module is compiled already: find it, let it
 /// check its parameters, try it on recorded ticks.
-pub(crate) fn prepare_compiled(policies: &Path) -> Result<Value> {
+pub(crate) fn prepare_compiled(place: &Place) -> Result<Value> {
     let engine = Engine::new(EngineOptions::default())?;
     let limits = PolicyLimits { deadline_ms: 60_000, ..PolicyLimits::default() };
-    let module = read(policies, "target-tracking")?;
+    let module = read(&place.policies, "target-tracking")?;
     // Holds it in the engine's cache, as a set whose policy it is does.
     let _in_use = engine.load(&module)?;
     let recorded = observed::recorded(INSTANCES, RECORDED)?;
     let mut took: Vec<Duration> = Vec::new();
-    for _ in 0..REPEATS {
+    for _ in 0..place.effort.choose(REPEATS, 2) {
         let start = Instant::now();
         let policy = engine.load(&module)?;
         dry_run(&policy, PARAMS, &recorded, &limits)?.verdict()?;

@@ -8,6 +8,7 @@ use regatta_core::batch::{Batch, History, StateChange};
 use regatta_store::{Options, RedbStore, Retention, StateStore, Stats, Store};
 use serde_json::json;
 
+use crate::effort::Effort;
 use crate::figure::{Figure, Promise, rounded};
 
 // The same made-up measurements as the tests of the store: every value new each tick.
@@ -29,37 +30,39 @@ const PROMISE: Promise = Promise {
 
 const SET: &str = "web";
 const TICKS: u64 = 3_000;
+const QUICK_TICKS: u64 = 50;
 
 /// The file may take this much more than the records in it are allowed to: free pages, other tables.
 const SLACK: f64 = 2.0;
 
 /// The figure.
-pub(crate) fn measure() -> Result<Figure> {
+pub(crate) fn measure(effort: Effort) -> Result<Figure> {
+    let ticks = effort.choose(TICKS, QUICK_TICKS);
     let directory = tempfile::tempdir().context("cannot make a directory")?;
     let mut generator = Generator::new(SET, 7, Shape::default());
     let endless =
         Retention { records_max_age_ms: u64::MAX, records_max_bytes_per_set: u64::MAX, events_max: 10_000 };
 
-    let (before, full, json_bytes) = fill(directory.path(), endless, &mut generator)?;
+    let (before, full, json_bytes) = fill(directory.path(), endless, &mut generator, ticks)?;
     let stored = of_set(&full)?;
     let per_record = grown(&before, &full) / stored.records as f64;
 
     // From here on each commit removes what it adds.
     let limit = stored.record_bytes;
     let ring = Retention { records_max_bytes_per_set: limit, ..endless };
-    let (_, pruned, _) = fill(directory.path(), ring, &mut generator)?;
+    let (_, pruned, _) = fill(directory.path(), ring, &mut generator, ticks)?;
     let kept = of_set(&pruned)?;
     let bounded = kept.record_bytes <= limit && grown(&before, &pruned) <= SLACK * limit as f64;
 
     let detail = json!({
-        "json_bytes": json_bytes / TICKS,
+        "json_bytes": json_bytes / ticks,
         "packed_bytes": stored.bytes_per_record(),
         "file_bytes": (full.file_bytes - before.file_bytes) / stored.records,
         "ring": {
             "limit_bytes": limit,
             "record_bytes": kept.record_bytes,
             "disk_bytes": pruned.disk_bytes,
-            "ticks_written": 2 * TICKS,
+            "ticks_written": 2 * ticks,
             "ticks_kept": kept.records,
             "bounded": bounded,
         },
@@ -67,15 +70,20 @@ pub(crate) fn measure() -> Result<Figure> {
     Ok(PROMISE.measured(rounded(per_record), bounded, detail))
 }
 
-/// Stores [`TICKS`] more records; returns what was there before, what is there now, and the bytes of the new
+/// Stores so many more records; returns what was there before, what is there now, and the bytes of the new
 /// ones as JSON.
-fn fill(directory: &Path, retention: Retention, generator: &mut Generator) -> Result<(Stats, Stats, u64)> {
+fn fill(
+    directory: &Path,
+    retention: Retention,
+    generator: &mut Generator,
+    ticks: u64,
+) -> Result<(Stats, Stats, u64)> {
     let store = RedbStore::open(directory, Options { retention, ..Options::default() })?;
     let put = |tick| StateChange { sets: vec![make::set(SET, tick, "x")], ..StateChange::default() };
     store.commit(&Batch { state: put(0), ..Batch::default() })?;
     let before = store.stats()?;
     let mut json_bytes = 0;
-    for _ in 0..TICKS {
+    for _ in 0..ticks {
         let record = generator.next_record();
         json_bytes += serde_json::to_vec(&record)?.len() as u64;
         let state = put(record.observation.tick);

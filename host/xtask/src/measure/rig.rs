@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::daemon::{Daemon, sweep};
+use crate::effort::Effort;
 
 /// Name of the set that is measured.
 pub(crate) const SET: &str = "bench";
@@ -45,6 +46,8 @@ pub(crate) struct Place {
     pub(crate) policies: PathBuf,
     /// Directory for logs.
     pub(crate) logs: PathBuf,
+    /// How much is measured there.
+    pub(crate) effort: Effort,
 }
 
 impl Place {

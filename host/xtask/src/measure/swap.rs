@@ -47,18 +47,19 @@ pub(crate) async fn measure(place: &Place) -> Result<Figure> {
     let first = swap(&rig, "step").await?;
     swap(&rig, "target-tracking").await?;
     let mut swaps = Vec::new();
-    for number in 0..COUNTED {
+    let counted = place.effort.choose(COUNTED, 4);
+    for number in 0..counted {
         swaps.push(swap(&rig, if number % 2 == 0 { "step" } else { "target-tracking" }).await?);
     }
     let held_us: Vec<u64> = swaps.iter().map(|swap| swap.switch_us).collect();
     let prepare_ms: Vec<u64> = swaps.iter().map(|swap| swap.prepare_ms).collect();
     let median = percentile(&held_us, 0.5).map_or(f64::NAN, |us| us as f64 / 1e3);
     let detail = json!({
-        "swaps": COUNTED,
+        "swaps": counted,
         "held_us": { "median": percentile(&held_us, 0.5), "p90": percentile(&held_us, 0.9), "worst": percentile(&held_us, 1.0) },
         "prepare_off_the_loop_ms": { "median": percentile(&prepare_ms, 0.5), "worst": percentile(&prepare_ms, 1.0) },
         "first_with_compiling": { "prepare_ms": first.prepare_ms, "held_us": first.switch_us },
-        "preparing_in_process": prepare_compiled(&place.policies)?,
+        "preparing_in_process": prepare_compiled(place)?,
     });
     Ok(PROMISE.measured(median, true, detail))
 }
@@ -74,15 +75,16 @@ pub(crate) async fn under_load(place: &Place) -> Result<Figure> {
     }
     let begun = Lateness::of(&rig).await?;
     let mut quiet = begun.clone();
-    while quiet.ticks < begun.ticks + QUIET_TICKS {
+    let (quiet_ticks, many) = place.effort.choose((QUIET_TICKS, MANY), (10, 10));
+    while quiet.ticks < begun.ticks + quiet_ticks {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         quiet = Lateness::of(&rig).await?;
     }
     let first = last_tick(&rig).await?;
     let start = std::time::Instant::now();
     let before = Lateness::of(&rig).await?;
-    let mut held_us = Vec::with_capacity(MANY);
-    for number in 0..MANY {
+    let mut held_us = Vec::with_capacity(many);
+    for number in 0..many {
         held_us.push(swap(&rig, if number % 2 == 0 { "step" } else { "target-tracking" }).await?.switch_us);
     }
     let after = Lateness::of(&rig).await?;
@@ -93,7 +95,7 @@ pub(crate) async fn under_load(place: &Place) -> Result<Figure> {
     let due = u64::try_from(took.as_millis()).unwrap_or(u64::MAX) / 20;
     let lost = due.saturating_sub(last - first + 1);
     let detail = json!({
-        "swaps": MANY,
+        "swaps": many,
         "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         "ticks": last - first,
         "ticks_lost": lost,

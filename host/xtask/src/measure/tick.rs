@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,9 +26,11 @@ use regatta_policy_tools::Replayer;
 use regatta_util::percentile;
 use serde_json::json;
 
+use crate::effort::Effort;
 use crate::figure::{Figure, Promise, rounded, us};
 use crate::observed::set;
 use crate::pinned::Pinned;
+use crate::rig::Place;
 
 const TICK: Promise = Promise {
     name: "machine-tick",
@@ -49,16 +50,17 @@ const REPLAY: Promise = Promise {
 };
 
 /// What a tick of the machine alone costs.
-pub(crate) fn machine() -> Result<Figure> {
+pub(crate) fn machine(effort: Effort) -> Result<Figure> {
+    let (warm_up, counted) = effort.choose((200, 2_000), (2, 8));
     let mut detail = Vec::new();
     let mut value = f64::NAN;
     for instances in [100, 1_000] {
         let mut rig = Rig::new(instances, activation("", Vec::new()))?;
         let _pinned = Pinned::to_one_cpu()?;
         let mut took = Vec::new();
-        for turn in 0..2_200 {
+        for turn in 0..warm_up + counted {
             let (cost, _) = rig.tick(|asks, _| asks.iter().map(answer).collect())?;
-            if turn >= 200 {
+            if turn >= warm_up {
                 took.push(cost);
             }
         }
@@ -70,8 +72,8 @@ pub(crate) fn machine() -> Result<Figure> {
 }
 
 /// How fast recorded ticks are decided again.
-pub(crate) fn replay(policies: &Path) -> Result<Figure> {
-    let path = policies.join("target-tracking.wasm");
+pub(crate) fn replay(place: &Place) -> Result<Figure> {
+    let path = place.policies.join("target-tracking.wasm");
     let module = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let policy = Engine::new(EngineOptions::default())?.load(&module)?;
     let params = set(100)?.policies.first().context("a policy")?.params.to_string();
@@ -79,7 +81,7 @@ pub(crate) fn replay(policies: &Path) -> Result<Figure> {
     let active = PolicyActivation { params, wishes, ..activation(policy.digest(), Vec::new()) };
     let mut rig = Rig::new(100, active)?;
     let mut records = Vec::new();
-    for _ in 0..1_000 {
+    for _ in 0..place.effort.choose(1_000, 20) {
         records.push(rig.tick(|asks, seen| asks.iter().map(|ask| decide(&policy, ask, seen)).collect())?.1);
     }
     let mut replayer = Replayer::new(None)?;

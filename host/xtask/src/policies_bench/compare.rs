@@ -13,6 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 
 use crate::decider::{self, Answer};
+use crate::effort::Effort;
 use crate::observed::{SEEDS, observation, set};
 use crate::peer::Peer;
 use crate::pinned;
@@ -21,6 +22,10 @@ use crate::{grpc, webhook};
 /// Rounds of 8 decisions by each that are not counted, and that are, by the size of the set.
 const WARM_UP: usize = 10;
 const ROUNDS: [(u32, usize); 4] = [(10, 250), (100, 250), (1_000, 250), (10_000, 30)];
+
+/// The same, of which one only sees that it runs.
+const QUICK_WARM_UP: usize = 1;
+const QUICK_ROUNDS: [(u32, usize); 2] = [(10, 1), (1_000, 1)];
 
 /// After this time a size has no further round.
 const TIME_OF_A_SIZE: Duration = Duration::from_secs(60);
@@ -102,13 +107,16 @@ struct Task {
 }
 
 /// Measures all ways at all sizes. `policy` is the sandboxed one that [`decider`] has natively.
-pub(crate) fn measure(runtime: &Runtime, policy: &Arc<CompiledPolicy>) -> Result<Vec<Costs>> {
+pub(crate) fn measure(runtime: &Runtime, policy: &Arc<CompiledPolicy>, effort: Effort) -> Result<Vec<Costs>> {
+    let (warm_up, rounds) = effort.choose((WARM_UP, &ROUNDS[..]), (QUICK_WARM_UP, &QUICK_ROUNDS[..]));
     let directory = tempfile::Builder::new().prefix("regatta-bench-").tempdir();
     let directory = directory.context("cannot make a directory")?;
     let mut contenders = runtime.block_on(contenders(policy, directory.path()))?;
-    let measured = ROUNDS
+    let measured = rounds
         .iter()
-        .map(|&(instances, rounds)| measure_size(runtime, &mut contenders, policy, instances, rounds))
+        .map(|&(instances, rounds)| {
+            measure_size(runtime, &mut contenders, policy, instances, (warm_up, rounds))
+        })
         .collect::<Result<Vec<_>>>();
     let ended = runtime.block_on(end(contenders));
     let measured = measured?;
@@ -158,7 +166,7 @@ fn measure_size(
     contenders: &mut [Contender],
     policy: &CompiledPolicy,
     instances: u32,
-    rounds: usize,
+    (warm_up, rounds): (usize, usize),
 ) -> Result<Vec<Costs>> {
     eprintln!("  in the sandbox and elsewhere with {instances} instances …");
     let set = set(instances)?;
@@ -178,8 +186,8 @@ fn measure_size(
 
     let _pinned = pinned::Pinned::to_one_cpu()?;
     let start = Instant::now();
-    for round in 0..WARM_UP + rounds {
-        if start.elapsed() > TIME_OF_A_SIZE && round > 2 * WARM_UP {
+    for round in 0..warm_up + rounds {
+        if start.elapsed() > TIME_OF_A_SIZE && round > 2 * warm_up {
             break;
         }
         for (contender, costs) in contenders.iter_mut().zip(&mut costs) {
@@ -190,11 +198,11 @@ fn measure_size(
                     .with_context(|| format!("{} with {instances} instances", contender.way.title()))?;
                 let expected = expected.get_or_insert_with(|| answer.clone());
                 ensure!(*expected == answer, "{} decides otherwise: {answer:?}", contender.way.title());
-                if round >= WARM_UP {
+                if round >= warm_up {
                     costs.samples.push(sample);
                 }
             }
-            if round >= WARM_UP {
+            if round >= warm_up {
                 costs.cpu += contender.cpu_time()?.saturating_sub(before);
             }
         }

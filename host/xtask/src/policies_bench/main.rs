@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 
 mod compare;
 mod decider;
+#[path = "../measure/effort.rs"]
+mod effort;
 #[path = "../measure/figure.rs"]
 mod figure;
 mod grpc;

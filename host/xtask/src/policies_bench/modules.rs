@@ -12,12 +12,17 @@ use regatta_policy_host::{CallTimes, CompiledPolicy, Engine, EngineOptions};
 use regatta_util::percentile;
 use serde::Serialize;
 
+use crate::effort::Effort;
 use crate::figure::{ms, us};
 use crate::observed::{SEEDS, observation, set};
 use crate::pinned::Pinned;
 
 /// Sizes of the set.
 pub(crate) const SIZES: [u32; 4] = [10, 100, 1_000, 10_000];
+
+/// The same, of which one only sees that it runs; and the largest module that an unoptimized compiler is asked for then.
+const QUICK_SIZES: [u32; 2] = [10, 1_000];
+const QUICK_BYTES_MAX: u64 = 1 << 20;
 
 /// Decisions at each size: at least the first, at most the second, as many as there is time for.
 const DECISIONS: (usize, usize) = (16, 1_000);
@@ -72,17 +77,25 @@ pub(crate) struct Skipped {
 }
 
 /// Measures the built-in `target-tracking`, and the example of every language whose module is built.
-pub(crate) fn measure(policies: &Path, languages: &Path) -> Result<(Vec<Module>, Vec<Skipped>)> {
+pub(crate) fn measure(
+    policies: &Path,
+    languages: &Path,
+    effort: Effort,
+) -> Result<(Vec<Module>, Vec<Skipped>)> {
     let built_in = policies.join("target-tracking.wasm");
-    let mut modules = vec![module("target-tracking", &built_in)?];
+    let mut modules = vec![module("target-tracking", &built_in, effort)?];
     let mut skipped = Vec::new();
     for name in names(policies, languages)? {
         let path = policies.join("languages").join(&name).with_extension("wasm");
-        let measured = if path.is_file() {
-            eprintln!("  the example in {name} …");
-            module(&name, &path).map_err(|error| format!("{error:#}"))
-        } else {
-            Err(format!("not built: cargo xtask policies --language {name}"))
+        let measured = match path.metadata() {
+            Ok(file) if file.len() > effort.choose(u64::MAX, QUICK_BYTES_MAX) => {
+                Err("too large for --quick".to_owned())
+            }
+            Ok(_) => {
+                eprintln!("  the example in {name} …");
+                module(&name, &path, effort).map_err(|error| format!("{error:#}"))
+            }
+            Err(_) => Err(format!("not built: cargo xtask policies --language {name}")),
         };
         match measured {
             Ok(measured) => modules.push(measured),
@@ -117,18 +130,19 @@ fn names(policies: &Path, languages: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn module(name: &str, path: &Path) -> Result<Module> {
+fn module(name: &str, path: &Path, effort: Effort) -> Result<Module> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (engine, compiling) = compile(&bytes)?;
-    let cached = load_cached(&bytes)?;
+    let compiles = effort.choose(COMPILES, 1);
+    let (engine, compiling) = compile(&bytes, compiles)?;
+    let cached = load_cached(&bytes, compiles)?;
     let policy = engine.load(&bytes)?;
     policy.validate(PARAMS, &roomy())?;
     // After compiling, which is to have all CPUs.
     let _pinned = Pinned::to_one_cpu()?;
     let mut by_instances = Vec::new();
     let mut instantiating = Vec::new();
-    for instances in SIZES {
-        let (decisions, times) = decide(&policy, instances)?;
+    for &instances in effort.choose(&SIZES[..], &QUICK_SIZES[..]) {
+        let (decisions, times) = decide(&policy, instances, effort)?;
         by_instances.push(decisions);
         instantiating.extend(times.iter().map(|times| times.instantiate));
     }
@@ -139,32 +153,32 @@ fn module(name: &str, path: &Path) -> Result<Module> {
         cached_load_ms: percentile(&cached, 0.5).map_or(f64::NAN, ms),
         instantiate_us: percentile(&instantiating, 0.5).map_or(f64::NAN, us),
         by_instances,
-        memory_kib: memory(&policy)?,
+        memory_kib: if effort == Effort::Full { memory(&policy)? } else { None },
     })
 }
 
 /// Compiles it, each time in a new engine, which knows nothing of it; returns the last of them.
-fn compile(bytes: &[u8]) -> Result<(Engine, Vec<Duration>)> {
+fn compile(bytes: &[u8], times: usize) -> Result<(Engine, Vec<Duration>)> {
     let start = Instant::now();
     let mut took = Vec::new();
     loop {
         let engine = Engine::new(EngineOptions::default())?;
         let policy = engine.load(bytes)?;
         took.push(policy.compile_time());
-        if took.len() >= COMPILES || start.elapsed() > TIME_OF_COMPILES {
+        if took.len() >= times || start.elapsed() > TIME_OF_COMPILES {
             return Ok((engine, took));
         }
     }
 }
 
 /// Compiles it once more, into a cache, and loads it from there.
-fn load_cached(bytes: &[u8]) -> Result<Vec<Duration>> {
+fn load_cached(bytes: &[u8], times: usize) -> Result<Vec<Duration>> {
     let directory = tempfile::Builder::new().prefix("regatta-bench-").tempdir();
     let directory = directory.context("cannot make a directory")?;
     let options = EngineOptions { cache: Some(directory.path().join("cache")), ..EngineOptions::default() };
     Engine::new(options.clone())?.load(bytes)?;
     let mut took = Vec::new();
-    for _ in 0..COMPILES {
+    for _ in 0..times {
         // A new one has nothing in memory.
         let engine = Engine::new(options.clone())?;
         let start = Instant::now();
@@ -174,11 +188,11 @@ fn load_cached(bytes: &[u8]) -> Result<Vec<Duration>> {
     Ok(took)
 }
 
-fn decide(policy: &CompiledPolicy, instances: u32) -> Result<(Decisions, Vec<CallTimes>)> {
+fn decide(policy: &CompiledPolicy, instances: u32, effort: Effort) -> Result<(Decisions, Vec<CallTimes>)> {
     let observations = observations(instances)?;
     let limits = roomy();
     let (mut times, mut fuel, mut state) = (Vec::new(), Vec::new(), Vec::new());
-    let (least, most) = DECISIONS;
+    let (least, most) = effort.choose(DECISIONS, (1, 1));
     let mut start = Instant::now();
     for (turn, observation) in observations.iter().cycle().enumerate() {
         if times.len() >= most || (times.len() >= least && start.elapsed() > TIME_OF_A_SIZE) {

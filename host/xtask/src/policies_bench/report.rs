@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::compare::{self, Costs, Sample, Way};
+use crate::effort::Effort;
 use crate::figure::{rounded, us};
 use crate::modules;
 use crate::tables::{self, Line};
@@ -27,6 +28,9 @@ pub(crate) struct Args {
     /// Directory with an example per language.
     #[arg(long)]
     languages: PathBuf,
+    /// Measure as little as shows that everything still runs.
+    #[arg(long)]
+    quick: bool,
 }
 
 /// Measures and prints.
@@ -35,8 +39,9 @@ pub(crate) fn run(runtime: &Runtime, args: &Args) -> Result<()> {
     let module = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let engine = Engine::new(EngineOptions::default())?;
     let policy = engine.load(&module)?;
-    let costs = compare::measure(runtime, &policy)?;
-    let (modules, skipped) = modules::measure(&args.policies, &args.languages)?;
+    let effort = Effort::new(args.quick);
+    let costs = compare::measure(runtime, &policy, effort)?;
+    let (modules, skipped) = modules::measure(&args.policies, &args.languages, effort)?;
     eprintln!("\n{}\n{}", tables::comparison(&lines(&costs)), tables::modules(&modules));
     let figures = verdicts(&medians(&costs));
     for figure in &figures {

@@ -25,6 +25,7 @@ impl SetMachine {
         let generation = self.state.generation + 1;
         let mut next = SetState {
             generation,
+            changed_ms: Some(self.clock.lived_ms),
             image,
             // A new manifest may mend what kept launches from succeeding.
             launch_failures_in_a_row: 0,

@@ -435,12 +435,13 @@ fn guards(capacity: Capacity) -> impl Strategy<Value = Guards> {
 }
 
 fn repair() -> impl Strategy<Value = Repair> {
-    (any::<bool>(), 0..=86_400_000_u64, 1..=100_u32, 1..=100_u32).prop_map(
-        |(enabled, grace_ms, max_percent, max_unhealthy_percent)| Repair {
+    (any::<bool>(), 0..=86_400_000_u64, 1..=100_u32, 1..=100_u32, 0..=86_400_000_u64).prop_map(
+        |(enabled, grace_ms, max_percent, max_unhealthy_percent, hold_after_apply_ms)| Repair {
             enabled,
             grace_ms,
             max_percent,
             max_unhealthy_percent,
+            hold_after_apply_ms,
         },
     )
 }
