@@ -15,6 +15,15 @@ impl Effort {
         if quick { Self::Quick } else { Self::Full }
     }
 
+    /// What is said of a figure.
+    pub(crate) fn verdict(self, met: bool) -> &'static str {
+        match (self, met) {
+            (Self::Full, true) => "met",
+            (Self::Full, false) => "MISSED",
+            (Self::Quick, _) => "not judged",
+        }
+    }
+
     /// One of two amounts.
     pub(crate) fn choose<T>(self, full: T, quick: T) -> T {
         match self {

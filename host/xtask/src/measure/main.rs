@@ -139,7 +139,7 @@ async fn measure_all(args: &Args) -> Result<Value> {
             figure.value,
             figure.unit,
             figure.at_most,
-            if figure.met { "met" } else { "MISSED" },
+            place.effort.verdict(figure.met),
             start.elapsed().as_secs_f64()
         );
         figures.push(serde_json::to_value(figure)?);

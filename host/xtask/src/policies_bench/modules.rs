@@ -153,7 +153,7 @@ fn module(name: &str, path: &Path, effort: Effort) -> Result<Module> {
         cached_load_ms: percentile(&cached, 0.5).map_or(f64::NAN, ms),
         instantiate_us: percentile(&instantiating, 0.5).map_or(f64::NAN, us),
         by_instances,
-        memory_kib: if effort == Effort::Full { memory(&policy)? } else { None },
+        memory_kib: memory(&policy)?,
     })
 }
 

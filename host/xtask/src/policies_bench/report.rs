@@ -45,7 +45,7 @@ pub(crate) fn run(runtime: &Runtime, args: &Args) -> Result<()> {
     eprintln!("\n{}\n{}", tables::comparison(&lines(&costs)), tables::modules(&modules));
     let figures = verdicts(&medians(&costs));
     for figure in &figures {
-        let verdict = if figure.met { "met" } else { "MISSED" };
+        let verdict = effort.verdict(figure.met);
         eprintln!("{}: {} {} ({verdict})", figure.target, figure.value, figure.unit);
     }
     let comparison: Vec<Value> = costs.iter().map(told).collect();
