@@ -65,11 +65,15 @@ function decide(tick, text, state) {
   const { metric, target, tolerance = 0.1 } = parse(text);
   const { desired, counts } = tick;
   const { sum, stale = 0, missing = 0 } = tick.metrics.find(({ name }) => name === metric) ?? {};
-  const outcome = (capacity, streak, code, text, demand) => ({
-    capacity, standby: null, victims: [], wakeAfterMs: null,
-    reasons: [{ code, text, evidence: demand === undefined ? [] : [["demand", String(Math.round(demand * 1000) / 1000)]] }],
-    state: save({ streak }),
-  });
+  const outcome = (capacity, streak, code, text, demand) => {
+    // On its way to the host, NaN would become 0: no instance at all.
+    if (!Number.isInteger(capacity)) throw `the capacity would be ${capacity}`;
+    return {
+      capacity, standby: null, victims: [], wakeAfterMs: null,
+      reasons: [{ code, text, evidence: demand === undefined ? [] : [["demand", String(Math.round(demand * 1000) / 1000)]] }],
+      state: save({ streak }),
+    };
+  };
 
   // Never act on no data: it is not the same as no load.
   if (sum?.tag !== "fresh" || !Number.isFinite(sum.val) || counts.inService === 0 || desired === 0) {
