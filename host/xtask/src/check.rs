@@ -107,15 +107,21 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let guests = report.stage("guests for wasm32", &[ready], || {
         policies::build(workspace, &workspace.target.join("policies"), &mut Steps::new(1))
     });
+    let all = languages::chosen(&[languages::Wanted::All]);
+    std::thread::scope(|scope| {
+        // Downloads wait for the network, clippy for the processor. What cannot be had is told by the stage that needs it.
+        if ready == Verdict::Passed {
+            scope.spawn(|| languages::ready(workspace, &all));
+        }
+        report.stage("clippy", &[ready], || {
+            let mut command = cargo(&["clippy", "--workspace", "--all-targets"]);
+            proc::run(command.args(WITH_ALL).args(["--", "-D", "warnings"]))
+        });
+    });
     report.stage("languages", &[ready], || {
-        let all = languages::chosen(&[languages::Wanted::All]);
         let out = workspace.target.join("policies/languages");
         without = languages::build(workspace, &all, &out, &mut Steps::new(languages::steps(&all)))?;
         Ok(())
-    });
-    report.stage("clippy", &[ready], || {
-        let mut command = cargo(&["clippy", "--workspace", "--all-targets"]);
-        proc::run(command.args(WITH_ALL).args(["--", "-D", "warnings"]))
     });
     // The very selection that the tests run with, their programs included: another one would choose
     // other features of shared crates and compile them twice.

@@ -253,7 +253,7 @@ fn a_policy_that_follows_its_file_is_swapped_when_the_file_is_whole() {
 
 /// The figures (how late ticks are) are `cargo xtask bench`'s; this is that nothing is lost or mistaken.
 #[test]
-fn a_thousand_swaps_while_ticks_run_lose_no_tick_and_each_record_names_who_decided() {
+fn two_hundred_swaps_while_ticks_run_lose_no_tick_and_each_record_names_who_decided() {
     let daemon = Daemon::start();
     let modules = [
         write(&daemon, "one.wasm", &constant(1, u64::MAX)),
@@ -268,7 +268,7 @@ fn a_thousand_swaps_while_ticks_run_lose_no_tick_and_each_record_names_who_decid
     // (the last tick of the one before, digest that decides from the next tick on)
     let mut switches = Vec::new();
     let _ = daemon.json(&["policy", "swap", "web", &modules[1]]);
-    for turn in 0..1_000 {
+    for turn in 0..200 {
         let swapped = match turn % 2 {
             0 => daemon.json(&["policy", "rollback", "web"]),
             _ => daemon.json(&["policy", "swap", "web", &modules[1]]),
@@ -278,7 +278,7 @@ fn a_thousand_swaps_while_ticks_run_lose_no_tick_and_each_record_names_who_decid
     }
     let ended = ticks_pass(&daemon, "web", 1);
     let first = switches[0].0 + 1;
-    assert!(ended - first > 500, "ticks went on: {first} to {ended}, begun at {begun}");
+    assert!(ended - first > 100, "ticks went on: {first} to {ended}, begun at {begun}");
     let mut next = first;
     while next <= ended {
         let page = daemon.run(&["records", "web", "--after", &(next - 1).to_string(), "--limit", "1000"]);

@@ -63,9 +63,9 @@ pub(crate) fn build(
     steps: &mut Steps,
 ) -> Result<Vec<(Language, String)>> {
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
-    let homes = workspace.target.join("tools");
+    let homes = homes(workspace);
     let step = steps.begin(format_args!("looking for the tools of {} languages", languages.len()));
-    let ready = ready(workspace, languages, &homes);
+    let ready = ready(workspace, languages);
     step.done(format_args!("they are in {} or on PATH", homes.display()));
 
     let mut skipped = Vec::new();
@@ -98,13 +98,19 @@ pub(crate) fn build(
 }
 
 /// Makes the tools ready, of all languages at once: downloads wait for the network, not for the processor.
-fn ready(workspace: &Workspace, languages: &[Language], homes: &Path) -> Vec<Result<()>> {
+pub(crate) fn ready(workspace: &Workspace, languages: &[Language]) -> Vec<Result<()>> {
+    let homes = &homes(workspace);
     thread::scope(|scope| {
         let install = |&language| scope.spawn(move || install::ready(workspace, language, homes));
         let running: Vec<_> = languages.iter().map(install).collect();
         let panicked = |_| Err(anyhow!("the installation panicked"));
         running.into_iter().map(|install| install.join().unwrap_or_else(panicked)).collect()
     })
+}
+
+/// Where the tools are that are installed for it.
+fn homes(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("tools")
 }
 
 fn file_name(language: Language) -> String {
