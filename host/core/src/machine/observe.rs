@@ -220,18 +220,23 @@ mod tests {
 
     #[test]
     fn connections_that_wait_or_waited_in_vain_are_a_metric_and_start_the_first_instance() {
-        let mut rig = Rig::serving(
+        let mut rig = Rig::new(
             "capacity: { min: 0, max: 3, initial: 0 }\nload_balancer: { listen: \"127.0.0.1:8000\" }",
         );
+        rig.wish = 0;
         let seen = |rig: &mut Rig, waiting, unserved| {
             rig.facts.traffic = Some(TrafficReading { waiting, unserved, ..TrafficReading::default() });
             rig.tick();
             (value(rig, CONNECTIONS_WAITING, 0), rig.store.state().desired)
         };
-        assert_eq!(seen(&mut rig, 0, 7), (MetricValue::Fresh(0.0), 0), "what was unserved before is not news");
+        assert_eq!(
+            seen(&mut rig, 0, 7),
+            (MetricValue::Fresh(0.0), 0),
+            "what was unserved before is not news"
+        );
         assert_eq!(seen(&mut rig, 0, 8), (MetricValue::Fresh(1.0), 1), "it gave up between two ticks");
         assert_eq!(seen(&mut rig, 2, 8), (MetricValue::Fresh(2.0), 1));
-        assert_eq!(seen(&mut rig, 0, 8), (MetricValue::Fresh(0.0), 1));
+        assert_eq!(seen(&mut rig, 0, 8), (MetricValue::Fresh(0.0), 0), "the policy has its way again");
     }
 
     #[test]
