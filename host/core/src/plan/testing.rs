@@ -36,6 +36,7 @@ pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> 
         repair: Repair { enabled: true, grace_ms: 10_000, max_percent: 5, max_unhealthy_percent: 100 },
         drain_timeout_ms: 30_000,
         launches_resume_in_ms: 0,
+        one_at_a_time: false,
         nodes: &*LOCAL,
         hold: None,
         budget: Budget::UNLIMITED,
