@@ -10,7 +10,7 @@ use crate::modules::{hostile, module};
 const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 
 /// A policy that wants `capacity`, and traps from tick `until` on.
-fn constant(capacity: u32, until: u64) -> Vec<u8> {
+pub(crate) fn constant(capacity: u32, until: u64) -> Vec<u8> {
     // The tick comes first among the arguments; its number is its second field.
     module(&format!(
         r#"(func $decide (export "regatta:policy/scaling@0.1.0#decide") (param $args i32) (result i32)

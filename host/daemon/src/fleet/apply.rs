@@ -95,6 +95,7 @@ impl Fleet {
             .collect();
         let checked = self.check(&source, set, named, &kept).await?;
         outcome.warnings = checked.warnings(old.as_ref().map(|old| &*old.state));
+        outcome.warnings.extend(self.shortcomings(&checked).await);
         if request.dry_run {
             return Ok(outcome);
         }
@@ -122,6 +123,13 @@ impl Fleet {
             }
         }
         Ok(outcome)
+    }
+
+    /// What this host lacks for the set.
+    async fn shortcomings(&self, checked: &Checked) -> Vec<String> {
+        let (node, set) = (Arc::clone(&self.shared.node), checked.set.clone());
+        let images = checked.images.clone();
+        tokio::task::spawn_blocking(move || node.shortcomings(&set, &images)).await.unwrap_or_default()
     }
 
     /// Reads image and policies, but for those that are `kept`. All their problems at once, each at its place in the manifest.
@@ -181,7 +189,7 @@ impl Fleet {
         let new = NewSet { set, image: images.digests(), policies: activations, incarnation };
         let (state, mut batch) = create(new, clock::now(), actor.into());
         batch.blobs.extend(blobs);
-        let revision = self.shared.writer.commit(batch).await.map_err(|why| {
+        let revision = self.shared.commit(batch).await.map_err(|why| {
             let message = format!("nothing was created; the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
         })?;
