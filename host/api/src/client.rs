@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
 use crate::input::{Json, Query, QueryRules};
+use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
 use crate::types::*;

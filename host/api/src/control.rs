@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::caller::Caller;
 use crate::endpoints::endpoints;
 use crate::image_types::*;
+use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
 use crate::types::*;

@@ -66,6 +66,14 @@ macro_rules! endpoints {
             put "/v1/sets/{set}/instances/{id}/protection" [instances, Operator, SHORT]
             protect(set: &str, id: u32) request: Json<ProtectRequest> => InstanceInfo;
 
+            /// Instances of a set that failed or were replaced and whose logs are kept, the newest first.
+            get "/v1/sets/{set}/logs" [instances, Viewer, SHORT]
+            kept_logs(set: &str) => Vec<KeptLogInfo>;
+
+            /// The end of a log of an instance, also of one that failed or was replaced.
+            get "/v1/sets/{set}/instances/{id}/log" [instances, Viewer, SHORT]
+            instance_log(set: &str, id: u32) query: Query<LogQuery> => LogContent;
+
             /// The policies of a set, and the modules that can be named.
             get "/v1/sets/{set}/policy" [policy, Viewer, SHORT]
             policies(set: &str) => PolicyList;

@@ -31,6 +31,8 @@ impl QueryRules for crate::types::RollbackQuery {}
 
 impl QueryRules for crate::recording_types::ContentQuery {}
 
+impl QueryRules for crate::log_types::LogQuery {}
+
 impl QueryRules for crate::types::CompareQuery {
     fn check(&self) -> Result<(), String> {
         match self.target {
@@ -60,6 +62,9 @@ impl QueryRules for crate::types::RecordsQuery {
 impl QueryRules for crate::types::EventsQuery {
     fn check(&self) -> Result<(), String> {
         check_limit(self.limit)?;
+        if self.after.is_some() && self.before.is_some() {
+            return Err("after and before exclude each other".to_owned());
+        }
         match self.wait_ms {
             0..=WAIT_MAX_MS => Ok(()),
             wait_ms => Err(format!("wait_ms is {wait_ms}, it must be at most {WAIT_MAX_MS}")),

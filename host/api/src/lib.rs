@@ -13,6 +13,7 @@ mod error;
 pub mod image_types;
 #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only the daemon checks queries"))]
 mod input;
+pub mod log_types;
 pub mod paths;
 pub mod recording_types;
 pub mod recovery_types;

@@ -91,7 +91,8 @@ pub struct ApplyOutcome {
     pub generation: u64,
     /// Field by field; empty for a new set.
     pub changes: Vec<FieldChange>,
-    /// What may keep a policy from working as it should, and canaries that ended.
+    /// What may keep the set from working as it should: metrics that it does not have, what this host lacks, canaries
+    /// that ended.
     pub warnings: Vec<String>,
 }
 
@@ -213,7 +214,7 @@ pub struct PolicyInfo {
 pub struct SetDetail {
     /// In one line.
     pub summary: SetSummary,
-    /// The manifest in force, with defaults filled in.
+    /// The manifest in force, with defaults filled in; may be applied as it stands.
     #[schema(value_type = Object)]
     pub manifest: serde_json::Value,
     /// Its policies: active, previous, canary, shadows.
@@ -503,6 +504,9 @@ pub struct PolicyList {
     pub combine: String,
     /// Modules in the daemon's policy directories, by name.
     pub available: Vec<AvailablePolicy>,
+    /// Why files are refused that its policies follow.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Which tick to explain.
@@ -563,6 +567,9 @@ pub struct EventsQuery {
     /// Only those after this sequence number; none gives the newest ones.
     #[serde(default)]
     pub after: Option<u64>,
+    /// The newest ones before this sequence number; not together with `after`.
+    #[serde(default)]
+    pub before: Option<u64>,
     /// At most this many; default 100, at most 1,000.
     #[serde(default)]
     pub limit: Option<u32>,

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use regatta_api::types::WhyLast;
 
 use super::image_args::ImageCommand;
+use super::logs::LogsArgs;
 use super::orphan_args::OrphansCommand;
 use super::policy_tools::args::PolicyToolCommand;
 use super::record_args::{RecordCommand, ReplayArgs};
@@ -102,6 +103,15 @@ Example:
     Describe(SetArg),
     /// List the instances of a scale set
     Instances(SetArg),
+    /// Show logs of an instance, also of one that is gone
+    ///
+    /// Instances that failed or were replaced leave their logs: of each set the last 20, of each log the last MiB.
+    #[command(after_long_help = "\
+Examples:
+  regatta logs web
+  regatta logs web 3
+  regatta logs web web-3 --log vmm")]
+    Logs(LogsArgs),
     /// Set the capacity now; the policy continues from it
     #[command(after_long_help = "\
 Example:
@@ -539,9 +549,15 @@ pub struct EventsArgs {
     /// Keep printing new events as they arrive
     #[arg(short, long)]
     pub follow: bool,
-    /// Start with the newest N events
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub limit: u32,
+    /// Only events of this long ago or less, for example 2h
+    #[arg(long, value_name = "DURATION", value_parser = regatta_util::units::parse_duration)]
+    pub since: Option<Duration>,
+    /// Only events of this long ago or more, for example 1h
+    #[arg(long, value_name = "DURATION", value_parser = regatta_util::units::parse_duration, conflicts_with = "follow")]
+    pub before: Option<Duration>,
+    /// Show at most the newest N of them [default: 100; with --since all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
 }
 
 /// A set's name, as manifests may give it; anything else can only be a slip.

@@ -1,5 +1,6 @@
 //! `regatta events`.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use regatta_api::types::{EventEntry, EventsQuery};
@@ -12,6 +13,12 @@ use super::exit::Outcome;
 use super::render::{json, json_line, plain_line};
 use super::time::utc;
 
+/// Events of one call.
+const PAGE: u32 = 1_000;
+
+/// Events that are shown when nobody says how many.
+const LIMIT_DEFAULT: u32 = 100;
+
 /// How long one call waits for an event.
 const WAIT_MS: u64 = 25_000;
 
@@ -23,9 +30,8 @@ const LOST_MAX: Duration = Duration::from_secs(60);
 const LOST_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn events(client: &Client, args: EventsArgs, output: Output, io: &mut Io<'_>) -> Outcome {
-    let EventsArgs { set, follow, limit } = args;
-    let query = EventsQuery { set: set.clone(), after: None, limit: Some(limit), wait_ms: 0 };
-    let first = client.events(&query).await?;
+    let first = newest(client, &args, (io.clock_ms)()).await?;
+    let EventsArgs { set, follow, .. } = args;
     if !follow && output == Output::Json {
         return json(&first, io);
     }
@@ -36,7 +42,8 @@ pub(super) async fn events(client: &Client, args: EventsArgs, output: Output, io
     let mut after = first.last().map_or(0, |event| event.seq);
     let mut lost: Option<Instant> = None;
     loop {
-        let query = EventsQuery { set: set.clone(), after: Some(after), limit: None, wait_ms: WAIT_MS };
+        let query =
+            EventsQuery { set: set.clone(), after: Some(after), wait_ms: WAIT_MS, ..EventsQuery::default() };
         match client.events(&query).await {
             Ok(events) => {
                 if lost.take().is_some() {
@@ -57,6 +64,37 @@ pub(super) async fn events(client: &Client, args: EventsArgs, output: Output, io
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The newest events that were asked for, as far back as they are kept, in their order.
+async fn newest(client: &Client, args: &EventsArgs, now_ms: u64) -> Outcome<Vec<EventEntry>> {
+    let ago = |span: Duration| now_ms.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+    let (since_ms, before_ms) = (args.since.map(ago), args.before.map(ago));
+    let limit = args.limit.or((args.since.is_none()).then_some(LIMIT_DEFAULT));
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut found = VecDeque::new();
+    let mut before = None;
+    loop {
+        let page = if before_ms.is_some() { PAGE } else { u32::try_from(limit).unwrap_or(PAGE).min(PAGE) };
+        let query =
+            EventsQuery { set: args.set.clone(), before, limit: Some(page), ..EventsQuery::default() };
+        let events = client.events(&query).await?;
+        let Some(oldest) = events.first() else { break };
+        before = Some(oldest.seq);
+        let is_last =
+            events.len() < page as usize || since_ms.is_some_and(|since_ms| oldest.at_ms < since_ms);
+        for event in events.into_iter().rev() {
+            let is_wanted = since_ms.is_none_or(|since_ms| event.at_ms >= since_ms)
+                && before_ms.is_none_or(|before_ms| event.at_ms <= before_ms);
+            if is_wanted && found.len() < limit {
+                found.push_front(event);
+            }
+        }
+        if is_last || found.len() >= limit {
+            break;
+        }
+    }
+    Ok(found.into())
 }
 
 /// One line each; with JSON one object a line, as a stream has no end to close a

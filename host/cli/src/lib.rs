@@ -11,6 +11,7 @@ mod events;
 mod exit;
 mod image;
 mod image_args;
+mod logs;
 mod orphan_args;
 mod orphans;
 mod policy;
@@ -179,6 +180,7 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Get { set } => sets::get(client, set.as_deref(), output, io).await?,
         Command::Describe(args) => sets::describe(client, &args.set, output, io).await?,
         Command::Instances(args) => sets::instances(client, &args.set, output, io).await?,
+        Command::Logs(args) => logs::logs(client, &args, output, io).await?,
         Command::Scale(args) => sets::scale(client, &args, output, io).await?,
         Command::Delete(args) => sets::delete(client, &args, output, io).await?,
         Command::Protect { set, instance, off } => {

@@ -263,6 +263,9 @@ async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Ou
     if policies.policies.iter().filter(|entry| entry.role == PolicyRole::Active).count() > 1 {
         writeln!(io.out, "\nThey decide together: {}", policies.combine)?;
     }
+    for note in &policies.notes {
+        writeln!(io.out, "\n{}", plain_line(note))?;
+    }
     if !policies.available.is_empty() {
         writeln!(io.out)?;
         let mut table = Columns::new(&["AVAILABLE", "VERSION", "DIGEST", "PATH"], io);

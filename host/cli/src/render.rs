@@ -48,6 +48,15 @@ pub(super) struct Columns {
 impl Columns {
     /// With these headings.
     pub(super) fn new(headings: &[&str], io: &Io<'_>) -> Self {
+        Self::with_gap(headings, GAP, io)
+    }
+
+    /// The same, for a table that would hardly fit into 80 columns otherwise.
+    pub(super) fn narrow(headings: &[&str], io: &Io<'_>) -> Self {
+        Self::with_gap(headings, GAP - 1, io)
+    }
+
+    fn with_gap(headings: &[&str], gap: usize, io: &Io<'_>) -> Self {
         let colour = io.out_colour();
         let mut table = Table::new();
         // Never fitted to the terminal: a broken line can neither be grepped nor
@@ -63,7 +72,7 @@ impl Columns {
         };
         table.set_header(headings.iter().map(bold));
         for column in table.column_iter_mut() {
-            column.set_padding((0, GAP as u16));
+            column.set_padding((0, gap as u16));
         }
         Self { table, colour }
     }

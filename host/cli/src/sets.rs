@@ -8,6 +8,7 @@ use regatta_api::types::{
     EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest, ScaleRequest, SetDetail,
     SetSummary, WhyQuery,
 };
+use regatta_core::metrics::{CONNECTIONS, MEMORY};
 
 use super::Io;
 use super::args::{DeleteArgs, Output, ScaleArgs};
@@ -19,6 +20,9 @@ use super::{events, wait};
 
 /// Events that a description ends with.
 const EVENTS_SHOWN: u32 = 10;
+
+/// Instances of a description.
+const INSTANCES_SHOWN: usize = 20;
 
 pub(super) async fn get(client: &Client, set: Option<&str>, output: Output, io: &mut Io<'_>) -> Outcome {
     let sets = match set {
@@ -38,30 +42,26 @@ pub(super) async fn get(client: &Client, set: Option<&str>, output: Output, io: 
         writeln!(io.err, "there are no scale sets; `regatta apply -f FILE` makes one")?;
         return Ok(());
     }
-    let headings =
-        ["NAME", "STATUS", "IN-SERVICE", "DESIRED", "MIN", "MAX", "OTHERS", "POLICY", "TICK", "ADDRESS"];
-    let mut table = Columns::new(&headings, io);
+    let headings = ["NAME", "STATUS", "IN-SERVICE", "LIMITS", "OTHERS", "POLICY", "ADDRESS"];
+    let mut table = Columns::narrow(&headings, io);
     for set in &sets {
         let others = counts(&set.instances, "in-service");
         table.row(vec![
             text(&set.name),
             table.state(condition(set)),
-            right(set.instances.get("in-service").unwrap_or(&0)),
-            right(set.desired),
-            right(set.min),
-            right(set.max),
+            right(format!("{}/{}", set.instances.get("in-service").unwrap_or(&0), set.desired)),
+            right(format!("{}-{}", set.min, set.max)),
             text(if others.is_empty() { "-" } else { &others }),
             text(policies(set)),
-            right(set.last_tick),
             text(or_dash(set.load_balancer.as_ref())),
         ]);
     }
     table.print(0, io)
 }
 
-/// The active policies, in few words.
+/// The active policies by name.
 fn policies(set: &SetSummary) -> String {
-    let each: Vec<String> = set.policies.iter().map(|it| format!("{} {}", it.name, it.version)).collect();
+    let each: Vec<&str> = set.policies.iter().map(|it| it.name.as_str()).collect();
     each.join(", ")
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn describe(client: &Client, set: &str, output: Output, io: &mu
     if output == Output::Json {
         return json(&detail, io);
     }
-    let instances = client.instances(set).await?;
+    let mut instances = client.instances(set).await?;
     let query =
         EventsQuery { set: Some(set.to_owned()), limit: Some(EVENTS_SHOWN), ..EventsQuery::default() };
     let newest = client.events(&query).await?;
@@ -94,15 +94,18 @@ pub(super) async fn describe(client: &Client, set: &str, output: Output, io: &mu
         metrics_table(&detail.metrics, io).print(2, io)?;
     }
     heading("Instances", io)?;
+    let more = instances.len().saturating_sub(INSTANCES_SHOWN);
+    // Of many, those that are not as they should be are worth a look.
+    instances.sort_by_key(|instance| instance.state == "in-service");
+    instances.truncate(INSTANCES_SHOWN);
+    instances.sort_by_key(|instance| instance.id);
     instance_table(&instances, io).print(2, io)?;
+    if more > 0 {
+        writeln!(io.out, "  … and {more} more: regatta instances {set}")?;
+    }
     heading("Manifest, with defaults", io)?;
     let mut table = Columns::new(&["FIELD", "VALUE"], io);
     for (path, value) in leaves(&detail.manifest) {
-        let value = match value.parse() {
-            Ok(bytes) if path.ends_with("_bytes") => format!("{value} ({})", size(bytes)),
-            Ok(ms) if path.ends_with("_ms") => format!("{value} ({})", span(ms)),
-            _ => value,
-        };
         table.row(vec![text(path), text(value)]);
     }
     table.print(2, io)?;
@@ -189,7 +192,7 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
 fn metrics_table(metrics: &[MetricNow], io: &Io<'_>) -> Columns {
     let mut table = Columns::new(&["NAME", "MEAN", "MIN", "MAX", "FRESH", "STALE", "MISSING"], io);
     for metric in metrics {
-        let value = |value: Option<f64>| right(or_dash(value.map(number)));
+        let value = |value: Option<f64>| right(or_dash(value.map(|value| measured(&metric.name, value))));
         table.row(vec![
             text(&metric.name),
             value(metric.mean),
@@ -201,6 +204,15 @@ fn metrics_table(metrics: &[MetricNow], io: &Io<'_>) -> Columns {
         ]);
     }
     table
+}
+
+/// A value as people read it.
+fn measured(metric: &str, value: f64) -> String {
+    match metric {
+        // A metric of a count of bytes, below 2^53.
+        MEMORY => size(value.max(0.0) as u64),
+        _ => number(value),
+    }
 }
 
 pub(super) async fn instances(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Outcome {
@@ -219,31 +231,36 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
     let now_ms = (io.clock_ms)();
     let metrics: BTreeSet<&str> =
         instances.iter().flat_map(|i| i.metrics.keys().map(String::as_str)).collect();
+    // It has a column of its own.
+    let metrics: BTreeSet<&str> = metrics.into_iter().filter(|name| *name != CONNECTIONS).collect();
     let protected = instances.iter().any(|i| i.protected);
     let detail = instances.iter().any(|i| i.detail.is_some());
     let start = instances.iter().any(|i| i.start.as_ref().is_some_and(|start| start != "cold"));
     let metric_headings: Vec<String> = metrics.iter().map(|name| name.to_uppercase()).collect();
-    let mut headings = vec!["NAME", "STATE", "FOR", "AGE", "GEN", "ADDRESS", "PID", "CONNS"];
+    let generations: BTreeSet<u64> = instances.iter().map(|i| i.generation).collect();
+    let generation = generations.len() > 1;
+    let mut headings = vec!["NAME", "STATE", "FOR", "ADDRESS", "CONNS"];
     headings.extend(metric_headings.iter().map(String::as_str));
     // Columns that would be empty for most sets come only when they say something.
+    headings.extend(generation.then_some("GEN"));
     headings.extend(protected.then_some("PROTECTED"));
     headings.extend(start.then_some("START"));
     headings.extend(detail.then_some("DETAIL"));
-    let mut table = Columns::new(&headings, io);
+    let mut table = Columns::narrow(&headings, io);
     for instance in instances {
         let mut row = vec![
             text(&instance.name),
             table.state(&instance.state),
             right(age(instance.state_since_ms, now_ms)),
-            right(age(instance.created_ms, now_ms)),
-            right(instance.generation),
             text(&instance.address),
-            right(or_dash(instance.pid)),
             right(instance.connections),
         ];
         row.extend(
-            metrics.iter().map(|&name| right(or_dash(instance.metrics.get(name).copied().map(number)))),
+            metrics
+                .iter()
+                .map(|&name| right(or_dash(instance.metrics.get(name).map(|value| measured(name, *value))))),
         );
+        row.extend(generation.then(|| right(instance.generation)));
         row.extend(protected.then(|| text(if instance.protected { "yes" } else { "-" })));
         row.extend(start.then(|| text(or_dash(instance.start.as_ref()))));
         row.extend(detail.then(|| text(or_dash(instance.detail.as_ref()))));
@@ -275,6 +292,14 @@ pub(super) async fn scale(client: &Client, args: &ScaleArgs, output: Output, io:
     Ok(())
 }
 
+/// Both are how people know an instance: `3` and `web-3`.
+pub(super) fn instance_number(set: &str, instance: &str) -> Outcome<u32> {
+    let number = instance.strip_prefix(set).and_then(|rest| rest.strip_prefix('-')).unwrap_or(instance);
+    number
+        .parse()
+        .map_err(|_| usage(format!("{instance} is not an instance of {set}: give its number or name")))
+}
+
 pub(super) async fn protect(
     client: &Client,
     set: &str,
@@ -283,11 +308,7 @@ pub(super) async fn protect(
     output: Output,
     io: &mut Io<'_>,
 ) -> Outcome {
-    // Both are how people know an instance: `3` and `web-3`.
-    let number = instance.strip_prefix(set).and_then(|rest| rest.strip_prefix('-')).unwrap_or(instance);
-    let id = number
-        .parse()
-        .map_err(|_| usage(format!("{instance} is not an instance of {set}: give its number or name")))?;
+    let id = instance_number(set, instance)?;
     let instance = client.protect(set, id, &ProtectRequest { protected }).await?;
     if output == Output::Json {
         return json(&instance, io);

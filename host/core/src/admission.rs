@@ -89,27 +89,32 @@ impl fmt::Display for Shortage {
             // Exact to the mebibyte is exact enough for people.
             if bytes >= 1 << 20 { format_size_bytes(bytes >> 20 << 20) } else { format_size_bytes(bytes) }
         };
+        let enough_for = left.checked_div(needed).unwrap_or(0);
         match resource {
             Resource::Memory => write!(
                 f,
-                "the host is out of memory: an instance needs {}, {} of {} is left (--memory-overcommit, --memory-reserve)",
+                "not enough memory on the host: an instance needs {}, {} of {} is free, enough for {enough_for} \
+                 (--memory-overcommit, --memory-reserve)",
                 size(needed),
                 size(left),
                 size(total)
             ),
             Resource::Vcpus => write!(
                 f,
-                "the host is out of CPUs: an instance needs {needed} virtual CPUs, {left} of {total} are left (--cpu-overcommit)"
+                "not enough CPUs on the host: an instance needs {needed} virtual CPUs, {left} of {total} are free, enough for \
+                 {enough_for} (--cpu-overcommit)"
             ),
             Resource::Disk => write!(
                 f,
-                "the host is out of disk space: an instance needs {}, {} is left beside the reserve (--disk-reserve)",
+                "not enough disk space on the host: an instance needs {}, {} is free beside the reserve, enough for {enough_for} \
+                 (--disk-reserve)",
                 size(needed),
                 size(left)
             ),
             Resource::OpenFiles => write!(
                 f,
-                "the daemon may not open more files: an instance needs {needed}, {left} of {total} are left (ulimit -n)"
+                "not enough open files for the daemon: an instance needs {needed}, {left} of {total} are free, enough for \
+                 {enough_for} (ulimit -n)"
             ),
         }
     }
@@ -150,6 +155,29 @@ pub fn room_for(host: &HostRoom, committed: Demand, demand: Demand, wanted: u32)
     }
 }
 
+/// Why `host` can never hold `max` instances of this `demand`, even if nothing else runs on it; none when it can. Disk space
+/// comes and goes, and does not count.
+#[must_use]
+pub fn never_fits(host: &HostRoom, demand: Demand, max: u32) -> Option<String> {
+    let max = u64::from(max);
+    let vcpus = max.saturating_mul(demand.vcpus);
+    let memory = max.saturating_mul(demand.memory_bytes);
+    let mebibytes = |bytes: u64| format_size_bytes(bytes >> 20 << 20);
+    if vcpus > host.vcpus {
+        return Some(format!(
+            "the host has {} virtual CPUs for instances, capacity.max {max} would need {vcpus} (--cpu-overcommit)",
+            host.vcpus
+        ));
+    }
+    (memory > host.memory_bytes).then(|| {
+        format!(
+            "the host has {} of memory for instances, capacity.max {max} would need {} (--memory-overcommit, --memory-reserve)",
+            mebibytes(host.memory_bytes),
+            mebibytes(memory)
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -180,7 +208,25 @@ mod tests {
         assert_eq!(fits, 0);
         assert_eq!(
             shortage.expect("a shortage").to_string(),
-            "the host is out of memory: an instance needs 1TiB, 7GiB of 8GiB is left (--memory-overcommit, --memory-reserve)"
+            "not enough memory on the host: an instance needs 1TiB, 7GiB of 8GiB is free, enough for 0 (--memory-overcommit, \
+             --memory-reserve)"
+        );
+    }
+
+    #[test]
+    fn a_maximum_that_no_empty_host_can_hold_is_told() {
+        assert_eq!(never_fits(&HOST, SMALL, 8), None);
+        let roomy = HostRoom { memory_bytes: u64::MAX, ..HOST };
+        assert_eq!(
+            never_fits(&roomy, SMALL, 33).as_deref(),
+            Some(
+                "the host has 32 virtual CPUs for instances, capacity.max 33 would need 33 (--cpu-overcommit)"
+            )
+        );
+        let told = never_fits(&HOST, SMALL, 9).expect("too little memory");
+        assert!(
+            told.starts_with("the host has 8GiB of memory for instances, capacity.max 9 would need 9GiB"),
+            "{told}"
         );
     }
 

@@ -91,6 +91,10 @@ event_kinds! {
     InstanceRefused = "instance-refused",
     /// An instance could not be launched.
     LaunchFailed = "launch-failed",
+    /// Launches of a set back off: they fail, or new instances die soon after them.
+    LaunchesBackOff = "launches-back-off",
+    /// Launches of a set no longer back off.
+    LaunchesResumed = "launches-resumed",
     /// An instance was not healthy within its boot time-out.
     BootTimedOut = "boot-timed-out",
     /// An instance came into service.
@@ -99,6 +103,10 @@ event_kinds! {
     Unhealthy = "unhealthy",
     /// An unhealthy instance is replaced.
     Repair = "repair",
+    /// Repair waits: too large a share of a set is unhealthy.
+    RepairHeld = "repair-held",
+    /// Repair no longer waits.
+    RepairResumed = "repair-resumed",
     /// A VMM exited unexpectedly.
     InstanceDied = "instance-died",
     /// A guest's kernel panicked.
@@ -119,6 +127,8 @@ event_kinds! {
     MetricBack = "metric-back",
     /// A policy returned no decision.
     PolicyFailed = "policy-failed",
+    /// The policy of a slot returns decisions again.
+    PolicyRecovered = "policy-recovered",
     /// A canary failed and was removed.
     PolicyDemoted = "policy-demoted",
     /// A manifest gave a slot its policy.
@@ -149,6 +159,35 @@ event_kinds! {
     InstanceAdopted = "instance-adopted",
     /// An orphan was removed by an operator.
     OrphanRemoved = "orphan-removed",
+}
+
+impl EventKind {
+    /// Whether an operator should look.
+    #[must_use]
+    pub fn is_trouble(self) -> bool {
+        matches!(
+            self,
+            Self::HostFull
+                | Self::InstanceRefused
+                | Self::LaunchFailed
+                | Self::LaunchesBackOff
+                | Self::BootTimedOut
+                | Self::Unhealthy
+                | Self::Repair
+                | Self::RepairHeld
+                | Self::InstanceDied
+                | Self::GuestPanicked
+                | Self::GuestRebooted
+                | Self::DrainTimeout
+                | Self::BalancerFull
+                | Self::MetricGap
+                | Self::PolicyFailed
+                | Self::PolicyDemoted
+                | Self::PolicyRefused
+                | Self::SnapshotFailed
+                | Self::OrphanFound
+        )
+    }
 }
 
 impl fmt::Display for EventKind {

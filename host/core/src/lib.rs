@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod agent;
+pub mod back_off;
 pub mod balancer;
 pub mod batch;
 pub mod canary;

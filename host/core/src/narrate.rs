@@ -5,13 +5,12 @@ use crate::decision::PolicyRun;
 use crate::event::{Actor, Event, EventKind, PolicyRef};
 use crate::metrics::MetricGap;
 use crate::phase::{InstanceEvent, Phase};
-use crate::plan::{Action, RemovalCause};
+use crate::plan::{Action, PlanNote, RemovalCause};
 use crate::record::{Direction, InstanceChange, TickRecord};
 
 /// The events of a tick. What lasts since the tick before, `last`, is told once.
 #[must_use]
 pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
-    let policy_failed_before = last.is_some_and(|last| last.runs.iter().any(|run| run.result.is_err()));
     let set = &record.observation.set;
     let event = |at_ms, kind: EventKind, instance, text| Event {
         at_ms,
@@ -54,19 +53,37 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         }
         (None, None) | (Some(_), Some(_)) => {}
     }
-    if !policy_failed_before {
-        for run in &record.runs {
-            if let Err(failure) = &run.result {
-                let text = format!(
-                    "{} returned no decision ({}): {}",
-                    run.name,
-                    failure.kind.as_str(),
-                    failure.message
-                );
-                let policy = Some(policy_ref(run));
-                events.push(Event { policy, ..event(now, EventKind::PolicyFailed, None, text) });
-            }
+    for run in &record.runs {
+        let before = last.and_then(|last| last.runs.iter().find(|before| before.slot == run.slot));
+        let failed_before = before.filter(|before| before.result.is_err());
+        let (kind, text) = match (&run.result, failed_before) {
+            (Err(_), Some(before)) if before.digest == run.digest => continue,
+            (Err(failure), _) => (
+                EventKind::PolicyFailed,
+                format!("{} returned no decision ({}): {}", run.name, failure.kind.as_str(), failure.message),
+            ),
+            (Ok(_), Some(_)) => (EventKind::PolicyRecovered, format!("{} returns decisions again", run.name)),
+            (Ok(_), None) => continue,
+        };
+        events.push(Event { policy: Some(policy_ref(run)), ..event(now, kind, None, text) });
+    }
+    match (&record.facts.back_off, last.and_then(|last| last.facts.back_off.as_ref())) {
+        (Some(back_off), None) => {
+            events.push(event(now, EventKind::LaunchesBackOff, None, back_off.told()));
         }
+        (None, Some(_)) => {
+            let text = "launches no longer back off".to_owned();
+            events.push(event(now, EventKind::LaunchesResumed, None, text));
+        }
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+    match (repair_held(record), last.and_then(repair_held)) {
+        (Some(note), None) => events.push(event(now, EventKind::RepairHeld, None, note.to_string())),
+        (None, Some(_)) => {
+            let text = "repair no longer waits".to_owned();
+            events.push(event(now, EventKind::RepairResumed, None, text));
+        }
+        (None, None) | (Some(_), Some(_)) => {}
     }
     for (run, failure) in canary::failed(&record.canaries) {
         let text = format!(
@@ -89,11 +106,15 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         events.push(event(now, kind, None, text));
     }
     match (&record.plan.short, last.and_then(|last| last.plan.short.as_ref())) {
-        (Some(why), None) => events.push(event(now, EventKind::HostFull, None, why.clone())),
+        (Some(why), before) if before.is_none_or(|before| subject(before) != subject(why)) => {
+            let note = record.plan.notes.iter().find(|note| matches!(note, PlanNote::NodesFull { .. }));
+            let text = note.map_or_else(|| why.clone(), ToString::to_string);
+            events.push(event(now, EventKind::HostFull, None, text));
+        }
         (None, Some(_)) => {
             events.push(event(now, EventKind::HostHasRoom, None, "the hosts have capacity again".to_owned()))
         }
-        (None, None) | (Some(_), Some(_)) => {}
+        _ => {}
     }
     for action in &record.plan.actions {
         if let Action::Terminate {
@@ -107,6 +128,15 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         }
     }
     events
+}
+
+fn repair_held(record: &TickRecord) -> Option<&PlanNote> {
+    record.plan.notes.iter().find(|note| matches!(note, PlanNote::RepairHeld { .. }))
+}
+
+/// What a host is short of, without how much.
+fn subject(short: &str) -> &str {
+    short.split(':').next().unwrap_or(short)
 }
 
 fn policy_ref(run: &PolicyRun) -> PolicyRef {

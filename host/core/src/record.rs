@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::back_off::BackOff;
 use crate::balancer::BalancerFull;
 use crate::combine::Combined;
 use crate::decision::PolicyRun;
@@ -82,6 +83,9 @@ pub struct PlanFacts {
     pub next_id: u32,
     /// No launch before this moment on the set's own clock, `lived_ms`; 0 for none.
     pub launches_resume_ms: u64,
+    /// Why launches back off, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_off: Option<BackOff>,
     /// The set is being deleted: its capacity is zero, whatever anyone wants.
     pub deleting: bool,
     /// Why no launch may begin now, if so.

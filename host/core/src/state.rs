@@ -43,6 +43,15 @@ pub struct SetState {
     pub launch_failures_in_a_row: u32,
     /// No launch before this moment on the set's own clock, [`SetClock::lived_ms`]; 0 for none.
     pub launches_resume_ms: u64,
+    /// How many times in a row a new instance died soon after it was launched, though it had been in service.
+    #[serde(default)]
+    pub early_deaths: u32,
+    /// What the last launch that failed, or the last early death, came to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub launch_failure: String,
+    /// When the last early death was counted, on the set's own clock.
+    #[serde(default)]
+    pub early_death_ms: u64,
     /// Digests of the golden image, as imported.
     pub image: ImageDigests,
     /// Tells this set from an earlier one of the same name; drawn at random when it is created.

@@ -89,6 +89,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         since_change_ms: facts.changed_ms.map(|changed| facts.lived_ms.saturating_sub(changed)),
         drain_timeout_ms: set.load_balancer.as_ref().map_or(0, |lb| lb.drain.timeout_ms),
         launches_resume_in_ms: facts.launches_resume_ms.saturating_sub(facts.lived_ms),
+        one_at_a_time: facts.back_off.is_some(),
         nodes: &facts.nodes,
         hold: facts.hold.as_deref(),
         budget: guards.budget(),

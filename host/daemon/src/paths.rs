@@ -17,8 +17,10 @@ pub struct DataDirs {
     pub manifests: PathBuf,
     /// Snapshots that instances go on from, by set.
     pub snapshots: PathBuf,
-    /// Logs of launches that failed.
+    /// Logs of instances that failed or were replaced.
     pub failed: PathBuf,
+    /// What was offered to policies that follow their file.
+    pub followed: PathBuf,
     /// Imported recordings, by name.
     pub recordings: PathBuf,
     /// Copies of the state, made by the daemon.
@@ -38,6 +40,7 @@ impl DataDirs {
             manifests: root.join("manifests"),
             snapshots: root.join("snapshots"),
             failed: root.join("failed"),
+            followed: root.join("followed.json"),
             recordings: root.join("recordings"),
             copies: root.join("copies"),
             compiled: root.join("compiled"),

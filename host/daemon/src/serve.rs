@@ -33,8 +33,9 @@ use crate::recordings::Recordings;
 use crate::restore;
 use crate::shared::Shared;
 
-/// Logs of so many failed launches are kept.
-const FAILED_LOGS_KEPT: usize = 50;
+/// Logs of so many instances that failed or were replaced are kept, and of so many of one set.
+const FAILED_LOGS_KEPT: usize = 100;
+const FAILED_LOGS_KEPT_OF_SET: usize = 20;
 /// Others, namely VMMs with users of their own, may go through these directories, but not look into them.
 const PASSAGE: u32 = 0o711;
 const PRIVATE: u32 = 0o700;
@@ -96,7 +97,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let mut vmms = VmmHost::new(
         binary,
         cgroups.ok(),
-        FailedLogs::new(&dirs.failed, FAILED_LOGS_KEPT),
+        FailedLogs::new(&dirs.failed, FAILED_LOGS_KEPT, FAILED_LOGS_KEPT_OF_SET),
         StartLimiter::new(cpus * STARTS_PER_CPU),
         HostNetwork::new(&data),
     )

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use regatta_core::batch::{Batch, Revision};
+use regatta_core::event::Event;
 use regatta_metrics::Exposition;
 use regatta_policy_host::Engine;
-use regatta_store::{RedbStore, Store, Writer};
+use regatta_store::{RedbStore, Store, StoreError, Writer};
 use regatta_traffic::Listeners;
 use tokio::sync::Notify;
 
@@ -40,4 +42,23 @@ pub(crate) struct Shared {
     pub exposition: Exposition,
     /// Rung when events were written.
     pub events: Notify,
+}
+
+impl Shared {
+    /// Stores a batch, and writes its events to the log: each once, when it is stored.
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
+        let events = batch.history.events.clone();
+        let revision = self.writer.commit(batch).await?;
+        events.iter().for_each(log);
+        Ok(revision)
+    }
+}
+
+fn log(Event { set, kind, text, actor, .. }: &Event) {
+    let actor = actor.as_str();
+    if kind.is_trouble() {
+        tracing::warn!(set, text, actor, "{kind}");
+    } else {
+        tracing::info!(set, text, actor, "{kind}");
+    }
 }

@@ -135,8 +135,13 @@ impl<S: History> History for FaultyStore<S> {
         self.inner.events(set, after_seq, limit)
     }
 
-    fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
-        self.inner.latest_events(set, limit)
+    fn events_before(
+        &self,
+        set: Option<&str>,
+        before_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StoreError> {
+        self.inner.events_before(set, before_seq, limit)
     }
 }
 

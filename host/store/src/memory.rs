@@ -162,9 +162,14 @@ impl History for MemoryStore {
         Ok(wanted.take(limit).map(|(&seq, event)| (seq, event.clone())).collect())
     }
 
-    fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
+    fn events_before(
+        &self,
+        set: Option<&str>,
+        before_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StoreError> {
         let tables = self.tables();
-        let newest = tables.events.iter().rev();
+        let newest = tables.events.range(..before_seq).rev();
         let wanted = newest.filter(|(_, event)| set.is_none_or(|set| event.set == set));
         let mut events: Vec<_> = wanted.take(limit).map(|(&seq, event)| (seq, event.clone())).collect();
         events.reverse();

@@ -86,11 +86,24 @@ pub trait History: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(u64, Event)>, StoreError>;
 
+    /// The newest events before number `before_seq`, oldest of them first, each with its number.
+    ///
+    /// # Errors
+    /// As [`StateStore::load`].
+    fn events_before(
+        &self,
+        set: Option<&str>,
+        before_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StoreError>;
+
     /// The newest events, oldest of them first, each with its number.
     ///
     /// # Errors
     /// As [`StateStore::load`].
-    fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError>;
+    fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
+        self.events_before(set, u64::MAX, limit)
+    }
 }
 
 /// Modules and manifests by SHA-256, in lower-case hex.

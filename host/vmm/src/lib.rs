@@ -43,8 +43,8 @@ pub use image::{
 };
 pub use instance::{
     BootSource, BridgedNetwork, DataDisk, DirError, DiscardError, DiskError, FailedLogs, ImagesInUse,
-    InstanceDir, IsolatedNetwork, LaunchError, LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk, Smbios,
-    StartFrom, StartLimiter, StopError, StopHow, Stopped, Vmm, VmmHost,
+    InstanceDir, IsolatedNetwork, KeptLogs, LaunchError, LaunchSpec, NetworkSpec, RootDisk, Seed, SharedDisk,
+    Smbios, StartFrom, StartLimiter, StopError, StopHow, Stopped, Vmm, VmmHost, read_tail,
 };
 pub use net::{HostNetwork, NetworkError};
 pub use overlay::{OverlayError, OverlayKind, reflink};

@@ -106,6 +106,22 @@ fn a_guest_that_hangs_is_found_by_its_probes_and_repaired() {
     wait_for_event(&daemon, "unhealthy");
     wait_for_event(&daemon, "repair");
     wait_replaced(&daemon, "hangs", id);
+    let kept = daemon.json(&["logs", "hangs"]);
+    assert_eq!((&kept[0]["id"], kept.as_array().map(Vec::len)), (&id.into(), Some(1)));
+    assert!(kept[0]["reason"].as_str().is_some_and(|why| why.starts_with("unhealthy: ")), "{kept}");
+    let gone = daemon.json(&["logs", "hangs", &id.to_string()]);
+    assert_eq!(gone["kept_because"], kept[0]["reason"]);
+    assert!(gone["text"].as_str().is_some_and(|text| !text.is_empty()), "{gone}");
+    // Of one that runs, too; of what never was there is nothing.
+    let (new, _) = daemon.vm_pids("hangs")[0];
+    let runs = daemon.json(&["logs", "hangs", &new.to_string()]);
+    assert!(runs["kept_because"].is_null() && runs["text"] != "", "{runs}");
+    assert_eq!(daemon.run(&["logs", "hangs", "99"]).code, 4);
+    // The daemon's log has each event once, troubles as warnings.
+    let log = daemon.log();
+    let lines = |kind: &str| log.lines().filter(|line| line.contains(&format!(" {kind} set="))).count();
+    assert_eq!([lines("unhealthy"), lines("repair"), lines("set-created")], [1, 1, 1], "{log}");
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains(" repair set=")), "{log}");
 }
 
 /// Keeps also a size of 0, where every load would be too much for target tracking.

@@ -12,7 +12,10 @@ fn a_set_that_cannot_grow_says_so_and_keeps_what_it_has() {
     let cpus = std::thread::available_parallelism().expect("a count of CPUs").get();
     let ratio = format!("{}", 2.5 / cpus as f64);
     let mut daemon = Daemon::start_with(&[("REGATTA_CPU_OVERCOMMIT", &ratio)]);
-    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 5, initial: 1 }", "", IDLE));
+    let applied = daemon.apply(&daemon.manifest("web", "{ min: 1, max: 5, initial: 1 }", "", IDLE));
+    assert_eq!(applied.code, 0, "{}", applied.err);
+    let warned = "the host has 2 virtual CPUs for instances, capacity.max 5 would need 5 (--cpu-overcommit)";
+    assert!(applied.err.contains(warned), "{}{}", applied.out, applied.err);
     daemon.wait_in_service("web", 1);
     let scaled = daemon.run(&["scale", "web", "4"]);
     assert_eq!(scaled.code, 0, "{}", scaled.err);
@@ -20,7 +23,7 @@ fn a_set_that_cannot_grow_says_so_and_keeps_what_it_has() {
 
     let says = |text: &str| {
         let told = text.contains(
-            "2 instances short: the host is out of CPUs: an instance needs 1 virtual CPUs, 0 of 2 are left",
+            "2 instances short: not enough CPUs on the host: an instance needs 1 virtual CPUs, 0 of 2 are free",
         );
         if told { Ok(()) } else { Err(text.to_owned()) }
     };
@@ -50,7 +53,7 @@ fn a_vm_that_is_larger_than_the_host_is_not_even_begun() {
     daemon.apply_ok(&manifest);
     wait_for("the set to say what is missing", || {
         let text = daemon.run(&["describe", "huge"]).out;
-        if text.contains("1 instance short: the host is out of memory: an instance needs 1TiB") {
+        if text.contains("1 instance short: not enough memory on the host: an instance needs 1TiB") {
             Ok(())
         } else {
             Err(text)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::modules::{hostile, module};
 
 /// A policy that wants `capacity`, and traps from tick `until` on.
-fn constant(capacity: u32, until: u64) -> Vec<u8> {
+pub(crate) fn constant(capacity: u32, until: u64) -> Vec<u8> {
     // The tick comes first among the arguments; its number is its second field.
     module(&format!(
         r#"(func $decide (export "regatta:policy/scaling@0.1.0#decide") (param $args i32) (result i32)

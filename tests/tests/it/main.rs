@@ -6,6 +6,7 @@ mod bad_input;
 mod chaos;
 mod crash;
 mod disk;
+mod follow;
 mod guest_events;
 mod host_full;
 mod hostile;

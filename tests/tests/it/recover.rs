@@ -168,7 +168,7 @@ fn instances_come_back_each_with_its_own_generation() {
     daemon.wait_in_service("web", before.len() as u64);
     assert_eq!(generations(&daemon), before);
     let detail = daemon.json(&["describe", "web"]);
-    assert_eq!((&detail["summary"]["generation"], &detail["manifest"]["tick_ms"]), (&2.into(), &300.into()));
+    assert_eq!((&detail["summary"]["generation"], &detail["manifest"]["tick"]), (&2.into(), &"300ms".into()));
 }
 
 #[test]

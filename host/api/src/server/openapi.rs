@@ -12,6 +12,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
 use crate::input::{Json, Query};
+use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
 use crate::types::*;

@@ -20,6 +20,7 @@ use crate::control::{Answer, Control};
 use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
 use crate::input::{Json, Query};
+use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
 use crate::types::*;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_api::image_types::*;
+use regatta_api::log_types::*;
 use regatta_api::recording_types::*;
 use regatta_api::recovery_types::*;
 use regatta_api::types::*;
@@ -40,6 +41,8 @@ pub(crate) struct Canned {
     pub(crate) script: Mutex<VecDeque<Option<SetSummary>>>,
     /// The event log.
     pub(crate) events: Mutex<Vec<EventEntry>>,
+    /// What `instances` answers; two when there are none.
+    pub(crate) instances: Mutex<Vec<InstanceInfo>>,
     /// The catalogue.
     pub(crate) images: Mutex<Vec<ImageInfo>>,
     /// Lets a swap to `slow`, and an import of `big`, go on.
@@ -65,6 +68,13 @@ impl Canned {
     pub(crate) fn push_event(&self, event: EventEntry) {
         self.events.lock().unwrap().push(event);
         self.rung.notify_waiters();
+    }
+
+    /// So many instances, the last of them unhealthy.
+    #[allow(dead_code, reason = "the tests of the routes do without")]
+    pub(crate) fn add_instances(&self, count: u32, unhealthy: u32) {
+        let state = |id| if id > count - unhealthy { "unhealthy" } else { "in-service" };
+        *self.instances.lock().unwrap() = (1..=count).map(|id| instance(id, state(id), &[])).collect();
     }
 
     pub(crate) fn called(&self) -> Vec<String> {
@@ -510,9 +520,9 @@ impl Control for Canned {
         Ok(SetDetail {
             summary,
             manifest: json!({
-                "name": "web", "tick_ms": 1000, "capacity": {"min": 2, "max": 10, "initial": 2},
-                "instance": {"vcpus": 1, "memory_bytes": 67_108_864, "boot_timeout_ms": 90_000},
-                "metrics": [{"name": "queue"}], "image": {"disk": null, "kernel": {"path": "/k"}}
+                "name": "web", "tick": "1s", "capacity": {"min": 2, "max": 10, "initial": 2},
+                "instance": {"vcpus": 1, "memory": "64MiB", "boot_timeout": "90s"},
+                "metrics": [{"name": "queue"}], "image": {"kernel": "/k"}
             }),
             policies: entries(),
             metrics: vec![
@@ -549,6 +559,10 @@ impl Control for Canned {
 
     async fn instances(&self, set: &str, _: &Caller) -> Answer<Vec<InstanceInfo>> {
         self.known(set)?;
+        let many = self.instances.lock().unwrap().clone();
+        if !many.is_empty() {
+            return Ok(many);
+        }
         let mut booting = instance(11, "booting", &[]);
         booting.state_since_ms = NOW_MS - 2_000;
         booting.detail = Some("launched 1 s ago".into());
@@ -569,6 +583,22 @@ impl Control for Canned {
         match id {
             4 => Ok(InstanceInfo { protected, ..instance(4, "in-service", &[]) }),
             id => Err(ApiError::not_found(format!("{set} has no instance {id}"))),
+        }
+    }
+
+    async fn kept_logs(&self, set: &str, _: &Caller) -> Answer<Vec<KeptLogInfo>> {
+        self.note(format!("kept logs of {set}"));
+        let reason = "unhealthy: connection refused".to_owned();
+        Ok(vec![KeptLogInfo { id: 3, at_ms: NOW_MS - 60_000, reason }])
+    }
+
+    async fn instance_log(&self, set: &str, id: u32, query: LogQuery, _: &Caller) -> Answer<LogContent> {
+        self.note(format!("log of {set}-{id}: {query:?}"));
+        let text = "booting\nout of \u{1b}[31mmemory\n".to_owned();
+        match id {
+            3 => Ok(LogContent { kept_because: Some("unhealthy: connection refused".to_owned()), text }),
+            4 => Ok(LogContent { kept_because: None, text }),
+            id => Err(ApiError::not_found(format!("no log of {set}-{id} is kept"))),
         }
     }
 
@@ -744,6 +774,7 @@ impl Control for Canned {
             policies: entries(),
             combine: "any-out-all-in".into(),
             available: ["half-written", "step", "target-tracking"].map(available).into(),
+            notes: Vec::new(),
         })
     }
 
@@ -772,8 +803,11 @@ impl Control for Canned {
             rung.as_mut().enable();
             let found: Vec<_> = {
                 let events = self.events.lock().unwrap();
-                let after = query.after.unwrap_or(0);
-                events.iter().filter(|event| event.seq > after).cloned().collect()
+                let (after, before) = (query.after.unwrap_or(0), query.before.unwrap_or(u64::MAX));
+                let limit = query.limit.map_or(100, |limit| limit as usize);
+                let found = events.iter().filter(|event| event.seq > after && event.seq < before);
+                let found: Vec<_> = found.cloned().collect();
+                found[found.len().saturating_sub(limit)..].to_vec()
             };
             if !found.is_empty() || tokio::time::timeout_at(deadline, rung).await.is_err() {
                 return Ok(found);

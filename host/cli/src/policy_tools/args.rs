@@ -26,7 +26,7 @@ Examples:
     #[command(after_long_help = "\
 Examples:
   regatta policy build
-  regatta policy build my-policy --install -o web.wasm")]
+  regatta policy build my-policy --install --out web.wasm")]
     Build(BuildArgs),
     /// Show what a module is: contract, imports, parameters, metrics, size
     ///

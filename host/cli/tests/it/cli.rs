@@ -13,6 +13,10 @@ shows!(describe, "describe", "web");
 shows!(describe_as_json, "describe", "web", "-o", "json");
 shows!(instances, "instances", "web");
 shows!(instances_as_json, "instances", "web", "-o", "json");
+shows!(logs_that_are_kept, "logs", "web");
+shows!(a_log_that_was_kept, "logs", "web", "web-3");
+shows!(a_log_as_json, "logs", "web", "4", "--log", "vmm", "--bytes", "9", "-o", "json");
+shows!(a_log_that_is_not_there, "logs", "web", "9");
 shows!(scale, "scale", "web", "7");
 shows!(scale_too_far, "scale", "web", "11");
 shows!(protect, "protect", "web", "web-4");
@@ -286,4 +290,15 @@ fn serve_gets_the_global_options() {
         "error: ServeArgs {{ data: Some(\"/d\"), socket: Some({socket:?}), vmm: Sim, guest: Some(Qemu), policies: [\"/p\", \"/q\"],"
     );
     assert!(ran.err.starts_with(&expected) && ran.err.ends_with("log_format: Json }\n"), "{}", ran.err);
+}
+
+#[test]
+fn of_many_instances_a_description_shows_those_that_are_not_in_service_and_says_how_many_more_there_are() {
+    let server = web();
+    server.canned.add_instances(300, 7);
+    let out = server.run(&["describe", "web"]).out;
+    let shown: Vec<&str> = out.lines().filter(|line| line.trim_start().starts_with("web-")).collect();
+    assert_eq!(shown.len(), 20, "{out}");
+    assert_eq!(shown.iter().filter(|line| line.contains("unhealthy")).count(), 7, "{out}");
+    assert!(out.contains("\n  … and 280 more: regatta instances web\n"), "{out}");
 }

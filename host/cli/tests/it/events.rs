@@ -45,6 +45,32 @@ fn events_are_lines() {
 }
 
 #[test]
+fn events_are_fetched_page_by_page_as_far_back_as_was_asked() {
+    let canned = Canned::default();
+    for seq in 1..=2_500 {
+        canned.push_event(event(seq, "scale-out", None, &format!("number {seq}."), "ann"));
+    }
+    let server = Server::start(canned);
+    let shown = |args: &[&str]| {
+        let ran = server.run(args);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let lines: Vec<String> = ran.out.lines().map(ToOwned::to_owned).collect();
+        let number = |line: Option<&String>| {
+            let (_, rest) = line.expect("a line").split_once("number ").expect("a number");
+            rest.split('.').next().and_then(|number| number.parse::<u64>().ok()).expect("a number")
+        };
+        (lines.len(), number(lines.first()), number(lines.last()))
+    };
+    assert_eq!(shown(&["events"]), (100, 2_401, 2_500));
+    assert_eq!(shown(&["events", "--limit", "2400"]), (2_400, 101, 2_500));
+    assert_eq!(shown(&["events", "--limit", "9999"]), (2_500, 1, 2_500));
+    // An event a second, the 60th of them now.
+    assert_eq!(shown(&["events", "--since", "10s"]).1, 50);
+    assert_eq!(shown(&["events", "--before", "10s", "--limit", "9999"]), (50, 1, 50));
+    assert_eq!(shown(&["events", "--since", "20s", "--before", "10s"]), (11, 40, 50));
+}
+
+#[test]
 fn an_event_cannot_steer_the_terminal() {
     let canned = Canned::default();
     canned.push_event(event(1, "launch-failed", Some(1), "guest says \x1b]0;owned\x07\nand more", "daemon"));

@@ -122,7 +122,7 @@ fn what_does_not_fit_is_refused_and_takes_nothing() {
     }
     let effects = agent.on(&key(5), run(5, Phase::Pending));
     let Report::Refused { why } = only_report(&effects) else { panic!("{effects:?}") };
-    assert!(why.starts_with("the host is out of memory"), "{why}");
+    assert!(why.starts_with("not enough memory on the host"), "{why}");
     let capacity = agent.capacity(demand(), &set().network, 3, LEFT);
     assert_eq!((capacity.launches, capacity.why.is_some()), (0, true));
     assert_eq!(agent.held().count(), 4);

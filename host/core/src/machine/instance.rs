@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::back_off::BackOff;
 use crate::metrics::{CounterRate, CpuShare, NoValue};
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::RemovalCause;
@@ -57,7 +58,9 @@ impl SetMachine {
         instance.dirty = true;
         if change.to == Phase::InService {
             self.state.launch_failures_in_a_row = 0;
-            self.state.launches_resume_ms = 0;
+            if BackOff::after(0, self.state.early_deaths, "").is_none() {
+                self.state.launches_resume_ms = 0;
+            }
         }
         // They wait for a record; while the store cannot be written none is made.
         if self.changes.len() < CHANGES_MAX {

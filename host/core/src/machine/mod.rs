@@ -35,6 +35,8 @@ pub(crate) mod testing;
 mod tick;
 #[cfg(test)]
 mod tick_tests;
+#[cfg(test)]
+mod told_tests;
 mod want;
 mod warm;
 

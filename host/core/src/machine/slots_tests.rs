@@ -365,6 +365,32 @@ fn a_policy_that_fails_holds_the_size_and_is_a_problem() {
 }
 
 #[test]
+fn each_slot_tells_when_its_policy_begins_to_fail_and_when_it_no_longer_does() {
+    let mut rig = Rig::serving("policies: [{ module: a, name: load }, { module: b, name: night }]");
+    let told = |rig: &Rig, kind| rig.store.told(kind).len();
+    let [load, night] = [0, 1].map(|at: usize| rig.store.state().policies[at].active.number);
+    rig.wishes.insert(load, Err("unreachable".into()));
+    rig.tick();
+    rig.tick();
+    assert_eq!(told(&rig, EventKind::PolicyFailed), 1);
+    rig.wishes.insert(night, Err("unreachable".into()));
+    rig.tick();
+    assert_eq!(told(&rig, EventKind::PolicyFailed), 2, "while another one fails");
+    rig.wishes.remove(&load);
+    rig.tick();
+    assert_eq!(told(&rig, EventKind::PolicyRecovered), 1);
+    rig.command(Command::Swap { slot: Some("night".into()), policy: Box::new(policy("worse", 1)) })
+        .expect("swapped");
+    let worse = rig.store.state().policies[1].active.number;
+    rig.wishes.insert(worse, Err("unreachable".into()));
+    rig.tick();
+    assert_eq!(told(&rig, EventKind::PolicyFailed), 3, "another policy fails in the same slot");
+    rig.command(Command::Delete).expect("deleted");
+    rig.tick();
+    assert_eq!(told(&rig, EventKind::PolicyRecovered), 1, "one that is no longer asked has not recovered");
+}
+
+#[test]
 fn metrics_are_kept_as_far_back_as_any_policy_looks() {
     let mut rig = rig();
     let mut far = activation("far", 1);

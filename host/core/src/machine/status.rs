@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::back_off::BackOff;
 use crate::manifest::{LoadBalancer, ScaleSet};
 use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
@@ -133,6 +134,7 @@ impl SetMachine {
             problems.extend(failed.map(|(run, failure)| {
                 format!("policy {} failed ({}): {}", run.name, failure.kind.as_str(), failure.message)
             }));
+            problems.extend(last.facts.back_off.as_ref().map(BackOff::told));
             problems.extend(last.facts.balancer_full.map(|full| full.told()));
             problems.extend(last.facts.metric_gaps.iter().map(|gap| gap.told(&self.state.set.name)));
             problems.extend(last.plan.notes.iter().map(ToString::to_string));

@@ -166,8 +166,7 @@ impl SetMachine {
         // What a load balancer does not list has no connection; without one nobody has any.
         let open = |id: u32| traffic.and_then(|traffic| traffic.open.get(&id)).copied().unwrap_or(0);
         let seen: Vec<&InstanceRecord> = self.living().collect();
-        let back_off = self.back_off(self.clock.lived_ms);
-        let launches_resume_ms = back_off.map_or(self.state.launches_resume_ms, |(_, resume_ms)| resume_ms);
+        let launches = self.launches(self.clock.lived_ms);
         let drained = seen.iter().filter(|it| {
             it.phase == Phase::Draining && (open(it.id) == 0 || mutant::is(Mutant::ForgetDrain))
         });
@@ -175,7 +174,8 @@ impl SetMachine {
             drained: drained.map(|record| record.id).collect(),
             next_id: self.state.next_instance_id
                 - u32::from(mutant::is(Mutant::ReuseId) && self.state.next_instance_id > 3),
-            launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { launches_resume_ms },
+            launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { launches.resume_ms },
+            back_off: launches.back_off(),
             deleting: self.state.deleting,
             hold: self.snapshot_hold(),
             lived_ms: self.clock.lived_ms,
@@ -224,9 +224,7 @@ impl SetMachine {
                 slot.canary = None;
             }
         }
-        if let Some((failures, resume_ms)) = self.back_off(record.facts.lived_ms) {
-            (state.launch_failures_in_a_row, state.launches_resume_ms) = (failures, resume_ms);
-        }
+        self.launches(record.facts.lived_ms).note_in(&mut state);
         self.prune_manifests(&mut state);
 
         let mut instances = Vec::new();

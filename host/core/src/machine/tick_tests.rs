@@ -117,7 +117,11 @@ fn the_grace_depends_on_the_cause() {
         rig.serve(id);
     }
     rig.tick_after(10_000);
-    assert_eq!(rig.stops(), [(3, stop(0, None))], "one that is unhealthy would not hear it");
+    assert_eq!(
+        rig.stops(),
+        [(3, stop(0, Some("unhealthy: 503")))],
+        "one that is unhealthy would not hear it"
+    );
     // What still boots goes at once when it is too many; what serves is drained first.
     rig.wish = 1;
     rig.tick();
@@ -407,7 +411,7 @@ fn the_plan_rests_on_what_its_record_says() {
     let created = record.plan.actions.iter().filter(|action| matches!(action, Action::Create { .. })).count();
     assert_eq!(created, 1);
     assert_eq!(record.facts.next_id, 3);
-    assert_eq!(rig.store.told(EventKind::HostFull).len(), 1);
+    assert_eq!(rig.store.told(EventKind::HostFull), ["2 instances short: no memory"]);
 }
 
 #[test]

@@ -41,7 +41,12 @@ impl SetMachine {
             _ => 0,
         };
         // What went wrong in a guest is in its logs.
-        let failure = record.detail.clone().filter(|_| cause == RemovalCause::Failed);
+        let failure = match (cause, &record.detail) {
+            (RemovalCause::Failed, detail) => detail.clone(),
+            (RemovalCause::Unhealthy, Some(probe)) => Some(format!("unhealthy: {probe}")),
+            (RemovalCause::Unhealthy, None) => Some("unhealthy".to_owned()),
+            _ => None,
+        };
         self.want(record, Order::Stop(StopOrder { grace_ms, failure }))
     }
 

@@ -355,8 +355,8 @@ static POLICY: Object = Object {
             "follow",
             Kind::Boolean,
             Default("false"),
-            "Another file under the module's name in a policy directory takes over by itself, checked and tried \
-             as by `regatta policy swap`.",
+            "Another file in the place of the module takes over by itself, checked and tried as by `regatta policy swap`, \
+             wherever the file is.",
         ),
     ],
 };

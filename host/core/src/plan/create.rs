@@ -24,6 +24,11 @@ pub(super) fn missing(draft: &mut Draft<'_>) -> Report {
     }
     let ceiling = input.capacity.saturating_add(draft.budget.surge);
     let budget = draft.budget.creates.min(draft.budget.in_flight).min(ceiling - counted);
+    let budget = match input.one_at_a_time {
+        true if draft.rest().any(|it| it.phase.is_warming()) => 0,
+        true => budget.min(1),
+        false => budget,
+    };
     let capacity = input.nodes.iter().fold(0, |sum: u32, node| sum.saturating_add(node.launches));
     let now = short.min(budget).min(capacity);
 
@@ -33,6 +38,8 @@ pub(super) fn missing(draft: &mut Draft<'_>) -> Report {
         let why = why.unwrap_or_else(|| "no node has capacity for more".to_owned());
         report.notes.push(PlanNote::NodesFull { short: short - now, why: why.clone() });
         report.short = Some(why);
+    } else if now < short && input.one_at_a_time {
+        report.notes.push(PlanNote::OneAtATime { short });
     } else if now < short {
         report.notes.push(PlanNote::CreatesLimited { short, now });
     }
@@ -104,6 +111,21 @@ mod tests {
         let report = missing(&mut Draft::new(&input));
         assert_eq!((ids(&report).len(), report.short), (0, None));
         assert_eq!(report.notes, [PlanNote::NoNode { short: 5 }]);
+    }
+
+    #[test]
+    fn while_launches_back_off_one_is_tried_at_a_time() {
+        let instances = fleet(&[Phase::InService]);
+        let mut input = input(&instances, 5);
+        input.one_at_a_time = true;
+        let report = missing(&mut Draft::new(&input));
+        assert_eq!(ids(&report), [(100, CreateCause::ScaleOut)]);
+        assert_eq!(report.notes, [PlanNote::OneAtATime { short: 4 }]);
+        let instances = fleet(&[Phase::InService, Phase::Booting]);
+        input.instances = &instances;
+        let report = missing(&mut Draft::new(&input));
+        assert_eq!((ids(&report).len(), report.short), (0, None));
+        assert_eq!(report.notes, [PlanNote::OneAtATime { short: 3 }]);
     }
 
     #[test]

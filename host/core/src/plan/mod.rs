@@ -68,6 +68,8 @@ pub struct PlanInput<'a> {
     pub drain_timeout_ms: u64,
     /// Time until launches may begin again, milliseconds; 0 when they may begin now.
     pub launches_resume_in_ms: u64,
+    /// Launches back off: one at a time, until one has shown that it stays.
+    pub one_at_a_time: bool,
     /// What each node has capacity for. Instances are created on these nodes only.
     pub nodes: &'a [NodeCapacity],
     /// Why no launch may begin now, if so.
@@ -117,26 +119,4 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         plan.short = plan.short.or(report.short);
     }
     plan
-}
-
-/// How long launches wait after failures in a row: 1 s, doubling up to 1 min.
-#[must_use]
-pub fn launch_backoff_ms(failures_in_a_row: u32) -> u64 {
-    match failures_in_a_row {
-        0 => 0,
-        n => 1_000u64.saturating_mul(1 << (n - 1).min(6)).min(60_000),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_back_off_doubles_up_to_a_minute() {
-        assert_eq!(
-            [0, 1, 2, 3, 7, 40, u32::MAX].map(launch_backoff_ms),
-            [0, 1_000, 2_000, 4_000, 60_000, 60_000, 60_000]
-        );
-    }
 }

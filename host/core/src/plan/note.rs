@@ -41,6 +41,11 @@ pub enum PlanNote {
         /// Of these, how many are created now.
         now: u32,
     },
+    /// Launches back off: one is tried at a time.
+    OneAtATime {
+        /// Instances short of the granted capacity.
+        short: u32,
+    },
     /// Unhealthy instances stay: the set does without repair.
     RepairOff {
         /// How many are due.
@@ -98,6 +103,9 @@ impl fmt::Display for PlanNote {
             Self::NoNode { short } => write!(f, "{} short: no node has reported capacity", Instances(*short)),
             Self::CreatesLimited { short, now } => {
                 write!(f, "{} short: creating {now} now, the rest in later ticks", Instances(*short))
+            }
+            Self::OneAtATime { short } => {
+                write!(f, "{} short: launching one at a time until one stays in service", Instances(*short))
             }
             Self::RepairOff { unhealthy } => write!(f, "{} unhealthy: repair is off", Instances(*unhealthy)),
             Self::RepairHeld { unhealthy, of, max_percent } => write!(
@@ -165,6 +173,7 @@ mod tests {
             PlanNote::NodesFull { short: 2, why },
             PlanNote::NoNode { short: 2 },
             PlanNote::CreatesLimited { short: 1_500, now: 1_000 },
+            PlanNote::OneAtATime { short: 4 },
             PlanNote::RepairOff { unhealthy: 1 },
             PlanNote::RepairLimited { unhealthy: 40, now: 2, at_once: 2 },
             PlanNote::RepairLimited { unhealthy: 1, now: 0, at_once: 0 },
@@ -184,6 +193,7 @@ mod tests {
             "2 instances short: the host is out of memory",
             "2 instances short: no node has reported capacity",
             "1500 instances short: creating 1000 now, the rest in later ticks",
+            "4 instances short: launching one at a time until one stays in service",
             "1 instance unhealthy: repair is off",
             "40 instances unhealthy: replacing 2 now, at most 2 at a time",
             "1 instance unhealthy: a guard stops repair",

@@ -42,6 +42,7 @@ pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> 
         },
         drain_timeout_ms: 30_000,
         launches_resume_in_ms: 0,
+        one_at_a_time: false,
         nodes: &*LOCAL,
         hold: None,
         since_change_ms: None,

@@ -73,6 +73,7 @@ impl Given<'_> {
             repair: REPAIR,
             drain_timeout_ms: 30_000,
             launches_resume_in_ms: self.launches_resume_in_ms,
+            one_at_a_time: false,
             nodes: self.nodes,
             hold: self.hold,
             since_change_ms: None,

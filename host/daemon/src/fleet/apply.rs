@@ -123,7 +123,10 @@ impl Fleet {
         };
         let generation =
             old.as_ref().map_or(1, |old| old.state.generation + u64::from(result == ApplyResult::Updated));
-        let warnings = checked.warnings(old_state);
+        let mut warnings = checked.warnings(old_state);
+        if result != ApplyResult::Unchanged {
+            warnings.extend(self.shortcomings(&checked).await);
+        }
         let name = checked.set.name.clone();
         let mut outcome = ApplyOutcome { set: name.clone(), result, generation, changes, warnings };
         let Some(images) = checked.images.clone().filter(|_| result != ApplyResult::Unchanged) else {
@@ -154,6 +157,13 @@ impl Fleet {
             }
         }
         Ok(outcome)
+    }
+
+    /// What this host lacks for the set.
+    async fn shortcomings(&self, checked: &Checked) -> Vec<String> {
+        let (node, set) = (Arc::clone(&self.shared.node), checked.set.clone());
+        let images = checked.images.clone().unwrap_or_default();
+        tokio::task::spawn_blocking(move || node.shortcomings(&set, &images)).await.unwrap_or_default()
     }
 
     /// Reads image and policies; those that are in force already are not prepared again. All their problems at once, each at its
@@ -235,7 +245,7 @@ impl Fleet {
         let new = NewSet { set, image: images.digests(), policies: activations, incarnation };
         let (state, mut batch) = create(new, clock::now(), actor.into());
         batch.blobs.extend(blobs);
-        let revision = self.shared.writer.commit(batch).await.map_err(|why| {
+        let revision = self.shared.commit(batch).await.map_err(|why| {
             let message = format!("nothing was created; the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
         })?;

@@ -118,7 +118,7 @@ impl Fleet {
 
     async fn write_images(&self, state: StateChange) -> Answer<()> {
         let batch = Batch { state, ..Batch::default() };
-        self.shared.writer.commit(batch).await.map(drop).map_err(|why| {
+        self.shared.commit(batch).await.map(drop).map_err(|why| {
             let message = format!("nothing was changed; the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
         })

@@ -2,6 +2,7 @@
 
 mod apply;
 mod images;
+mod logs;
 mod orphans;
 mod policies;
 mod queries;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Caller;
 use crate::api::control::{Answer, Control};
 use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageRequest, ImportProgress};
+use crate::api::log_types::{KeptLogInfo, LogContent, LogQuery};
 use crate::api::recording_types::{ContentQuery, ImportRecordingRequest, RecordingContent, RecordingInfo};
 use crate::api::recovery_types::{
     BackupOutcome, BackupRequest, ConditionKind, CopyInfo, DaemonCondition, DeleteOrphansOutcome,
@@ -43,7 +45,7 @@ use crate::shared::Shared;
 
 use self::orphans::Orphans;
 pub(crate) use self::policies::PolicyDirs;
-use self::policies::Shelf;
+use self::policies::{Followed, Shelf};
 
 /// All sets of the daemon.
 pub(crate) struct Fleet {
@@ -51,6 +53,8 @@ pub(crate) struct Fleet {
     policy_dirs: PolicyDirs,
     /// What lies in the policy directories.
     shelf: Shelf,
+    /// What was offered to policies that follow their file.
+    followed: Followed,
     vmm: VmmInfo,
     started_ms: u64,
     sets: Arc<Mutex<BTreeMap<String, SetHandle>>>,
@@ -78,6 +82,7 @@ impl Fleet {
         shutdown: CancellationToken,
     ) -> Self {
         Self {
+            followed: Followed::read(shared.dirs.followed.clone()),
             shared,
             policy_dirs,
             shelf: Shelf::default(),
@@ -198,7 +203,9 @@ impl Control for Fleet {
     }
 
     async fn set(&self, set: &str, _: &Caller) -> Answer<SetDetail> {
-        Ok(self.find(set)?.view().detail())
+        let mut detail = self.find(set)?.view().detail();
+        detail.notes.extend(self.followed.refused(set));
+        Ok(detail)
     }
 
     async fn instances(&self, set: &str, _: &Caller) -> Answer<Vec<InstanceInfo>> {
@@ -217,6 +224,14 @@ impl Control for Fleet {
         let instances = self.find(set)?.view().instances();
         let found = instances.into_iter().find(|instance| instance.id == id);
         found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))
+    }
+
+    async fn kept_logs(&self, set: &str, _: &Caller) -> Answer<Vec<KeptLogInfo>> {
+        self.list_kept_logs(set).await
+    }
+
+    async fn instance_log(&self, set: &str, id: u32, query: LogQuery, _: &Caller) -> Answer<LogContent> {
+        self.find_log(set, id, query).await
     }
 
     async fn scale(&self, set: &str, request: ScaleRequest, caller: &Caller) -> Answer<SetSummary> {

@@ -64,7 +64,7 @@ impl Fleet {
             return;
         }
         let batch = Batch { history: History { events, records: Vec::new() }, ..Batch::default() };
-        if let Err(why) = self.shared.writer.commit(batch).await {
+        if let Err(why) = self.shared.commit(batch).await {
             tracing::warn!(why = chain(&why), "events are lost");
         }
         self.shared.events.notify_waiters();

@@ -82,6 +82,9 @@ impl Fleet {
     }
 
     pub(super) async fn list_events(&self, query: &EventsQuery) -> Answer<Vec<EventEntry>> {
+        if query.before.is_some() {
+            return self.events_now(query).await;
+        }
         if let Some(set) = &query.set
             && query.after.is_none()
         {
@@ -111,11 +114,13 @@ impl Fleet {
     }
 
     async fn events_now(&self, query: &EventsQuery) -> Answer<Vec<EventEntry>> {
-        let (set, after, limit) = (query.set.clone(), query.after, limit(query.limit));
+        let (set, after, before) = (query.set.clone(), query.after, query.before);
+        let limit = limit(query.limit);
         let events = self
-            .read(move |store| match after {
-                Some(after) => store.events(set.as_deref(), after, limit),
-                None => store.latest_events(set.as_deref(), limit),
+            .read(move |store| match (after, before) {
+                (Some(after), _) => store.events(set.as_deref(), after, limit),
+                (None, Some(before)) => store.events_before(set.as_deref(), before, limit),
+                (None, None) => store.latest_events(set.as_deref(), limit),
             })
             .await?;
         let entry = |(seq, event): (u64, Event)| EventEntry {

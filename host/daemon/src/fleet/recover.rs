@@ -108,7 +108,7 @@ impl Fleet {
         batch.blobs.extend(blobs);
         let set = state.set.name.clone();
         let revision =
-            self.shared.writer.commit(batch).await.map_err(|why| {
+            self.shared.commit(batch).await.map_err(|why| {
                 format!("nothing was changed; the store cannot be written: {}", chain(&why))
             })?;
         self.shared.events.notify_waiters();

@@ -133,7 +133,7 @@ impl Fleet {
             },
             ..Batch::default()
         };
-        match self.shared.writer.commit(batch).await {
+        match self.shared.commit(batch).await {
             Ok(revision) => stored.revision = revision,
             // The set's next commit has it; until then it launches nothing.
             Err(why) => tracing::warn!(set = name, why = chain(&why), "not stored yet"),

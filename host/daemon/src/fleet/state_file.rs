@@ -113,7 +113,7 @@ impl Fleet {
             return;
         }
         // Behind everything that still waits to be stored.
-        _ = self.shared.writer.commit(Batch::default()).await;
+        _ = self.shared.commit(Batch::default()).await;
         match self.shared.file.save_back(clock::now_ms()) {
             Ok(told) => told.into_iter().for_each(|told| tracing::warn!("{told}")),
             Err(why) => tracing::error!(

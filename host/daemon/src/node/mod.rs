@@ -16,16 +16,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use regatta_core::admission::Demand;
+use regatta_core::admission::{Demand, HostRoom, never_fits};
 use regatta_core::agent::{Agent, Effect, Identity, Input, Key, Order, Report, Running, StopOrder, Want};
 use regatta_core::machine::ProcessReading;
-use regatta_core::manifest::ScaleSet;
+use regatta_core::manifest::{Network, ScaleSet};
 use regatta_core::node::Placement;
 use regatta_core::record::NodeCapacity;
 use regatta_core::recovery::{Birth, Origin};
 use regatta_core::state::VmmProcessId;
 use regatta_traffic::{ProbeReport, ScrapeReport, WatchRuntime};
-use regatta_vmm::{EventTail, ImageStore, InstanceDir, LaunchSpec, SnapshotStore, Vmm, VmmHost};
+use regatta_vmm::{EventTail, ImageStore, InstanceDir, LaunchSpec, SnapshotStore, Vmm, VmmHost, doctor};
 use tokio::sync::mpsc;
 
 pub(crate) use self::adopt::birth_in;
@@ -54,6 +54,8 @@ const LOG_KEPT_BYTES: u64 = 16 << 20;
 /// What the sets of this node share.
 pub(crate) struct Node {
     agent: Mutex<Agent>,
+    /// What there is for instances of all sets.
+    room: HostRoom,
     disk: Disk,
     /// One directory per set and instance.
     pub(crate) instances: PathBuf,
@@ -82,6 +84,7 @@ impl Node {
     ) -> Self {
         Self {
             agent: Mutex::new(Agent::new(Placement::default(), limits.host())),
+            room: limits.host(),
             disk: Disk::new(limits.disk_reserve_bytes, &instances),
             instances,
             vmms: Arc::new(vmms),
@@ -92,8 +95,36 @@ impl Node {
         }
     }
 
+    /// What keeps instances of a manifest from running here, or as many of them as it may want. Blocking.
+    pub(crate) fn shortcomings(&self, manifest: &ScaleSet, images: &SetImages) -> Vec<String> {
+        let (mode, lacking) = match manifest.network {
+            Network::Isolated { .. } => ("isolated", doctor::examine_network(true)),
+            Network::Bridge { .. } => ("bridge", doctor::examine_network(false)),
+            Network::Loopback { .. } | Network::None => ("", Vec::new()),
+        };
+        let told = |check: doctor::Check| {
+            let fix = check.fix.map(|fix| format!("; {fix}")).unwrap_or_default();
+            format!(
+                "instances cannot be launched on this host with network.mode {mode}: {}{fix} (`regatta doctor` checks the host)",
+                check.seen
+            )
+        };
+        let lacking = lacking.into_iter().map(told);
+        lacking.chain(never_fits(&self.room, demand_of(manifest, images), manifest.capacity.max)).collect()
+    }
+
     fn agent(&self) -> MutexGuard<'_, Agent> {
         self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an instance takes of a node.
+fn demand_of(manifest: &ScaleSet, images: &SetImages) -> Demand {
+    Demand {
+        memory_bytes: manifest.instance.memory_bytes,
+        vcpus: manifest.instance.vcpus.into(),
+        disk_bytes: images.disk_demand_bytes(manifest),
+        open_files: OPEN_FILES_PER_INSTANCE,
     }
 }
 
@@ -174,12 +205,7 @@ impl LocalInstances {
 
     /// What an instance takes of the node.
     fn demand(&self, manifest: &ScaleSet) -> Demand {
-        Demand {
-            memory_bytes: manifest.instance.memory_bytes,
-            vcpus: manifest.instance.vcpus.into(),
-            disk_bytes: self.images.disk_demand_bytes(manifest),
-            open_files: OPEN_FILES_PER_INSTANCE,
-        }
+        demand_of(manifest, &self.images)
     }
 
     /// Something is wanted of an instance.

@@ -376,7 +376,7 @@ impl Shell {
 }
 
 async fn commit(shared: Arc<Shared>, batch: Batch) -> Input {
-    let committed = shared.writer.commit(batch).await;
+    let committed = shared.commit(batch).await;
     Input::Committed(committed.map_err(|error| match &error {
         StoreError::Conflict { .. } => CommitError::Conflict(chain(&error)),
         _ => CommitError::Failed(chain(&error)),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use regatta_core::machine::SetMachine;
+use regatta_core::manifest::to_manifest_json;
 use regatta_core::metric::MetricValue;
 use regatta_core::observation::{MetricObservation, MetricScope};
 use regatta_core::phase::Phase;
@@ -86,7 +87,7 @@ impl SetView {
     pub(crate) fn detail(&self) -> SetDetail {
         SetDetail {
             summary: self.summary(),
-            manifest: serde_json::to_value(&self.state.set).unwrap_or_default(),
+            manifest: to_manifest_json(&self.state.set),
             policies: policy_entries(&self.state),
             metrics: self.last.as_deref().map(metrics_now).unwrap_or_default(),
             traffic: self.traffic.as_deref().map(traffic_info),

@@ -14,6 +14,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use redb::backends::FileBackend;
@@ -68,6 +69,8 @@ pub struct RedbStore {
     tails: Mutex<Tails>,
     /// The file itself, whatever has its name by now.
     opened: File,
+    /// The last commit was refused by the disk.
+    failing: AtomicBool,
     // Last, so that the directory is free only when the file is closed.
     lock: DirectoryLock,
 }
@@ -109,6 +112,7 @@ impl RedbStore {
             slot: RwLock::new(Slot { database: Some(database), opened: 1 }),
             tails: Mutex::default(),
             opened,
+            failing: AtomicBool::new(false),
             lock,
         })
     }
@@ -160,7 +164,7 @@ impl RedbStore {
             let database = open_database(&file, &self.options, Opening::Again);
             slot.database = Some(database.map_err(|error| error.about(&file, &self.path))?);
             slot.opened += 1;
-            tracing::info!(path = %self.path.display(), "the store is open again after a failure of the disk");
+            tracing::debug!(path = %self.path.display(), "the store is open again after a failure of the disk");
         }
         Ok(())
     }
@@ -171,6 +175,25 @@ impl RedbStore {
 
     /// One transaction for `batches`. A batch that is a conflict or breaks a rule changes nothing of it.
     fn commit_together(&self, batches: &[Batch]) -> Result<Vec<Result<Revision, StoreError>>, StoreError> {
+        let outcome = self.try_commit_together(batches);
+        // Every tick of every set tries again: what matters is when it begins and ends.
+        let failed_before = self.failing.swap(outcome.is_err(), Ordering::Relaxed);
+        match &outcome {
+            Err(error) if !failed_before => {
+                tracing::error!(path = %self.path.display(), %error, "the store cannot be written");
+            }
+            Ok(_) if failed_before => {
+                tracing::info!(path = %self.path.display(), "the store can be written again");
+            }
+            _ => {}
+        }
+        outcome
+    }
+
+    fn try_commit_together(
+        &self,
+        batches: &[Batch],
+    ) -> Result<Vec<Result<Revision, StoreError>>, StoreError> {
         let results = RefCell::new(Vec::new());
         let mut tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
         let tails = RefCell::new(&mut *tails);
@@ -256,8 +279,13 @@ impl History for RedbStore {
         self.read(|transaction| read::events(transaction, set, after_seq, limit))
     }
 
-    fn latest_events(&self, set: Option<&str>, limit: usize) -> Result<Vec<(u64, Event)>, StoreError> {
-        self.read(|transaction| read::latest_events(transaction, set, limit))
+    fn events_before(
+        &self,
+        set: Option<&str>,
+        before_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StoreError> {
+        self.read(|transaction| read::events_before(transaction, set, before_seq, limit))
     }
 }
 

@@ -196,14 +196,15 @@ pub(super) fn events(
     Ok(found)
 }
 
-pub(super) fn latest_events(
+pub(super) fn events_before(
     transaction: &ReadTransaction,
     set: Option<&str>,
+    before_seq: u64,
     limit: usize,
 ) -> Result<Vec<(u64, Event)>, Fail> {
     let mut found = Vec::new();
     let events = transaction.open_table(EVENTS)?;
-    for row in events.iter()?.rev() {
+    for row in events.range(..before_seq)?.rev() {
         if found.len() == limit {
             break;
         }

@@ -323,6 +323,13 @@ fn same_reads(disk: &dyn Store, memory: &dyn Store) -> Result<(), TestCaseError>
     }
     prop_assert_eq!(disk.events(None, 0, 1_000).unwrap(), memory.events(None, 0, 1_000).unwrap());
     prop_assert_eq!(disk.latest_events(None, 3).unwrap(), memory.latest_events(None, 3).unwrap());
+    let all = disk.events(None, 0, usize::MAX).unwrap();
+    for before in [1, 2, 5] {
+        let page = disk.events_before(None, before, 2).unwrap();
+        prop_assert_eq!(&page, &memory.events_before(None, before, 2).unwrap());
+        let earlier: Vec<_> = all.iter().filter(|(seq, _)| *seq < before).cloned().collect();
+        prop_assert_eq!(page.as_slice(), &earlier[earlier.len().saturating_sub(2)..]);
+    }
     let (on_disk, in_memory) = (disk.stats().unwrap(), memory.stats().unwrap());
     let counts = |stats: &regatta_store::Stats| {
         let sets = stats.sets.iter().map(|s| (s.set.clone(), s.records, s.oldest_tick, s.newest_tick));

@@ -261,6 +261,7 @@ impl Generator {
                 drained: Vec::new(),
                 next_id: self.next_id,
                 launches_resume_ms: 0,
+                back_off: None,
                 deleting: false,
                 hold: None,
                 lived_ms,

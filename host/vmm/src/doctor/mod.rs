@@ -97,6 +97,17 @@ pub fn examine(what: &Examination) -> Vec<Check> {
     found
 }
 
+/// What keeps instances from having networks of their own here, `isolated` or on a bridge. As [`examine`] otherwise.
+#[must_use]
+pub fn examine_network(isolated: bool) -> Vec<Check> {
+    let mut found = vec![checks::tun()];
+    if isolated {
+        found.extend([checks::namespaces(), checks::nftables()]);
+    }
+    found.retain(|check| check.status == CheckStatus::Fail);
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,26 +1,67 @@
-//! Logs of instances that failed, kept for a post-mortem: the newest few, the rest goes.
+//! Logs of instances that failed or were replaced, kept for a post-mortem: the newest few, the rest goes.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::dir::InstanceDir;
 
 /// Logs are cut to their last part when kept: a guest can print without end.
 const LOG_LIMIT_BYTES: u64 = 1 << 20;
+const REASON: &str = "reason.txt";
 
 /// The directory (`<data>/failed/`) that keeps the logs of failed instances.
 #[derive(Clone, Debug)]
 pub struct FailedLogs {
     dir: PathBuf,
     keep: usize,
+    keep_of_set: usize,
+}
+
+/// Kept logs of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptLogs {
+    /// Name of the instance within its set.
+    pub id: String,
+    /// When it failed.
+    pub at: SystemTime,
+    /// Why.
+    pub reason: String,
+    /// Where its logs are.
+    pub dir: PathBuf,
 }
 
 impl FailedLogs {
-    /// Keeps the logs of the last `keep` failures in `dir`; of none when 0.
+    /// Keeps the logs of the last `keep` failures in `dir`, of one set at most `keep_of_set`; of none when 0.
     #[must_use]
-    pub fn new(dir: &Path, keep: usize) -> Self {
-        Self { dir: dir.to_path_buf(), keep }
+    pub fn new(dir: &Path, keep: usize, keep_of_set: usize) -> Self {
+        Self { dir: dir.to_path_buf(), keep, keep_of_set }
+    }
+
+    /// What is kept of a set, the newest first.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn of_set(&self, set: &str) -> io::Result<Vec<KeptLogs>> {
+        let kept = |(at, dir): (SystemTime, PathBuf)| {
+            let (of, id) = named(&dir)?;
+            let reason = read_tail(&dir.join(REASON), LOG_LIMIT_BYTES).ok()?;
+            let reason = String::from_utf8_lossy(&reason).trim_end().to_owned();
+            (of == set).then(|| KeptLogs { id: id.to_owned(), at, reason, dir: dir.clone() })
+        };
+        Ok(self.places()?.into_iter().rev().filter_map(kept).collect())
+    }
+
+    /// All places, the oldest first.
+    fn places(&self) -> io::Result<Vec<(SystemTime, PathBuf)>> {
+        let mut places: Vec<_> = fs::read_dir(&self.dir)?
+            .flatten()
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+            .collect();
+        places.sort();
+        Ok(places)
     }
 
     /// Moves `vmm.log`, `serial.log` and `events.json` of an instance here, with `reason` beside them, and returns where to.
@@ -55,7 +96,7 @@ impl FailedLogs {
                 keep_tail(&kept, LOG_LIMIT_BYTES)?;
             }
         }
-        fs::write(place.join("reason.txt"), format!("{reason}\n"))?;
+        fs::write(place.join(REASON), format!("{reason}\n"))?;
         self.drop_oldest()?;
         Ok(Some(place))
     }
@@ -76,13 +117,15 @@ impl FailedLogs {
     }
 
     fn drop_oldest(&self) -> io::Result<()> {
-        let mut places: Vec<_> = fs::read_dir(&self.dir)?
-            .flatten()
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-            .collect();
-        places.sort();
-        let surplus = places.len().saturating_sub(self.keep);
-        for (_, place) in &places[..surplus] {
+        let (mut kept, mut of_sets) = (0, HashMap::new());
+        for (_, place) in self.places()?.into_iter().rev() {
+            let set = named(&place).map(|(set, _)| set.to_owned());
+            let of_set: &mut usize = of_sets.entry(set).or_default();
+            if kept < self.keep && *of_set < self.keep_of_set {
+                kept += 1;
+                *of_set += 1;
+                continue;
+            }
             // Two failures may both find the same oldest one.
             match fs::remove_dir_all(place) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -91,6 +134,13 @@ impl FailedLogs {
         }
         Ok(())
     }
+}
+
+/// Set and instance of a place.
+fn named(place: &Path) -> Option<(&str, &str)> {
+    let (set, rest) = place.file_name()?.to_str()?.split_once('+')?;
+    // A later failure of the same instance has a number.
+    Some((set, rest.split_once('.').map_or(rest, |(id, _)| id)))
 }
 
 /// Cuts a file to its last `limit` bytes.
@@ -103,7 +153,10 @@ fn keep_tail(path: &Path, limit: u64) -> io::Result<()> {
 }
 
 /// The last `limit` bytes of a file.
-pub(crate) fn read_tail(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// What the disk said.
+pub fn read_tail(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     use std::io::{Read, Seek, SeekFrom};
     let mut file = fs::File::open(path)?;
     let len = file.metadata()?.len();
@@ -120,7 +173,7 @@ mod tests {
     #[test]
     fn the_newest_failures_are_kept_and_long_logs_are_cut() {
         let data = tempfile::tempdir().expect("temp dir");
-        let failed = FailedLogs::new(&data.path().join("failed"), 2);
+        let failed = FailedLogs::new(&data.path().join("failed"), 9, 2);
         let instance = InstanceDir::new(data.path(), "web", "a").expect("dir");
         let mut places = Vec::new();
         for round in 0..3 {
@@ -136,6 +189,26 @@ mod tests {
             assert_eq!(fs::read_to_string(place.join("reason.txt")).expect("reason"), "boot failed\n");
         }
         assert_eq!(fs::read_to_string(places[2].join("vmm.log")).expect("log"), "round 2");
-        assert_eq!(FailedLogs::new(data.path(), 0).keep(&instance, "x"), None);
+        let kept = failed.of_set("web").expect("read");
+        let told = |logs: &KeptLogs| (logs.id.clone(), logs.reason.clone(), logs.dir.clone());
+        let expected = |place: &PathBuf| ("a".to_owned(), "boot failed".to_owned(), place.clone());
+        assert_eq!(kept.iter().map(told).collect::<Vec<_>>(), [expected(&places[2]), expected(&places[1])]);
+        assert_eq!(failed.of_set("we").expect("read"), []);
+
+        // A set whose instances crash all the time costs others nothing; all together have an end, too.
+        for id in ["b", "c"] {
+            let other = InstanceDir::new(data.path(), "db", id).expect("dir");
+            other.prepare().expect("prepare");
+            fs::write(other.vmm_log(), "db").expect("write");
+            failed.keep(&other, "exited").expect("kept");
+        }
+        assert_eq!(failed.of_set("web").expect("read").len(), 2);
+        let fewer = FailedLogs { keep: 3, ..failed };
+        instance.prepare().expect("prepare");
+        fs::write(instance.vmm_log(), "the last").expect("write");
+        fewer.keep(&instance, "boot failed").expect("kept");
+        assert_eq!(fewer.of_set("web").expect("read").len(), 1, "the newest three are of both sets");
+        assert_eq!(fewer.of_set("db").expect("read").len(), 2);
+        assert_eq!(FailedLogs::new(data.path(), 0, 9).keep(&instance, "x"), None);
     }
 }

@@ -91,6 +91,12 @@ impl VmmHost {
         Self { isolation, ..self }
     }
 
+    /// Logs of instances that failed or were replaced.
+    #[must_use]
+    pub fn failed_logs(&self) -> &FailedLogs {
+        &self.failed
+    }
+
     /// What this host can do to contain VMMs.
     #[must_use]
     pub fn isolation(&self) -> &Isolation {

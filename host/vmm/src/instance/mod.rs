@@ -20,7 +20,7 @@ pub(crate) use check::body;
 pub use dir::{DirError, InstanceDir};
 pub use disks::DiskError;
 pub use error::{DiscardError, LaunchError};
-pub use failed::FailedLogs;
+pub use failed::{FailedLogs, KeptLogs, read_tail};
 pub use launch::{StartLimiter, VmmHost};
 pub(crate) use prepare::{blocking, planned_root, root_size_bytes};
 pub use spec::{

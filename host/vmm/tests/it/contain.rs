@@ -118,7 +118,7 @@ async fn the_record_says_what_the_kernel_shows_and_survives_adoption() {
     assert!(containment.missing().all(|(_, why)| !why.is_empty()));
 
     // Of another daemon, with other ideas of what is possible.
-    let failed = FailedLogs::new(&data.path().join("failed"), 5);
+    let failed = FailedLogs::new(&data.path().join("failed"), 5, 5);
     let next =
         VmmHost::new(vmm_binary(), None, failed, StartLimiter::default(), HostNetwork::new(data.path()))
             .with_isolation(Isolation::off("not any more"));
@@ -164,7 +164,7 @@ async fn a_devices_group_is_joined_and_one_for_root_only_leaves_the_user_but_tak
         std::fs::set_permissions(&device, std::fs::Permissions::from_mode(mode)).expect("mode");
     };
     let options = IsolationOptions { kvm: device.clone(), ..IsolationOptions::default() };
-    let failed = FailedLogs::new(&data.path().join("failed"), 5);
+    let failed = FailedLogs::new(&data.path().join("failed"), 5, 5);
     let host =
         VmmHost::new(vmm_binary(), None, failed, StartLimiter::default(), HostNetwork::new(data.path()))
             .with_isolation(Isolation::detect(options, &Err("the test asked for none".to_owned())));

@@ -94,7 +94,7 @@ async fn a_vmm_gets_a_cgroup_of_its_own_where_there_are_any() {
         return;
     };
     let root = CgroupRoot::at(&parent).expect("usable");
-    let failed = FailedLogs::new(&data.path().join("failed"), 5);
+    let failed = FailedLogs::new(&data.path().join("failed"), 5, 5);
     let host =
         VmmHost::new(vmm_binary(), Some(root), failed, StartLimiter::new(1), HostNetwork::new(data.path()));
     let vmm = host.launch(&data.spec("a")).await.expect("launched");

@@ -137,7 +137,7 @@ fn data_dir() -> tempfile::TempDir {
 
 /// Contains its VMMs as far as this machine lets it: every test shows that they work that way.
 fn host(binary: VmmBinary, data: &Path) -> VmmHost {
-    let failed = FailedLogs::new(&data.join("failed"), 5);
+    let failed = FailedLogs::new(&data.join("failed"), 5, 5);
     VmmHost::new(binary, None, failed, StartLimiter::default(), HostNetwork::new(data))
         .with_isolation(isolation())
 }

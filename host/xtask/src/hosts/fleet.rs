@@ -47,7 +47,7 @@ impl Fleet {
             None => Err("there is no cgroup v2 here".to_owned()),
         };
         let isolation = Isolation::detect(IsolationOptions::default(), &cgroups);
-        let failed = FailedLogs::new(&data.join("failed"), 5);
+        let failed = FailedLogs::new(&data.join("failed"), 5, 5);
         // How many are launched at once is for the caller to say.
         let host = VmmHost::new(
             binary,

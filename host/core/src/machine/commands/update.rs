@@ -30,6 +30,9 @@ impl SetMachine {
             // A new manifest may mend what kept launches from succeeding.
             launch_failures_in_a_row: 0,
             launches_resume_ms: 0,
+            early_deaths: 0,
+            launch_failure: String::new(),
+            early_death_ms: 0,
             set,
             ..self.state.clone()
         };

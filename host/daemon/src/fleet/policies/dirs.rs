@@ -5,18 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use regatta_core::manifest::PolicySpec;
+use regatta_store::sha256_hex;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fleet, read_module};
-use crate::api::types::{AvailablePolicy, SwapRequest};
+use crate::api::types::AvailablePolicy;
 
 /// Between two looks at the directories.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Files that are looked at in one directory; others are left alone.
 const FILES_MAX: usize = 256;
-/// Who swaps a policy that follows its file.
-const ACTOR: &str = "policy-dir";
 
 /// The directories in which a policy is looked up by its name.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +56,11 @@ impl PolicyDirs {
             ));
         }
         Ok(path.clone())
+    }
+
+    /// Whether a file is one of those that can be named.
+    fn holds(&self, path: &Path) -> bool {
+        self.available().values().any(|named| named == path)
     }
 
     /// The file of the built-in policy of that name.
@@ -156,19 +159,22 @@ impl Shelf {
         }
     }
 
-    /// Notes what a file holds. Returns the digest that it had before, if another.
-    fn holds(&self, path: &Path, held: Result<(String, String), String>) -> Option<String> {
+    /// Notes what a file holds.
+    fn holds(&self, path: &Path, held: Result<(String, String), String>) {
         let mut seen = self.seen();
-        let known = seen.get_mut(path)?;
+        let Some(known) = seen.get_mut(path) else { return };
         match held {
             Ok((version, digest)) => {
-                (known.version, known.problem) = (Some(version), None);
-                known.digest.replace(digest.clone()).filter(|before| *before != digest)
+                (known.version, known.digest, known.problem) = (Some(version), Some(digest), None);
             }
-            Err(problem) => {
-                known.problem = Some(problem);
-                None
-            }
+            Err(problem) => known.problem = Some(problem),
+        }
+    }
+
+    /// Lets a file be read again at the next look.
+    fn look_again(&self, path: &Path) {
+        if let Some(known) = self.seen().get_mut(path) {
+            known.settled = false;
         }
     }
 }
@@ -188,14 +194,15 @@ impl Fleet {
     }
 
     async fn look_at_policy_dirs(&self) {
-        let dirs = self.policy_dirs.clone();
+        let (dirs, by_path) = (self.policy_dirs.clone(), self.followed_by_path());
         let look = move || {
             let stamp = |path: &PathBuf| {
                 let metadata = std::fs::metadata(path).ok()?;
                 Some((metadata.len(), metadata.modified().ok()))
             };
-            let available = dirs.available().into_iter();
-            available.filter_map(|(name, path)| Some((name, stamp(&path)?, path))).collect::<Vec<_>>()
+            let mut files: Vec<_> = dirs.available().into_iter().collect();
+            files.extend(by_path.into_iter().filter(|(_, path)| !dirs.holds(path)));
+            files.into_iter().filter_map(|(name, path)| Some((name, stamp(&path)?, path))).collect::<Vec<_>>()
         };
         let Ok(files) = tokio::task::spawn_blocking(look).await else { return };
         self.shelf.seen().retain(|path, _| files.iter().any(|(_, _, there)| there == path));
@@ -203,45 +210,28 @@ impl Fleet {
             if !self.shelf.rests(&path, stamp) {
                 continue;
             }
-            let held = self.look_at(&path).await;
+            let module = read_module(&path).await;
+            let digest = module.as_ref().map(|module| sha256_hex(module)).map_err(Clone::clone);
+            let held = match module {
+                Ok(module) => self.look_at(module).await,
+                Err(why) => Err(why),
+            };
             if let Err(why) = &held {
-                tracing::warn!(path = %path.display(), why, "a file in a policy directory is not a policy");
+                tracing::warn!(path = %path.display(), why, "a policy file is not a policy");
             } else {
                 tracing::info!(path = %path.display(), name, "a policy is available");
             }
-            if self.shelf.holds(&path, held.clone()).is_some()
-                && let Ok((_, digest)) = held
-            {
-                self.follow(&name, &path, &digest).await;
+            self.shelf.holds(&path, held);
+            if !self.follow(&name, &path, digest.as_deref().map_err(String::as_str)).await {
+                self.shelf.look_again(&path);
             }
         }
     }
 
-    /// Version and digest of the policy in a file.
-    async fn look_at(&self, path: &Path) -> Result<(String, String), String> {
-        let compiled = self.compile(read_module(path).await?).await?;
+    /// Version and digest of a policy.
+    async fn look_at(&self, module: Vec<u8>) -> Result<(String, String), String> {
+        let compiled = self.compile(module).await?;
         Ok((compiled.manifest().version.clone(), compiled.digest().to_owned()))
-    }
-
-    /// Swaps the policies that follow a file which has changed. One that does not
-    /// fit is refused, and the refusal stands in the history.
-    async fn follow(&self, name: &str, path: &Path, digest: &str) {
-        let views: Vec<_> = self.sets_now().values().map(|handle| handle.view()).collect();
-        for view in views {
-            let follows =
-                |spec: &&PolicySpec| spec.follow && (spec.module == name || Path::new(&spec.module) == path);
-            for spec in view.state.set.policies.iter().filter(follows) {
-                if view.state.slot(&spec.name).is_some_and(|slot| slot.active.digest == digest) {
-                    continue;
-                }
-                let (source, slot) = (spec.module.clone(), Some(spec.name.clone()));
-                let request = SwapRequest { source, module: None, params: None, slot, force: false };
-                let set = &view.state.set.name;
-                if let Err(why) = self.swap(set, request, ACTOR).await {
-                    tracing::warn!(set, policy = spec.name, why = why.message, "the new file is refused");
-                }
-            }
-        }
     }
 }
 
@@ -289,17 +279,5 @@ mod tests {
             )
         );
         assert_eq!(dirs.resolve("./step.wasm"), Ok(PathBuf::from("./step.wasm")), "a path says which one");
-    }
-
-    #[test]
-    fn only_other_content_is_told_as_a_change() {
-        let shelf = Shelf::default();
-        let path = Path::new("/p/a.wasm");
-        shelf.rests(path, (1, None));
-        let holds = |digest: &str| shelf.holds(path, Ok(("1.0.0".to_owned(), digest.to_owned())));
-        assert_eq!(holds("a"), None, "the first look is not a change");
-        assert_eq!(holds("a"), None, "touched");
-        assert_eq!(shelf.holds(path, Err("half-written".to_owned())), None);
-        assert_eq!(holds("b").as_deref(), Some("a"));
     }
 }

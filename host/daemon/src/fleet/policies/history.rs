@@ -66,7 +66,7 @@ impl Fleet {
         };
         let batch =
             Batch { history: History { events: vec![event], ..History::default() }, ..Batch::default() };
-        match self.shared.writer.commit(batch).await {
+        match self.shared.commit(batch).await {
             Ok(_) => self.shared.events.notify_waiters(),
             Err(why) => tracing::warn!(set, why = chain(&why), "a refusal is not in the history"),
         }

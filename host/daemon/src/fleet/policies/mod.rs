@@ -1,6 +1,7 @@
 //! Policies: finding, preparing, and putting them into sets.
 
 mod dirs;
+mod follow;
 mod history;
 mod rehearsal;
 
@@ -31,6 +32,7 @@ use crate::set::{Call, policy_entries, policy_info};
 use regatta_util::chain;
 
 pub(crate) use self::dirs::{PolicyDirs, Shelf};
+pub(crate) use self::follow::Followed;
 use self::rehearsal::Ready;
 
 /// Compiled policies that are held though no set may use them.
@@ -169,7 +171,7 @@ impl Fleet {
     /// Stores a module, so that a restart finds it.
     pub(super) async fn keep_module(&self, digest: &str, module: Vec<u8>) -> Answer<()> {
         let batch = Batch { blobs: vec![(digest.to_owned(), module)], ..Batch::default() };
-        self.shared.writer.commit(batch).await.map(drop).map_err(|why| {
+        self.shared.commit(batch).await.map(drop).map_err(|why| {
             let message = format!("nothing was changed; the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
         })
@@ -309,6 +311,7 @@ impl Fleet {
             policies: policy_entries(&view.state),
             combine: view.state.set.combine.as_str().to_owned(),
             available: self.shelf.describe(self.policy_dirs.available()),
+            notes: self.followed.refused(set),
         })
     }
 }
