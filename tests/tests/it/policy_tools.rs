@@ -494,7 +494,7 @@ fn a_schema_that_explodes_is_a_finding() {
     let checked = desk.run(&["check", "x.wasm"]);
     assert_eq!(checked.code, 3, "{}{}", checked.out, checked.err);
     assert!(
-        checked.out.contains("FAILED   schema") && checked.out.contains("make it simpler"),
+        checked.out.contains("FAILED   parameters") && checked.out.contains("make it simpler"),
         "{}",
         checked.out
     );

@@ -89,7 +89,7 @@ pub fn read_limits(text: &str) -> Result<PolicyLimits, String> {
     }
     // One reader for both: what a manifest refuses is refused here. Its tick is the longest, as that bounds the deadline.
     let manifest = format!(
-        "version: regatta/v1\nname: x\ntick: 10s\ncapacity: {{ max: 1 }}\nimage: {{ kernel: k }}\nnetwork: {{ mode: none }}\n\
+        "version: regatta/v1\nname: x\ntick: 10s\ncapacity: {{ min: 0, max: 1 }}\nimage: {{ kernel: k }}\nnetwork: {{ mode: none }}\n\
          policy: {{ module: m, limits: {{ {} }} }}",
         fields.join(", ")
     );
@@ -102,7 +102,7 @@ pub fn read_limits(text: &str) -> Result<PolicyLimits, String> {
             let told = problems.problems.iter().map(|problem| {
                 let field = problem.path.strip_prefix("policy.limits.").unwrap_or("limits");
                 let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                format!("{field} {}{hint}", problem.message)
+                format!("{field}: {}{hint}", problem.message)
             });
             told.collect::<Vec<_>>().join("; ")
         }
