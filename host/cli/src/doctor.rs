@@ -139,6 +139,7 @@ mod tests {
                 serve: &|_| Ok(()),
                 doctor: &|_| Vec::new(),
                 restore: &|_, _| anyhow::bail!("not here"),
+                engine: &|_| regatta_policy_tools::EngineOptions::default(),
             };
             report(checks, output, &mut io).expect("reported")
         };

@@ -31,12 +31,13 @@ mod wait;
 
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use regatta_api::Client;
 use regatta_api::paths;
+use regatta_policy_tools::EngineOptions;
 
 pub use args::Cli;
 pub use exit::Exit;
@@ -71,6 +72,8 @@ pub struct Io<'a> {
     pub doctor: &'a dyn Fn(&Examination) -> Vec<Check>,
     /// Puts a backup in the place of the state in a data directory.
     pub restore: &'a dyn Fn(&Path, &Path) -> anyhow::Result<RestoredState>,
+    /// The daemon's engine for policies, with that directory for compiled modules: what a tool takes, the daemon takes.
+    pub engine: &'a dyn Fn(Option<PathBuf>) -> EngineOptions,
 }
 
 impl Io<'_> {

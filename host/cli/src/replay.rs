@@ -20,7 +20,7 @@ pub(super) async fn replay(
     output: Output,
     io: &mut Io<'_>,
 ) -> Outcome<Exit> {
-    let mut replay = Replay::new(Replayer::new(cache_dir().as_deref())?);
+    let mut replay = Replay::new(Replayer::new(&(io.engine)(cache_dir()))?);
     let mut ticks = Ticks::open(client, &args.what, (&args.span).into(), u64::MAX).await?;
     while let Some(record) = ticks.next().await? {
         for sha256 in replay.source_mut().missing(&record) {

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         serve: &regatta::serve::run,
         doctor: &regatta::doctor::examine,
         restore: &regatta::restore::restore,
+        engine: &regatta::serve::policy_engine,
     };
     let code = cli::run(std::env::args_os(), &mut io);
     // A reader that went away (`regatta … | head`) is not a failure worth words.

@@ -137,7 +137,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         file,
         copies: Copies::new(&dirs.copies),
         store,
-        policies: Engine::new(policy_engine(&dirs.compiled))?,
+        policies: Engine::new(policy_engine(Some(dirs.compiled.clone())))?,
         recordings: Recordings::open(&dirs.recordings)?,
         listeners: Arc::clone(&listeners),
         shutdown_grace: args.shutdown_grace,
@@ -171,14 +171,15 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 /// The command by which this program compiles one module for the daemon, with nothing else in the process.
 pub const COMPILE_COMMAND: &str = "compile-module";
 
-fn policy_engine(compiled: &Path) -> EngineOptions {
+/// How policies are compiled and run, by the daemon and by every tool for their authors.
+pub fn policy_engine(compiled: Option<PathBuf>) -> EngineOptions {
     EngineOptions {
         compiler: Compiler::Child {
             // This very program, also when its file has been replaced since it was started.
             program: "/proc/self/exe".into(),
             args: vec![COMPILE_COMMAND.into()],
         },
-        cache: Some(compiled.to_owned()),
+        cache: compiled,
         ..EngineOptions::default()
     }
 }

@@ -1,9 +1,8 @@
 //! What a module is: what its headers say, and what it says of itself.
 
-use std::path::Path;
 use std::time::Duration;
 
-use regatta_policy_host::{CompiledPolicy, Origin};
+use regatta_policy_host::{CompiledPolicy, EngineOptions, Origin};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -56,12 +55,12 @@ pub struct MetricRequest {
     pub window_ms: u64,
 }
 
-/// Compiles a module (or takes it from `cache`, as [`load_module`] does), lets it describe itself and tells what it is.
+/// Compiles a module (or takes it from the cache), lets it describe itself and tells what it is.
 ///
 /// # Errors
 /// When it is not a policy, or this machine cannot run any.
-pub fn inspect(bytes: &[u8], cache: Option<&Path>) -> Result<Inspection, ModuleError> {
-    Ok(describe(&*load_module(bytes, cache)?, outline(bytes)))
+pub fn inspect(bytes: &[u8], engine: &EngineOptions) -> Result<Inspection, ModuleError> {
+    Ok(describe(&*load_module(bytes, engine)?, outline(bytes)))
 }
 
 fn describe(policy: &CompiledPolicy, outline: Outline) -> Inspection {

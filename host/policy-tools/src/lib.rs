@@ -24,5 +24,6 @@ pub use parameters::{Parameter, parameters};
 pub use project::{NewError, ProjectError, ProjectFile, create};
 pub use recording::{Contents, RecordingError, RecordingReader, RecordingWriter, check_recording};
 pub use regatta_policy_build::{BuildError, Language, Project, Tools, build, install};
+pub use regatta_policy_host::EngineOptions;
 pub use replay::{Replayer, references};
 pub use vector::vector_file;

@@ -46,16 +46,11 @@ pub fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// A policy of these bytes, compiled as the daemon compiles it, but in this process; or taken from `cache`, a directory
-/// that keeps compiled modules and is made when it is not there.
+/// A policy of these bytes, on an engine like the daemon's when `engine` has the daemon's options: only then what loads here
+/// loads there.
 ///
 /// # Errors
 /// When it is not a policy, or this machine cannot run any.
-pub fn load_module(bytes: &[u8], cache: Option<&Path>) -> Result<Arc<CompiledPolicy>, ModuleError> {
-    Ok(engine(false, cache)?.load(bytes)?)
-}
-
-pub(crate) fn engine(pooling: bool, cache: Option<&Path>) -> Result<Engine, ModuleError> {
-    let cache = cache.map(Path::to_owned);
-    Ok(Engine::new(EngineOptions { pooling, cache, ..EngineOptions::default() })?)
+pub fn load_module(bytes: &[u8], engine: &EngineOptions) -> Result<Arc<CompiledPolicy>, ModuleError> {
+    Ok(Engine::new(engine.clone())?.load(bytes)?)
 }

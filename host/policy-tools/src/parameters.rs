@@ -1,5 +1,8 @@
 //! The JSON schema of a policy's parameters as rows that a person can read.
 
+use std::cell::Cell;
+use std::collections::HashSet;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -9,6 +12,12 @@ const DEPTH: usize = 6;
 const ROWS: usize = 500;
 /// Values of an enumeration that are spelled out.
 const VALUES: usize = 12;
+/// Schemas within the schema that are looked at for the types in words: alternatives within alternatives multiply.
+const LOOKS: u32 = 10_000;
+/// Characters of a name, of a type in words and of a value, and of a description; bytes of a default.
+const SHORT_CHARS: usize = 200;
+const LONG_CHARS: usize = 2_000;
+const DEFAULT_BYTES: usize = 10_000;
 
 /// One parameter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,32 +40,37 @@ pub struct Parameter {
 #[must_use]
 pub fn parameters(schema: &Value) -> Vec<Parameter> {
     let mut rows = Vec::new();
-    walk(schema, schema, "", DEPTH, &mut rows);
+    walk(&Root { schema, looks: Cell::new(LOOKS) }, schema, "", DEPTH, &mut rows);
     rows
 }
 
-fn walk(root: &Value, schema: &Value, prefix: &str, depth: usize, rows: &mut Vec<Parameter>) {
-    let schema = resolve(root, schema);
+/// The whole schema, and how much may still be looked at.
+struct Root<'a> {
+    schema: &'a Value,
+    looks: Cell<u32>,
+}
+
+fn walk(root: &Root<'_>, schema: &Value, prefix: &str, depth: usize, rows: &mut Vec<Parameter>) {
+    let schema = resolve(root.schema, schema);
     let Some(fields) = schema.get("properties").and_then(Value::as_object) else { return };
-    let required = |name: &str| {
-        let names = schema.get("required").and_then(Value::as_array);
-        names.is_some_and(|names| names.iter().any(|required| required.as_str() == Some(name)))
-    };
+    let names = schema.get("required").and_then(Value::as_array);
+    let names: HashSet<&str> = names.into_iter().flatten().filter_map(Value::as_str).collect();
+    let required = |name: &str| names.contains(name);
     let mut fields: Vec<_> = fields.iter().collect();
     fields.sort_by_key(|(name, _)| (!required(name), name.as_str()));
     for (name, field) in fields {
         if rows.len() >= ROWS {
             return;
         }
-        let path = format!("{prefix}{name}");
-        let target = resolve(root, field);
+        let path = format!("{prefix}{}", cut(name, SHORT_CHARS));
+        let target = resolve(root.schema, field);
         // What is said where a type is used goes before what the type says of itself.
         let said = |key: &str| field.get(key).or_else(|| target.get(key));
         rows.push(Parameter {
             path: path.clone(),
             kind: kind(root, field, depth),
             required: required(name),
-            default: said("default").cloned(),
+            default: said("default").filter(|value| value.to_string().len() <= DEFAULT_BYTES).cloned(),
             description: one_line(said("description").and_then(Value::as_str).unwrap_or_default()),
         });
         if depth == 0 {
@@ -70,7 +84,7 @@ fn walk(root: &Value, schema: &Value, prefix: &str, depth: usize, rows: &mut Vec
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    cut(text, LONG_CHARS).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What a `$ref` within the document stands for.
@@ -86,12 +100,21 @@ pub(crate) fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     schema
 }
 
+fn cut(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// A type in words.
-fn kind(root: &Value, schema: &Value, depth: usize) -> String {
-    let schema = resolve(root, schema);
-    if depth == 0 {
+fn kind(root: &Root<'_>, schema: &Value, depth: usize) -> String {
+    let schema = resolve(root.schema, schema);
+    let looks = root.looks.get();
+    if depth == 0 || looks == 0 {
         return "…".to_owned();
     }
+    root.looks.set(looks - 1);
     if let Some(value) = schema.get("const") {
         return value_text(value);
     }
@@ -120,15 +143,15 @@ fn kind(root: &Value, schema: &Value, depth: usize) -> String {
 }
 
 fn alternatives(texts: impl Iterator<Item = String>) -> String {
-    let mut texts: Vec<String> = texts.collect();
+    let mut texts: Vec<String> = texts.take(VALUES + 1).collect();
     if texts.len() > VALUES {
         texts.truncate(VALUES);
         texts.push("…".to_owned());
     }
-    texts.join(" | ")
+    cut(&texts.join(" | "), SHORT_CHARS)
 }
 
-fn typed(root: &Value, schema: &Value, name: &str, depth: usize) -> String {
+fn typed(root: &Root<'_>, schema: &Value, name: &str, depth: usize) -> String {
     match name {
         "number" | "integer" => format!("{name}{}", bounds(schema)),
         "array" => match schema.get("items") {
@@ -172,12 +195,12 @@ fn bounds(schema: &Value) -> String {
 /// Short JSON: text without its quotes, whole numbers without a fraction.
 fn value_text(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => cut(text, SHORT_CHARS),
         Value::Number(number) => match number.as_f64() {
             Some(whole) if whole.fract() == 0.0 && whole.abs() < 1e15 => format!("{whole:.0}"),
             _ => number.to_string(),
         },
-        other => other.to_string(),
+        other => cut(&other.to_string(), SHORT_CHARS),
     }
 }
 
@@ -258,5 +281,20 @@ mod tests {
         let wide: serde_json::Map<_, _> = (0..10_000).map(|n| (format!("p{n}"), json!({}))).collect();
         assert_eq!(parameters(&json!({"properties": wide})).len(), ROWS);
         assert!(parameters(&json!(true)).is_empty());
+    }
+
+    /// Two kilobytes that name themselves a hundred times over.
+    #[test]
+    fn alternatives_within_alternatives_end() {
+        let again = vec![json!({"$ref": "#/$defs/A"}); 100];
+        let schema = json!({"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"oneOf": again}}});
+        assert!(schema.to_string().len() < 3_000);
+        let found = parameters(&schema);
+        assert!(found.len() == 1 && found[0].kind.chars().count() <= SHORT_CHARS + 1, "{found:?}");
+        let long = "x".repeat(100_000);
+        let schema = json!({"properties": {&long: {"description": long, "default": long, "const": long}}});
+        let [row] = &parameters(&schema)[..] else { panic!("one row") };
+        assert!(row.path.len() < 1_000 && row.kind.len() < 1_000 && row.description.len() < 3_000);
+        assert_eq!(row.default, None);
     }
 }

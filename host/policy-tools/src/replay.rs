@@ -1,7 +1,6 @@
 //! Deciding recorded ticks again, policies included.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,10 +10,10 @@ use regatta_core::manifest::{PolicyLimits, ScaleSet};
 use regatta_core::observation::Observation;
 use regatta_core::record::TickRecord;
 use regatta_core::replay::Source;
-use regatta_policy_host::{CompiledPolicy, Engine};
+use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions};
 use regatta_util::chain;
 
-use crate::module::{ModuleError, engine};
+use crate::module::ModuleError;
 
 /// Runs recorded policies again, in the sandbox that the daemon runs them in.
 pub struct Replayer {
@@ -26,12 +25,12 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    /// A replayer without manifests and modules; compiled modules are looked for in `cache`.
+    /// A replayer without manifests and modules.
     ///
     /// # Errors
     /// There is no sandbox on this host.
-    pub fn new(cache: Option<&Path>) -> Result<Self, ModuleError> {
-        let engine = engine(true, cache)?;
+    pub fn new(engine: &EngineOptions) -> Result<Self, ModuleError> {
+        let engine = Engine::new(engine.clone())?;
         Ok(Self { engine, blobs: BTreeMap::new(), manifests: BTreeMap::new(), modules: BTreeMap::new() })
     }
 

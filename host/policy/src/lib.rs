@@ -29,6 +29,7 @@ mod load;
 mod observe;
 mod outcome;
 mod params;
+mod schema;
 mod sys;
 mod text;
 pub mod vectors;
@@ -46,3 +47,4 @@ pub use error::{
 pub use load::Abi;
 pub use outcome::MAX_CAPACITY;
 pub use regatta_core::metrics::MetricWish;
+pub use schema::SchemaAnswer;

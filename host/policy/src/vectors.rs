@@ -100,6 +100,8 @@ pub struct Mismatch {
     pub expected: String,
     /// What the policy did.
     pub found: String,
+    /// How it failed, when it gave no decision or could not look at its parameters.
+    pub failure: Option<FailureKind>,
 }
 
 impl fmt::Display for Mismatch {
@@ -116,11 +118,12 @@ impl fmt::Display for Mismatch {
 /// it are not run.
 #[must_use]
 pub fn check(policy: &CompiledPolicy, vector: &Vector, limits: &PolicyLimits) -> Vec<Mismatch> {
-    let mut found = Found { vector, tick: None, mismatches: Vec::new() };
+    let mut found = Found { vector, tick: None, failure: None, mismatches: Vec::new() };
     let problems = match policy.validate(&vector.params, limits) {
         Ok(()) => Vec::new(),
         Err(ParamsError::Problems(problems)) => problems,
         Err(ParamsError::Failed(failed)) => {
+            found.failure = Some(failed.failure.kind);
             found.differs("params", "an answer", failed.to_string());
             return found.mismatches;
         }
@@ -143,6 +146,7 @@ pub fn check(policy: &CompiledPolicy, vector: &Vector, limits: &PolicyLimits) ->
             for (number, tick) in (1..).zip(ticks) {
                 found.tick = Some(number);
                 let call = policy.decide(&tick.observation, &vector.params, &state, limits);
+                found.failure = call.run.result.as_ref().err().map(|failure| failure.kind);
                 found.compare(&tick.expect, &call.run, call.state.as_deref());
                 match call.state {
                     Some(new) => state = new,
@@ -158,6 +162,7 @@ pub fn check(policy: &CompiledPolicy, vector: &Vector, limits: &PolicyLimits) ->
 struct Found<'a> {
     vector: &'a Vector,
     tick: Option<usize>,
+    failure: Option<FailureKind>,
     mismatches: Vec<Mismatch>,
 }
 
@@ -169,6 +174,7 @@ impl Found<'_> {
             what,
             expected: expected.into(),
             found: found.into(),
+            failure: self.failure,
         });
     }
 

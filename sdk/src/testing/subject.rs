@@ -57,6 +57,18 @@ pub trait Subject {
     fn metrics(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Whether it decides nothing anymore: properties that are not tried by then are skipped. False unless overridden.
+    ///
+    /// ```
+    /// # use regatta_sdk::testing::Subject;
+    /// fn can_decide(subject: &impl Subject) -> bool {
+    ///     !subject.has_ended()
+    /// }
+    /// ```
+    fn has_ended(&self) -> bool {
+        false
+    }
 }
 
 /// A policy with its parameters and its state, as a scale set has it.

@@ -6,10 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use regatta_tests::{CommandOutput, bin_dir, policies_dir};
+use regatta_tests::{CommandOutput, Daemon, bin_dir, policies_dir};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::modules::{exploding_schema, hostile, module};
+
+const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 const PARAMS: &str = r#"{"metric": "load", "target": 0.5}"#;
 
 /// An author's folder.
@@ -417,4 +420,97 @@ fn a_check_tells_what_fails_and_ends_so() {
     let broken = desk.run(&["check", module, "--params", PARAMS, "--vectors", "vectors.json"]);
     assert!(broken.code == 3 && broken.err.contains("vectors.json"), "{}", broken.err);
     assert_eq!(desk.run(&["check", module, "--skip", "everything"]).code, 2);
+}
+
+#[test]
+fn a_check_ends_early_when_a_policy_goes_past_its_limits() {
+    let desk = Desk::new();
+    let finding = |report: &Value, name: &str| {
+        let findings = report["findings"].as_array().expect("findings");
+        findings.iter().find(|finding| finding["name"] == name).expect("a finding").clone()
+    };
+    for (name, told) in [("infinite-loop", "out-of-fuel: "), ("memory-growth", "memory: ")] {
+        fs::write(desk.path("x.wasm"), hostile(name)).expect("written");
+        let checked = desk.run(&["-o", "json", "check", "x.wasm"]);
+        assert_eq!(checked.code, 3, "{name}: {}{}", checked.out, checked.err);
+        let report: Value = serde_json::from_str(&checked.out).expect("json");
+        let sandbox = finding(&report, "sandbox");
+        assert_eq!(sandbox["status"], "failed", "{report}");
+        assert!(sandbox["lines"][0].as_str().is_some_and(|line| line.contains(told)), "{sandbox}");
+        let end = "3 decisions, then stopped after 3 calls that went past a limit";
+        assert_eq!(
+            sandbox["lines"].as_array().and_then(|lines| lines.last()),
+            Some(&end.into()),
+            "{sandbox}"
+        );
+        for name in ["no-oscillation", "worst-case"] {
+            assert_eq!(finding(&report, name)["lines"], serde_json::json!(["not tried: see above"]));
+        }
+        let bench = desk.json(&["-o", "json", "bench", "x.wasm"]);
+        assert_eq!(bench["decisions"].as_array().map(Vec::len), Some(1), "{bench}");
+        assert_eq!(bench["decisions"][0]["runs"], 1, "{bench}");
+    }
+
+    let module = policies_dir().join("target-tracking.wasm");
+    let module = module.to_str().expect("text");
+    let few = desk.run(&["check", module, "--params", PARAMS, "--limits", "fuel=10000"]);
+    assert!(few.code == 3 && few.out.contains("out-of-fuel"), "{}{}", few.out, few.err);
+    let wrong = desk.run(&["check", module, "--params", PARAMS, "--limits", "fule=20000"]);
+    assert!(wrong.code == 2 && wrong.err.contains("did you mean `fuel`"), "{}", wrong.err);
+    let short = desk.run(&["check", module, "--params", PARAMS, "--budget", "0s"]);
+    assert!(
+        short.code == 3 && short.out.contains("give it more with --budget"),
+        "{}{}",
+        short.out,
+        short.err
+    );
+}
+
+/// The daemon's pool has one memory for a module, and its compiler limits.
+#[test]
+fn the_tools_refuse_what_the_daemon_refuses_in_the_same_words() {
+    let (desk, daemon) = (Desk::new(), Daemon::start());
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", IDLE));
+    let two_memories = module("(memory $more 1) (memory (export \"memory\") 4)");
+    for bytes in [two_memories, hostile("component-of-a-hundred-instances"), hostile("import-of-a-memory")] {
+        fs::write(desk.path("x.wasm"), &bytes).expect("written");
+        fs::write(daemon.home().join("x.wasm"), &bytes).expect("written");
+        let swap = daemon.run(&["policy", "swap", "web", "./x.wasm"]);
+        assert_eq!(swap.code, 3, "{}", swap.err);
+        for tool in ["check", "inspect", "bench"] {
+            let refused = desk.run(&[tool, "x.wasm"]);
+            assert_eq!(refused.code, 3, "{tool}: {}{}", refused.out, refused.err);
+            let (_, why) = refused.err.trim_end().split_once("cannot be loaded: ").expect("why");
+            assert!(swap.err.contains(why), "{tool}: {why}\nbut swap: {}", swap.err);
+        }
+    }
+}
+
+/// What a schema makes of its few kilobytes is limited as what a module makes the compiler do.
+#[test]
+fn a_schema_that_explodes_is_a_finding() {
+    let desk = Desk::new();
+    fs::write(desk.path("x.wasm"), exploding_schema()).expect("written");
+    let checked = desk.run(&["check", "x.wasm"]);
+    assert_eq!(checked.code, 3, "{}{}", checked.out, checked.err);
+    assert!(
+        checked.out.contains("FAILED   parameters") && checked.out.contains("make it simpler"),
+        "{}",
+        checked.out
+    );
+    let inspected = desk.run(&["inspect", "x.wasm"]);
+    assert_eq!(inspected.code, 0, "{}", inspected.err);
+}
+
+/// A hundred thousand words in a line that is never broken.
+#[test]
+fn a_module_with_very_many_exports_is_shown_at_once() {
+    let desk = Desk::new();
+    let exports: String = (0..100_000).map(|n| format!("(export \"e{n}\" (func $f))")).collect();
+    fs::write(desk.path("x.wasm"), wat::parse_str(format!("(module (func $f) {exports})")).expect("wat"))
+        .expect("written");
+    let output = desk.run(&["inspect", "x.wasm"]);
+    assert_eq!(output.code, 3, "{}", output.err);
+    assert!(output.out.contains("… and 99500 more"), "{}", output.out.len());
+    assert!(output.out.len() < 20_000, "{}", output.out.len());
 }

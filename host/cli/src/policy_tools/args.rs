@@ -1,9 +1,11 @@
 //! Arguments of the tools for authors.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use regatta_core::manifest::{PolicyLimits, read_limits};
 use regatta_policy_tools::Language;
 use regatta_policy_tools::check::Property;
 
@@ -40,11 +42,13 @@ Examples:
     ///
     /// Needs no daemon. Looks at the contract, at good and broken parameters, at decision vectors, at what every good
     /// policy does (stays in bounds, does not swing, recovers from a gap of its metrics ...) and at the worst case of
-    /// fuel and memory. Exits with 3 when something failed; warnings do not count.
+    /// fuel and memory, with the daemon's limits. Exits with 3 when something failed or --budget was too short; warnings
+    /// do not count.
     #[command(after_long_help = "\
 Examples:
   regatta policy check my-policy.wasm --params '{\"metric\": \"load\", \"target\": 0.6}'
   regatta policy check my-policy.wasm --params @params.json --vectors vectors.json
+  regatta policy check my-policy.wasm --limits fuel=200000000,memory=128MiB
   regatta policy check my-policy.wasm --skip no-oscillation -o json | jq .findings")]
     Check(CheckArgs),
     /// Measure what a module costs: compiling, instances, decisions, fuel
@@ -54,7 +58,8 @@ Examples:
     #[command(after_long_help = "\
 Examples:
   regatta policy bench my-policy.wasm
-  regatta policy bench my-policy.wasm --params '{\"target\": 0.6}' --instances 100,1000 -o json")]
+  regatta policy bench my-policy.wasm --params '{\"target\": 0.6}' --instances 100,1000 -o json
+  regatta policy bench my-policy.wasm --limits fuel=200000000")]
     Bench(BenchArgs),
     /// Print the contract, for a language that has no template
     ///
@@ -152,6 +157,12 @@ pub struct CheckArgs {
     /// Seed of the scenarios; the same seed gives the same ones
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Limits of a decision, named as in `policy.limits` of a manifest [default: the manifest's]
+    #[arg(long, value_name = "NAME=VALUE,…", value_parser = read_limits)]
+    pub limits: Option<PolicyLimits>,
+    /// Time to try decisions; the check fails when it has not finished by then
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = regatta_util::units::parse_duration)]
+    pub budget: Duration,
 }
 
 /// The properties as clap checks and completes them.
@@ -172,4 +183,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "10,100,1000,10000",
         value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub instances: Vec<u32>,
+    /// Limits of a decision, named as in `policy.limits` of a manifest [default: the manifest's]
+    #[arg(long, value_name = "NAME=VALUE,…", value_parser = read_limits)]
+    pub limits: Option<PolicyLimits>,
 }

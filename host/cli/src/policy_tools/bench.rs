@@ -18,9 +18,11 @@ use regatta_util::chain;
 pub(super) fn bench(args: &BenchArgs, output: Output, io: &mut Io<'_>) -> Outcome {
     let bytes = read_module(&args.module)?;
     let params = args.params.as_deref().map(read_params).transpose()?;
-    let options = BenchOptions { params, instances: args.instances.clone() };
+    let limits = args.limits.unwrap_or_default();
+    let options = BenchOptions { params, instances: args.instances.clone(), limits };
+    let engine = (io.engine)(None);
     let mut line = Line::default();
-    let measured = regatta_policy_tools::bench(&bytes, &options, &mut |step| {
+    let measured = regatta_policy_tools::bench(&bytes, &engine, &options, &mut |step| {
         if io.err_terminal {
             // Progress that cannot be shown changes nothing.
             let _ = line.show(&format!("{step} …"), io);
@@ -85,11 +87,10 @@ fn table(bench: &Bench, io: &mut Io<'_>) -> Outcome {
             )?;
         }
     }
-    if let Some(row) = bench.decisions.iter().find(|row| row.fuel_share > 1.0) {
+    if bench.decisions.iter().any(|row| row.failed.as_ref().is_some_and(|failed| failed.broken)) {
         writeln!(
             io.out,
-            "\nFrom {} instances on it takes more than the default limit of fuel: such a set needs `policy.limits.fuel`.",
-            thousands(row.instances.into())
+            "\nNothing was measured after that. If the limits are too low, raise them with --limits."
         )?;
     }
     if !bench.optimised {

@@ -43,7 +43,7 @@ pub(super) fn build(args: &BuildArgs, output: Output, io: &mut Io<'_>) -> Outcom
     let time = start.elapsed();
     built.map_err(|error| failed(&error, &file))?;
 
-    let inspection = regatta_policy_tools::inspect(&read_module(&out)?, cache_dir().as_deref())?;
+    let inspection = regatta_policy_tools::inspect(&read_module(&out)?, &(io.engine)(cache_dir()))?;
     if output == Output::Json {
         let build_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         return json(&Built { output: &out, build_ms, inspection: &inspection }, io);

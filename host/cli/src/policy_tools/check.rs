@@ -46,12 +46,20 @@ pub(super) fn check(args: &CheckArgs, output: Output, io: &mut Io<'_>) -> Outcom
         }
     };
     step("compiling", io);
-    let loaded = load_module(&bytes, cache_dir().as_deref());
+    let loaded = load_module(&bytes, &(io.engine)(cache_dir()));
     let report = loaded.map(|policy| {
         let skip = args.skip.clone();
         let defaults = CheckOptions::default();
-        let options =
-            CheckOptions { params, vectors, skip, seed: args.seed, full_at: args.full_at, ..defaults };
+        let options = CheckOptions {
+            params,
+            vectors,
+            skip,
+            seed: args.seed,
+            full_at: args.full_at,
+            limits: args.limits.unwrap_or_default(),
+            budget: args.budget,
+            ..defaults
+        };
         regatta_policy_tools::check::check(&policy, &options, &mut |next| step(next, io))
     });
     line.clear(io)?;

@@ -13,6 +13,8 @@ use super::super::render::{Columns, GAP, json, pair, plain_line, right, text};
 use super::super::time::{size, span};
 use super::{cache_dir, duration};
 
+/// Imports or exports that are shown.
+const NAMES_SHOWN: usize = 500;
 /// Where the values of [`pair`] begin.
 const LABEL: usize = 16;
 /// Narrower than this a description is not broken: the terminal does it as well.
@@ -20,7 +22,7 @@ const LEAST_DESCRIPTION: usize = 24;
 
 pub(super) fn inspect(module: &Path, output: Output, io: &mut Io<'_>) -> Outcome {
     let bytes = read_module(module)?;
-    let inspection = match regatta_policy_tools::inspect(&bytes, cache_dir().as_deref()) {
+    let inspection = match regatta_policy_tools::inspect(&bytes, &(io.engine)(cache_dir())) {
         Ok(inspection) => inspection,
         Err(error) => {
             if output == Output::Table {
@@ -57,7 +59,10 @@ fn headers(outline: &Outline, io: &mut Io<'_>) -> Outcome {
 /// An interface a line with its functions; then what belongs to none.
 fn list(label: &str, names: &[String], io: &mut Io<'_>) -> Outcome {
     let width = terminal_width(io).and_then(|width| width.checked_sub(LABEL)).unwrap_or(usize::MAX);
-    let lines: Vec<String> = grouped(names).iter().map(|line| wrapped(&plain_line(line), width)).collect();
+    let left_out = names.len().saturating_sub(NAMES_SHOWN);
+    let mut groups = grouped(&names[..names.len() - left_out]);
+    groups.extend((left_out > 0).then(|| format!("… and {left_out} more: see -o json")));
+    let lines: Vec<String> = groups.iter().map(|line| wrapped(&plain_line(line), width)).collect();
     let mut lines = lines.iter().flat_map(|line| line.lines());
     pair(label, lines.next().unwrap_or("none"), io)?;
     for line in lines {
@@ -167,17 +172,20 @@ fn terminal_width(io: &Io<'_>) -> Option<usize> {
 
 /// `text` in lines of at most `width` characters, as far as its words allow.
 fn wrapped(text: &str, width: usize) -> String {
-    let mut lines: Vec<String> = Vec::new();
+    let mut out = String::new();
+    // Counted as it grows: a line that is never broken may have a million words.
+    let mut column = 0_usize;
     for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
+        let chars = word.chars().count();
+        if !out.is_empty() {
+            let fits = column.saturating_add(1 + chars) <= width;
+            out.push(if fits { ' ' } else { '\n' });
+            column = if fits { column + 1 } else { 0 };
         }
+        out.push_str(word);
+        column += chars;
     }
-    lines.join("\n")
+    out
 }
 
 #[cfg(test)]

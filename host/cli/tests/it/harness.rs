@@ -93,6 +93,7 @@ pub(crate) fn run_into(
             let replaced = Some(data.join("state.redb.replaced-7"));
             Ok(RestoredState { sets: vec!["web".to_owned(), "db".to_owned()], instances: 5, replaced })
         },
+        engine: &|_| regatta_policy_tools::EngineOptions::default(),
     };
     let socket = socket.to_str().unwrap();
     let args = ["regatta"].into_iter().chain(args.iter().copied()).chain(["--socket", socket]);

@@ -34,7 +34,7 @@ pub use json_schema::manifest_schema;
 pub use network::{GuestAddress, LINK_ADDRESS, Network, isolated_gateway};
 pub use problem::{MAX_PROBLEMS, Problem, Problems};
 pub use rate_limit::RateLimit;
-pub use read::{MAX_MANIFEST_BYTES, Manifest, ManifestSource, read_manifest};
+pub use read::{MAX_MANIFEST_BYTES, Manifest, ManifestSource, read_limits, read_manifest};
 pub use regatta_util::units;
 pub use types::{
     Capacity, CloudInit, DataDisk, DrainMode, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image,

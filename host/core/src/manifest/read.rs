@@ -5,7 +5,7 @@ use super::node::{self, Node, Value};
 use super::problem::{Problem, Problems};
 use super::report::{Report, child, item, problem};
 use super::source::{Place, Source};
-use super::types::ScaleSet;
+use super::types::{PolicyLimits, ScaleSet};
 
 /// Largest manifest.
 pub const MAX_MANIFEST_BYTES: usize = 1 << 20;
@@ -69,6 +69,45 @@ pub fn read_manifest(bytes: &[u8], file: &str, base_dir: &str) -> Result<Manifes
             Err(Problems { file: source.name.clone(), problems: vec![problem], total: 1 })
         }
     }
+}
+
+/// The limits of a policy on one line, under the names of the manifest's `policy.limits`: `fuel=200000000,memory=128MiB`.
+/// Those that are not given have the manifest's defaults.
+///
+/// # Errors
+/// All problems, on one line.
+pub fn read_limits(text: &str) -> Result<PolicyLimits, String> {
+    let mut fields = Vec::new();
+    for given in text.split(',') {
+        let plain = |part: &str| {
+            !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+        };
+        match given.split_once('=') {
+            Some((name, value)) if plain(name) && plain(value) => fields.push(format!("{name}: {value}")),
+            _ => return Err(format!("`{given}` is not NAME=VALUE, such as fuel=200000000")),
+        }
+    }
+    // One reader for both: what a manifest refuses is refused here. Its tick is the longest, as that bounds the deadline.
+    let manifest = format!(
+        "version: regatta/v1\nname: x\ntick: 10s\ncapacity: {{ min: 0, max: 1 }}\nimage: {{ kernel: k }}\nnetwork: {{ mode: none }}\n\
+         policy: {{ module: m, limits: {{ {} }} }}",
+        fields.join(", ")
+    );
+    let problems = match read_manifest(manifest.as_bytes(), "limits", "/") {
+        Ok(manifest) => match manifest.set.policies.first() {
+            Some(policy) => return Ok(policy.limits),
+            None => "it has no policy".to_owned(),
+        },
+        Err(problems) => {
+            let told = problems.problems.iter().map(|problem| {
+                let field = problem.path.strip_prefix("policy.limits.").unwrap_or("limits");
+                let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                format!("{field}: {}{hint}", problem.message)
+            });
+            told.collect::<Vec<_>>().join("; ")
+        }
+    };
+    Err(problems)
 }
 
 impl ManifestSource {

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use regatta_core::decision::PolicyFailure;
+use regatta_core::decision::{FailureKind, PolicyFailure};
 use regatta_core::manifest::PolicyLimits;
-use regatta_policy_host::{CallTimes, CompiledPolicy, Origin, ParamsError};
+use regatta_policy_host::{CallTimes, CompiledPolicy, Engine, EngineOptions, Origin, ParamsError};
 use regatta_util::percentile;
 use serde::Serialize;
 use thiserror::Error;
@@ -17,7 +17,7 @@ use thiserror::Error;
 pub(crate) use self::observations::observations;
 pub(crate) use self::params::defaults;
 use crate::inspect::micros;
-use crate::module::{self, ModuleError};
+use crate::module::ModuleError;
 
 /// Different ticks that are decided in turn.
 const TICKS: u64 = 16;
@@ -37,6 +37,8 @@ pub struct BenchOptions {
     pub params: Option<serde_json::Value>,
     /// Numbers of instances to measure with.
     pub instances: Vec<u32>,
+    /// What a decision may cost.
+    pub limits: PolicyLimits,
 }
 
 /// A policy that cannot be measured.
@@ -102,7 +104,7 @@ pub struct Decisions {
     pub guest_us: f64,
     /// Most fuel that a decision took.
     pub fuel: u64,
-    /// That, as a share of the default limit.
+    /// That, as a share of the limit.
     pub fuel_share: f64,
     /// Most linear memory that a decision had, bytes.
     pub memory_bytes: u64,
@@ -115,32 +117,41 @@ pub struct Decisions {
 pub struct Failed {
     /// How many of the runs.
     pub runs: usize,
+    /// The last of them was more than a refusal: nothing was measured after it.
+    pub broken: bool,
     /// Kind and message of the first.
     pub first: String,
 }
 
-/// Measures a policy. Takes about two seconds for each size, and what compiling takes.
-///
-/// Limits are far above the defaults, so that the figure of an expensive policy is a figure and not a failure.
-/// `step` is told what is measured next.
+/// Measures a policy on an engine like the daemon's, under limits. Takes about two seconds for each size, and what compiling
+/// takes. A decision that fails for more than a refusal ends it: larger sets cost more. `step` is told what is measured next.
 ///
 /// # Errors
 /// When it cannot be loaded, or not with these parameters.
-pub fn bench(bytes: &[u8], options: &BenchOptions, step: &mut dyn FnMut(&str)) -> Result<Bench, BenchError> {
+pub fn bench(
+    bytes: &[u8],
+    engine: &EngineOptions,
+    options: &BenchOptions,
+    step: &mut dyn FnMut(&str),
+) -> Result<Bench, BenchError> {
     step("compiling");
     let cache = tempfile::tempdir().map_err(BenchError::Cache)?;
-    let Compiled { policy, compiles, cached } = compiled(bytes, cache.path())?;
+    let Compiled { policy, compiles, cached } = compiled(bytes, engine, cache.path())?;
     let params = match &options.params {
         Some(params) => params.clone(),
         None => defaults(&policy.manifest().params_schema).map_err(BenchError::NeedsParams)?,
     };
     let text = params.to_string();
-    policy.validate(&text, &roomy()).map_err(BenchError::Params)?;
-    let mut measure = |&count: &u32| {
+    let limits = PolicyLimits { deadline_ms: options.limits.deadline_ms.max(DEADLINE_MS), ..options.limits };
+    policy.validate(&text, &limits).map_err(BenchError::Params)?;
+    let mut measured: Vec<Decisions> = Vec::new();
+    for &count in &options.instances {
         step(&format!("deciding with {count} instances"));
-        decisions(&policy, count, &text)
-    };
-    let decisions = options.instances.iter().map(&mut measure).collect();
+        measured.push(decisions(&policy, count, &text, &limits));
+        if measured.last().is_some_and(|row| row.failed.as_ref().is_some_and(|failed| failed.broken)) {
+            break;
+        }
+    }
     let manifest = policy.manifest();
     Ok(Bench {
         name: manifest.name.clone(),
@@ -154,15 +165,15 @@ pub fn bench(bytes: &[u8], options: &BenchOptions, step: &mut dyn FnMut(&str)) -
         compiles: compiles.len(),
         compile_us: median_us(&compiles),
         cached_load_us: median_us(&cached),
-        decisions,
+        decisions: measured,
     })
 }
 
 /// Compiles it some times, and loads it some times from an empty directory's first entry. An engine forgets a policy
 /// that nobody holds.
-fn compiled(bytes: &[u8], cache: &Path) -> Result<Compiled, ModuleError> {
+fn compiled(bytes: &[u8], options: &EngineOptions, cache: &Path) -> Result<Compiled, ModuleError> {
     let start = Instant::now();
-    let engine = module::engine(true, Some(cache))?;
+    let engine = Engine::new(EngineOptions { cache: Some(cache.to_owned()), ..options.clone() })?;
     let mut policy = engine.load(bytes)?;
     let mut compiles = vec![policy.compile_time()];
     let mut cached = Vec::new();
@@ -178,7 +189,7 @@ fn compiled(bytes: &[u8], cache: &Path) -> Result<Compiled, ModuleError> {
             }
         }
     }
-    let without = module::engine(false, None)?;
+    let without = Engine::new(EngineOptions { cache: None, ..options.clone() })?;
     while compiles.len() < COMPILES && start.elapsed() < TIME_OF_COMPILES {
         compiles.push(without.load(bytes)?.compile_time());
     }
@@ -192,39 +203,34 @@ struct Compiled {
     cached: Vec<Duration>,
 }
 
-/// Limits under which only what never ends fails.
-fn roomy() -> PolicyLimits {
-    PolicyLimits {
-        fuel: 100_000_000_000,
-        deadline_ms: 60_000,
-        memory_bytes: 1 << 30,
-        output_bytes: 64 << 20,
-        ..PolicyLimits::default()
-    }
-}
+/// Longer than any decision whose fuel is limited: a slow machine is no property of a policy.
+const DEADLINE_MS: u64 = 60_000;
 
-fn decisions(policy: &CompiledPolicy, instances: u32, params: &str) -> Decisions {
-    let limits = roomy();
+fn decisions(policy: &CompiledPolicy, instances: u32, params: &str, limits: &PolicyLimits) -> Decisions {
     let ticks = observations(instances, TICKS, &policy.wishes(params));
     let (mut times, mut fuel, mut memory_bytes, mut state) = (Vec::new(), 0, 0, Vec::new());
     let mut failures: Vec<PolicyFailure> = Vec::new();
     // The first call pays for pages that no later one pays for again.
     let start = Instant::now();
-    let _ = policy.decide(&ticks[0], params, &state, &limits);
+    let _ = policy.decide(&ticks[0], params, &state, limits);
     for tick in ticks.iter().cycle().take(*DECISIONS.end()) {
         if times.len() >= *DECISIONS.start() && start.elapsed() > TIME_OF_A_SIZE {
             break;
         }
-        let call = policy.decide(tick, params, &state, &limits);
+        let call = policy.decide(tick, params, &state, limits);
         fuel = fuel.max(call.run.fuel);
         memory_bytes = memory_bytes.max(call.memory_bytes);
         times.push(call.times);
         state = call.state.unwrap_or(state);
         failures.extend(call.run.result.err());
+        if failures.last().is_some_and(|failure| failure.kind != FailureKind::Refused) {
+            break;
+        }
     }
     let part = |of: fn(&CallTimes) -> Duration| -> Vec<Duration> { times.iter().map(of).collect() };
     let failed = failures.first().map(|first| Failed {
         runs: failures.len(),
+        broken: failures.last().is_some_and(|last| last.kind != FailureKind::Refused),
         first: format!("{}: {}", first.kind.as_str(), first.message),
     });
     Decisions {
@@ -235,7 +241,7 @@ fn decisions(policy: &CompiledPolicy, instances: u32, params: &str) -> Decisions
         instantiate_us: median_us(&part(|times| times.instantiate)),
         guest_us: median_us(&part(|times| times.guest)),
         fuel,
-        fuel_share: fuel as f64 / PolicyLimits::default().fuel as f64,
+        fuel_share: fuel as f64 / limits.fuel.max(1) as f64,
         memory_bytes,
         failed,
     }

@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::parameters::resolve;
 
+/// Bytes of JSON that a manifest takes as parameters.
+const MOST_BYTES: usize = 64 << 10;
+
 /// An object with what the schema of the parameters demands: defaults, else the only or the first value of an
 /// enumeration, else the first example.
 ///
@@ -11,15 +14,19 @@ use crate::parameters::resolve;
 /// The names of the parameters that must be given.
 pub(crate) fn defaults(schema: &Value) -> Result<Value, Vec<String>> {
     let mut params = Map::new();
-    let mut missing = Vec::new();
+    let (mut missing, mut left) = (Vec::new(), MOST_BYTES);
     let required = schema.get("required").and_then(Value::as_array);
     for name in required.into_iter().flatten().filter_map(Value::as_str) {
         let field = schema.get("properties").and_then(|fields| fields.get(name));
         let field = field.map(|field| resolve(schema, field));
         let first = |key: &str| field.and_then(|field| field.get(key)?.get(0));
         let value = field.and_then(|field| field.get("default").or_else(|| field.get("const")));
-        match value.or_else(|| first("enum")).or_else(|| first("examples")) {
+        let value = value.or_else(|| first("enum")).or_else(|| first("examples"));
+        // A schema may name one long value many times.
+        let bytes = value.map_or(0, |value| value.to_string().len());
+        match value.filter(|_| bytes <= left) {
             Some(value) => {
+                left -= bytes;
                 params.insert(name.to_owned(), value.clone());
             }
             None => missing.push(format!("`{name}`")),
@@ -47,5 +54,8 @@ mod tests {
         let schema = json!({"required": ["a", "b"], "properties": {"a": {"type": "string"}}});
         assert_eq!(defaults(&schema), Err(vec!["`a`".to_owned(), "`b`".to_owned()]));
         assert_eq!(defaults(&json!(true)), Ok(json!({})));
+        let long = json!({"default": "x".repeat(40_000)});
+        let schema = json!({"required": ["a", "b"], "properties": {"a": long, "b": long}});
+        assert_eq!(defaults(&schema), Err(vec!["`b`".to_owned()]));
     }
 }

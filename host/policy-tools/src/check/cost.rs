@@ -1,6 +1,7 @@
 //! What a decision costs at worst.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use regatta_core::decision::FailureKind;
 use regatta_core::metric::MetricValue;
@@ -8,8 +9,9 @@ use regatta_core::observation::Observation;
 use regatta_policy_host::{Call, CompiledPolicy};
 use serde::Serialize;
 
-use super::CheckOptions;
 use super::report::{Finding, Status};
+use super::subject::patient;
+use super::{CheckOptions, NOT_DONE};
 use crate::bench::observations;
 
 /// Different ticks of each size, each of them in four moods.
@@ -45,12 +47,13 @@ pub(super) fn worst(
     policy: &CompiledPolicy,
     params: &str,
     options: &CheckOptions,
+    until: Instant,
     step: &mut dyn FnMut(&str),
 ) -> (Finding, Vec<Cost>) {
     let (mut costs, mut failed, mut close) = (Vec::new(), Vec::new(), Vec::new());
     for &instances in &options.instances {
         step(&format!("looking for the worst case of {instances} instances"));
-        match of_size(policy, params, options, instances) {
+        match of_size(policy, params, options, instances, until) {
             Ok(cost) => {
                 let shares = [("fuel", cost.fuel_share), ("memory", cost.memory_share)];
                 close.extend(shares.into_iter().filter(|(_, share)| *share >= CLOSE).map(|(what, share)| {
@@ -61,6 +64,9 @@ pub(super) fn worst(
             Err(text) => {
                 failed.extend(format!("with {instances} instances: {text}").lines().map(str::to_owned));
             }
+        }
+        if Instant::now() >= until {
+            break;
         }
     }
     let finding = match (failed.is_empty(), close.is_empty()) {
@@ -76,8 +82,10 @@ fn of_size(
     params: &str,
     options: &CheckOptions,
     instances: u32,
+    until: Instant,
 ) -> Result<Cost, String> {
-    let limits = options.limits;
+    let deadline_ms = options.limits.deadline_ms;
+    let limits = patient(&options.limits, Some(until));
     let share = |used: u64, limit: u64| {
         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
         let share = used as f64 / limit.max(1) as f64;
@@ -101,6 +109,10 @@ fn of_size(
     for observation in ticks.iter().flat_map(moods) {
         let call = policy.decide(&observation, params, &state, &limits);
         let again = policy.decide(&observation, params, &state, &limits);
+        // What was cut off says nothing.
+        if Instant::now() >= until {
+            return Err(NOT_DONE.to_owned());
+        }
         if !same(&call, &again) {
             return Err(format!(
                 "the same bytes in gave other bytes out at tick {}: fuel {} and {}",
@@ -124,7 +136,7 @@ fn of_size(
     }
     cost.fuel_share = share(cost.fuel, limits.fuel);
     cost.memory_share = share(cost.memory_bytes, limits.memory_bytes);
-    cost.time_share = share(cost.time_us, limits.deadline_ms.saturating_mul(1_000));
+    cost.time_share = share(cost.time_us, deadline_ms.saturating_mul(1_000));
     Ok(cost)
 }
 

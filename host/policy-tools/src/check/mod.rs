@@ -8,6 +8,7 @@ mod schema;
 mod subject;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::CompiledPolicy;
@@ -21,9 +22,14 @@ pub use regatta_sdk::testing::properties::Property;
 pub use self::cost::Cost;
 pub use self::report::{CheckReport, Finding, Status};
 pub use self::subject::ModuleSubject;
+use self::subject::{overruns, patient};
 
 /// Lines of one finding; the rest is counted.
 const LINES: usize = 20;
+/// Decisions past a limit after which no more are tried: each of them takes all that it is given.
+const MOST_OVERRUNS: u32 = 3;
+const NOT_DONE: &str =
+    "not finished: the time is up; give it more with --budget, or leave properties out with --skip";
 
 /// What to look at, and how hard.
 #[derive(Debug, Clone)]
@@ -44,6 +50,8 @@ pub struct CheckOptions {
     pub limits: PolicyLimits,
     /// Numbers of instances to look for the worst case with.
     pub instances: Vec<u32>,
+    /// How long it may take to try decisions; what is left by then is not tried, and the check has failed.
+    pub budget: Duration,
 }
 
 impl Default for CheckOptions {
@@ -57,20 +65,22 @@ impl Default for CheckOptions {
             full_at: None,
             limits: PolicyLimits::default(),
             instances: vec![10, 100, 1_000, 10_000],
+            budget: Duration::from_secs(300),
         }
     }
 }
 
 /// Checks a policy. Takes seconds; `step` is told what comes next. Whatever the policy does becomes a finding: this
-/// neither fails nor panics.
+/// neither fails nor panics. It ends early when decisions go past their limits, or its time is up.
 #[must_use]
 pub fn check(policy: &CompiledPolicy, options: &CheckOptions, step: &mut dyn FnMut(&str)) -> CheckReport {
     let manifest = policy.manifest();
     let mut findings = vec![imports(policy), describe(policy)];
     step("checking its parameters");
-    let schema = schema::Schema::new(&manifest.params_schema);
+    let schema = schema::Schema::new(policy);
     findings.push(schema.finding());
     let limits = options.limits;
+    let until = Instant::now() + options.budget;
     let chosen = params::choose(policy, options.params.as_ref());
     let (mut full_at, mut costs, mut used) = (None, Vec::new(), None);
     match chosen {
@@ -78,16 +88,20 @@ pub fn check(policy: &CompiledPolicy, options: &CheckOptions, step: &mut dyn FnM
         Ok(params) => {
             let (accepted, finding) = params::accepted(policy, &schema, &params, &limits);
             findings.push(finding);
-            findings.push(params::broken(policy, &schema, &params, &limits));
+            findings.push(params::broken(policy, &schema, &params, &limits, until));
             if accepted {
                 let text = params.to_string();
                 step("trying the properties of a good policy");
-                let (mut found, full) = properties(policy, &text, options);
+                let (mut found, full, ended) = properties(policy, &text, options, until, step);
                 findings.append(&mut found);
                 full_at = Some(full);
-                let (finding, worst) = cost::worst(policy, &text, options, step);
-                findings.push(finding);
-                costs = worst;
+                if ended {
+                    findings.push(Finding::not_tried("worst-case"));
+                } else {
+                    let (finding, worst) = cost::worst(policy, &text, options, until, step);
+                    findings.push(finding);
+                    costs = worst;
+                }
             }
             used = Some(params);
         }
@@ -95,7 +109,7 @@ pub fn check(policy: &CompiledPolicy, options: &CheckOptions, step: &mut dyn FnM
     // They bring their own parameters.
     if !options.vectors.is_empty() {
         step("comparing with the vectors");
-        findings.push(compared(policy, &options.vectors, &limits));
+        findings.push(compared(policy, &options.vectors, &limits, until, step));
     }
     CheckReport {
         name: manifest.name.clone(),
@@ -162,22 +176,53 @@ fn describe(policy: &CompiledPolicy) -> Finding {
     Finding::new("describe", Status::Warning, lines)
 }
 
-fn compared(policy: &CompiledPolicy, vectors: &[Vector], limits: &PolicyLimits) -> Finding {
-    let mismatches: Vec<String> = vectors
-        .iter()
-        .flat_map(|vector| vectors::check(policy, vector, limits))
-        .flat_map(|mismatch| mismatch.to_string().lines().map(str::to_owned).collect::<Vec<_>>())
-        .collect();
-    if mismatches.is_empty() {
+/// Why nothing more is tried, when that is so.
+fn early_end(overran: u32, until: Instant) -> Option<String> {
+    if Instant::now() >= until {
+        return Some(NOT_DONE.to_owned());
+    }
+    (overran >= MOST_OVERRUNS).then(|| format!("stopped after {overran} calls that went past a limit"))
+}
+
+fn compared(
+    policy: &CompiledPolicy,
+    vectors: &[Vector],
+    limits: &PolicyLimits,
+    until: Instant,
+    step: &mut dyn FnMut(&str),
+) -> Finding {
+    let (mut lines, mut overran) = (Vec::new(), 0);
+    for (number, vector) in (1..).zip(vectors) {
+        let mismatches = vectors::check(policy, vector, &patient(limits, Some(until)));
+        overran +=
+            mismatches.iter().filter(|found| found.failure.is_some_and(overruns)).map(|_| 1).sum::<u32>();
+        lines.extend(
+            mismatches
+                .iter()
+                .flat_map(|found| found.to_string().lines().map(str::to_owned).collect::<Vec<_>>()),
+        );
+        if let Some(end) = early_end(overran, until) {
+            lines.insert(0, format!("{number} of {} compared: {end}", vectors.len()));
+            break;
+        }
+        step(&format!("comparing with the vectors: {number} of {}", vectors.len()));
+    }
+    if lines.is_empty() {
         return Finding::new("vectors", Status::Ok, vec![format!("all {} agree", vectors.len())]);
     }
-    Finding::new("vectors", Status::Failed, mismatches)
+    Finding::new("vectors", Status::Failed, lines)
 }
 
 /// The properties, through the sandbox; and whether it kept to its limits while they were tried. Beside the findings,
-/// what a full instance reads.
-fn properties(policy: &CompiledPolicy, params: &str, options: &CheckOptions) -> (Vec<Finding>, f64) {
-    let mut subject = ModuleSubject::new(policy, params, options.limits);
+/// what a full instance reads, and whether it was ended early.
+fn properties(
+    policy: &CompiledPolicy,
+    params: &str,
+    options: &CheckOptions,
+    until: Instant,
+    step: &mut dyn FnMut(&str),
+) -> (Vec<Finding>, f64, bool) {
+    let mut subject = ModuleSubject::new(policy, params, options.limits).watched(until, step);
     let mut wanted = Options::new().seed(options.seed).cases(options.cases);
     if let Some(full) = options.full_at {
         wanted = wanted.full_at(full);
@@ -185,15 +230,19 @@ fn properties(policy: &CompiledPolicy, params: &str, options: &CheckOptions) -> 
     let wanted = options.skip.iter().fold(wanted, |wanted, &property| wanted.skip(property));
     let report = properties::check_all(&mut subject, &wanted);
     let mut findings = Vec::new();
-    findings.push(match subject.failed() {
-        None => {
-            let text = format!("{} decisions without a trap or a limit reached", subject.decisions());
-            Finding::new("sandbox", Status::Ok, vec![text])
-        }
-        Some(failed) => Finding::new("sandbox", Status::Failed, failed.to_vec()),
+    let end = subject.early_end();
+    let decisions = subject.decisions();
+    let mut lines = subject.failed().unwrap_or_default().to_vec();
+    lines.extend(end.as_ref().map(|end| format!("{decisions} decisions, then {end}")));
+    findings.push(if lines.is_empty() {
+        let text = format!("{decisions} decisions without a trap or a limit reached");
+        Finding::new("sandbox", Status::Ok, vec![text])
+    } else {
+        Finding::new("sandbox", Status::Failed, lines)
     });
     for (property, verdict) in &report.verdicts {
         findings.push(match verdict {
+            Verdict::Skipped if !options.skip.contains(property) => Finding::not_tried(property.name()),
             Verdict::Held { cases } => {
                 Finding::new(property.name(), Status::Ok, vec![format!("{cases} cases")])
             }
@@ -210,10 +259,10 @@ fn properties(policy: &CompiledPolicy, params: &str, options: &CheckOptions) -> 
             }
         });
     }
-    if !report.reacts {
+    if !report.reacts && end.is_none() {
         let text =
             "no load made it scale out, so the properties above say little: give what a full instance reads";
         findings.push(Finding::new("reacts-to-load", Status::Warning, vec![text.to_owned()]));
     }
-    (findings, report.full)
+    (findings, report.full, end.is_some())
 }

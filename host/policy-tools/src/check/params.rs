@@ -1,11 +1,15 @@
 //! Parameters: good ones, and ones that nobody should write.
 
+use std::time::Instant;
+
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::{CompiledPolicy, ParamsError};
 use serde_json::{Value, json};
 
+use super::early_end;
 use super::report::{Finding, Status};
 use super::schema::Schema;
+use super::subject::overruns;
 use crate::bench::defaults;
 
 /// The parameters to check with, or why there are none.
@@ -22,7 +26,7 @@ pub(super) fn choose(policy: &CompiledPolicy, given: Option<&Value>) -> Result<V
 /// Whether policy and schema both take them.
 pub(super) fn accepted(
     policy: &CompiledPolicy,
-    schema: &Schema,
+    schema: &Schema<'_>,
     params: &Value,
     limits: &PolicyLimits,
 ) -> (bool, Finding) {
@@ -36,7 +40,10 @@ pub(super) fn accepted(
             (false, told(Status::Failed, error.to_string().lines().map(str::to_owned).collect()))
         }
         Ok(()) => {
-            let problems = schema.problems(params);
+            let problems = match schema.problems(std::slice::from_ref(params)) {
+                Ok(problems) => problems.concat(),
+                Err(why) => return (true, told(Status::Failed, vec![format!("its schema: {why}")])),
+            };
             if problems.is_empty() {
                 return (true, told(Status::Ok, vec!["accepted by the policy and by its schema".to_owned()]));
             }
@@ -49,30 +56,44 @@ pub(super) fn accepted(
 /// It must answer, whatever it is given: a manifest is written by people.
 pub(super) fn broken(
     policy: &CompiledPolicy,
-    schema: &Schema,
+    schema: &Schema<'_>,
     params: &Value,
     limits: &PolicyLimits,
+    until: Instant,
 ) -> Finding {
-    let (mut failed, mut lax) = (Vec::new(), Vec::new());
+    let (mut failed, mut lax, mut accepted, mut overran) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let cases = cases(params);
     let count = cases.len();
     for (what, text) in cases {
         match policy.validate(&text, limits) {
             Err(ParamsError::Problems(_)) => {}
-            Err(error @ ParamsError::Failed(_)) => {
+            Err(ParamsError::Failed(call)) => {
+                overran += u32::from(overruns(call.failure.kind));
+                let error = ParamsError::Failed(call);
                 failed.extend(format!("{what}: {error}").lines().map(str::to_owned));
             }
-            Ok(()) => {
-                let problems = serde_json::from_str(&text).map(|params| schema.problems(&params));
-                match problems.as_deref() {
-                    Ok([first, ..]) => lax.push(format!("{what}: accepted, but the schema says: {first}")),
-                    Ok([]) if what == UNKNOWN => {
-                        lax.push(format!("{what}: accepted, so a mistyped name goes unnoticed"));
-                    }
-                    Ok([]) => {}
-                    Err(_) => lax.push(format!("{what}: accepted")),
-                }
+            Ok(()) => match serde_json::from_str::<Value>(&text) {
+                Ok(params) => accepted.push((what, params)),
+                Err(_) => lax.push(format!("{what}: accepted")),
+            },
+        }
+        if let Some(end) = early_end(overran, until) {
+            failed.insert(0, end);
+            break;
+        }
+    }
+    let (whats, params): (Vec<String>, Vec<Value>) = accepted.into_iter().unzip();
+    let problems = schema.problems(&params).unwrap_or_else(|why| {
+        failed.push(format!("its schema: {why}"));
+        Vec::new()
+    });
+    for (what, problems) in whats.into_iter().zip(problems) {
+        match problems.first() {
+            Some(first) => lax.push(format!("{what}: accepted, but the schema says: {first}")),
+            None if what == UNKNOWN => {
+                lax.push(format!("{what}: accepted, so a mistyped name goes unnoticed"))
             }
+            None => {}
         }
     }
     let name = "broken-parameters";

@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::LINES;
 use super::cost::Cost;
 
+/// Characters of a line: names and messages are the module's.
+const LINE_CHARS: usize = 2_000;
+
 /// What came of one thing that was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,12 +41,21 @@ pub struct Finding {
 impl Finding {
     pub(super) fn new(name: &'static str, status: Status, lines: Vec<String>) -> Self {
         let more = lines.len().saturating_sub(LINES);
-        let plain = |line: String| line.replace(|c: char| c.is_control(), " ");
+        let plain = |line: String| {
+            let mut chars = line.chars().map(|c| if c.is_control() { ' ' } else { c });
+            let shown: String = chars.by_ref().take(LINE_CHARS).collect();
+            if chars.next().is_some() { shown + "…" } else { shown }
+        };
         let mut lines: Vec<String> = lines.into_iter().take(LINES).map(plain).collect();
         if more > 0 {
             lines.push(format!("… and {more} more"));
         }
         Self { name, status, lines }
+    }
+
+    /// What the check did not come to.
+    pub(super) fn not_tried(name: &'static str) -> Self {
+        Self::new(name, Status::Skipped, vec!["not tried: see above".to_owned()])
     }
 }
 

@@ -1,39 +1,39 @@
 //! The JSON schema of a policy's parameters.
 
+use regatta_policy_host::CompiledPolicy;
 use serde_json::Value;
 
 use super::report::{Finding, Status};
 
-/// A schema, ready to hold parameters against it, or what is wrong with it.
-pub(super) struct Schema(Result<jsonschema::Validator, String>);
+/// A policy's schema, ready to hold parameters against it, or what is wrong with it.
+pub(super) struct Schema<'a> {
+    policy: &'a CompiledPolicy,
+    invalid: Option<String>,
+}
 
-impl Schema {
-    pub(super) fn new(schema: &Value) -> Self {
-        // First against the meta-schema of its draft, whose messages say what is wrong with the schema itself.
-        let checked = jsonschema::meta::options().validate(schema).map_err(|error| told(&error));
-        let compiled = checked.and_then(|()| jsonschema::validator_for(schema).map_err(|error| told(&error)));
-        Self(compiled)
+impl<'a> Schema<'a> {
+    pub(super) fn new(policy: &'a CompiledPolicy) -> Self {
+        let invalid = policy.against_schema(&[]).map_or_else(Some, |answer| answer.invalid);
+        Self { policy, invalid }
     }
 
     pub(super) fn finding(&self) -> Finding {
-        match &self.0 {
-            Ok(_) => Finding::new("schema", Status::Ok, vec!["a valid JSON schema".to_owned()]),
-            Err(error) => Finding::new("schema", Status::Failed, vec![error.clone()]),
+        match &self.invalid {
+            None => Finding::new("schema", Status::Ok, vec!["a valid JSON schema".to_owned()]),
+            Some(error) => Finding::new("schema", Status::Failed, vec![error.clone()]),
         }
     }
 
-    /// What the schema has against parameters; nothing when it is not a schema.
-    pub(super) fn problems(&self, params: &Value) -> Vec<String> {
-        match &self.0 {
-            Ok(validator) => validator.iter_errors(params).map(|error| told(&error)).collect(),
-            Err(_) => Vec::new(),
+    /// What the schema has against each of the parameters; nothing when it is not a schema.
+    ///
+    /// # Errors
+    /// They cannot be held against it.
+    pub(super) fn problems(&self, params: &[Value]) -> Result<Vec<Vec<String>>, String> {
+        if self.invalid.is_some() {
+            return Ok(vec![Vec::new(); params.len()]);
         }
+        self.policy.against_schema(params).map(|answer| answer.problems)
     }
-}
-
-fn told(error: &jsonschema::ValidationError<'_>) -> String {
-    let place = error.instance_path().to_string();
-    if place.is_empty() { error.to_string() } else { format!("{place}: {error}") }
 }
 
 /// Whether a schema has the parameter that a JSON pointer names. One whose properties cannot be known from outside
@@ -70,31 +70,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn a_schema_that_is_none_is_told() {
-        assert_eq!(Schema::new(&json!({"type": "object"})).finding().status, Status::Ok);
-        assert_eq!(Schema::new(&json!(true)).finding().status, Status::Ok);
-        for (schema, text) in [
-            (json!({"type": "objekt"}), "objekt"),
-            (json!({"properties": {"a": {"minimum": "0"}}}), "/properties/a/minimum"),
-            (json!({"$schema": "https://example.com/none", "type": "object"}), "example.com"),
-            (json!({"$ref": "#/$defs/None"}), "None"),
-        ] {
-            let finding = Schema::new(&schema).finding();
-            assert_eq!(finding.status, Status::Failed, "{schema}");
-            assert!(finding.lines[0].contains(text), "{schema}: {:?}", finding.lines);
-        }
-    }
-
-    #[test]
-    fn parameters_are_held_against_it() {
-        let schema = Schema::new(&json!({"properties": {"a": {"type": "number"}}, "required": ["b"]}));
-        let problems = schema.problems(&json!({"a": "x"}));
-        assert_eq!(problems.len(), 2, "{problems:?}");
-        assert!(problems.iter().any(|problem| problem.starts_with("/a: ")), "{problems:?}");
-        assert!(schema.problems(&json!({"a": 1, "b": 2})).is_empty());
-    }
 
     #[test]
     fn pointers_are_followed_into_the_schema() {

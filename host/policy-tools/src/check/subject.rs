@@ -1,6 +1,7 @@
 //! A compiled policy where the SDK's scenarios and properties want a subject.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use regatta_core::decision::{self, FailureKind};
 use regatta_core::instance_state::InstanceState;
@@ -13,9 +14,10 @@ use regatta_policy_host::CompiledPolicy;
 use regatta_sdk::testing::{Scope, Subject, TestMetric, TestTick, TickParts};
 use regatta_sdk::{Outcome, Reason};
 
+use super::early_end;
+
 /// A policy module with parameters and state. The wall clock is left out of its limits: a slow machine is not a property
 /// of a policy.
-#[derive(Debug)]
 pub struct ModuleSubject<'a> {
     policy: &'a CompiledPolicy,
     params: String,
@@ -24,16 +26,24 @@ pub struct ModuleSubject<'a> {
     decisions: u64,
     failed: Option<Vec<String>>,
     refused: Option<Vec<String>>,
+    overran: u32,
+    watch: Option<Watch<'a>>,
 }
 
-/// Longer than any decision whose fuel is limited.
-const DEADLINE_MS: u64 = 60_000;
+/// When it ends, and who is told its progress.
+struct Watch<'a> {
+    until: Instant,
+    step: &'a mut dyn FnMut(&str),
+}
+
+/// Decisions between two reports of progress.
+const TOLD_EVERY: u64 = 50;
 
 impl<'a> ModuleSubject<'a> {
     /// A policy with parameters that it accepts, as JSON text.
     #[must_use]
     pub fn new(policy: &'a CompiledPolicy, params: &str, limits: PolicyLimits) -> Self {
-        let limits = PolicyLimits { deadline_ms: limits.deadline_ms.max(DEADLINE_MS), ..limits };
+        let limits = patient(&limits, None);
         Self {
             policy,
             params: params.to_owned(),
@@ -42,7 +52,20 @@ impl<'a> ModuleSubject<'a> {
             decisions: 0,
             failed: None,
             refused: None,
+            overran: 0,
+            watch: None,
         }
+    }
+
+    /// Decides nothing after `until`, nor after some decisions past a limit; `step` is told the progress.
+    #[must_use]
+    pub fn watched(self, until: Instant, step: &'a mut dyn FnMut(&str)) -> Self {
+        Self { watch: Some(Watch { until, step }), ..self }
+    }
+
+    /// Why it decides nothing anymore, when that is so.
+    pub(super) fn early_end(&self) -> Option<String> {
+        self.watch.as_ref().and_then(|watch| early_end(self.overran, watch.until))
     }
 
     /// Decisions that were asked of it.
@@ -71,6 +94,18 @@ impl Subject for ModuleSubject<'_> {
     }
 
     fn decide(&mut self, tick: &TestTick) -> Result<Outcome, String> {
+        if self.has_ended() {
+            return Err("not tried anymore".to_owned());
+        }
+        if let Some(watch) = &mut self.watch {
+            self.limits = patient(&self.limits, Some(watch.until));
+            if self.decisions.is_multiple_of(TOLD_EVERY) {
+                (watch.step)(&format!(
+                    "trying the properties of a good policy: {} decisions",
+                    self.decisions
+                ));
+            }
+        }
         self.decisions += 1;
         let observation = Arc::new(observation(tick));
         let call = self.policy.decide(&observation, &self.params, &self.state, &self.limits);
@@ -80,7 +115,10 @@ impl Subject for ModuleSubject<'_> {
                 self.state = call.state.unwrap_or_default();
                 Ok(outcome(decision))
             }
+            // Cut off by our budget, not by a limit.
+            Err(failure) if failure.kind == FailureKind::Deadline && self.has_ended() => Err(failure.message),
             Err(failure) => {
+                self.overran += u32::from(overruns(failure.kind));
                 let told = format!("{}: {}", failure.kind.as_str(), failure.message);
                 let first =
                     if failure.kind == FailureKind::Refused { &mut self.refused } else { &mut self.failed };
@@ -103,6 +141,24 @@ impl Subject for ModuleSubject<'_> {
         }
         names
     }
+
+    fn has_ended(&self) -> bool {
+        self.early_end().is_some()
+    }
+}
+
+/// Limits for trying: a slow machine is not a property of a policy, so the wall clock only ends what the fuel does not, and
+/// what is still running when the time for all is over.
+pub(super) fn patient(limits: &PolicyLimits, until: Option<Instant>) -> PolicyLimits {
+    const DEADLINE: Duration = Duration::from_secs(60);
+    let left = until.map_or(DEADLINE, |until| until.saturating_duration_since(Instant::now()).min(DEADLINE));
+    let deadline_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+    PolicyLimits { deadline_ms, ..*limits }
+}
+
+/// Whether it went past a limit, which takes as much each time.
+pub(super) fn overruns(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::OutOfFuel | FailureKind::Memory | FailureKind::Deadline)
 }
 
 /// The same tick as the daemon would have it.

@@ -102,14 +102,35 @@ fn limits_are_limits() {
     let params = json!({"metric": "load", "target": 0.5});
     let fuel = PolicyLimits { fuel: 2_000, ..PolicyLimits::default() };
     let report = checked("target-tracking", &CheckOptions { limits: fuel, ..options(params.clone()) });
-    assert_eq!((status(&report, "sandbox"), status(&report, "worst-case")), (Status::Failed, Status::Failed));
-    assert!(found(&report, "sandbox").lines[0].contains("out-of-fuel"), "{report}");
+    assert_eq!(
+        (status(&report, "sandbox"), status(&report, "worst-case")),
+        (Status::Failed, Status::Skipped)
+    );
+    assert_eq!(status(&report, "no-oscillation"), Status::Skipped, "it ends early");
+    let [first, .., end] = &found(&report, "sandbox").lines[..] else { panic!("{report}") };
+    assert!(first.contains("out-of-fuel"), "{report}");
+    assert_eq!(end, "3 decisions, then stopped after 3 calls that went past a limit");
     let full = checked("target-tracking", &options(params.clone()));
     let most = full.costs.iter().map(|cost| cost.memory_bytes).max().unwrap();
     let memory = PolicyLimits { memory_bytes: most + (32 << 10), ..PolicyLimits::default() };
     let report = checked("target-tracking", &CheckOptions { limits: memory, ..options(params) });
     assert_eq!(status(&report, "worst-case"), Status::Warning, "nearly all of it");
     assert!(report.passed() && report.verdict().starts_with("passed, with a warning: "), "{report}");
+}
+
+#[test]
+fn a_check_ends_when_its_time_is_over() {
+    let params = json!({"metric": "load", "target": 0.5});
+    let budget = std::time::Duration::ZERO;
+    let report = checked("target-tracking", &CheckOptions { budget, ..options(params) });
+    assert_eq!(report.verdict(), "FAILED: broken-parameters, sandbox");
+    for name in ["broken-parameters", "sandbox"] {
+        assert!(found(&report, name).lines[0].contains("--budget"), "{report}");
+    }
+    for property in Property::ALL {
+        assert_eq!(found(&report, property.name()).lines, ["not tried: see above"]);
+    }
+    assert!(report.costs.is_empty() && status(&report, "worst-case") == Status::Skipped, "{report}");
 }
 
 #[test]
@@ -137,6 +158,14 @@ fn vectors_are_compared() {
     let report = checked("target-tracking", &with(3));
     assert_eq!(report.verdict(), "FAILED: vectors");
     assert!(found(&report, "vectors").lines[0].contains("twice the target"), "{report}");
+
+    // What goes past a limit takes all that it may, each time.
+    let limits = PolicyLimits { fuel: 2_000, ..PolicyLimits::default() };
+    let vectors = (0..9).flat_map(|_| vector(2)).collect();
+    let many = CheckOptions { vectors, limits, ..with(2) };
+    let report = checked("target-tracking", &many);
+    let first = &found(&report, "vectors").lines[0];
+    assert_eq!(first, "3 of 9 compared: stopped after 3 calls that went past a limit");
 }
 
 /// The module and the same policy natively go the same way through a scenario.

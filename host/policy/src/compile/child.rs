@@ -1,4 +1,5 @@
-//! The compiler as a child process: the module on its standard input, the artifact or a refusal on its standard output.
+//! What a module can make expensive, in a child process: the input on its standard input, the answer or a refusal on its
+//! standard output. Most of the time it is the compiler.
 //!
 //! The child sets its own limits before it reads a byte of the module; until then it runs nothing but this program.
 
@@ -22,6 +23,7 @@ use super::{CompileLimit, CompileLimits};
 use crate::compiled::MAX_MODULE_BYTES;
 use crate::engine;
 use crate::error::LoadError;
+use crate::schema;
 use crate::text::capped;
 
 /// Threads of one compilation: each has a stack and an arena that count as address space.
@@ -36,9 +38,19 @@ const STDERR_BYTES: u64 = 8 << 10;
 const DONE: u8 = b'+';
 const REFUSED: u8 = b'-';
 
+/// What the child does.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Compiles a module.
+    Compile,
+    /// Holds parameters against a schema.
+    Schema,
+}
+
 /// What the child is told: the argument that is appended.
 #[derive(Serialize, Deserialize)]
 struct Job {
+    work: Work,
     pooling: bool,
     memory_bytes: u64,
     cpu_seconds: u64,
@@ -53,8 +65,33 @@ pub(super) fn run(
     limits: &CompileLimits,
     module: &[u8],
 ) -> Result<Artifact, LoadError> {
+    let answer = caged(Work::Compile, program, args, pooling, limits, module)?;
+    let failed = |source: io::Error| LoadError::Compiler { program: program.to_owned(), source };
+    let artifact = match answer.split_first() {
+        // The only writer of the pipe was the child.
+        Some((&DONE, artifact)) => Artifact::from_trusted(artifact),
+        Some((&REFUSED, refusal)) => {
+            return Err(serde_json::from_slice::<Refusal>(refusal)
+                .map_err(|error| failed(error.into()))?
+                .into());
+        }
+        _ => None,
+    };
+    artifact.ok_or_else(|| failed(io::Error::other("its answer is none")))
+}
+
+/// Has a child do `work` on `input` and returns its answer.
+pub(crate) fn caged(
+    work: Work,
+    program: &Path,
+    args: &[OsString],
+    pooling: bool,
+    limits: &CompileLimits,
+    input: &[u8],
+) -> Result<Vec<u8>, LoadError> {
     let failed = |source: io::Error| LoadError::Compiler { program: program.to_owned(), source };
     let job = Job {
+        work,
         pooling,
         memory_bytes: limits.memory_bytes,
         cpu_seconds: limits.cpu_time.as_secs().max(1),
@@ -80,7 +117,7 @@ pub(super) fn run(
     let most = limits.code_bytes.saturating_add(1 << 20);
     let (status, answer, said) = thread::scope(|scope| {
         // It may end before it has read all: that is told by its status.
-        scope.spawn(move || drop(stdin.write_all(module)));
+        scope.spawn(move || drop(stdin.write_all(input)));
         let answer = scope.spawn(move || read(stdout, most));
         let said = scope.spawn(move || read(stderr, STDERR_BYTES));
         let status = wait(&mut child, started + limits.cpu_time * WALL_PER_CPU);
@@ -93,17 +130,10 @@ pub(super) fn run(
     if answer.len() as u64 > limits.code_bytes {
         return Err(CompileLimit::Code { mebibytes: limits.code_bytes >> 20 }.into());
     }
-    match answer.split_first() {
-        // The only writer of the pipe was the child.
-        Some((&DONE, artifact)) if status.success() => Artifact::from_trusted(artifact),
-        Some((&REFUSED, refusal)) if status.success() => {
-            return Err(serde_json::from_slice::<Refusal>(refusal)
-                .map_err(|error| failed(error.into()))?
-                .into());
-        }
-        _ => return Err(crashed(status, &said, limits).into()),
+    if !status.success() {
+        return Err(crashed(status, &said, limits).into());
     }
-    .ok_or_else(|| failed(io::Error::other("its answer is none")))
+    Ok(answer)
 }
 
 /// All that comes, at most `most` bytes; what comes after that is read and forgotten, so that the writer can end.
@@ -173,6 +203,9 @@ fn answer(job: &OsStr) -> io::Result<()> {
     confine(&job)?;
     let mut module = Vec::new();
     io::stdin().lock().take(MAX_MODULE_BYTES as u64 + 1).read_to_end(&mut module)?;
+    if let Work::Schema = job.work {
+        return io::stdout().lock().write_all(&schema::answer(&module)?);
+    }
     let engine = engine::for_compiling(job.pooling).map_err(io::Error::other)?;
     let (kind, content) = match super::build(&engine, &module) {
         Ok(artifact) => (DONE, artifact.to_bytes()),

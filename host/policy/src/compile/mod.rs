@@ -2,7 +2,7 @@
 //! child process that may be given up when a module makes the compiler take too much.
 
 mod artifact;
-mod child;
+pub(crate) mod child;
 mod limits;
 
 use std::ffi::OsString;
@@ -22,9 +22,9 @@ use crate::sys::Native;
 /// Where modules are compiled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compiler {
-    /// In this process: for tools, which a bad module may take down with it.
+    /// In this process, which a bad module may take down with it: for tests, and for modules of one's own.
     InProcess,
-    /// In a child process with limits, which is started for each module: for daemons.
+    /// In a child process with limits, which is started for each module.
     Child {
         /// The program; `/proc/self/exe` is this one, even when its file has been replaced since.
         program: PathBuf,

@@ -269,3 +269,15 @@ fn a_compiler_that_crashes_is_told_of() {
         }
     }
 }
+
+#[test]
+fn a_schema_that_explodes_is_given_up_and_the_caller_does_not_notice() {
+    let policy = engine(generous()).load(&crate::modules::exploding_schema()).expect("a policy");
+    let before = resident_kib();
+    for params in [serde_json::json!({"b": 1}), serde_json::json!({})] {
+        let refused = policy.against_schema(&[params]).expect_err("it cannot be followed");
+        println!("{refused}");
+        assert!(refused.contains("make it simpler"), "{refused}");
+        assert!(resident_kib().saturating_sub(before) < 100 << 10, "the caller has grown");
+    }
+}

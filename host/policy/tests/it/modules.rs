@@ -49,6 +49,28 @@ pub(crate) fn hostile(name: &str) -> Vec<u8> {
     module(&fixture)
 }
 
+/// A module whose parameters have a schema of a few kilobytes that is 2^60 places to look at when its references are
+/// followed.
+pub(crate) fn exploding_schema() -> Vec<u8> {
+    let levels: String = (0..60)
+        .map(|n| {
+            let next = format!(r##"{{"$ref":"#/$defs/a{}"}}"##, n + 1);
+            format!(r#""a{n}":{{"allOf":[{next},{next}]}},"#)
+        })
+        .collect();
+    let describe = format!(
+        r##"{{"name":"hostile","version":"1.0.0","params_schema":{{"$ref":"#/$defs/a0","$defs":{{{levels}"a60":{{"required":["b"]}}}}}}}}"##
+    );
+    let bytes: String = describe.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+    let fixture = format!(
+        r#"(data (i32.const 131072) "{bytes}")
+        (func $describe (export "regatta_describe") (result i64)
+            (call $text (i32.const 131072) (i32.const {})))"#,
+        describe.len()
+    );
+    parse(&with_prelude(&fixture, include_str!("../../../../tests/hostile/prelude-json.txt")))
+}
+
 /// A module of the functions in `fixture`, the rest from the prelude, and the
 /// component type of the contract.
 pub(crate) fn module(fixture: &str) -> Vec<u8> {

@@ -84,7 +84,7 @@ pub(crate) fn replay(place: &Place) -> Result<Figure> {
     for _ in 0..place.effort.choose(1_000, 20) {
         records.push(rig.tick(|asks, seen| asks.iter().map(|ask| decide(&policy, ask, seen)).collect())?.1);
     }
-    let mut replayer = Replayer::new(None)?;
+    let mut replayer = Replayer::new(&EngineOptions::default())?;
     replayer.provide(policy.digest(), module);
     for (sha256, blob) in rig.blobs {
         replayer.provide(&sha256, blob);

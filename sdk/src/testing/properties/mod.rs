@@ -381,10 +381,12 @@ pub fn check_all<S: Subject + ?Sized>(subject: &mut S, options: &Options) -> Rep
     ];
     let mut verdicts: Vec<(Property, Verdict)> = Vec::new();
     for property in order {
-        let verdict = if options.skip.contains(&property) {
+        let verdict = if options.skip.contains(&property) || watch.has_ended() {
             Verdict::Skipped
         } else {
             match tried(property, &mut watch, options) {
+                // What it seemed to do after its end says nothing.
+                _ if watch.has_ended() => Verdict::Skipped,
                 Ok(cases) => Verdict::Held { cases },
                 Err(story) => Verdict::Failed { story },
             }

@@ -39,6 +39,10 @@ impl<S: Subject + ?Sized> Subject for Watch<'_, S> {
     fn metrics(&self) -> Vec<String> {
         self.subject.metrics()
     }
+
+    fn has_ended(&self) -> bool {
+        self.subject.has_ended()
+    }
 }
 
 fn nonsense(tick: &TestTick, outcome: &Outcome) -> Option<String> {

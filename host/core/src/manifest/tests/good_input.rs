@@ -139,3 +139,31 @@ fn later_problems_are_shown_at_their_place() {
     let kernel = manifest.source.problem_at("/image/kernel", "no such file", None);
     insta::assert_snapshot!(kernel.render("set.yaml"));
 }
+
+#[test]
+fn limits_are_read_as_in_a_manifest() {
+    use crate::manifest::{PolicyLimits, read_limits};
+    let limits = PolicyLimits {
+        fuel: 200_000_000,
+        memory_bytes: 128 << 20,
+        deadline_ms: 10_000,
+        ..PolicyLimits::default()
+    };
+    assert_eq!(read_limits("fuel=200000000,memory=128MiB,deadline=10s"), Ok(limits));
+    let told = |text: &str| read_limits(text).expect_err(text);
+    insta::assert_snapshot!(
+        [
+            "",
+            "fuel",
+            "fuel=",
+            "fuel=many",
+            "fule=20000",
+            "fuel=20000,fuel=20000",
+            "fuel=7,memory=9999GiB",
+            "fuel=20000 }, name: x",
+            "fuel=20000\nname: y",
+        ]
+        .map(told)
+        .join("\n")
+    );
+}
