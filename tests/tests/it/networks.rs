@@ -59,6 +59,8 @@ fn each_network_serves_survives_and_goes(network: &str) {
     let vms = daemon.vm_pids("net");
     daemon.kill();
     daemon.launch();
+    // What was not stored yet when it was killed is found out again.
+    daemon.wait_in_service("net", 3);
     assert_eq!(daemon.vm_pids("net"), vms, "the same VMs, in the same networks");
     serves(&daemon, "net", 3);
 

@@ -6,13 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use regatta_tests::{CommandOutput, Daemon, bin_dir, policies_dir};
+use regatta_tests::{CommandOutput, Daemon, IDLE, bin_dir, policies_dir};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::modules::{exploding_schema, hostile, module};
 
-const IDLE: &str = "policy: { module: target-tracking, params: { metric: nothing, target: 0.6 } }";
 const PARAMS: &str = r#"{"metric": "load", "target": 0.5}"#;
 
 /// An author's folder.

@@ -23,6 +23,10 @@ use regatta_util::chain;
 /// Recorded ticks that a new policy is tried on before it takes over.
 const REHEARSED_TICKS: usize = 20;
 
+/// A call of a rehearsal may take so long on the clock, whatever the set's deadline is: no tick waits for it, and a host that is
+/// busy is no fault of the policy. What it may compute, fuel bounds.
+const REHEARSAL_DEADLINE_MS: u64 = 2_000;
+
 /// A policy that may take a place in a set.
 pub(super) struct Ready {
     pub(super) policy: NewPolicy,
@@ -169,6 +173,7 @@ impl Fleet {
     ) -> Answer<DryRun> {
         let observations = self.last_observations(set).await?;
         let (rehearsed, params) = (Arc::clone(compiled), activation.params.clone());
+        let limits = PolicyLimits { deadline_ms: limits.deadline_ms.max(REHEARSAL_DEADLINE_MS), ..limits };
         let rehearsal =
             tokio::task::spawn_blocking(move || dry_run(&rehearsed, &params, &observations, &limits)).await;
         let refused = |why: &dyn std::error::Error| error(ErrorCode::Invalid, chain(why));
