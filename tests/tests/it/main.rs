@@ -9,6 +9,8 @@ mod disk;
 mod guest_events;
 mod host_full;
 mod hostile;
+mod hostile_user;
+mod hostile_vmm;
 mod images;
 mod live_policies;
 #[path = "../../../host/policy/tests/it/modules.rs"]

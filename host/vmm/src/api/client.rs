@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Method;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+use super::connection::{ConnectError, Connection};
 use super::error::{ApiError, ApiErrorKind};
 use super::response::{Ping, VmInfo};
 
@@ -23,28 +26,16 @@ const SLOW: Duration = Duration::from_secs(10);
 /// Speaks to one VMM. Clones share the connection and the queue for it.
 #[derive(Clone, Debug)]
 pub(crate) struct VmmClient {
-    http: reqwest::Client,
     socket: PathBuf,
-    /// The VMM serves one call at a time and takes 10 connections: calls wait here, not there.
-    turn: Arc<Mutex<()>>,
+    pid: i32,
+    /// The VMM serves one call at a time and takes 10 connections: calls wait here, not there. The connection of the last one is kept.
+    turn: Arc<Mutex<Option<Connection>>>,
 }
 
 impl VmmClient {
-    /// A client for the VMM that listens (or will listen) on `socket`. Nothing is sent yet.
-    ///
-    /// # Errors
-    /// The HTTP library cannot be set up.
-    pub(crate) fn new(socket: &Path) -> Result<Self, ApiError> {
-        let http = reqwest::Client::builder()
-            .unix_socket(socket)
-            .http1_only()
-            .pool_max_idle_per_host(1)
-            .pool_idle_timeout(None)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|source| ApiError::connection("connect", source))?;
-        Ok(Self { http, socket: socket.to_path_buf(), turn: Arc::new(Mutex::new(())) })
+    /// A client for the VMM, process `pid`, that listens (or will listen) on `socket`. Nothing is sent yet.
+    pub(crate) fn new(socket: &Path, pid: i32) -> Self {
+        Self { socket: socket.to_path_buf(), pid, turn: Arc::default() }
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -141,23 +132,33 @@ impl VmmClient {
         within: Duration,
     ) -> Result<(u16, Vec<u8>), ApiError> {
         let work = async {
-            let _turn = self.turn.lock().await;
-            let mut request = self.http.request(method, format!("http://localhost/api/v1/{call}"));
-            if let Some(body) = body {
-                // A string body is sent with Content-Length, never chunked (which the VMM cannot read).
-                request = request.header("Content-Type", "application/json").body(body);
+            let mut turn = self.turn.lock().await;
+            let mut request = Request::builder()
+                .method(method)
+                .uri(format!("/api/v1/{call}"))
+                .header(header::HOST, "localhost");
+            if body.is_some() {
+                request = request.header(header::CONTENT_TYPE, "application/json");
             }
-            let mut response = request.send().await.map_err(|error| ApiError::connection(call, error))?;
+            // A string body is sent with Content-Length, never chunked (which the VMM cannot read).
+            let request =
+                request.body(body.unwrap_or_default()).map_err(|error| ApiError::connection(call, error))?;
+            // Not kept while a call is under way: one that is dropped takes its connection with it.
+            let (mut connection, response) = self.send(turn.take(), call, request).await?;
             let status = response.status().as_u16();
+            let mut body = response.into_body();
             let mut bytes = Vec::new();
-            while let Some(chunk) =
-                response.chunk().await.map_err(|error| ApiError::connection(call, error))?
-            {
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| ApiError::connection(call, error))?;
+                let Some(chunk) = frame.data_ref() else { continue };
                 if bytes.len() + chunk.len() > RESPONSE_LIMIT_BYTES {
                     let message = format!("answer longer than {RESPONSE_LIMIT_BYTES} bytes");
                     return Err(ApiError::bad_response(call, status, message));
                 }
-                bytes.extend_from_slice(&chunk);
+                bytes.extend_from_slice(chunk);
+            }
+            if connection.sender.ready().await.is_ok() {
+                *turn = Some(connection);
             }
             if (200..300).contains(&status) {
                 Ok((status, bytes))
@@ -166,6 +167,33 @@ impl VmmClient {
             }
         };
         tokio::time::timeout(within, work).await.unwrap_or_else(|_| Err(ApiError::timeout(call, within)))
+    }
+}
+
+impl VmmClient {
+    /// Sends a request on the connection that was kept, or on a new one when there is none or the VMM has closed it.
+    async fn send(
+        &self,
+        kept: Option<Connection>,
+        call: &'static str,
+        mut request: Request<String>,
+    ) -> Result<(Connection, Response<Incoming>), ApiError> {
+        if let Some(mut connection) = kept {
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok((connection, response)),
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(ApiError::connection(call, failed.into_error())),
+                },
+            }
+        }
+        let opened = Connection::open(&self.socket, self.pid).await;
+        let mut connection = opened.map_err(|error| match error {
+            ConnectError::Stranger { .. } => ApiError::stranger(call, error.to_string()),
+            error => ApiError::connection(call, error),
+        })?;
+        let sent = connection.sender.send_request(request).await;
+        sent.map(|response| (connection, response)).map_err(|error| ApiError::connection(call, error))
     }
 }
 

@@ -1,10 +1,16 @@
 //! One instance's directory: `<instances>/<set>/<id>/`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use crate::api::{Listener, listener};
+use crate::guarded::{Access, GuardedDir};
+
+/// What is kept of an instance that failed.
+pub(crate) const LOGS: [&str; 3] = ["vmm.log", "serial.log", "events.json"];
 
 /// The longest path that a unix socket address can hold (`sun_path` less its final NUL).
 const SOCKET_PATH_LIMIT_BYTES: usize = 107;
@@ -163,16 +169,6 @@ impl InstanceDir {
         self.path.join(format!("base.{format}"))
     }
 
-    /// How the instance came to run.
-    pub(crate) fn started(&self) -> PathBuf {
-        self.path.join("started.json")
-    }
-
-    /// What was made of the instance's network.
-    pub(crate) fn network(&self) -> PathBuf {
-        self.path.join("network.json")
-    }
-
     /// A name for things outside the directory, unique on the host for this data directory.
     pub(crate) fn flat_name(&self) -> String {
         // Neither part can hold a '+', so two pairs never share a name.
@@ -190,6 +186,11 @@ impl InstanceDir {
         self.make().map_err(|source| error("make directory", source))
     }
 
+    /// Opens one of the logs. They are ours, but not what else its VMM may have made of these names.
+    pub(crate) fn open_log(&self, name: &str, access: Access) -> io::Result<File> {
+        GuardedDir::open(&self.path)?.file(name, access)
+    }
+
     fn make(&self) -> io::Result<()> {
         // A VMM with a user of its own must get through, but nobody need see what is there.
         let mut builder = fs::DirBuilder::new();
@@ -202,7 +203,7 @@ impl InstanceDir {
             match fs::DirBuilder::new().mode(0o700).create(&self.path) {
                 // The set's directory went with its last instance just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 10 => tries += 1,
-                other => return other,
+                other => return other.and_then(|()| self.make_ctl()),
             }
         }
     }
@@ -218,10 +219,11 @@ impl InstanceDir {
 
     /// Fails if a VMM listens in the directory.
     pub(crate) fn check_unused(&self) -> Result<(), DirError> {
-        if is_listening(&self.api_socket()) {
-            return Err(DirError::InUse { path: self.path.clone() });
+        let socket = self.api_socket();
+        match listener(&socket).map_err(|source| DirError::Io { what: "look at", path: socket, source })? {
+            Listener::Nobody => Ok(()),
+            Listener::Process(_) | Listener::Busy => Err(DirError::InUse { path: self.path.clone() }),
         }
-        Ok(())
     }
 
     /// Like [`InstanceDir::remove`], for a directory whose VMM is known to be dead or dying.
@@ -246,10 +248,9 @@ impl InstanceDir {
     /// A log is there but cannot be changed, or the file system cannot free parts of files.
     pub fn limit_logs(&self, keep_bytes: u64) -> Result<(), DirError> {
         use rustix::fs::FallocateFlags;
-        for log in [self.vmm_log(), self.serial_log(), self.events()] {
-            let error = |source| DirError::Io { what: "shorten", path: log.clone(), source };
-            // Never through a link: the guest's VMM can write in this directory.
-            let file = match fs::File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(&log) {
+        for log in LOGS {
+            let error = |source| DirError::Io { what: "shorten", path: self.path.join(log), source };
+            let file = match self.open_log(log, Access::Write) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(error)?,
             };
@@ -293,14 +294,6 @@ impl InstanceDir {
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
-    }
-}
-
-/// Whether some process listens on this socket. A full backlog counts as yes.
-pub(crate) fn is_listening(socket: &Path) -> bool {
-    match std::os::unix::net::UnixStream::connect(socket) {
-        Ok(_) => true,
-        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
     }
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::dir::InstanceDir;
+use super::dir::{InstanceDir, LOGS};
+use crate::guarded::{Access, read_tail};
 
 /// Logs are cut to their last part when kept: a guest can print without end.
 const LOG_LIMIT_BYTES: u64 = 1 << 20;
@@ -23,7 +24,7 @@ impl FailedLogs {
         Self { dir: dir.to_path_buf(), keep }
     }
 
-    /// Moves `vmm.log`, `serial.log` and `events.json` of an instance here, with `reason` beside them, and returns where to.
+    /// Copies the end of `vmm.log`, `serial.log` and `events.json` of an instance here, with `reason` beside them, and returns where to.
     /// Best effort: a failure to keep logs must not hide the failure itself. `None` if nothing was kept.
     pub fn keep(&self, instance: &InstanceDir, reason: &str) -> Option<PathBuf> {
         if self.keep == 0 {
@@ -39,21 +40,22 @@ impl FailedLogs {
     }
 
     fn try_keep(&self, instance: &InstanceDir, reason: &str) -> io::Result<Option<PathBuf>> {
-        let logs: Vec<PathBuf> = [instance.vmm_log(), instance.serial_log(), instance.events()]
-            .into_iter()
-            .filter(|log| log.exists())
-            .collect();
+        let mut logs = Vec::new();
+        for name in LOGS {
+            match instance.open_log(name, Access::Read) {
+                Ok(log) => logs.push((name, log)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
         if logs.is_empty() {
             return Ok(None);
         }
         fs::create_dir_all(&self.dir)?;
         let place = self.free_place(&instance.flat_name())?;
-        for log in logs {
-            if let Some(name) = log.file_name() {
-                let kept = place.join(name);
-                fs::rename(&log, &kept).or_else(|_| fs::copy(&log, &kept).map(|_| ()))?;
-                keep_tail(&kept, LOG_LIMIT_BYTES)?;
-            }
+        for (name, log) in logs {
+            // Copied, not moved: the VMM's user can open the file of the instance for as long as it is there.
+            fs::write(place.join(name), read_tail(log, LOG_LIMIT_BYTES)?)?;
         }
         fs::write(place.join("reason.txt"), format!("{reason}\n"))?;
         self.drop_oldest()?;
@@ -91,26 +93,6 @@ impl FailedLogs {
         }
         Ok(())
     }
-}
-
-/// Cuts a file to its last `limit` bytes.
-fn keep_tail(path: &Path, limit: u64) -> io::Result<()> {
-    if fs::metadata(path)?.len() > limit {
-        let tail = read_tail(path, limit)?;
-        fs::write(path, tail)?;
-    }
-    Ok(())
-}
-
-/// The last `limit` bytes of a file.
-pub(crate) fn read_tail(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = fs::File::open(path)?;
-    let len = file.metadata()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(limit)))?;
-    let mut tail = Vec::new();
-    file.take(limit).read_to_end(&mut tail)?;
-    Ok(tail)
 }
 
 #[cfg(test)]
