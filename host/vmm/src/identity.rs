@@ -76,31 +76,26 @@ impl Expected {
         look: impl Fn(i32) -> Option<Seen>,
     ) -> Choice {
         let mut choice = Choice::default();
+        let mut judge = |seen: Seen, against: Option<String>| match against {
+            // What else fits is the VMM's own.
+            None => drop(choice.vmm.get_or_insert(seen)),
+            Some(why) => choice.refused.push((seen.pid, why)),
+        };
         for recorded in &self.recorded {
-            let Some(seen) = look(recorded.pid) else { continue };
-            if seen.start_time_ticks != recorded.start_time_ticks {
-                continue;
-            }
-            match self.against_recorded(&seen, recorded.sure, listener) {
-                None => return Choice { vmm: Some(seen), ..choice },
-                Some(why) => choice.refused.push((seen.pid, why)),
+            let seen = look(recorded.pid).filter(|seen| seen.start_time_ticks == recorded.start_time_ticks);
+            if let Some(seen) = seen {
+                judge(seen, self.against_recorded(&seen, recorded.sure, listener));
             }
         }
         if let Some(seen) = listener.and_then(&look) {
-            match self.against_listener(&seen) {
-                None => return Choice { vmm: Some(seen), ..choice },
-                Some(why) => choice.refused.push((seen.pid, why)),
-            }
+            judge(seen, self.against_listener(&seen));
         }
-        let mut others: Vec<Seen> = others.iter().copied().filter_map(look).filter(|it| it.says_so).collect();
+        let mut others: Vec<Seen> =
+            others.iter().copied().filter_map(&look).filter(|it| it.says_so).collect();
         // A VMM is older than what it has started.
         others.sort_by_key(|seen| (seen.start_time_ticks, seen.pid));
         for seen in others {
-            match self.against_user(&seen).or_else(|| self.against_program(&seen)) {
-                None if choice.vmm.is_none() => choice.vmm = Some(seen),
-                None => choice.refused.push((seen.pid, "an older process fits as well".to_owned())),
-                Some(why) => choice.refused.push((seen.pid, why)),
-            }
+            judge(seen, self.against_user(&seen).or_else(|| self.against_program(&seen)));
         }
         choice.refused.retain(|(pid, _)| choice.vmm.is_none_or(|seen| seen.pid != *pid));
         choice.refused.dedup_by_key(|(pid, _)| *pid);
@@ -194,7 +189,9 @@ mod tests {
             (expected(&[]), Some(10)),
             (expected(&[]), None),
         ] {
-            assert_eq!(choose(&expected, listener, &[fake, real]).0, Some(10), "{expected:?} {listener:?}");
+            let (chosen, refused) = choose(&expected, listener, &[fake, real]);
+            assert_eq!(chosen, Some(10), "{expected:?} {listener:?}");
+            assert_eq!(refused.len(), 1, "the impostor is told of");
             let (dead, refused) = choose(&expected, None, &[fake]);
             assert_eq!(dead, None);
             assert_eq!(refused, [(99, "it runs as user 65534, the VMM as user 500001".to_owned())]);
@@ -240,8 +237,7 @@ mod tests {
     #[test]
     fn of_several_that_fit_the_oldest_is_the_vmm() {
         let (vmm, helper) = (process(30, 100, ITS_OWN, VMM), process(20, 200, ITS_OWN, VMM));
-        let (chosen, refused) = choose(&expected(&[]), None, &[helper, vmm]);
-        assert_eq!((chosen, refused.len()), (Some(30), 1));
+        assert_eq!(choose(&expected(&[]), None, &[helper, vmm]), (Some(30), Vec::new()));
     }
 
     #[test]

@@ -190,6 +190,10 @@ impl VmmClient {
         let opened = Connection::open(&self.socket, self.pid).await;
         let mut connection = opened.map_err(|error| match error {
             ConnectError::Stranger { .. } => ApiError::stranger(call, error.to_string()),
+            // A link in the place of its socket: whatever is told to what it leads to, the VMM does not hear it.
+            ConnectError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                ApiError::stranger(call, error.to_string())
+            }
             error => ApiError::connection(call, error),
         })?;
         let sent = connection.sender.send_request(request).await;
