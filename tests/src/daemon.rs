@@ -191,7 +191,7 @@ impl Daemon {
         });
     }
 
-    /// Adds to the environment of the next start, which its VMMs inherit.
+    /// Adds to the environment of the next start; its VMMs inherit what begins with `REGATTA_CHSIM_`.
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }

@@ -104,6 +104,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     .with_isolation(isolation);
     if let Some(engine) = args.guest {
         vmms = vmms.with_env(GUEST_ENGINE, engine.name());
+        // The stand-in looks for the program of its guests.
+        vmms = vmms.with_env("PATH", std::env::var_os("PATH").unwrap_or_default());
     }
     let (writer, _writer_thread) = Writer::start(Arc::clone(&store) as Arc<dyn StateStore>, QUEUE_DEFAULT)?;
     let limits = HostLimits {

@@ -1,18 +1,22 @@
 //! Finding VMMs again after a restart of the daemon.
 //!
-//! A VMM is known by (pid, start time); that it is the one of this instance is known from its socket: the kernel tells which process
-//! listens on it, the command line names it, and `vmm.ping` confirms it. A VMM that does not answer is busy, not dead.
+//! Which process it is, [`crate::identity`] decides. A VMM that does not answer is busy, not dead.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Pid;
 
 use crate::api::response::VmState;
-use crate::api::{ApiError, ApiErrorKind, VmmClient};
-use crate::instance::{InstanceDir, Vmm, VmmHost};
+use crate::api::{ApiError, ApiErrorKind, Listener, VmmClient, listener};
+use crate::containment::Containment;
+use crate::identity::{Choice, Expected, ProcessNote, Recorded, Seen};
+use crate::instance::{InstanceDir, PROCESS, Vmm, VmmHost, blocking};
+use crate::process::procfs::FileId;
 use crate::process::{VmmIdentity, VmmProcess, procfs};
+use regatta_util::chain;
 
 const PING_WITHIN: Duration = Duration::from_secs(1);
 
@@ -32,9 +36,9 @@ pub enum Adoption {
     Adopted(Box<Adopted>),
     /// It has ended. Its directory may still be there.
     Gone,
-    /// The recorded process is gone, or never was of this instance, and another process holds the socket: nothing of ours to touch.
+    /// A process holds the socket, or has the recorded id, that is not its VMM, and there is no other: nothing of ours to touch.
     Stranger {
-        /// The process that holds the socket, or has the recorded id.
+        /// The process.
         pid: i32,
         /// What speaks against it, for people.
         why: String,
@@ -73,56 +77,99 @@ pub enum AdoptError {
         #[source]
         source: io::Error,
     },
-    /// The client could not be set up.
-    #[error("cannot speak to the VMM of instance {id}")]
-    Api {
-        /// The instance.
-        id: String,
-        /// Why.
-        #[source]
-        source: ApiError,
-    },
-}
-
-/// Scans `/proc` for VMMs of instances below `instances`: processes that were started with the API socket and the event file of one of our
-/// instances. This also finds those whose id was never recorded because the daemon died first.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn discover(instances: &Path) -> io::Result<Vec<FoundVmm>> {
-    let mut found: Vec<FoundVmm> = procfs::all_pids()?
-        .into_iter()
-        .filter_map(|pid| {
-            let dir = dir_of_process(instances, pid)?;
-            let stat = procfs::stat(pid).filter(|stat| !stat.is_dead())?;
-            // Ours lead their own session. Between fork and exec of a helper there may be two with the same command line.
-            if stat.session != pid.as_raw_nonzero().get() {
-                return None;
-            }
-            let identity = VmmIdentity {
-                pid: pid.as_raw_nonzero().get(),
-                start_time_ticks: stat.start_time_ticks,
-                socket: dir.api_socket(),
-            };
-            Some(FoundVmm { dir, identity })
-        })
-        .collect();
-    found.sort_by(|a, b| (a.dir.path(), a.identity.pid).cmp(&(b.dir.path(), b.identity.pid)));
-    Ok(found)
-}
-
-/// The instance that a process was started for, by its command line.
-fn dir_of_process(instances: &Path, pid: Pid) -> Option<InstanceDir> {
-    let args = procfs::cmdline(pid);
-    let socket = procfs::path_option(&args, "--api-socket")?;
-    // Tools like ch-remote name the socket too, but not the event file.
-    let events = procfs::path_option(&args, "--event-monitor")?;
-    let dir = InstanceDir::of_socket(instances, &socket)?;
-    (dir.events() == events).then_some(dir)
 }
 
 impl VmmHost {
-    /// Takes over the VMM of an instance: the recorded one if `recorded` is given, else whichever listens on the instance's socket.
+    /// Looks for the VMMs of instances below `instances`, of those with a directory and of those whose directory was removed. `recorded`
+    /// tells what is known of an instance's process. This also finds those whose id was never recorded because the daemon died first.
+    /// What only looks like a VMM is told in the log. Blocking.
+    ///
+    /// # Errors
+    /// `/proc` or the directories cannot be read.
+    pub fn discover(
+        &self,
+        instances: &Path,
+        recorded: impl Fn(&InstanceDir) -> Option<(i32, u64)>,
+    ) -> io::Result<Vec<FoundVmm>> {
+        let mut dirs: BTreeMap<PathBuf, (InstanceDir, Vec<i32>)> = BTreeMap::new();
+        for dir in InstanceDir::list(instances).map_err(io::Error::other)? {
+            dirs.insert(dir.path().to_owned(), (dir, Vec::new()));
+        }
+        for pid in procfs::all_pids()? {
+            let Some(dir) = dir_of_process(instances, pid) else { continue };
+            // Ours lead their own session. Between fork and exec of a helper there may be two with the same command line.
+            if procfs::stat(pid).is_some_and(|stat| stat.session == raw(pid)) {
+                dirs.entry(dir.path().to_owned()).or_insert((dir, Vec::new())).1.push(raw(pid));
+            }
+        }
+        let mut found = Vec::new();
+        for (dir, claimants) in dirs.into_values() {
+            let (choice, _) = self.look_for(&dir, recorded(&dir), &claimants)?;
+            for (pid, why) in choice.refused {
+                tracing::warn!(
+                    set = dir.set(),
+                    instance = dir.id(),
+                    pid,
+                    why,
+                    "a process that looks like its VMM is not, and is ignored"
+                );
+            }
+            if let Some(seen) = choice.vmm {
+                let identity = VmmIdentity {
+                    pid: seen.pid,
+                    start_time_ticks: seen.start_time_ticks,
+                    socket: dir.api_socket(),
+                };
+                found.push(FoundVmm { dir, identity });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which process is the VMM of an instance, and who listens on its socket.
+    fn look_for(
+        &self,
+        dir: &InstanceDir,
+        recorded: Option<(i32, u64)>,
+        claimants: &[i32],
+    ) -> io::Result<(Choice, Listener)> {
+        let noted: Option<ProcessNote> = dir.note_as(PROCESS).unwrap_or_else(|error| {
+            tracing::warn!(instance = dir.id(), error = chain(&error), "its process's record cannot be read");
+            None
+        });
+        let containment = Containment::load(dir).unwrap_or_else(|error| {
+            tracing::warn!(
+                instance = dir.id(),
+                error = chain(&error),
+                "its containment's record cannot be read"
+            );
+            None
+        });
+        let own_uid = rustix::process::geteuid().as_raw();
+        let program = noted.as_ref().map_or_else(|| FileId::of(self.binary.path()), |note| note.program);
+        let sure = |note: &ProcessNote| !note.boot.is_empty() && note.boot == procfs::boot_id();
+        let mut known: Vec<Recorded> = noted
+            .iter()
+            .map(|note| Recorded { pid: note.pid, start_time_ticks: note.start_time_ticks, sure: sure(note) })
+            .collect();
+        known.extend(recorded.map(|(pid, start_time_ticks)| Recorded { pid, start_time_ticks, sure: false }));
+        let expected = Expected {
+            recorded: known,
+            uid: containment.map(|it| it.uid.unwrap_or(own_uid)),
+            uids: self.isolation().uids(),
+            own_uid,
+            program,
+            noted: noted.is_some(),
+        };
+        let listener = listener(&dir.api_socket())?;
+        let listens = match listener {
+            Listener::Process(pid) => Some(raw(pid)),
+            Listener::Nobody | Listener::Busy => None,
+        };
+        Ok((expected.choose(listens, claimants, |pid| seen(dir, pid)), listener))
+    }
+
+    /// Takes over the VMM of an instance: the recorded one, or else whichever fits and listens on the instance's socket.
     ///
     /// # Errors
     /// The system refused to tell. Nothing was changed then.
@@ -132,45 +179,29 @@ impl VmmHost {
         recorded: Option<&VmmIdentity>,
     ) -> Result<Adoption, AdoptError> {
         let system = |source| AdoptError::System { id: dir.id().to_owned(), source };
-        let api = |source| AdoptError::Api { id: dir.id().to_owned(), source };
-        let listener = listener(&dir.api_socket()).map_err(system)?;
-
-        let candidate = match (recorded, listener) {
-            (Some(recorded), _) => Pid::from_raw(recorded.pid).map(|pid| (pid, recorded.start_time_ticks)),
-            (None, Listener::Pid(pid)) => procfs::stat(pid).map(|stat| (pid, stat.start_time_ticks)),
-            (None, Listener::Nobody | Listener::Busy) => None,
-        };
-        let attached = match candidate {
-            Some((pid, start)) => {
-                let cgroup = self.cgroups.as_ref().and_then(|root| root.find(&dir.flat_name(), pid));
-                VmmProcess::attach(pid, start, cgroup).map_err(system)?
-            }
-            None => None,
-        };
-        let Some(process) = attached else {
-            return Ok(match listener {
-                Listener::Pid(pid) => Adoption::Stranger {
-                    pid: pid.as_raw_nonzero().get(),
-                    why: "it listens on the instance's socket, but is not the recorded VMM".to_owned(),
-                },
-                Listener::Nobody | Listener::Busy => Adoption::Gone,
+        let (this, place) = (self.clone(), dir.clone());
+        let recorded = recorded.map(|it| (it.pid, it.start_time_ticks));
+        let claimants: Vec<i32> = recorded.iter().map(|(pid, _)| *pid).collect();
+        let look = move || this.look_for(&place, recorded, &claimants);
+        let (choice, listener) = blocking(look).await.map_err(system)?;
+        let Some(seen) = choice.vmm else {
+            return Ok(match choice.refused.into_iter().next() {
+                Some((pid, why)) => Adoption::Stranger { pid, why },
+                None => Adoption::Gone,
             });
         };
-        if let Some(why) = stranger(dir, &process, listener) {
-            return Ok(Adoption::Stranger { pid: process.pid(), why });
-        }
+        let cgroup = |pid| self.cgroups.as_ref().and_then(|root| root.find(&dir.flat_name(), pid));
+        let attached = match Pid::from_raw(seen.pid) {
+            Some(pid) => VmmProcess::attach(pid, seen.start_time_ticks, cgroup(pid)).map_err(system)?,
+            None => None,
+        };
+        let Some(process) = attached else { return Ok(Adoption::Gone) };
 
-        let client = VmmClient::new(&dir.api_socket()).map_err(api)?;
+        let client = VmmClient::new(&dir.api_socket(), process.pid());
         let state = match listener {
-            Listener::Nobody => AdoptedState::Unreachable,
-            Listener::Pid(_) | Listener::Busy => match client.ping(PING_WITHIN).await {
-                Ok(ping) if ping.pid != i64::from(process.pid()) => {
-                    let why = format!("process {} answers on its socket", ping.pid);
-                    return Ok(Adoption::Stranger { pid: process.pid(), why });
-                }
-                Ok(_) => state(&client).await,
-                Err(error) => not_answering(&error),
-            },
+            Listener::Process(pid) if raw(pid) == process.pid() => ask(&client).await,
+            Listener::Busy => ask(&client).await,
+            Listener::Process(_) | Listener::Nobody => AdoptedState::Unreachable,
         };
         let vmm = Vmm::new(dir.clone(), process, client, None, self.network.clone());
         if vmm.process().has_ended() {
@@ -180,20 +211,45 @@ impl VmmHost {
     }
 }
 
-/// What speaks against a live process being this instance's VMM.
-fn stranger(dir: &InstanceDir, process: &VmmProcess, listener: Listener) -> Option<String> {
-    let pid = process.pid();
-    if let Listener::Pid(listener) = listener
-        && listener.as_raw_nonzero().get() != pid
-    {
-        return Some(format!("process {} listens on the instance's socket", listener.as_raw_nonzero()));
+/// What the kernel says about a process now; none when it is dead.
+fn seen(dir: &InstanceDir, raw: i32) -> Option<Seen> {
+    let pid = Pid::from_raw(raw)?;
+    let stat = procfs::stat(pid).filter(|stat| !stat.is_dead())?;
+    let args = procfs::cmdline(pid);
+    let says_so = procfs::path_option(&args, "--api-socket") == Some(dir.api_socket())
+        && procfs::path_option(&args, "--event-monitor") == Some(dir.events());
+    let uids = procfs::status(pid)?.uids;
+    let program = procfs::program(pid);
+    // Asked last: all of this is of one process.
+    let again = procfs::stat(pid)?;
+    (again.start_time_ticks == stat.start_time_ticks).then_some(Seen {
+        pid: raw,
+        start_time_ticks: stat.start_time_ticks,
+        uids,
+        program,
+        says_so,
+    })
+}
+
+/// The instance that a process says it was started for.
+fn dir_of_process(instances: &Path, pid: Pid) -> Option<InstanceDir> {
+    let args = procfs::cmdline(pid);
+    let socket = procfs::path_option(&args, "--api-socket")?;
+    // Tools like ch-remote name the socket too, but not the event file.
+    let events = procfs::path_option(&args, "--event-monitor")?;
+    let dir = InstanceDir::of_socket(instances, &socket)?;
+    (dir.events() == events).then_some(dir)
+}
+
+fn raw(pid: Pid) -> i32 {
+    pid.as_raw_nonzero().get()
+}
+
+async fn ask(client: &VmmClient) -> AdoptedState {
+    match client.ping(PING_WITHIN).await {
+        Ok(_) => state(client).await,
+        Err(error) => not_answering(&error),
     }
-    let args = Pid::from_raw(pid).map(procfs::cmdline).unwrap_or_default();
-    // An empty command line is that of a process about to end; the pidfd tells.
-    if !args.is_empty() && procfs::path_option(&args, "--api-socket") != Some(dir.api_socket()) {
-        return Some("its command line does not name the instance's socket".to_owned());
-    }
-    None
 }
 
 async fn state(client: &VmmClient) -> AdoptedState {
@@ -206,57 +262,7 @@ async fn state(client: &VmmClient) -> AdoptedState {
 /// What a failed call tells. Even a wrong answer comes from a process that is alive, and that it is ours is known without it.
 fn not_answering(error: &ApiError) -> AdoptedState {
     match error.kind {
-        ApiErrorKind::ConnectionLost => AdoptedState::Unreachable,
+        ApiErrorKind::ConnectionLost | ApiErrorKind::Stranger => AdoptedState::Unreachable,
         _ => AdoptedState::Unresponsive,
-    }
-}
-
-/// Who holds a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Listener {
-    /// No one.
-    Nobody,
-    /// The process that called `listen`, as the kernel noted it.
-    Pid(Pid),
-    /// Someone, with no room for another connection: who, cannot be told.
-    Busy,
-}
-
-/// Asks the kernel who listens on a socket, without waiting and without asking the process itself.
-fn listener(socket: &Path) -> io::Result<Listener> {
-    use rustix::net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    match connect(&probe, &SocketAddrUnix::new(socket)?) {
-        Ok(()) => Ok(Listener::Pid(sockopt::socket_peercred(&probe)?.pid)),
-        Err(rustix::io::Errno::AGAIN) => Ok(Listener::Busy),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED | rustix::io::Errno::NOTDIR) => {
-            Ok(Listener::Nobody)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernel_names_the_listener() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let socket = dir.path().join("s");
-        assert_eq!(listener(&socket).expect("asked"), Listener::Nobody);
-        let bound = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
-        assert_eq!(listener(&socket).expect("asked"), Listener::Pid(rustix::process::getpid()));
-        drop(bound);
-        assert_eq!(listener(&socket).expect("asked"), Listener::Nobody);
-    }
-
-    #[test]
-    fn discovery_ignores_processes_that_are_no_vmms_of_ours() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        assert_eq!(discover(dir.path()).expect("scanned"), []);
     }
 }

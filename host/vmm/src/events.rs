@@ -1,6 +1,7 @@
 //! What a VMM reports by itself: the records of its event file, read as they are written.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::guarded::{Access, GuardedDir};
+
 /// More than any record is; what does not end by then is skipped.
 const RECORD_LIMIT_BYTES: usize = 64 * 1024;
-const READ_BYTES: usize = 64 * 1024;
-/// Read in one call of [`EventTail::poll`] at most, so that a VMM gone mad cannot keep us busy.
-const POLL_LIMIT_BYTES: usize = 1 << 20;
+/// Read in one call of [`EventTail::poll`] at most, so that a VMM gone mad cannot keep us busy: hundreds of records.
+const POLL_LIMIT_BYTES: usize = 64 * 1024;
 
 /// One event of a VMM.
 ///
@@ -91,10 +93,15 @@ struct Timestamp {
 
 /// Takes the bytes of an event file in pieces of any size and yields whole events. Pure.
 ///
-/// What cannot be read is skipped up to the next record and counted.
+/// A record is what stands between two empty lines, and is read once: so the time it takes grows with the bytes alone, whatever they are.
+/// What cannot be read is skipped and counted.
 #[derive(Clone, Debug, Default)]
 pub struct EventParser {
     pending: Vec<u8>,
+    /// How much of it was searched for an empty line.
+    searched: usize,
+    /// The record that is being written is too long already.
+    too_long: bool,
     skipped: u64,
 }
 
@@ -104,36 +111,27 @@ impl EventParser {
         self.pending.extend_from_slice(bytes);
         let mut events = Vec::new();
         let mut used = 0;
-        loop {
-            let rest = &self.pending[used..];
-            let blank = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            used += blank;
-            let rest = &rest[blank..];
-            if rest.is_empty() {
-                break;
-            }
-            let mut stream = serde_json::Deserializer::from_slice(rest).into_iter::<Record>();
-            match stream.next() {
-                Some(Ok(record)) => {
-                    used += stream.byte_offset();
-                    events.push(event(record));
+        while let Some(end) = end_of_record(&self.pending, self.searched) {
+            let record = self.pending[used..end].trim_ascii();
+            if !record.is_empty() && !self.too_long {
+                match serde_json::from_slice(record) {
+                    Ok(record) => events.push(event(record)),
+                    Err(_) => self.skipped += 1,
                 }
-                Some(Err(error)) if error.is_eof() && rest.len() <= RECORD_LIMIT_BYTES => break,
-                Some(Err(_)) => match next_record(rest) {
-                    Some(next) => {
-                        self.skipped += 1;
-                        used += next;
-                    }
-                    None if rest.len() <= RECORD_LIMIT_BYTES => break,
-                    None => {
-                        self.skipped += 1;
-                        used += rest.len();
-                    }
-                },
-                None => break,
             }
+            self.too_long = false;
+            used = end;
+            self.searched = end;
         }
         self.pending.drain(..used);
+        // The first half of the next empty line may be there.
+        self.searched = self.pending.len().saturating_sub(1);
+        if self.pending.len() > RECORD_LIMIT_BYTES {
+            self.skipped += u64::from(!self.too_long);
+            self.too_long = true;
+            self.pending.drain(..self.searched);
+            self.searched = 0;
+        }
         events
     }
 
@@ -157,16 +155,16 @@ fn event(record: Record) -> VmmEvent {
     }
 }
 
-/// Where the next record may begin: records are separated by an empty line, and strings hold no raw line breaks.
-fn next_record(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(3).position(|window| window == b"\n\n{").map(|at| at + 2)
+/// Where the first record ends that ends after `from`: records are followed by an empty line, and strings hold no raw line breaks.
+fn end_of_record(bytes: &[u8], from: usize) -> Option<usize> {
+    bytes[from..].windows(2).position(|window| window == b"\n\n").map(|at| from + at + 2)
 }
 
 /// Follows the event file of one VMM.
 #[derive(Debug)]
 pub struct EventTail {
     path: PathBuf,
-    open: Option<(File, u64)>,
+    open: Option<File>,
     offset: u64,
     parser: EventParser,
 }
@@ -190,45 +188,33 @@ impl EventTail {
         self.offset.saturating_sub(self.parser.pending.len() as u64)
     }
 
-    /// The events that were written since the last call, at most about 1 MiB of them. Never waits.
+    /// The events that were written since the last call, of at most about 64 KiB. Never waits.
     ///
     /// A file that was replaced or became shorter is read from its beginning.
     ///
     /// # Errors
-    /// The file is there but cannot be read.
+    /// The file is there but cannot be read, or is not a plain file of ours.
     pub fn poll(&mut self) -> io::Result<Vec<VmmEvent>> {
-        let metadata = match std::fs::metadata(&self.path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let replaced = self.open.as_ref().is_some_and(|(_, inode)| *inode != metadata.ino());
-        if replaced || metadata.len() < self.offset {
+        let usable = |file: &File| file.metadata().is_ok_and(|it| it.nlink() > 0 && it.len() >= self.offset);
+        if self.open.as_ref().is_some_and(|file| !usable(file)) {
             self.open = None;
             self.offset = 0;
-            self.parser.pending.clear();
+            self.parser = EventParser { skipped: self.parser.skipped, ..EventParser::default() };
         }
-        if self.open.is_none() {
-            self.open = Some((File::open(&self.path)?, metadata.ino()));
-        }
-        let Some((file, _)) = &self.open else {
-            return Ok(Vec::new());
+        let file = match self.open.take().map_or_else(|| open(&self.path), Ok) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => self.open.insert(other?),
         };
-        let mut events = Vec::new();
-        let mut buffer = vec![0; READ_BYTES];
-        let mut total = 0;
-        while total < POLL_LIMIT_BYTES {
-            let read = match file.read_at(&mut buffer, self.offset) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            self.offset += read as u64;
-            total += read;
-            events.extend(self.parser.push(&buffer[..read]));
+        if file.metadata()?.len() < self.offset {
+            self.offset = 0;
         }
-        Ok(events)
+        let mut buffer = vec![0; POLL_LIMIT_BYTES];
+        let read = match file.read_at(&mut buffer, self.offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            other => other?,
+        };
+        self.offset += read as u64;
+        Ok(self.parser.push(&buffer[..read]))
     }
 
     /// How many unreadable pieces were skipped so far.
@@ -236,6 +222,12 @@ impl EventTail {
     pub fn skipped(&self) -> u64 {
         self.parser.skipped()
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    let (dir, name) = path.parent().zip(path.file_name().and_then(OsStr::to_str)).ok_or_else(missing)?;
+    GuardedDir::open(dir)?.file(name, Access::Read)
 }
 
 #[cfg(test)]

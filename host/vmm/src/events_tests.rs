@@ -58,6 +58,46 @@ fn garbage_is_skipped_up_to_the_next_record_and_never_grows() {
     assert_eq!(events.len(), 1, "back in step after the garbage");
 }
 
+#[test]
+fn hostile_bytes_take_no_more_time_than_others() {
+    // Each of these places looked like the start of a record that never ended.
+    let text = "\n\n{\"a\":[1,1,1".repeat(16 << 10);
+    let mut parser = EventParser::default();
+    for piece in text.as_bytes().chunks(POLL_LIMIT_BYTES) {
+        assert_eq!(parser.push(piece), []);
+    }
+    // Every piece once, and none of them again: that is linear.
+    assert_eq!(parser.skipped(), (16 << 10) - 1);
+}
+
+#[test]
+fn one_look_takes_a_bounded_part_of_the_file_and_the_next_goes_on_there() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("events.json");
+    let text = record(0, "vm", "rebooted", &BTreeMap::new());
+    let count = 2 * POLL_LIMIT_BYTES / text.len();
+    std::fs::write(&path, text.repeat(count)).expect("write");
+    let mut tail = EventTail::new(&path);
+    let mut seen = Vec::new();
+    while seen.iter().sum::<usize>() < count {
+        seen.push(tail.poll().expect("read").len());
+    }
+    assert_eq!(seen.iter().sum::<usize>(), count);
+    assert!(seen.len() > 1, "{seen:?}");
+}
+
+#[test]
+fn what_a_vmm_puts_in_the_place_of_its_events_is_refused_at_once() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("events.json");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("pipe");
+    EventTail::new(&path).poll().expect_err("a pipe");
+    std::fs::remove_file(&path).expect("removed");
+    std::os::unix::fs::symlink("/etc/hostname", &path).expect("link");
+    EventTail::new(&path).poll().expect_err("a link");
+}
+
 proptest! {
     #[test]
     fn any_chunking_yields_the_same_events(

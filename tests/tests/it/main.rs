@@ -10,6 +10,8 @@ mod follow;
 mod guest_events;
 mod host_full;
 mod hostile;
+mod hostile_user;
+mod hostile_vmm;
 mod images;
 mod live_policies;
 #[path = "../../../host/policy/tests/it/modules.rs"]

@@ -1,10 +1,9 @@
 //! Logs of instances, also of those that are gone.
 
 use std::io;
-use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use regatta_vmm::{InstanceDir, KeptLogs, read_tail};
+use regatta_vmm::{InstanceDir, KeptLogs, SERIAL_LOG, VMM_LOG};
 
 use super::{Fleet, error};
 use crate::api::control::Answer;
@@ -23,15 +22,19 @@ impl Fleet {
     /// What an instance runs on counts before what was kept of one that failed.
     pub(super) async fn find_log(&self, set: &str, id: u32, query: LogQuery) -> Answer<LogContent> {
         let bytes = query.bytes.unwrap_or(LOG_BYTES_MAX).min(LOG_BYTES_MAX);
+        let log = match query.log {
+            LogKind::Console => SERIAL_LOG,
+            LogKind::Vmm => VMM_LOG,
+        };
         if let Ok(dir) = InstanceDir::new(&self.shared.node.instances, set, &id.to_string())
-            && let Some(text) = self.tail(&log_in(&dir, dir.path(), query.log), bytes).await?
+            && let Some(text) = tail(move || dir.log_tail(log, bytes)).await?
         {
             return Ok(LogContent { kept_because: None, text });
         }
         for kept in self.kept_logs_of(set).await?.into_iter().filter(|kept| kept.id == id.to_string()) {
-            let Ok(dir) = InstanceDir::new(&self.shared.node.instances, set, &kept.id) else { continue };
-            if let Some(text) = self.tail(&log_in(&dir, &kept.dir, query.log), bytes).await? {
-                return Ok(LogContent { kept_because: Some(kept.reason), text });
+            let reason = kept.reason.clone();
+            if let Some(text) = tail(move || kept.tail(log, bytes)).await? {
+                return Ok(LogContent { kept_because: Some(reason), text });
             }
         }
         let message = format!(
@@ -46,26 +49,15 @@ impl Fleet {
         let listed = tokio::task::spawn_blocking(move || failed.of_set(&set)).await;
         listed.map_err(io::Error::other).flatten().map_err(|why| unreadable(&why))
     }
-
-    /// The end of a file; none when it is not there.
-    async fn tail(&self, path: &Path, bytes: u64) -> Answer<Option<String>> {
-        let path = path.to_owned();
-        let read = tokio::task::spawn_blocking(move || read_tail(&path, bytes)).await;
-        match read.map_err(io::Error::other).flatten() {
-            Ok(tail) => Ok(Some(String::from_utf8_lossy(&tail).into_owned())),
-            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(why) => Err(unreadable(&why)),
-        }
-    }
 }
 
-/// The log as it is named in an instance's directory, below `place`.
-fn log_in(dir: &InstanceDir, place: &Path, log: LogKind) -> std::path::PathBuf {
-    let named = match log {
-        LogKind::Console => dir.serial_log(),
-        LogKind::Vmm => dir.vmm_log(),
-    };
-    place.join(named.file_name().unwrap_or_default())
+/// The end of a log; none when it is not there.
+async fn tail(read: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static) -> Answer<Option<String>> {
+    match tokio::task::spawn_blocking(read).await.map_err(io::Error::other).flatten() {
+        Ok(tail) => Ok(Some(String::from_utf8_lossy(&tail).into_owned())),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(unreadable(&why)),
+    }
 }
 
 fn info(kept: KeptLogs) -> Option<KeptLogInfo> {

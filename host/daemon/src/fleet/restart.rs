@@ -9,7 +9,7 @@ use regatta_core::orphan::{FoundDir, Owner, Why, displaced, first_free_id, owner
 use regatta_core::state::SetState;
 use regatta_policy_host::CompiledPolicy;
 use regatta_store::StoredSet;
-use regatta_vmm::{Adoption, InstanceDir, VmmIdentity, discover};
+use regatta_vmm::{Adoption, FoundVmm, InstanceDir, VmmIdentity};
 use tokio::task::JoinHandle;
 
 use super::Fleet;
@@ -66,7 +66,7 @@ impl Fleet {
         let root = &self.shared.dirs.instances;
         let mut dirs: BTreeMap<_, _> =
             InstanceDir::list(root)?.into_iter().map(|dir| (dir.path().to_owned(), (dir, None))).collect();
-        for vmm in discover(root)?.into_iter().filter(|vmm| vmm.identity.is_running()) {
+        for vmm in self.discover(stored).await?.into_iter().filter(|vmm| vmm.identity.is_running()) {
             dirs.insert(vmm.dir.path().to_owned(), (vmm.dir, Some(vmm.identity)));
         }
         let (mut found, mut orphans, mut used) = (Found::new(), Vec::new(), BTreeSet::new());
@@ -109,6 +109,23 @@ impl Fleet {
         let kept = futures::future::join_all(kept.collect::<Vec<_>>()).await;
         self.adopt_orphans(kept).await;
         Ok(found)
+    }
+
+    /// The VMMs that run: those that the store has recorded first.
+    async fn discover(&self, stored: &[StoredSet]) -> anyhow::Result<Vec<FoundVmm>> {
+        let recorded: BTreeMap<(String, String), (i32, u64)> = stored
+            .iter()
+            .flat_map(|set| set.instances.iter().map(|it| (&set.state.set.name, it)))
+            .filter_map(|(set, it)| {
+                let process = it.vmm?;
+                let pid = i32::try_from(process.pid).ok()?;
+                Some(((set.clone(), it.id.to_string()), (pid, process.start_time_ticks)))
+            })
+            .collect();
+        let (vmms, root) = (Arc::clone(&self.shared.node.vmms), self.shared.dirs.instances.clone());
+        let recorded =
+            move |dir: &InstanceDir| recorded.get(&(dir.set().to_owned(), dir.id().to_owned())).copied();
+        Ok(tokio::task::spawn_blocking(move || vmms.discover(&root, recorded)).await??)
     }
 
     /// New instances of a set must not meet the directories of orphans of its name.

@@ -11,7 +11,8 @@ use regatta_core::phase::Phase;
 use regatta_core::recovery::Birth;
 use regatta_core::state::InstanceRecord;
 use regatta_vmm::{
-    Adopted, AdoptedState, Adoption, Digest, GoldenImage, InstanceDir, VmState, Vmm, VmmHost, VmmIdentity,
+    Adopted, AdoptedState, Adoption, Digest, DirError, GoldenImage, InstanceDir, VmState, Vmm, VmmHost,
+    VmmIdentity,
 };
 
 use super::driver::Job;
@@ -20,6 +21,8 @@ use regatta_util::chain;
 
 /// Tries to find out about a VMM, and the time between them.
 const FIND_TRIES: u32 = 20;
+/// Longer than any disk takes for the heads of a set's overlays.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 const FIND_PAUSE: Duration = Duration::from_millis(250);
 
 /// What is left of an instance.
@@ -148,8 +151,22 @@ impl LocalInstances {
     /// have others by now. Each is looked at once, however many instances stand on it.
     async fn open_bases(&self, records: &[&InstanceRecord]) -> BTreeMap<u32, GoldenImage> {
         let mut bases: BTreeMap<Digest, Vec<u32>> = BTreeMap::new();
-        for id in records.iter().map(|record| record.id) {
-            match self.dir_of(id).and_then(|dir| dir.images_in_use()) {
+        let dirs: Vec<_> = records.iter().map(|record| (record.id, self.dir_of(record.id))).collect();
+        let read = move || {
+            let used = |(id, dir): (u32, Result<InstanceDir, DirError>)| {
+                (id, dir.and_then(|dir| dir.images_in_use()))
+            };
+            dirs.into_iter().map(used).collect::<Vec<_>>()
+        };
+        let used = match tokio::time::timeout(READ_WITHIN, tokio::task::spawn_blocking(read)).await {
+            Ok(used) => used.unwrap_or_default(),
+            Err(_) => {
+                tracing::error!(set = %self.set, "which images its instances stand on was not read within {READ_WITHIN:?}; they stay unlocked");
+                Vec::new()
+            }
+        };
+        for (id, used) in used {
+            match used {
                 Ok(used) => drop(used.disk.map(|disk| bases.entry(disk).or_default().push(id))),
                 Err(why) => tracing::warn!(instance = id, why = chain(&why), "its image stays unlocked"),
             }

@@ -43,9 +43,9 @@ use crate::images::SetImages;
 use crate::origins::Origins;
 use regatta_util::chain;
 
-/// Files that the daemon has open for an instance: pidfd, API connection, event file, probe, scrape, and connections of the
-/// load balancer.
-const OPEN_FILES_PER_INSTANCE: u64 = 8;
+/// Files that the daemon has open for an instance: pidfd, API socket and connection, event file, probe, scrape, and connections
+/// of the load balancer.
+const OPEN_FILES_PER_INSTANCE: u64 = 9;
 /// Between two looks at the size of the instances' logs.
 const LOGS_LIMITED_EVERY: Duration = Duration::from_secs(60);
 /// So much of each log is kept, from its end.

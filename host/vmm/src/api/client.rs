@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+use super::connection::{ConnectError, Held};
 use super::error::{ApiError, ApiErrorKind};
 use super::response::{Ping, VmInfo};
 
@@ -23,28 +24,16 @@ const SLOW: Duration = Duration::from_secs(10);
 /// Speaks to one VMM. Clones share the connection and the queue for it.
 #[derive(Clone, Debug)]
 pub(crate) struct VmmClient {
-    http: reqwest::Client,
     socket: PathBuf,
-    /// The VMM serves one call at a time and takes 10 connections: calls wait here, not there.
-    turn: Arc<Mutex<()>>,
+    pid: i32,
+    /// The VMM serves one call at a time and takes 10 connections: calls wait here, not there. Its socket is held from the first on.
+    turn: Arc<Mutex<Option<Held>>>,
 }
 
 impl VmmClient {
-    /// A client for the VMM that listens (or will listen) on `socket`. Nothing is sent yet.
-    ///
-    /// # Errors
-    /// The HTTP library cannot be set up.
-    pub(crate) fn new(socket: &Path) -> Result<Self, ApiError> {
-        let http = reqwest::Client::builder()
-            .unix_socket(socket)
-            .http1_only()
-            .pool_max_idle_per_host(1)
-            .pool_idle_timeout(None)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|source| ApiError::connection("connect", source))?;
-        Ok(Self { http, socket: socket.to_path_buf(), turn: Arc::new(Mutex::new(())) })
+    /// A client for the VMM, process `pid`, that listens (or will listen) on `socket`. Nothing is sent yet.
+    pub(crate) fn new(socket: &Path, pid: i32) -> Self {
+        Self { socket: socket.to_path_buf(), pid, turn: Arc::default() }
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -141,18 +130,25 @@ impl VmmClient {
         within: Duration,
     ) -> Result<(u16, Vec<u8>), ApiError> {
         let work = async {
-            let _turn = self.turn.lock().await;
-            let mut request = self.http.request(method, format!("http://localhost/api/v1/{call}"));
+            let mut turn = self.turn.lock().await;
+            let http = self.held(&mut turn, call)?;
+            let mut request = http.request(method, format!("http://localhost/api/v1/{call}"));
             if let Some(body) = body {
                 // A string body is sent with Content-Length, never chunked (which the VMM cannot read).
                 request = request.header("Content-Type", "application/json").body(body);
             }
-            let mut response = request.send().await.map_err(|error| ApiError::connection(call, error))?;
+            let lost = |error: reqwest::Error| ApiError::connection(call, error.without_url());
+            let mut response = match request.send().await {
+                Ok(response) => response,
+                Err(error) => {
+                    // It may have made another socket.
+                    *turn = None;
+                    return Err(lost(error));
+                }
+            };
             let status = response.status().as_u16();
             let mut bytes = Vec::new();
-            while let Some(chunk) =
-                response.chunk().await.map_err(|error| ApiError::connection(call, error))?
-            {
+            while let Some(chunk) = response.chunk().await.map_err(lost)? {
                 if bytes.len() + chunk.len() > RESPONSE_LIMIT_BYTES {
                     let message = format!("answer longer than {RESPONSE_LIMIT_BYTES} bytes");
                     return Err(ApiError::bad_response(call, status, message));
@@ -166,6 +162,24 @@ impl VmmClient {
             }
         };
         tokio::time::timeout(within, work).await.unwrap_or_else(|_| Err(ApiError::timeout(call, within)))
+    }
+}
+
+impl VmmClient {
+    /// The way to the VMM.
+    fn held(&self, held: &mut Option<Held>, call: &'static str) -> Result<reqwest::Client, ApiError> {
+        if let Some(held) = held {
+            return Ok(held.http.clone());
+        }
+        let opened = Held::open(&self.socket, self.pid).map_err(|error| match error {
+            ConnectError::Stranger { .. } => ApiError::stranger(call, error.to_string()),
+            // A link in the place of its socket: whatever is told to what it leads to, the VMM does not hear it.
+            ConnectError::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                ApiError::stranger(call, error.to_string())
+            }
+            error => ApiError::connection(call, error),
+        })?;
+        Ok(held.insert(opened).http.clone())
     }
 }
 

@@ -55,6 +55,11 @@ async fn answer(stream: &mut UnixStream, status: u16, body: &str) {
 const PING: &str =
     r#"{"build_version":"v53.0.0","version":"53.0.0","pid":9123,"features":["io_uring","kvm"]}"#;
 
+/// The test itself is the VMM.
+fn client_of(socket: &Path) -> VmmClient {
+    VmmClient::new(socket, std::process::id() as i32)
+}
+
 fn place() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("temp dir");
     let socket = dir.path().join("api.sock");
@@ -86,7 +91,7 @@ async fn all_calls_share_one_connection_and_take_turns() {
             }
         }
     });
-    let client = VmmClient::new(&socket).expect("client");
+    let client = client_of(&socket);
     let calls = (0..20).map(|_| {
         let client = client.clone();
         tokio::spawn(async move {
@@ -99,7 +104,7 @@ async fn all_calls_share_one_connection_and_take_turns() {
     for call in calls.collect::<Vec<_>>() {
         call.await.expect("call");
     }
-    assert_eq!(connections.load(Ordering::SeqCst), 1);
+    assert_eq!(connections.load(Ordering::SeqCst), 2, "one to ask the kernel who listens, one for all calls");
 }
 
 #[tokio::test]
@@ -118,7 +123,7 @@ async fn a_vmm_that_hangs_is_a_timeout_and_the_next_call_is_not_blocked() {
             }
         }
     });
-    let client = VmmClient::new(&socket).expect("client");
+    let client = client_of(&socket);
     let error = client.ping(Duration::from_millis(50)).await.expect_err("hangs");
     assert_eq!(error.kind, ApiErrorKind::Timeout);
     client.ping(SLOW).await.expect("a new connection works");
@@ -131,7 +136,7 @@ async fn waiting_for_ones_turn_counts_towards_the_limit() {
         request(&mut stream).await;
         std::future::pending::<()>().await;
     });
-    let client = VmmClient::new(&socket).expect("client");
+    let client = client_of(&socket);
     let booting = client.clone();
     let boot = tokio::spawn(async move { booting.boot(SLOW).await });
     while client.turn.try_lock().is_ok() {
@@ -145,7 +150,7 @@ async fn waiting_for_ones_turn_counts_towards_the_limit() {
 #[tokio::test]
 async fn broken_connections_and_answers_have_their_classes() {
     let (dir, socket) = place();
-    let client = VmmClient::new(&socket).expect("client");
+    let client = client_of(&socket);
     let error = client.ping(QUICK).await.expect_err("no socket");
     assert_eq!(error.kind, ApiErrorKind::ConnectionLost);
     assert!(std::error::Error::source(&error).is_some());
@@ -162,7 +167,7 @@ async fn broken_connections_and_answers_have_their_classes() {
             answer(&mut stream, 200, "{}").await;
         }
     });
-    let client = VmmClient::new(&other).expect("client");
+    let client = client_of(&other);
     assert_eq!(client.ping(QUICK).await.expect_err("not a ping").kind, ApiErrorKind::BadResponse);
 
     let flood = dir.path().join("flood.sock");
@@ -171,7 +176,7 @@ async fn broken_connections_and_answers_have_their_classes() {
         let _ = stream.write_all(b"HTTP/1.1 200 \r\nContent-Length: 99999999\r\n\r\n").await;
         while stream.write_all(&[b' '; 65536]).await.is_ok() {}
     });
-    let client = VmmClient::new(&flood).expect("client");
+    let client = client_of(&flood);
     assert_eq!(client.ping(SLOW).await.expect_err("endless").kind, ApiErrorKind::BadResponse);
 }
 
@@ -179,8 +184,37 @@ async fn broken_connections_and_answers_have_their_classes() {
 async fn a_request_that_the_vmm_cannot_read_is_never_sent() {
     let (_dir, socket) = place();
     let connections = server(&socket, |_| async {});
-    let client = VmmClient::new(&socket).expect("client");
+    let client = client_of(&socket);
     let config = serde_json::json!({"cmdline": "x".repeat(REQUEST_LIMIT_BYTES)});
     assert_eq!(client.create(&config).await.expect_err("too large").kind, ApiErrorKind::RequestTooLarge);
     assert_eq!(connections.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_socket_that_leads_to_another_process_is_told_nothing() {
+    let (dir, socket) = place();
+    let connections = server(&socket, |mut stream| async move {
+        while request(&mut stream).await.is_some() {
+            answer(&mut stream, 200, PING).await;
+        }
+    });
+    let stranger = VmmClient::new(&socket, 1);
+    let error = stranger.shutdown(QUICK).await.expect_err("process 1 is another");
+    assert_eq!(error.kind, ApiErrorKind::Stranger);
+    assert!(error.to_string().contains("(process 1)"), "{error}");
+
+    // A VMM puts a link to its neighbor's socket in the place of its own, in the middle of things.
+    let own = dir.path().join("own.sock");
+    let closing = server(&own, |mut stream| async move {
+        request(&mut stream).await;
+        answer(&mut stream, 200, PING).await;
+    });
+    let (client, late) = (client_of(&own), client_of(&own));
+    client.ping(QUICK).await.expect("its own");
+    std::fs::remove_file(&own).expect("removed");
+    std::os::unix::fs::symlink(&socket, &own).expect("link");
+    client.ping(QUICK).await.expect("its own socket is held, whatever its name leads to");
+    assert_eq!(late.shutdown(QUICK).await.expect_err("a link").kind, ApiErrorKind::Stranger);
+    assert_eq!(closing.load(Ordering::SeqCst), 3, "the look at it, and two calls");
+    assert!(connections.load(Ordering::SeqCst) <= 1, "only the stranger's own, closed without a word");
 }

@@ -44,6 +44,8 @@ pub enum ApiErrorKind {
     Timeout,
     /// The connection could not be made or broke off.
     ConnectionLost,
+    /// Another process than the VMM listens on its socket; nothing was sent to it.
+    Stranger,
     /// The request would be larger than the VMM can read; it was not sent.
     RequestTooLarge,
     /// The call was answered, but not with what it should return.
@@ -63,7 +65,7 @@ pub struct ApiError {
     pub status: Option<u16>,
     /// The messages of the VMM, outermost first; or one message of ours when there was no answer.
     pub chain: Vec<String>,
-    source: Option<reqwest::Error>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl fmt::Display for ApiError {
@@ -86,7 +88,7 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        self.source.as_deref().map(|source| source as _)
     }
 }
 
@@ -102,15 +104,17 @@ impl ApiError {
         Self { call, kind: ApiErrorKind::Timeout, status: None, chain: vec![message], source: None }
     }
 
-    pub(crate) fn connection(call: &'static str, source: reqwest::Error) -> Self {
+    pub(crate) fn connection(
+        call: &'static str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
         let chain = vec!["connection to the VMM failed".to_owned()];
-        Self {
-            call,
-            kind: ApiErrorKind::ConnectionLost,
-            status: None,
-            chain,
-            source: Some(source.without_url()),
-        }
+        Self { call, kind: ApiErrorKind::ConnectionLost, status: None, chain, source: Some(Box::new(source)) }
+    }
+
+    /// Nothing was sent: it is another process that would have got it.
+    pub(crate) fn stranger(call: &'static str, why: String) -> Self {
+        Self { call, kind: ApiErrorKind::Stranger, status: None, chain: vec![why], source: None }
     }
 
     pub(crate) fn too_large(call: &'static str, size_bytes: usize, limit_bytes: usize) -> Self {

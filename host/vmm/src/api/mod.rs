@@ -4,8 +4,10 @@
 
 pub(crate) mod client;
 pub(crate) mod config;
+mod connection;
 mod error;
 pub(crate) mod response;
 
 pub(crate) use client::VmmClient;
+pub(crate) use connection::{Listener, listener};
 pub use error::{ApiError, ApiErrorKind};

@@ -2,12 +2,13 @@
 
 use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::{Gid, Mode, OFlags};
 
-use crate::instance::InstanceDir;
+use crate::guarded::{Access, GuardedDir};
+use crate::instance::{InstanceDir, LOGS};
 
 /// The directory: the VMM may make files, but not touch those of others.
 const SHARED_DIR: u32 = 0o1770;
@@ -19,14 +20,18 @@ const READ_ONLY_FILE: u32 = 0o440;
 /// # Errors
 /// The file system refused, or something that is not a plain file of ours has the name of one.
 pub(crate) fn hand_over(dir: &InstanceDir, gid: u32) -> io::Result<()> {
+    let opened = GuardedDir::open(dir.path())?;
     for entry in dir.path().read_dir()? {
-        let entry = entry?;
-        if let Some(mode) = shared_dir_mode(&entry.file_name().to_string_lossy()) {
-            give_dir(&entry.path(), gid, mode)?;
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if let Some(mode) = shared_dir_mode(&name) {
+            give_dir(&dir.path().join(&*name), gid, mode)?;
         }
-        // The log is written through a descriptor that the VMM gets; the records are none of its business.
-        if let Some(mode) = shared_mode(&entry.file_name().to_string_lossy()) {
-            give(&entry.path(), gid, mode)?;
+        // The log is written through a descriptor that the VMM gets; the notes are none of its business.
+        if let Some(mode) = shared_mode(&name) {
+            let file = opened.file(&name, Access::Read)?;
+            rustix::fs::fchown(&file, None, Some(Gid::from_raw(gid)))?;
+            file.set_permissions(Permissions::from_mode(mode))?;
         }
     }
     give_dir(dir.path(), gid, SHARED_DIR)
@@ -64,8 +69,9 @@ fn shared_mode(name: &str) -> Option<u32> {
 /// # Errors
 /// The file system refused.
 pub(crate) fn make_logs(dir: &InstanceDir) -> io::Result<()> {
-    for log in [dir.vmm_log(), dir.serial_log(), dir.events()] {
-        match File::options().write(true).create_new(true).mode(0o600).open(log) {
+    let opened = GuardedDir::open(dir.path())?;
+    for log in LOGS {
+        match opened.create(log) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -73,26 +79,12 @@ pub(crate) fn make_logs(dir: &InstanceDir) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the group `gid` access to a file, if it is a plain file of ours; a VMM's own socket or lock is left alone.
-fn give(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = match File::options().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        // A socket (ENXIO) or a symbolic link (ELOOP) is not a file of ours.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ELOOP)) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Ok(());
-    }
-    rustix::fs::fchown(&file, None, Some(Gid::from_raw(gid)))?;
-    file.set_permissions(Permissions::from_mode(mode))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+    use crate::instance::{CONTAINMENT, NETWORK};
 
     #[test]
     fn the_vmm_can_use_its_files_and_put_nothing_in_their_place() {
@@ -107,8 +99,8 @@ mod tests {
         std::fs::write(dir.seed(), "seed").expect("write");
         std::os::unix::fs::symlink("/etc/hostname", dir.path().join("link")).expect("link");
         let untouched = std::fs::metadata("/etc/hostname").map(|found| (found.mode(), found.gid())).ok();
-        super::super::Containment::none("test").save(dir.path()).expect("saved");
-        std::fs::write(dir.network(), "{}").expect("write");
+        super::super::Containment::none("test").save(&dir).expect("saved");
+        dir.write_note(NETWORK, b"{}").expect("write");
         std::fs::write(dir.data_disk("db"), "disk").expect("write");
         make_logs(&dir).expect("made");
         hand_over(&dir, 500_123).expect("handed over");
@@ -123,7 +115,9 @@ mod tests {
             assert_eq!(seen(&shared), (0o660, 0, 500_123), "{}", shared.display());
         }
         assert_eq!(seen(&dir.seed()), (0o440, 0, 500_123));
-        for ours in [dir.vmm_log(), dir.path().join(super::super::RECORD), dir.network()] {
+        let ctl = dir.path().join("ctl");
+        assert_eq!(seen(&ctl), (0o700, 0, 0));
+        for ours in [dir.vmm_log(), dir.note_path(CONTAINMENT), dir.note_path(NETWORK)] {
             let (mode, uid, gid) = seen(&ours);
             assert_eq!((mode & 0o022, uid, gid), (0, 0, 0), "{}", ours.display());
         }

@@ -1,7 +1,6 @@
 //! What this host can do to contain VMMs, found out once, and what follows from it for one launch.
 
 use std::ffi::OsString;
-use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +11,7 @@ use regatta_util::program::installed;
 use super::access::{self, Door, Use};
 use super::uids::{Lease, Uids};
 use super::{Containment, Measure, hand_over, make_logs};
-use crate::instance::{BootSource, InstanceDir, LaunchSpec, NetworkSpec};
+use crate::instance::{BootSource, DirError, InstanceDir, LaunchSpec, NetworkSpec};
 use crate::process::{CgroupRoot, open_files, procfs};
 use crate::sys;
 
@@ -124,6 +123,11 @@ impl Isolation {
             descriptors: missing(),
         };
         Self { facts: Arc::new(facts) }
+    }
+
+    /// User ids that VMMs may have.
+    pub(crate) fn uids(&self) -> RangeInclusive<u32> {
+        self.facts.options.uids.clone()
     }
 
     /// What the host can do for VMMs, those with a network device or those without, before anything is known of a particular one.
@@ -274,13 +278,17 @@ impl Plan {
     ///
     /// # Errors
     /// The file system refused.
-    pub(crate) fn apply(&self, dir: &InstanceDir) -> io::Result<()> {
-        self.containment.save(dir.path())?;
-        make_logs(dir)?;
-        match self.containment.uid {
-            Some(gid) => hand_over(dir, gid),
-            None => Ok(()),
-        }
+    pub(crate) fn apply(&self, dir: &InstanceDir) -> Result<(), DirError> {
+        self.containment.save(dir)?;
+        let hand_over = || {
+            make_logs(dir)?;
+            self.containment.uid.map_or(Ok(()), |gid| hand_over(dir, gid))
+        };
+        hand_over().map_err(|source| DirError::Io {
+            what: "hand over",
+            path: dir.path().to_path_buf(),
+            source,
+        })
     }
 }
 

@@ -1,16 +1,15 @@
 //! What keeps a VMM that its guest has broken out of from the rest of the host, and the record of what of that is in force.
 //!
 //! The directory of an instance belongs to us, with the sticky bit and the VMM's group: the VMM makes its sockets there, but cannot
-//! replace, remove or rename a file of ours. So no path in it that we open can lead elsewhere, and the record can be believed.
+//! replace, remove or rename a file of ours. What it could make there itself is why we open files in it by [`crate::guarded`] alone, and
+//! why the record is in `ctl/`, where it cannot make any.
 
+#[allow(clippy::disallowed_methods, reason = "/proc/sys")]
 mod access;
 mod files;
 mod isolation;
 mod uids;
 mod verify;
-
-use std::io::Write;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +18,7 @@ pub(crate) use files::{hand_over, make_logs};
 pub use isolation::{Isolation, IsolationOptions};
 pub(crate) use isolation::{Needs, Plan};
 
-/// The record in an instance's directory.
-pub(crate) const RECORD: &str = "containment.json";
+use crate::instance::{CONTAINMENT, DirError, InstanceDir};
 
 /// One way of containing a VMM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -133,18 +131,17 @@ impl Containment {
         }
     }
 
-    /// Writes the record into an instance's directory, whole or not at all.
-    pub(crate) fn save(&self, dir: &Path) -> std::io::Result<()> {
-        let mut temp = tempfile::Builder::new().prefix(".containment-").tempfile_in(dir)?;
-        // Not by `to_writer`, which makes a system call of every token.
-        temp.write_all(&serde_json::to_vec(self)?)?;
-        temp.persist(dir.join(RECORD)).map_err(|failed| failed.error)?;
-        Ok(())
+    /// Writes the record for an instance, whole or not at all.
+    pub(crate) fn save(&self, dir: &InstanceDir) -> Result<(), DirError> {
+        dir.write_note_as(CONTAINMENT, self)
     }
 
-    /// The record in an instance's directory, if there is one that can be read.
-    pub(crate) fn load(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(dir.join(RECORD)).ok()?).ok()
+    /// The record in an instance's directory, if there is one.
+    ///
+    /// # Errors
+    /// It is there, and cannot be read or understood.
+    pub(crate) fn load(dir: &InstanceDir) -> Result<Option<Self>, DirError> {
+        dir.note_as(CONTAINMENT)
     }
 }
 
@@ -154,14 +151,16 @@ mod tests {
 
     #[test]
     fn the_record_reads_back_and_what_is_missing_is_told() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        assert_eq!(Containment::load(dir.path()), None);
+        let data = tempfile::tempdir().expect("temp dir");
+        let dir = InstanceDir::new(data.path(), "s", "i").expect("dir");
+        assert_eq!(Containment::load(&dir).expect("nothing there"), None);
+        dir.prepare().expect("dir");
         let mut containment = Containment::none("never asked for");
         containment.uid = Some(500_000);
         containment.set(Measure::OwnUser, Ok(()));
         containment.set(Measure::Landlock, Err("the kernel has none".to_owned()));
-        containment.save(dir.path()).expect("saved");
-        let found = Containment::load(dir.path()).expect("loaded");
+        containment.save(&dir).expect("saved");
+        let found = Containment::load(&dir).expect("loaded").expect("there");
         assert_eq!(found, containment);
         assert!(found.has(Measure::OwnUser) && !found.has(Measure::Landlock));
         assert_eq!(found.missing().count(), Measure::ALL.len() - 1);

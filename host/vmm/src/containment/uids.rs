@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Containment;
 use crate::instance::InstanceDir;
+use regatta_util::chain;
 
 /// Hands out the ids of a range, each to one instance at a time. What is in use is what the records in the instances' directories say.
 #[derive(Debug)]
@@ -29,14 +30,15 @@ struct State {
 
 #[derive(Debug)]
 struct Owner {
-    dir: PathBuf,
+    dir: InstanceDir,
     launching: Weak<()>,
 }
 
 impl Owner {
     fn holds(&self, uid: u32) -> bool {
         self.launching.strong_count() > 0
-            || Containment::load(&self.dir).is_some_and(|found| found.uid == Some(uid))
+            // What cannot be read may say so.
+            || Containment::load(&self.dir).map_or(true, |found| found.is_some_and(|it| it.uid == Some(uid)))
     }
 }
 
@@ -71,7 +73,7 @@ impl Uids {
                 continue;
             }
             let launching = Arc::new(());
-            let owner = Owner { dir: dir.path().to_path_buf(), launching: Arc::downgrade(&launching) };
+            let owner = Owner { dir: dir.clone(), launching: Arc::downgrade(&launching) };
             state.owners.insert(uid, owner);
             state.next = Some(if uid < last { uid + 1 } else { first });
             return Ok(Lease { uid, _launching: launching });
@@ -93,9 +95,16 @@ fn recover(instances: &Path, owners: &mut HashMap<u32, Owner>) {
     match InstanceDir::list(instances) {
         Ok(dirs) => {
             for dir in dirs {
-                if let Some(uid) = Containment::load(dir.path()).and_then(|found| found.uid) {
-                    let owner = Owner { dir: dir.path().to_path_buf(), launching: Weak::new() };
-                    owners.insert(uid, owner);
+                match Containment::load(&dir) {
+                    Ok(found) => {
+                        if let Some(uid) = found.and_then(|found| found.uid) {
+                            owners.insert(uid, Owner { dir, launching: Weak::new() });
+                        }
+                    }
+                    Err(error) => {
+                        let error = chain(&error);
+                        tracing::warn!(instance = dir.id(), error, "whose user id it has is not known");
+                    }
                 }
             }
         }
@@ -113,7 +122,7 @@ mod tests {
 
     fn record(dir: &InstanceDir, uid: u32) {
         dir.prepare().expect("dir");
-        Containment { uid: Some(uid), ..Containment::none("test") }.save(dir.path()).expect("saved");
+        Containment { uid: Some(uid), ..Containment::none("test") }.save(dir).expect("saved");
     }
 
     #[test]

@@ -1,10 +1,20 @@
 //! One instance's directory: `<instances>/<set>/<id>/`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use crate::api::{Listener, listener};
+use crate::guarded::{Access, GuardedDir, read_tail};
+
+/// What is kept of an instance that failed.
+pub(crate) const LOGS: [&str; 3] = [VMM_LOG, SERIAL_LOG, "events.json"];
+/// What the VMM prints.
+pub const VMM_LOG: &str = "vmm.log";
+/// What the guest prints on its console.
+pub const SERIAL_LOG: &str = "serial.log";
 
 /// The longest path that a unix socket address can hold (`sun_path` less its final NUL).
 const SOCKET_PATH_LIMIT_BYTES: usize = 107;
@@ -121,13 +131,13 @@ impl InstanceDir {
     /// What the VMM process prints.
     #[must_use]
     pub fn vmm_log(&self) -> PathBuf {
-        self.path.join("vmm.log")
+        self.path.join(VMM_LOG)
     }
 
     /// What the guest prints on its serial console.
     #[must_use]
     pub fn serial_log(&self) -> PathBuf {
-        self.path.join("serial.log")
+        self.path.join(SERIAL_LOG)
     }
 
     /// What the VMM reports by itself (see [`crate::EventTail`]).
@@ -163,16 +173,6 @@ impl InstanceDir {
         self.path.join(format!("base.{format}"))
     }
 
-    /// How the instance came to run.
-    pub(crate) fn started(&self) -> PathBuf {
-        self.path.join("started.json")
-    }
-
-    /// What was made of the instance's network.
-    pub(crate) fn network(&self) -> PathBuf {
-        self.path.join("network.json")
-    }
-
     /// A name for things outside the directory, unique on the host for this data directory.
     pub(crate) fn flat_name(&self) -> String {
         // Neither part can hold a '+', so two pairs never share a name.
@@ -190,6 +190,19 @@ impl InstanceDir {
         self.make().map_err(|source| error("make directory", source))
     }
 
+    /// The last `limit_bytes` of a log, by its name.
+    ///
+    /// # Errors
+    /// It is not there, is no plain file, or cannot be read.
+    pub fn log_tail(&self, log: &str, limit_bytes: u64) -> io::Result<Vec<u8>> {
+        read_tail(self.open_log(log, Access::Read)?, limit_bytes)
+    }
+
+    /// Opens one of the logs. They are ours, but not what else its VMM may have made of these names.
+    pub(crate) fn open_log(&self, name: &str, access: Access) -> io::Result<File> {
+        GuardedDir::open(&self.path)?.file(name, access)
+    }
+
     fn make(&self) -> io::Result<()> {
         // A VMM with a user of its own must get through, but nobody need see what is there.
         let mut builder = fs::DirBuilder::new();
@@ -202,7 +215,7 @@ impl InstanceDir {
             match fs::DirBuilder::new().mode(0o700).create(&self.path) {
                 // The set's directory went with its last instance just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 10 => tries += 1,
-                other => return other,
+                other => return other.and_then(|()| self.make_ctl()),
             }
         }
     }
@@ -218,10 +231,11 @@ impl InstanceDir {
 
     /// Fails if a VMM listens in the directory.
     pub(crate) fn check_unused(&self) -> Result<(), DirError> {
-        if is_listening(&self.api_socket()) {
-            return Err(DirError::InUse { path: self.path.clone() });
+        let socket = self.api_socket();
+        match listener(&socket).map_err(|source| DirError::Io { what: "look at", path: socket, source })? {
+            Listener::Nobody => Ok(()),
+            Listener::Process(_) | Listener::Busy => Err(DirError::InUse { path: self.path.clone() }),
         }
-        Ok(())
     }
 
     /// Like [`InstanceDir::remove`], for a directory whose VMM is known to be dead or dying.
@@ -246,10 +260,9 @@ impl InstanceDir {
     /// A log is there but cannot be changed, or the file system cannot free parts of files.
     pub fn limit_logs(&self, keep_bytes: u64) -> Result<(), DirError> {
         use rustix::fs::FallocateFlags;
-        for log in [self.vmm_log(), self.serial_log(), self.events()] {
-            let error = |source| DirError::Io { what: "shorten", path: log.clone(), source };
-            // Never through a link: the guest's VMM can write in this directory.
-            let file = match fs::File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(&log) {
+        for log in LOGS {
+            let error = |source| DirError::Io { what: "shorten", path: self.path.join(log), source };
+            let file = match self.open_log(log, Access::Write) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(error)?,
             };
@@ -293,14 +306,6 @@ impl InstanceDir {
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
-    }
-}
-
-/// Whether some process listens on this socket. A full backlog counts as yes.
-pub(crate) fn is_listening(socket: &Path) -> bool {
-    match std::os::unix::net::UnixStream::connect(socket) {
-        Ok(_) => true,
-        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused),
     }
 }
 

@@ -6,7 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::dir::InstanceDir;
+use super::dir::{InstanceDir, LOGS};
+use crate::guarded::{Access, GuardedDir, read_tail};
 
 /// Logs are cut to their last part when kept: a guest can print without end.
 const LOG_LIMIT_BYTES: u64 = 1 << 20;
@@ -33,6 +34,20 @@ pub struct KeptLogs {
     pub dir: PathBuf,
 }
 
+impl KeptLogs {
+    /// The last `limit_bytes` of a log, by its name in the directory of an instance.
+    ///
+    /// # Errors
+    /// It was not kept, or cannot be read.
+    pub fn tail(&self, log: &str, limit_bytes: u64) -> io::Result<Vec<u8>> {
+        tail_in(&self.dir, log, limit_bytes)
+    }
+}
+
+fn tail_in(dir: &Path, file: &str, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    read_tail(GuardedDir::open(dir)?.file(file, Access::Read)?, limit_bytes)
+}
+
 impl FailedLogs {
     /// Keeps the logs of the last `keep` failures in `dir`, of one set at most `keep_of_set`; of none when 0.
     #[must_use]
@@ -47,7 +62,7 @@ impl FailedLogs {
     pub fn of_set(&self, set: &str) -> io::Result<Vec<KeptLogs>> {
         let kept = |(at, dir): (SystemTime, PathBuf)| {
             let (of, id) = named(&dir)?;
-            let reason = read_tail(&dir.join(REASON), LOG_LIMIT_BYTES).ok()?;
+            let reason = tail_in(&dir, REASON, LOG_LIMIT_BYTES).ok()?;
             let reason = String::from_utf8_lossy(&reason).trim_end().to_owned();
             (of == set).then(|| KeptLogs { id: id.to_owned(), at, reason, dir: dir.clone() })
         };
@@ -64,7 +79,7 @@ impl FailedLogs {
         Ok(places)
     }
 
-    /// Moves `vmm.log`, `serial.log` and `events.json` of an instance here, with `reason` beside them, and returns where to.
+    /// Copies the end of `vmm.log`, `serial.log` and `events.json` of an instance here, with `reason` beside them, and returns where to.
     /// Best effort: a failure to keep logs must not hide the failure itself. `None` if nothing was kept.
     pub fn keep(&self, instance: &InstanceDir, reason: &str) -> Option<PathBuf> {
         if self.keep == 0 {
@@ -80,21 +95,22 @@ impl FailedLogs {
     }
 
     fn try_keep(&self, instance: &InstanceDir, reason: &str) -> io::Result<Option<PathBuf>> {
-        let logs: Vec<PathBuf> = [instance.vmm_log(), instance.serial_log(), instance.events()]
-            .into_iter()
-            .filter(|log| log.exists())
-            .collect();
+        let mut logs = Vec::new();
+        for name in LOGS {
+            match instance.open_log(name, Access::Read) {
+                Ok(log) => logs.push((name, log)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
         if logs.is_empty() {
             return Ok(None);
         }
         fs::create_dir_all(&self.dir)?;
         let place = self.free_place(&instance.flat_name())?;
-        for log in logs {
-            if let Some(name) = log.file_name() {
-                let kept = place.join(name);
-                fs::rename(&log, &kept).or_else(|_| fs::copy(&log, &kept).map(|_| ()))?;
-                keep_tail(&kept, LOG_LIMIT_BYTES)?;
-            }
+        for (name, log) in logs {
+            // Copied, not moved: the VMM's user can open the file of the instance for as long as it is there.
+            fs::write(place.join(name), read_tail(log, LOG_LIMIT_BYTES)?)?;
         }
         fs::write(place.join(REASON), format!("{reason}\n"))?;
         self.drop_oldest()?;
@@ -141,29 +157,6 @@ fn named(place: &Path) -> Option<(&str, &str)> {
     let (set, rest) = place.file_name()?.to_str()?.split_once('+')?;
     // A later failure of the same instance has a number.
     Some((set, rest.split_once('.').map_or(rest, |(id, _)| id)))
-}
-
-/// Cuts a file to its last `limit` bytes.
-fn keep_tail(path: &Path, limit: u64) -> io::Result<()> {
-    if fs::metadata(path)?.len() > limit {
-        let tail = read_tail(path, limit)?;
-        fs::write(path, tail)?;
-    }
-    Ok(())
-}
-
-/// The last `limit` bytes of a file.
-///
-/// # Errors
-/// What the disk said.
-pub fn read_tail(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = fs::File::open(path)?;
-    let len = file.metadata()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(limit)))?;
-    let mut tail = Vec::new();
-    file.take(limit).read_to_end(&mut tail)?;
-    Ok(tail)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Launching: directory and disk, process, socket, VM. Drop-safe: a launch that is not awaited to its end leaves nothing behind.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::Instrument;
@@ -13,16 +14,20 @@ use tracing::Instrument;
 use super::attempt::{Attempt, CancelOnDrop, DirGuard, KILL_WAIT};
 use super::boot::create_and_boot;
 use super::check::{body, check};
-use super::dir::{DirError, InstanceDir};
+use super::dir::{InstanceDir, VMM_LOG};
 use super::error::LaunchError;
-use super::failed::{FailedLogs, read_tail};
+use super::failed::FailedLogs;
+use super::notes::{PROCESS, STARTED};
 use super::prepare::{Prepared, blocking, confirm, prepare};
 use super::spec::{LaunchSpec, StartFrom};
 use super::vmm::Vmm;
 use crate::api::{ApiErrorKind, VmmClient};
 use crate::containment::{Isolation, Measure, Plan, userfaultfd};
+use crate::guarded::Access;
 use crate::host::VmmBinary;
+use crate::identity::ProcessNote;
 use crate::net::{Attachment, HostNetwork, Namespace, NetworkError};
+use crate::process::procfs::{self, FileId};
 use crate::process::{self, CgroupLimits, CgroupRoot, Place, SpawnError, Spawned, VmmExit, VmmProcess};
 use crate::snapshot::{self, Restore, Started};
 
@@ -30,6 +35,8 @@ use crate::snapshot::{self, Restore, Started};
 const LOG_TAIL_BYTES: u64 = 2048;
 /// How long after a lost connection the process's end is waited for, to report the cause and not the symptom.
 const EXIT_AFTER_LOST_CONNECTION: Duration = Duration::from_millis(500);
+/// Variables of ours that begin so are handed on to VMMs; a real one knows none of them.
+const FOR_STAND_IN: &[u8] = b"REGATTA_CHSIM_";
 const PING_WITHIN: Duration = Duration::from_secs(2);
 
 /// Bounds how many VMMs of the host start at the same time. Clones share the bound.
@@ -82,7 +89,9 @@ impl VmmHost {
         network: HostNetwork,
     ) -> Self {
         let isolation = Isolation::off("containment is not set up");
-        Self { binary, cgroups, failed, starts, network, isolation, env: Vec::new() }
+        let ours = |(name, _): &(OsString, OsString)| name.as_encoded_bytes().starts_with(FOR_STAND_IN);
+        let env = std::env::vars_os().filter(ours).collect();
+        Self { binary, cgroups, failed, starts, network, isolation, env }
     }
 
     /// Contains VMMs as this host allows; without it they run as the caller does, with a cgroup at most.
@@ -103,7 +112,8 @@ impl VmmHost {
         &self.isolation
     }
 
-    /// Puts a variable into the environment of every VMM that is started from now on, over an inherited one of this name.
+    /// Puts a variable into the environment of every VMM that is started from now on, in the place of one of this name. Nothing else is in it
+    /// but what the stand-in is told by.
     #[must_use]
     pub fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         let name = name.into();
@@ -178,6 +188,13 @@ impl VmmHost {
         attempt.reached = "starting its VMM";
         let Spawned { process, cgroup, limits } = self.spawn(spec, &plan, namespace)?;
         attempt.process = Some(process.clone());
+        let noted = ProcessNote {
+            pid: process.pid(),
+            start_time_ticks: process.start_time_ticks(),
+            boot: procfs::boot_id().to_owned(),
+            program: FileId::of(self.binary.path()),
+        };
+        note(spec, PROCESS, &noted)?;
         if let Err(why) = cgroup {
             plan.containment.withdraw(Measure::Cgroup, why);
         }
@@ -186,9 +203,7 @@ impl VmmHost {
             plan.containment.withdraw(Measure::ResourceLimits, why);
         }
 
-        let socket = spec.dir.api_socket();
-        let client =
-            VmmClient::new(&socket).map_err(|source| LaunchError::Api { id: spec.id.clone(), source })?;
+        let client = VmmClient::new(&spec.dir.api_socket(), process.pid());
         let description = body(&self.network, spec, root.as_ref(), plan.containment.has(Measure::Landlock))?;
         let span = tracing::debug_span!("boot", instance = spec.id);
         let started = match &spec.start {
@@ -213,7 +228,7 @@ impl VmmHost {
                 }
             }
         };
-        note_started(spec, &started)?;
+        note(spec, STARTED, &started)?;
         confirm(spec, plan.containment.clone(), &process)?;
         let image = spec.root.as_ref().map(|root| root.image.clone());
         Ok(Vmm::new(spec.dir.clone(), process, client, image, self.network.clone()))
@@ -241,12 +256,14 @@ impl VmmHost {
         rustix::fs::access(program, rustix::fs::Access::EXEC_OK).map_err(|error| {
             failed(SpawnError::Exec { program: program.to_path_buf(), source: error.into() })
         })?;
+        let open = |source| failed(SpawnError::Open { path: spec.dir.vmm_log(), source });
+        let log = spec.dir.open_log(VMM_LOG, Access::Append).map_err(open)?;
         let name = spec.dir.flat_name();
         let limits = CgroupLimits::of(spec.memory_bytes, spec.vcpus);
         let place = self.cgroups.as_ref().map(|root| Place { root, name: &name, limits });
         let (program, args) = plan.command(program, args);
         let _span = tracing::debug_span!("spawn", instance = spec.id).entered();
-        let spawn = || process::spawn(&program, &args, &self.env, &spec.dir.vmm_log(), place);
+        let spawn = || process::spawn(&program, &args, &self.env, &log, place);
         let spawned = match namespace {
             None => spawn(),
             Some(namespace) => {
@@ -305,15 +322,9 @@ async fn restored(
     Ok(Started::Restored { on_demand })
 }
 
-/// Writes down how the guest came to run. For a later daemon; a handful of bytes, like the record of containment.
-fn note_started(spec: &LaunchSpec, started: &Started) -> Result<(), LaunchError> {
-    let path = spec.dir.started();
-    let written =
-        serde_json::to_vec(started).map_err(Into::into).and_then(|text| std::fs::write(&path, text));
-    written.map_err(|source| LaunchError::Dir {
-        id: spec.id.clone(),
-        source: DirError::Io { what: "write", path, source },
-    })
+/// Writes something down for a later daemon. A handful of bytes, like the record of containment.
+fn note(spec: &LaunchSpec, name: &str, what: &impl Serialize) -> Result<(), LaunchError> {
+    spec.dir.write_note_as(name, what).map_err(|source| LaunchError::Dir { id: spec.id.clone(), source })
 }
 
 /// Waits for the VMM to answer, then has it boot the VM. Ends early when the process does.
@@ -382,8 +393,6 @@ fn exited(spec: &LaunchSpec, exit: VmmExit) -> LaunchError {
 }
 
 fn log_tail(dir: &InstanceDir) -> String {
-    let log: PathBuf = dir.vmm_log();
-    read_tail(&log, LOG_TAIL_BYTES)
-        .map(|tail| String::from_utf8_lossy(&tail).into_owned())
-        .unwrap_or_default()
+    let tail = dir.log_tail(VMM_LOG, LOG_TAIL_BYTES);
+    tail.map(|tail| String::from_utf8_lossy(&tail).into_owned()).unwrap_or_default()
 }

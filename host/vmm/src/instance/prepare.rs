@@ -71,9 +71,7 @@ pub(crate) async fn prepare(
             return Err(LaunchError::Snapshot { id, why });
         }
         let root = disks.prepare(&cancelled)?;
-        let io_failed =
-            |source| failed(DirError::Io { what: "hand over", path: dir.path().to_path_buf(), source });
-        plan.apply(&dir).map_err(io_failed)?;
+        plan.apply(&dir).map_err(failed)?;
         Ok(Prepared { dir: guard, root, plan })
     })
     .await
@@ -91,20 +89,14 @@ fn require(id: &str, required: bool, containment: &Containment) -> Result<(), La
 /// Compares what was intended with what the kernel says of the running VMM, and records the result.
 ///
 /// Takes well under a millisecond, and is not put on another thread for it: there it could go on after its launch was dropped, and write
-/// into a directory that is being removed.
+/// into a directory that is being removed. Nobody else can have put anything in the record's place that would be waited for.
 pub(crate) fn confirm(
     spec: &LaunchSpec,
     mut containment: Containment,
     process: &VmmProcess,
 ) -> Result<(), LaunchError> {
     containment.verify(process.pid());
-    containment.save(spec.dir.path()).map_err(|source| {
-        let path = spec.dir.path().to_path_buf();
-        LaunchError::Dir {
-            id: spec.id.clone(),
-            source: DirError::Io { what: "record containment in", path, source },
-        }
-    })?;
+    containment.save(&spec.dir).map_err(|source| LaunchError::Dir { id: spec.id.clone(), source })?;
     require(&spec.id, spec.require_isolation, &containment)
 }
 

@@ -1,18 +1,14 @@
 //! Which files of the image store an instance stands on, noted in its directory: they must stay as long as the instance does, also when
 //! its set has long had other images and the daemon was started anew.
 
-use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::dir::{DirError, InstanceDir};
+use super::notes::IMAGES;
 use super::spec::{BootSource, LaunchSpec};
+use crate::guarded::{Access, GuardedDir};
 use crate::image::{Digest, PROBE_BYTES, QCOW2_MAGIC, backing_name};
-
-/// Name of the note in an instance's directory.
-const NOTE: &str = "images";
-/// Four files of a store have less than 1 KiB of names; a note that is longer is not ours.
-const NOTE_BYTES_MAX: u64 = 64 << 10;
 
 /// An instance's own overlay, and that of the snapshot that it was restored from.
 const OVERLAYS_MAX: usize = 2;
@@ -36,8 +32,7 @@ impl ImagesInUse {
 /// Writes down what a launch is about to use. Before anything uses it.
 pub(super) fn note(dir: &InstanceDir, files: &[PathBuf]) -> Result<(), DirError> {
     let names = files.iter().filter_map(|file| digest_of(file)).map(|digest| format!("{digest}\n"));
-    let path = dir.path().join(NOTE);
-    fs::write(&path, names.collect::<String>()).map_err(|source| DirError::Io { what: "write", path, source })
+    dir.write_note(IMAGES, names.collect::<String>().as_bytes())
 }
 
 /// The files that a launch uses.
@@ -64,44 +59,48 @@ impl InstanceDir {
     /// # Errors
     /// It cannot be read: then nothing may be taken for unused.
     pub fn images_in_use(&self) -> Result<ImagesInUse, DirError> {
-        let note = self.path().join(NOTE);
-        let noted = read_start(&note, NOTE_BYTES_MAX)?;
+        let noted = self.note(IMAGES)?.unwrap_or_default();
         let mut others: Vec<Digest> =
             String::from_utf8_lossy(&noted).lines().filter_map(|line| line.parse().ok()).collect();
-        // The overlay itself knows best what lies under it.
+        // The overlay itself knows best what lies under it; but its VMM may have written anything there.
         let mut disk = None;
-        let mut overlay = self.path().join("root.qcow2");
+        let mut overlay = "root.qcow2".to_owned();
         for _ in 0..OVERLAYS_MAX {
-            let head = read_start(&overlay, PROBE_BYTES as u64)?;
+            let head = self.read_start(&overlay, PROBE_BYTES as u64)?;
             let backing = head.starts_with(&QCOW2_MAGIC).then(|| backing_name(&head)).flatten();
             let Some(backing) = backing.map(PathBuf::from) else { break };
             disk = digest_of(&backing);
             // Below that of a restored instance lies that of the snapshot's guest.
-            if disk.is_some() || backing.parent() != Some(self.path()) {
-                break;
+            match backing.strip_prefix(self.path()).ok().and_then(Path::to_str) {
+                Some(below) if disk.is_none() => below.clone_into(&mut overlay),
+                _ => break,
             }
-            overlay = backing;
         }
         others.retain(|digest| Some(*digest) != disk);
         Ok(ImagesInUse { disk, others })
     }
-}
 
-/// The first bytes of a file; none when there is no such file.
-fn read_start(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, DirError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        fs::File::open(path)?.take(limit_bytes).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    match read() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(|source| DirError::Io { what: "read", path: path.to_path_buf(), source }),
+    /// The first bytes of a disk of ours in the directory; none when there is no such file.
+    fn read_start(&self, name: &str, limit_bytes: u64) -> Result<Vec<u8>, DirError> {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            let file = GuardedDir::open(self.path())?.file(name, Access::Read)?;
+            file.take(limit_bytes).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => {
+                other.map_err(|source| DirError::Io { what: "read", path: self.path().join(name), source })
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -109,7 +108,7 @@ mod tests {
         let data = tempfile::tempdir().expect("temp dir");
         let dir = InstanceDir::new(data.path(), "s", "i").expect("dir");
         assert_eq!(dir.images_in_use().expect("nothing there"), ImagesInUse::default());
-        fs::create_dir_all(dir.path()).expect("made");
+        dir.prepare().expect("made");
         let (base, kernel) = (Digest::of(b"base"), Digest::of(b"kernel"));
         let stored = |digest: Digest| PathBuf::from(format!("/store/sha256-{}", digest.hex()));
         note(&dir, &[stored(kernel), "/elsewhere/firmware".into(), stored(base)]).expect("noted");
@@ -129,9 +128,34 @@ mod tests {
             ImagesInUse { disk: Some(base), others: vec![kernel] },
             "also of one that was restored"
         );
-        fs::remove_file(dir.path().join(NOTE)).expect("removed");
+        let note = dir.note_path(IMAGES);
+        fs::remove_file(&note).expect("removed");
         assert_eq!(dir.images_in_use().expect("read").all().collect::<Vec<_>>(), [base]);
-        fs::create_dir(dir.path().join(NOTE)).expect("made");
+        fs::create_dir(&note).expect("made");
         assert!(dir.images_in_use().is_err(), "what cannot be read is not taken for unused");
+    }
+
+    #[test]
+    fn what_a_vmm_puts_under_its_overlay_is_neither_waited_for_nor_followed() {
+        let data = tempfile::tempdir().expect("temp dir");
+        let dir = InstanceDir::new(data.path(), "s", "i").expect("dir");
+        dir.prepare().expect("made");
+        let root = dir.path().join("root.qcow2");
+        let on = |below: &Path| {
+            let plan = crate::overlay::qcow2::plan(below, crate::image::ImageFormat::Qcow2, 1 << 20);
+            let _ = fs::remove_file(&root);
+            crate::overlay::qcow2::write(&root, &plan.expect("plan")).expect("written");
+        };
+        let pipe = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("pipe");
+        on(&pipe);
+        dir.images_in_use().expect_err("a pipe is no disk, and nobody waits for its writer");
+        fs::remove_file(&pipe).expect("removed");
+        std::os::unix::fs::symlink("/dev/zero", &pipe).expect("link");
+        dir.images_in_use().expect_err("a link");
+        on(&dir.path().join("../../escape"));
+        fs::write(data.path().join("escape"), "secret").expect("written");
+        dir.images_in_use().expect_err("it leads out of the directory");
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::dir::InstanceDir;
+use super::notes::STARTED;
 use crate::api::response::VmState;
 use crate::api::{ApiError, VmmClient};
 use crate::containment::Containment;
@@ -11,6 +12,7 @@ use crate::image::GoldenImage;
 use crate::net::HostNetwork;
 use crate::process::{VmmExit, VmmIdentity, VmmProcess};
 use crate::snapshot::Started;
+use regatta_util::chain;
 
 /// One owned VMM. Dropping it never ends the process: VMMs outlive the daemon. [`Vmm::stop`] ends it.
 ///
@@ -35,9 +37,15 @@ impl Vmm {
         image: Option<GoldenImage>,
         network: HostNetwork,
     ) -> Self {
-        let containment = Containment::load(dir.path())
-            .unwrap_or_else(|| Containment::none("nothing is recorded: an earlier version started it"));
-        let started = std::fs::read(dir.started()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let containment = match Containment::load(&dir) {
+            Ok(Some(found)) => found,
+            Ok(None) => Containment::none("nothing is recorded: an earlier version started it"),
+            Err(error) => Containment::none(&format!("its record cannot be read: {}", chain(&error))),
+        };
+        let started = dir.note_as(STARTED).unwrap_or_else(|error| {
+            tracing::warn!(instance = dir.id(), error = chain(&error), "how it came to run is not known");
+            None
+        });
         Self { dir, process, client, image: Mutex::new(image), network, containment, started }
     }
 

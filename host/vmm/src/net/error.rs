@@ -4,6 +4,8 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+use crate::instance::DirError;
+
 /// An instance's network could not be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -21,6 +23,9 @@ pub enum NetworkError {
         /// The capabilities that it takes.
         needs: Vec<&'static str>,
     },
+    /// What was made could not be written down, or read.
+    #[error("its network's record")]
+    Record(#[from] DirError),
     /// Taps cannot be made.
     #[error(
         "/dev/net/tun cannot be opened; load its module (modprobe tun), and let the daemon's container use the device"

@@ -5,10 +5,12 @@
 mod bridged;
 mod error;
 mod isolated;
+#[allow(clippy::disallowed_methods, reason = "/proc/sys and /dev/net/tun")]
 mod links;
 mod nft;
 mod plan;
 mod rules;
+#[allow(clippy::disallowed_methods, reason = "/proc/thread-self")]
 mod space;
 mod table;
 #[cfg(test)]
@@ -26,7 +28,7 @@ use self::links::Links;
 use self::plan::{INNER_TAP, Names, Record};
 pub(crate) use self::space::Namespace;
 use self::table::Table;
-use crate::instance::{InstanceDir, NetworkSpec};
+use crate::instance::{InstanceDir, NETWORK, NetworkSpec};
 
 /// The networks of the instances of one data directory. Clones share them.
 ///
@@ -256,25 +258,10 @@ fn check_permission(what: &str, namespaces: bool) -> Result<(), NetworkError> {
 }
 
 fn write_record(dir: &InstanceDir, record: &Record) -> Result<(), NetworkError> {
-    let path = dir.network();
-    let written = serde_json::to_vec(record).map_err(io::Error::from).and_then(|text| {
-        // Whole or not at all: half a record could not be acted on.
-        let new = path.with_extension("json.new");
-        std::fs::write(&new, text)?;
-        std::fs::rename(&new, &path)
-    });
-    written.map_err(|source| NetworkError::File { what: "write", path, source })
+    // Whole or not at all: half a record could not be acted on.
+    Ok(dir.write_note_as(NETWORK, record)?)
 }
 
 fn read_record(dir: &InstanceDir) -> Result<Option<Record>, NetworkError> {
-    let path = dir.network();
-    let text = match std::fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(|source| NetworkError::File { what: "read", path: path.clone(), source })?,
-    };
-    serde_json::from_slice(&text).map(Some).map_err(|error| NetworkError::File {
-        what: "understand",
-        path,
-        source: error.into(),
-    })
+    Ok(dir.note_as(NETWORK)?)
 }

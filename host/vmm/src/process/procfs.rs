@@ -2,9 +2,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
 
 /// The fields of `/proc/<pid>/stat` that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +136,35 @@ pub(crate) fn threads(pid: Pid) -> Vec<Status> {
         .flatten()
         .filter_map(|task| parse_status(&std::fs::read_to_string(task.path().join("status")).ok()?))
         .collect()
+}
+
+/// A file, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+impl FileId {
+    /// The file that a path leads to; none when there is none.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let found = rustix::fs::stat(path).ok()?;
+        Some(Self { device: found.st_dev, inode: found.st_ino })
+    }
+}
+
+/// The program that a process runs, also when its file was replaced since; none when the kernel does not tell.
+pub(crate) fn program(pid: Pid) -> Option<FileId> {
+    FileId::of(Path::new(&format!("/proc/{}/exe", pid.as_raw_nonzero())))
+}
+
+/// Names this boot of the host.
+pub(crate) fn boot_id() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim().to_owned()
+    })
 }
 
 /// Every process id in `/proc`.

@@ -121,26 +121,22 @@ pub(crate) struct Spawned {
     pub(crate) limits: Result<(), String>,
 }
 
-/// Starts `program` detached (own session, only stdin, stdout and stderr; both outputs appended to `log`; the
-/// variables of `env` on top of our environment) and watches it.
+/// Starts `program` detached (own session, only stdin, stdout and stderr; both outputs written to `output`; the
+/// variables of `env` as its whole environment) and watches it.
 ///
 /// Call it inside a tokio runtime; a background task reaps the child whoever still holds the [`VmmProcess`].
 ///
 /// # Errors
-/// The log cannot be opened, the program cannot be run, or the process cannot be watched (it is killed then).
+/// `/dev/null` cannot be opened, the program cannot be run, or the process cannot be watched (it is killed then).
 pub(crate) fn spawn(
     program: &Path,
     args: &[OsString],
     env: &[(OsString, OsString)],
-    log: &Path,
+    output: &File,
     place: Option<Place<'_>>,
 ) -> Result<Spawned, SpawnError> {
-    let open_error = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| SpawnError::Open { path, source }
-    };
-    let null = File::open("/dev/null").map_err(open_error(Path::new("/dev/null")))?;
-    let output = File::options().create(true).append(true).open(log).map_err(open_error(log))?;
+    let null = File::open("/dev/null")
+        .map_err(|source| SpawnError::Open { path: PathBuf::from("/dev/null"), source })?;
     let pid = sys::spawn_detached(program, args, env, null.as_fd(), output.as_fd())
         .map_err(|source| SpawnError::Exec { program: program.to_path_buf(), source })?;
     let (cgroup, limited) = match place {

@@ -4,9 +4,11 @@
 //! guest was paused, and `facts.json`. Only we can look into it: it holds a guest's memory. An instance that is restored gets hard links
 //! to what its VMM must read, so removing a snapshot never takes anything away from one that runs.
 
+#[allow(clippy::disallowed_methods, reason = "/proc/cpuinfo")]
 mod key;
 mod make;
 mod restore;
+#[allow(clippy::disallowed_methods, reason = "only we can write in the store, once a file is in it")]
 mod store;
 
 use std::path::PathBuf;
@@ -22,6 +24,8 @@ pub(crate) use restore::{Links, Restore, remove_links, restore};
 pub use store::SnapshotStore;
 
 pub(crate) const CONFIG: &str = "config.json";
+/// A machine with hundreds of disks comes to a tenth of it.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub(crate) const STATE: &str = "state.json";
 pub(crate) const MEMORY: &str = "memory-ranges";
 

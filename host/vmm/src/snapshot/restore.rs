@@ -3,16 +3,17 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{CONFIG, GoldenSnapshot, MEMORY, STATE};
+use super::{CONFIG, CONFIG_BYTES_MAX, GoldenSnapshot, MEMORY, STATE};
 use crate::api::VmmClient;
 use crate::api::config::lost_fields;
 use crate::api::response::VmState;
+use crate::guarded::{Access, GuardedDir, read_all};
 use crate::instance::{InstanceDir, LaunchError};
 use crate::overlay::OverlayKind;
 
@@ -152,21 +153,25 @@ pub(crate) async fn restore(client: &VmmClient, what: &Restore<'_>) -> Result<bo
 fn write_config(what: &Restore<'_>) -> Result<(), String> {
     let from = what.snapshot.path.join(CONFIG);
     let unreadable = |why: String| format!("{} cannot be read: {why}", from.display());
-    let bytes = fs::read(&from).map_err(|error| unreadable(error.to_string()))?;
+    let read = GuardedDir::open(&what.snapshot.path)
+        .and_then(|dir| dir.file(CONFIG, Access::Read))
+        .and_then(|file| read_all(file, CONFIG_BYTES_MAX));
+    let bytes = read.map_err(|error| unreadable(error.to_string()))?;
     let config: Value = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
     let config = edited(config, what.description)?;
     let to = what.dir.restore().join(CONFIG);
-    write_for(&to, &config.to_string(), what.gid)
+    write_for(&what.dir.restore(), &config.to_string(), what.gid)
         .map_err(|error| format!("{} cannot be written: {error}", to.display()))
 }
 
-fn write_for(path: &Path, text: &str, gid: Option<u32>) -> io::Result<()> {
-    let mut file = fs::File::options().write(true).create_new(true).mode(0o440).open(path)?;
+/// Writes the configuration so that the VMM's group can read it.
+fn write_for(dir: &Path, text: &str, gid: Option<u32>) -> io::Result<()> {
+    let mut file = GuardedDir::open(dir)?.create(CONFIG)?;
     file.write_all(text.as_bytes())?;
     if let Some(gid) = gid {
         rustix::fs::fchown(&file, None, Some(rustix::fs::Gid::from_raw(gid)))?;
     }
-    Ok(())
+    file.set_permissions(fs::Permissions::from_mode(0o440))
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{CONFIG, Facts, GoldenSnapshot, MEMORY, RootFacts, STATE, SnapshotError, SnapshotKey};
+use super::{
+    CONFIG, CONFIG_BYTES_MAX, Facts, GoldenSnapshot, MEMORY, RootFacts, STATE, SnapshotError, SnapshotKey,
+};
+use crate::guarded::{Access, GuardedDir};
 
 const FACTS: &str = "facts.json";
 /// What is not whole yet begins with it; no key does.
@@ -108,6 +111,7 @@ impl SnapshotStore {
         // A guest's memory is nobody else's business.
         let mut private = fs::DirBuilder::new();
         private.recursive(true).mode(0o700).create(making).map_err(failed("make directory", making))?;
+        let ours = GuardedDir::open(making).map_err(failed("open", making))?;
         let mut facts =
             Facts { vmm_version: parts.vmm_version, lengths: Vec::new(), disk_bytes: 0, root: None };
         let mut files: Vec<(PathBuf, String)> =
@@ -119,7 +123,7 @@ impl SnapshotStore {
         for (from, name) in files {
             let to = making.join(&name);
             fs::rename(&from, &to).map_err(failed("move", &from))?;
-            let file = make_ours(&to)?;
+            let file = make_ours(&ours, &to)?;
             let metadata = file.metadata().map_err(failed("look at", &to))?;
             facts.lengths.push((name, metadata.len()));
             facts.disk_bytes += metadata.blocks() * 512;
@@ -141,21 +145,21 @@ impl SnapshotStore {
 }
 
 /// Makes a file of a VMM ours and read-only, and opens it. A VMM that its guest has taken over may have left anything there.
-fn make_ours(path: &Path) -> Result<File, SnapshotError> {
+fn make_ours(dir: &GuardedDir, path: &Path) -> Result<File, SnapshotError> {
     let strange = |what| SnapshotError::Strange { path: path.to_path_buf(), what };
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(|source| SnapshotError::Io { what: "open", path: path.to_path_buf(), source })?;
-    let failed = |source| SnapshotError::Io { what: "take over", path: path.to_path_buf(), source };
+    let failed = |what| move |source| SnapshotError::Io { what, path: path.to_path_buf(), source };
+    let name = path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+    let file = dir.any_file(name, Access::Read).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => strange("no plain file"),
+        _ => failed("open")(error),
+    })?;
+    let failed = failed("take over");
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(strange("no plain file"));
-    }
     if metadata.nlink() != 1 {
         return Err(strange("a file with other names"));
+    }
+    if name == CONFIG && metadata.len() > CONFIG_BYTES_MAX {
+        return Err(strange("longer than any configuration"));
     }
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if (metadata.uid(), metadata.gid()) != (uid.as_raw(), gid.as_raw()) {
@@ -186,4 +190,47 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
     };
     let dirs = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     Ok(dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_a_vmm_left_in_the_place_of_its_snapshot_is_refused() {
+        let data = tempfile::tempdir().expect("temp dir");
+        let store = SnapshotStore::new(&data.path().join("snapshots"));
+        let key = SnapshotKey::parse(&"0a".repeat(16)).expect("a key");
+        let written = data.path().join("snapshot");
+        let take = |spoil: &dyn Fn(&Path)| {
+            fs::create_dir(&written).expect("dir");
+            for name in [CONFIG, STATE, MEMORY] {
+                fs::write(written.join(name), "{}").expect("written");
+            }
+            spoil(&written.join(CONFIG));
+            let parts = Parts { written: written.clone(), root: None, vmm_version: "53".to_owned() };
+            let taken = store.take("web", &key, parts);
+            fs::remove_dir_all(&written).expect("removed");
+            taken
+        };
+        let refused = |spoil: &dyn Fn(&Path)| match take(spoil) {
+            Err(SnapshotError::Strange { what, .. }) => what,
+            other => panic!("{other:?}"),
+        };
+        let long = |path: &Path| {
+            File::options().write(true).open(path).and_then(|file| file.set_len(1 << 40)).expect("sparse");
+        };
+        assert_eq!(refused(&long), "longer than any configuration");
+        let linked = |path: &Path| fs::hard_link(path, path.with_extension("other")).expect("link");
+        assert_eq!(refused(&linked), "a file with other names");
+        let elsewhere = |path: &Path| {
+            fs::remove_file(path).and_then(|()| symlink("/etc/hostname", path)).expect("link");
+        };
+        assert_eq!(refused(&elsewhere), "no plain file");
+        assert_eq!(store.find("web", &key), None, "nothing is left of these");
+        take(&|_| ()).expect("a good one is taken");
+        assert!(store.find("web", &key).is_some());
+    }
 }

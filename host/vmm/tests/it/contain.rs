@@ -78,11 +78,12 @@ async fn each_vmm_has_a_user_of_its_own_and_no_way_to_more() {
     // And within its own it cannot put anything in the place of our files, nor read the record.
     let own = vmms[0].dir().path().display();
     assert!(can(thief, &format!("echo x > '{own}/new' && rm '{own}/new'")));
-    for file in ["serial.log", "events.json", "vmm.log", "root.qcow2", "seed.img", "containment.json"] {
+    for file in ["serial.log", "events.json", "vmm.log", "root.qcow2", "seed.img", "ctl"] {
         assert!(!can(thief, &format!("rm -f '{own}/{file}'")), "{file} was removed");
         assert!(!can(thief, &format!("mv '{own}/{file}' '{own}/x'")), "{file} was renamed");
     }
-    assert!(!can(thief, &format!("cat '{own}/containment.json'")));
+    assert!(!can(thief, &format!("cat '{own}/ctl/containment.json'")));
+    assert!(!can(thief, &format!("ln -s /etc/hostname '{own}/ctl/started.json'")));
     assert!(!can(thief, &format!("ls '{}'", data.instances().display())), "a list of instances");
     for vmm in vmms {
         vmm.stop(PATIENCE).await.expect("stopped");
@@ -132,7 +133,7 @@ async fn the_record_says_what_the_kernel_shows_and_survives_adoption() {
 }
 
 fn read_record(vmm: &regatta_vmm::Vmm) -> Containment {
-    let text = std::fs::read(vmm.dir().path().join("containment.json")).expect("record");
+    let text = std::fs::read(vmm.dir().path().join("ctl/containment.json")).expect("record");
     serde_json::from_slice(&text).expect("a record")
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use regatta_vmm::{
     BinaryRequest, BootSource, FailedLogs, HostNetwork, InstanceDir, Isolation, IsolationOptions, LaunchSpec,
-    NetworkSpec, OverlayKind, RootDisk, StartFrom, StartLimiter, VmmBinary, VmmHost, discover,
+    NetworkSpec, OverlayKind, RootDisk, StartFrom, StartLimiter, VmmBinary, VmmHost,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -87,9 +87,14 @@ impl Data {
         RootDisk { image, overlay, size_bytes: None }
     }
 
+    /// The VMMs that run for instances in this data directory, without a store that knows any.
+    pub(crate) fn discover(&self) -> Vec<regatta_vmm::FoundVmm> {
+        self.host.discover(&self.instances(), |_| None).expect("discovered")
+    }
+
     /// Process ids of the VMMs that run for instances in this data directory.
     pub(crate) fn running(&self) -> Vec<i32> {
-        let found = discover(&self.instances()).expect("discovered");
+        let found = self.discover();
         found.into_iter().map(|vmm| vmm.identity.pid).collect()
     }
 

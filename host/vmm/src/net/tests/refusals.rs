@@ -149,7 +149,7 @@ fn without_permission_the_missing_capability_is_named() {
     let text = refused.expect_err("refused").to_string();
     assert!(text.contains("CAP_NET_ADMIN and CAP_SYS_ADMIN"), "{text}");
     assert_eq!(swept.expect("a sweep finds nothing to do"), Vec::<String>::new());
-    assert!(!dir.network().exists());
+    assert!(!dir.note_path(crate::instance::NETWORK).exists());
     assert_eq!(host.leftovers(), Vec::<String>::new());
 }
 

@@ -1,0 +1,121 @@
+//! A local user without any rights, and what they cannot do to the daemon's VMs.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use regatta_tests::{Daemon, IDLE, bin_dir};
+
+const NOBODY: u32 = 65_534;
+
+/// Whether this test can be somebody else; says so when not.
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root can run a process as another user");
+    }
+    root
+}
+
+/// A process of `nobody` that leads its session and has the command line of an instance's VMM.
+struct Impostor(Child);
+
+impl Impostor {
+    fn of(daemon: &Daemon, set: &str, id: u64) -> Self {
+        let dir = daemon.data().join(format!("instances/{set}/{id}"));
+        let mut command = Command::new("setsid");
+        command
+            .args(["setpriv", &format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"])
+            .args(["--", "sh", "-c", "echo up; read -r end"])
+            .arg(bin_dir().join("regatta-chsim"))
+            .args(["--api-socket", &format!("path={}", dir.join("api.sock").display())])
+            .args(["--event-monitor", &format!("path={}", dir.join("events.json").display())])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().expect("an impostor");
+        let mut up = String::new();
+        let output = child.stdout.take().expect("its output");
+        BufReader::new(output).read_line(&mut up).expect("its output");
+        assert_eq!(up, "up\n");
+        Self(child)
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn events(daemon: &Daemon, kind: &str) -> usize {
+    let events = daemon.json(&["events"]);
+    events.as_array().expect("events").iter().filter(|event| event["kind"] == kind).count()
+}
+
+#[test]
+fn nobody_cannot_have_healthy_vms_given_up() {
+    if !is_root() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 2, max: 2 }", "", IDLE));
+    daemon.wait_in_service("web", 2);
+    let pids = daemon.vm_pids("web");
+    // Started after the VMMs: their process ids are the greater ones.
+    let impostors: Vec<Impostor> = pids.iter().map(|(id, _)| Impostor::of(&daemon, "web", *id)).collect();
+
+    for kill in [false, true] {
+        if kill {
+            daemon.kill()
+        } else {
+            assert!(daemon.stop().success())
+        }
+        daemon.launch();
+        daemon.wait_in_service("web", 2);
+        assert_eq!(daemon.vm_pids("web"), pids, "the same VMs");
+    }
+    assert_eq!(events(&daemon, "instance-died"), 0, "{}", daemon.log());
+    for impostor in &impostors {
+        assert!(daemon.log().contains(&format!("pid={}", impostor.pid())), "{}", daemon.log());
+    }
+
+    // Without any state, too: the orphans are the real ones.
+    assert!(daemon.stop().success());
+    std::fs::rename(daemon.data().join("state.redb"), daemon.home().join("lost.redb")).expect("moved away");
+    daemon.launch();
+    let orphans = daemon.json(&["orphans"]);
+    let found: Vec<u64> =
+        orphans.as_array().expect("a list").iter().filter_map(|it| it["pid"].as_u64()).collect();
+    assert_eq!(found, pids.iter().map(|(_, pid)| u64::from(*pid)).collect::<Vec<_>>());
+    assert_eq!(daemon.run(&["recover"]).code, 0);
+    daemon.wait_in_service("web", 2);
+    assert_eq!(daemon.vm_pids("web"), pids, "the same VMs");
+}
+
+#[test]
+fn nobody_cannot_stand_in_for_a_dead_vm() {
+    if !is_root() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 1 }", "", IDLE));
+    daemon.wait_in_service("web", 1);
+    let (id, pid) = daemon.vm_pids("web")[0];
+    let impostor = Impostor::of(&daemon, "web", id);
+    daemon.kill();
+    let real = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+    let pidfd = rustix::process::pidfd_open(real, rustix::process::PidfdFlags::empty()).expect("a pidfd");
+    rustix::process::kill_process(real, rustix::process::Signal::KILL).expect("killed");
+    let mut ended = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut ended, None).expect("its end");
+
+    daemon.launch();
+    daemon.wait_in_service("web", 1);
+    let (_, now) = daemon.vm_pids("web")[0];
+    assert!(now != pid && now != impostor.pid(), "{now} is a new VMM");
+    assert_eq!(events(&daemon, "instance-adopted"), 0, "{}", daemon.log());
+}
