@@ -82,7 +82,8 @@ fn pipes_in_the_place_of_files_stop_neither_a_set_nor_the_daemon() {
         let dir = dir_of(&daemon, "web", *id);
         pipe(&dir.join("pipe"));
         // As the VMM may: it has its overlay open for writing.
-        let overlay = fs::File::options().read(true).write(true).open(dir.join("root.qcow2")).expect("overlay");
+        let overlay =
+            fs::File::options().read(true).write(true).open(dir.join("root.qcow2")).expect("overlay");
         let name = dir.join("pipe").display().to_string();
         let mut offset = [0; 8];
         overlay.read_exact_at(&mut offset, 8).expect("header");
