@@ -179,7 +179,8 @@ fn sets_that_cannot_be_recovered_are_told_at_once_and_their_vms_run_on() {
         daemon.wait_in_service(set, 1);
     }
     assert!(daemon.stop().success());
-    let birth = fs::read_to_string(daemon.data().join("instances/lost/1/instance.json")).expect("who it is");
+    let birth =
+        fs::read_to_string(daemon.data().join("instances/lost/1/ctl/instance.json")).expect("who it is");
     let birth: Value = serde_json::from_str(&birth).expect("JSON");
     let manifest = daemon.data().join(format!("manifests/{}.json", birth["origin"].as_str().expect("one")));
     fs::remove_file(manifest).expect("its manifest");
