@@ -153,7 +153,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     });
     // The figures say nothing in this build; that a measurement breaks would be seen by nobody for weeks.
     report.stage("bench --quick", &[guests, binaries], || {
-        let mut build = cargo(&["build", "--workspace", "--bins"]);
+        // All targets, as the tests: programs alone would be built with other features of shared crates, and these once more.
+        let mut build = cargo(&["build", "--workspace", "--all-targets"]);
         proc::run(build.args(WITH_ALL))?;
         bench::quick(workspace)
     });
