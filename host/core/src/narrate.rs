@@ -131,7 +131,9 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
 }
 
 fn repair_held(record: &TickRecord) -> Option<&PlanNote> {
-    record.plan.notes.iter().find(|note| matches!(note, PlanNote::RepairHeld { .. }))
+    let holds =
+        |note: &&PlanNote| matches!(note, PlanNote::RepairHeld { .. } | PlanNote::RepairAfterApply { .. });
+    record.plan.notes.iter().find(holds)
 }
 
 /// What a host is short of, without how much.

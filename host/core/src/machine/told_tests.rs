@@ -1,6 +1,6 @@
 //! What is told of a set when something lasts: when it begins, and when it ends.
 
-use super::testing::Rig;
+use super::testing::{Rig, update};
 use crate::event::EventKind;
 use crate::phase::InstanceEvent;
 
@@ -34,6 +34,22 @@ fn a_repair_that_waits_is_told_when_it_begins_and_ends() {
     rig.tick();
     assert_eq!(rig.store.told(EventKind::RepairResumed), ["repair no longer waits"]);
     assert_eq!(rig.store.told(EventKind::RepairHeld).len(), 1);
+}
+
+#[test]
+fn a_repair_that_waits_after_an_apply_is_told_and_goes_on_after_it() {
+    let mut rig = Rig::serving("repair: { max_unhealthy: 100, grace: 0s, hold_after_apply: 3s }");
+    rig.command(update(rig.machine.manifest().as_ref().clone())).expect("applied");
+    rig.probed(1, InstanceEvent::BecameUnhealthy, Some("refused"));
+    rig.tick();
+    rig.tick();
+    assert!(rig.stops().is_empty(), "it was healthy under the manifest before");
+    let told = rig.store.told(EventKind::RepairHeld);
+    assert!(matches!(told[..], [text] if text.contains("repair.hold_after_apply")), "{told:?}");
+    rig.tick();
+    rig.tick();
+    assert!(!rig.stops().is_empty());
+    assert_eq!(rig.store.told(EventKind::RepairResumed).len(), 1);
 }
 
 #[test]

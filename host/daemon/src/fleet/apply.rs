@@ -77,7 +77,7 @@ pub(super) struct Prepared {
     pub(super) policy: NewPolicy,
     pub(super) compiled: Arc<CompiledPolicy>,
     pub(super) module: Vec<u8>,
-    /// What its rehearsal showed and was borne with.
+    /// What was wrong in its rehearsal and accepted all the same.
     pub(super) warning: Option<String>,
 }
 

@@ -68,7 +68,7 @@ pub(super) struct Rehearsal<'a> {
     pub(super) set: &'a str,
     /// Whether it must decide at least one of them.
     pub(super) must_decide: bool,
-    /// Whether it is taken whatever comes of it.
+    /// Whether it is accepted even when the rehearsal fails.
     pub(super) force: bool,
 }
 

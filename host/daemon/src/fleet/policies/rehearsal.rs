@@ -23,8 +23,8 @@ use regatta_util::chain;
 /// Recorded ticks that a new policy is tried on before it takes over.
 const REHEARSED_TICKS: usize = 20;
 
-/// A call of a rehearsal may take so long on the clock, whatever the set's deadline is: no tick waits for it, and a host that is
-/// busy is no fault of the policy. What it may compute, fuel bounds.
+/// The least time that a call may take in a rehearsal, whatever the set's deadline is: no tick waits for it, and the policy is not
+/// to blame for a busy host. Fuel still bounds what it may compute.
 const REHEARSAL_DEADLINE_MS: u64 = 2_000;
 
 /// A policy that may take a place in a set.
@@ -45,7 +45,7 @@ pub(in crate::fleet) struct Tried {
     decided: u32,
     /// Where its state comes from.
     pub(in crate::fleet) origin: &'static str,
-    /// What was borne with.
+    /// What was wrong and accepted all the same.
     pub(in crate::fleet) warning: Option<String>,
 }
 
