@@ -33,12 +33,10 @@ impl SetMachine {
             };
         }
         let staged: BTreeSet<u32> = intent.instances.iter().map(|(record, _)| record.id).collect();
-        let dirty = self
-            .instances
-            .values()
-            .filter(|it| (it.dirty || it.record.phase == Phase::Gone) && !staged.contains(&it.record.id));
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            dirty.map(|instance| &instance.record).partition(|record| record.phase == Phase::Gone);
+        let (gone, kept): (Vec<_>, Vec<_>) = self
+            .unstored()
+            .filter(|record| !staged.contains(&record.id))
+            .partition(|record| record.phase == Phase::Gone);
         let of_set = |record: &InstanceRecord| (name.clone(), record.clone());
         let staged = intent.instances.iter().map(|(record, _)| record);
         Batch {
@@ -54,10 +52,14 @@ impl SetMachine {
         }
     }
 
+    fn unstored(&self) -> impl Iterator<Item = &InstanceRecord> {
+        self.unstored.iter().filter_map(|id| Some(&self.instances.get(id)?.record))
+    }
+
     /// The batch of a command: the next state with what is known of instances meanwhile.
     pub(super) fn batch_of_command(&self, next: crate::state::SetState, event: Event) -> Batch {
         let name = &self.state.set.name;
-        let dirty = self.instances.values().filter(|it| it.dirty && it.record.phase != Phase::Gone);
+        let kept = self.unstored().filter(|record| record.phase != Phase::Gone);
         let blobs = match next.generation == self.state.generation {
             true => Vec::new(),
             false => vec![manifest_blob(&next.set)],
@@ -66,7 +68,7 @@ impl SetMachine {
             expect: self.expect(),
             state: StateChange {
                 sets: vec![next],
-                instances: dirty.map(|it| (name.clone(), it.record.clone())).collect(),
+                instances: kept.map(|record| (name.clone(), record.clone())).collect(),
                 ..StateChange::default()
             },
             history: History { records: Vec::new(), events: vec![event] },
@@ -127,19 +129,20 @@ impl SetMachine {
         self.changes.clear();
         self.operator.clear();
         self.told.clear();
-        let gone: Vec<u32> = self
-            .instances
-            .extract_if(.., |_, instance| instance.record.phase == Phase::Gone)
-            .map(|(id, _)| id)
-            .collect();
-        if !mutant::is(Mutant::DropForget) {
-            effects.extend(gone.into_iter().map(|id| Effect::Forget { id }));
+        let stored = std::mem::take(&mut self.unstored);
+        for &id in &stored {
+            if self.instances.get(&id).is_some_and(|instance| instance.record.phase == Phase::Gone) {
+                self.instances.remove(&id);
+                if !mutant::is(Mutant::DropForget) {
+                    effects.push(Effect::Forget { id });
+                }
+            }
         }
         self.manifests.retain(|generation, _| self.state.manifests.contains_key(generation));
-        for instance in self.instances.values_mut() {
-            instance.dirty = false;
-        }
         for (staged, change) in instances {
+            if staged.phase == Phase::Gone {
+                self.unstored.insert(staged.id);
+            }
             let instance = self.instances.entry(staged.id).or_insert_with(|| Instance::new(staged.clone()));
             instance.record = staged;
             self.changes.extend(change);
@@ -154,9 +157,7 @@ impl SetMachine {
             }
         }
         // Those that came to be terminating without a plan: their VMM ended while they were drained.
-        let untold = |it: &&Instance| it.record.phase == Phase::Terminating && !it.stop_told;
-        let ended: Vec<u32> = self.instances.values().filter(untold).map(|it| it.record.id).collect();
-        for id in ended {
+        for id in stored {
             self.stop(id, RemovalCause::Failed, effects);
         }
         self.last_decision = Some(last_decision(&record));

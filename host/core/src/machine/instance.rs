@@ -15,8 +15,6 @@ use super::{CHANGES_MAX, SetMachine};
 pub(super) struct Instance {
     /// As it is, or is about to be, stored.
     pub(super) record: InstanceRecord,
-    /// Differs from what is stored.
-    pub(super) dirty: bool,
     /// Its node was told to stop it.
     pub(super) stop_told: bool,
     /// How it shall be stopped, again, once all is found: its termination was stored before a restart.
@@ -38,14 +36,7 @@ pub(super) struct Meters {
 impl Instance {
     pub(super) fn new(record: InstanceRecord) -> Self {
         let stop_again = (record.phase == Phase::Terminating).then_some(RemovalCause::Failed);
-        Self {
-            record,
-            dirty: false,
-            stop_told: false,
-            stop_again,
-            meters: Meters::default(),
-            no_value: Vec::new(),
-        }
+        Self { record, stop_told: false, stop_again, meters: Meters::default(), no_value: Vec::new() }
     }
 }
 
@@ -55,7 +46,7 @@ impl SetMachine {
         let at = self.moment();
         let Some(instance) = self.instances.get_mut(&id) else { return };
         let Ok(Some(change)) = instance.record.meet(event, at, detail) else { return };
-        instance.dirty = true;
+        self.unstored.insert(id);
         if change.to == Phase::InService {
             self.state.launch_failures_in_a_row = 0;
             if BackOff::after(0, self.state.early_deaths, "").is_none() {
@@ -72,7 +63,7 @@ impl SetMachine {
     pub(super) fn note(&mut self, id: u32, change: impl FnOnce(&mut InstanceRecord)) {
         if let Some(instance) = self.instances.get_mut(&id) {
             change(&mut instance.record);
-            instance.dirty = true;
+            self.unstored.insert(id);
         }
     }
 }

@@ -40,7 +40,7 @@ mod told_tests;
 mod want;
 mod warm;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::agent::Watch;
@@ -49,6 +49,7 @@ use crate::event::Event;
 use crate::manifest::ScaleSet;
 use crate::metrics::{CounterRate, SetWindows};
 use crate::observation::LastDecision;
+use crate::phase::Phase;
 use crate::record::{InstanceChange, TickRecord};
 use crate::state::{InstanceRecord, Moment, SetState};
 use crate::time::{SetClock, Time};
@@ -106,6 +107,8 @@ pub struct SetMachine {
     /// By generation, those of live instances and the one in force.
     manifests: BTreeMap<u64, Arc<ScaleSet>>,
     instances: BTreeMap<u32, Instance>,
+    /// Those whose record differs from what is stored, and those that are gone.
+    unstored: BTreeSet<u32>,
     windows: SetWindows,
     connection_rate: CounterRate,
     /// Connections that the load balancer had refused when a tick last looked.
@@ -161,7 +164,9 @@ impl SetMachine {
         if let Some(last) = &last {
             windows.restore(&last.observation);
         }
+        let gone = instances.iter().filter(|record| record.phase == Phase::Gone);
         Self {
+            unstored: gone.map(|record| record.id).collect(),
             // As it is stored, which an earlier version may have done with fewer fields.
             manifest_digest: match state.manifests.get(&state.generation) {
                 Some(digest) => digest.clone(),

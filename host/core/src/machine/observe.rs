@@ -26,11 +26,13 @@ pub(super) fn specs_of(state: &SetState) -> Vec<MetricSpec> {
 }
 
 impl SetMachine {
-    /// Takes in what is read when a tick begins: processes and the load balancer.
+    /// Takes in what is read when a tick begins: processes, ordered by id, and the load balancer.
     pub(super) fn sample(&mut self, processes: &[ProcessReading], traffic: Option<&TrafficReading>) {
         let (now_ms, lived_ms) = (self.clock.steady_ms, self.clock.lived_ms);
-        let cpu = processes.iter().filter_map(|reading| {
-            let instance = self.instances.get_mut(&reading.id)?;
+        let mut readings = processes.iter().peekable();
+        let cpu = self.instances.iter_mut().filter_map(|(&id, instance)| {
+            while readings.next_if(|reading| reading.id < id).is_some() {}
+            let reading = readings.next_if(|reading| reading.id == id)?;
             let manifest = self.manifests.get(&instance.record.generation).unwrap_or(&self.manifest);
             let vcpus = manifest.instance.vcpus;
             Some((reading.id, instance.meters.cpu.push(lived_ms, reading.cpu_time_ns?, vcpus)?))
@@ -96,9 +98,6 @@ impl SetMachine {
 
     /// Metrics of the manifest that instances in service have no fresh value of, although they were scraped.
     pub(super) fn metric_gaps(&self, seen: &Observation) -> Vec<MetricGap> {
-        if self.instances.values().all(|instance| instance.no_value.is_empty()) {
-            return Vec::new();
-        }
         let in_service = seen.instances.count(InstanceState::InService);
         let gap = |(index, name): (usize, &String)| {
             let why = |id| self.instances.get(id)?.no_value.get(index)?.clone();

@@ -7,6 +7,7 @@ use crate::canary;
 use crate::decision::PolicyRun;
 use crate::manifest::PolicyLimits;
 use crate::mutant::{self, Mutant};
+use crate::node::Placements;
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Action;
@@ -38,7 +39,7 @@ pub(super) struct Intent {
 }
 
 impl SetMachine {
-    pub(super) fn on_tick(&mut self, facts: TickFacts, effects: &mut Vec<Effect>) {
+    pub(super) fn on_tick(&mut self, mut facts: TickFacts, effects: &mut Vec<Effect>) {
         if !self.listening && self.manifest.load_balancer.is_some() && !self.state.deleting {
             // Whoever holds the address may let go of it.
             effects.push(Effect::Listen(self.manifest.load_balancer.clone()));
@@ -46,6 +47,7 @@ impl SetMachine {
         effects.push(Effect::Snapshot(self.wanted_snapshot()));
         self.give_up_slow_boots(&facts.last_probes);
         let balancer_full = facts.traffic.as_ref().and_then(|traffic| self.balancer_full(traffic));
+        facts.processes.sort_unstable_by_key(|reading| reading.id);
         self.sample(&facts.processes, facts.traffic.as_ref());
         let observation = Arc::new(self.observe());
         let (asks, within): (Vec<Ask>, Vec<Option<u32>>) = self.asks().into_iter().unzip();
@@ -165,13 +167,10 @@ impl SetMachine {
     ) -> PlanFacts {
         // What a load balancer does not list has no connection; without one nobody has any.
         let open = |id: u32| traffic.and_then(|traffic| traffic.open.get(&id)).copied().unwrap_or(0);
-        let seen: Vec<&InstanceRecord> = self.living().collect();
         let launches = self.launches(self.clock.lived_ms);
-        let drained = seen.iter().filter(|it| {
-            it.phase == Phase::Draining && (open(it.id) == 0 || mutant::is(Mutant::ForgetDrain))
-        });
-        PlanFacts {
-            drained: drained.map(|record| record.id).collect(),
+        let rows = observation.instances.len();
+        let mut facts = PlanFacts {
+            drained: Vec::new(),
             next_id: self.state.next_instance_id
                 - u32::from(mutant::is(Mutant::ReuseId) && self.state.next_instance_id > 3),
             launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { launches.resume_ms },
@@ -180,15 +179,24 @@ impl SetMachine {
             hold: self.snapshot_hold(),
             lived_ms: self.clock.lived_ms,
             resumed_ms: self.resumed_ms,
-            phase: seen.iter().map(|record| record.phase).collect(),
-            phase_since_ms: seen.iter().map(|record| self.phase_since(record)).collect(),
-            placement: seen.iter().map(|record| &record.placement).collect(),
+            phase: Vec::with_capacity(rows),
+            phase_since_ms: Vec::with_capacity(rows),
+            placement: Placements::default(),
             nodes,
             guard_memory: self.state.guard_memory.clone(),
             changed_ms: self.state.changed_ms,
             metric_gaps: self.metric_gaps(observation),
             balancer_full,
+        };
+        for record in self.living() {
+            facts.phase.push(record.phase);
+            facts.phase_since_ms.push(self.phase_since(record));
+            facts.placement.push(&record.placement);
+            if record.phase == Phase::Draining && (open(record.id) == 0 || mutant::is(Mutant::ForgetDrain)) {
+                facts.drained.push(record.id);
+            }
         }
+        facts
     }
 
     /// Since when it is in its phase, on the set's own clock.

@@ -45,8 +45,8 @@ fn any_run(digest: &'static str) -> impl Strategy<Value = PolicyRun> {
 
 fn any_placement() -> impl Strategy<Value = Placement> {
     (0u8..4, 0u8..2).prop_map(|(node, domain)| Placement {
-        node: NodeId(format!("node-{node}")),
-        domain: FaultDomain(format!("rack-{domain}")),
+        node: NodeId::from(format!("node-{node}")),
+        domain: FaultDomain::from(format!("rack-{domain}")),
     })
 }
 
