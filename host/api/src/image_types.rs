@@ -1,5 +1,6 @@
 //! What crosses the HTTP API about golden images.
 
+use regatta_core::digest::Digest;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -100,7 +101,8 @@ pub struct ImageInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageFileInfo {
     /// `sha256:` and 64 hex digits.
-    pub digest: String,
+    #[schema(value_type = String)]
+    pub digest: Digest,
     /// Length.
     pub size_bytes: u64,
 }
@@ -109,7 +111,8 @@ pub struct ImageFileInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageDiskInfo {
     /// `sha256:` and 64 hex digits.
-    pub digest: String,
+    #[schema(value_type = String)]
+    pub digest: Digest,
     /// Length of the file.
     pub size_bytes: u64,
     /// `raw` or `qcow2`.
@@ -142,7 +145,8 @@ pub struct GcOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GcFile {
     /// `sha256:` and 64 hex digits.
-    pub digest: String,
+    #[schema(value_type = String)]
+    pub digest: Digest,
     /// What it takes on disk.
     pub disk_bytes: u64,
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use regatta_core::digest::Digest;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -199,7 +200,8 @@ pub struct PolicyInfo {
     /// Version.
     pub version: String,
     /// SHA-256 of the module.
-    pub digest: String,
+    #[schema(value_type = String)]
+    pub digest: Digest,
     /// Where it came from.
     pub source: String,
     /// Its parameters.
@@ -423,7 +425,8 @@ pub struct AvailablePolicy {
     /// Its version, once it has been looked at.
     pub version: Option<String>,
     /// SHA-256 of the file, once it has been looked at.
-    pub digest: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub digest: Option<Digest>,
     /// Why it cannot be used, if so.
     pub problem: Option<String>,
 }
@@ -444,7 +447,8 @@ pub struct PolicyHistoryEntry {
     /// Version.
     pub version: Option<String>,
     /// SHA-256 of the module.
-    pub digest: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub digest: Option<Digest>,
     /// Number of its activation, if it had one.
     pub activation: Option<u64>,
     /// Its parameters, if they are known.
@@ -551,7 +555,8 @@ pub struct RecordsQuery {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BlobContent {
     /// SHA-256, lower-case hex.
-    pub sha256: String,
+    #[schema(value_type = String)]
+    pub sha256: Digest,
     /// Its bytes, base64.
     pub base64: String,
 }

@@ -12,11 +12,12 @@ use regatta_api::types::{
     RollbackQuery, SwapOutcome, SwapRequest,
 };
 use regatta_api::{Client, ClientError};
+use regatta_core::digest::Digest;
 use serde_json::Value;
 
 use super::args::{Candidate, NewPolicyArgs, Output, PolicyCommand};
 use super::exit::{Outcome, Stop, failed, invalid};
-use super::render::{Columns, YELLOW, json, or_dash, plain, plain_line, right, short, text};
+use super::render::{Columns, YELLOW, json, or_dash, plain, plain_line, right, text};
 use super::time::{age, span, utc};
 use super::wait::Line;
 use super::{Io, policy_compare, records};
@@ -190,7 +191,7 @@ pub(super) fn warnings(warnings: &[String], io: &mut Io<'_>) -> Outcome {
 
 /// A policy in few words.
 pub(super) fn named(policy: &PolicyInfo) -> String {
-    let text = format!("{} {} ({})", policy.name, policy.version, short(&policy.digest));
+    let text = format!("{} {} ({})", policy.name, policy.version, policy.digest.short());
     plain_line(&text).into_owned()
 }
 
@@ -253,7 +254,7 @@ async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Ou
             text(&policy.slot),
             text(&policy.name),
             text(&policy.version),
-            text(short(&policy.digest)),
+            text(policy.digest.short()),
             text(age(policy.since_ms, now_ms)),
             text(&policy.source),
             text(&policy.params),
@@ -277,7 +278,7 @@ async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Ou
             table.row(vec![
                 text(&module.name),
                 text(or_dash(module.version.as_ref())),
-                text(or_dash(module.digest.as_deref().map(short))),
+                text(or_dash(module.digest.as_ref().map(Digest::short))),
                 text(path),
             ]);
         }
@@ -304,7 +305,7 @@ async fn history(client: &Client, set: &str, output: Output, io: &mut Io<'_>) ->
             text(&entry.actor),
             text(entry.kind.strip_prefix("policy-").unwrap_or(&entry.kind)),
             text(or_dash(entry.slot.as_ref())),
-            text(or_dash(entry.digest.as_deref().map(short))),
+            text(or_dash(entry.digest.as_ref().map(Digest::short))),
             text(or_dash(entry.params.as_ref())),
             text(&entry.outcome),
         ]);

@@ -7,7 +7,7 @@ use regatta_core::compare::{Comparison, Pair, Side};
 use super::Io;
 use super::args::{CompareArgs, Output};
 use super::exit::Outcome;
-use super::render::{Columns, json, or_dash, plain_line, right, short, text};
+use super::render::{Columns, json, or_dash, plain_line, right, text};
 use super::time::number;
 
 pub(super) async fn compare(client: &Client, args: CompareArgs, output: Output, io: &mut Io<'_>) -> Outcome {
@@ -70,7 +70,7 @@ fn row(role: &str, side: &Side) -> Vec<comfy_table::Cell> {
     vec![
         text(format!("{role} {}", side.name)),
         text(&side.version),
-        text(short(&side.digest)),
+        text(side.digest.short()),
         right(side.failures),
         right(hours(side.instance_seconds)),
         right(or_dash(side.short_instance_seconds.map(hours))),

@@ -182,11 +182,6 @@ pub(super) fn leaves(value: &Value) -> Vec<(String, String)> {
     found
 }
 
-/// The first 12 digits of a digest, enough to tell modules apart.
-pub(super) fn short(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;

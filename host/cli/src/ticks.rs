@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use regatta_api::recording_types::{ContentQuery, RECORDING_BYTES_MAX, RecordingInfo};
 use regatta_api::types::{ErrorCode, RecordsQuery};
 use regatta_api::{Client, ClientError};
+use regatta_core::digest::Digest;
 use regatta_core::record::TickRecord;
 use regatta_policy_tools::{RecordingError, RecordingReader, check_recording};
 use regatta_util::chain;
@@ -203,11 +204,11 @@ impl<'a> Ticks<'a> {
     }
 
     /// A manifest or a module that the last record refers to.
-    pub(super) async fn blob(&self, sha256: &str) -> Outcome<Vec<u8>> {
+    pub(super) async fn blob(&self, digest: &Digest) -> Outcome<Vec<u8>> {
         match &self.source {
-            Source::Set { client, .. } => decoded(&client.blob(sha256).await?.base64),
+            Source::Set { client, .. } => decoded(&client.blob(digest).await?.base64),
             // A reader hands out no record without what it refers to.
-            Source::Recording { reader, .. } => Ok(reader.blob(sha256).unwrap_or_default().to_vec()),
+            Source::Recording { reader, .. } => Ok(reader.blob(digest).unwrap_or_default().to_vec()),
         }
     }
 }

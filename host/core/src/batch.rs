@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::NamedImage;
+use crate::digest::Digest;
 use crate::event::Event;
 use crate::record::TickRecord;
 use crate::state::{InstanceRecord, SetState};
@@ -24,7 +25,7 @@ pub struct Batch {
     pub history: History,
     /// Modules and manifests to keep, as SHA-256 in lower-case hex and bytes. Kept until the last set or record that refers
     /// to them is gone.
-    pub blobs: Vec<(String, Vec<u8>)>,
+    pub blobs: Vec<(Digest, Vec<u8>)>,
 }
 
 /// What is decided. Applied in the order of the fields, so a set that is removed and put in one batch starts anew.

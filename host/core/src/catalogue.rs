@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::state::ImageDigests;
 
 /// Longest name, in bytes.
@@ -34,7 +35,7 @@ pub struct NamedImage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedFile {
     /// `sha256:` and 64 hex digits; its name in the image store.
-    pub digest: String,
+    pub digest: Digest,
     /// Its length.
     pub size_bytes: u64,
 }

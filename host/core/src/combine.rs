@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{PolicyRun, Reason};
+use crate::digest::Digest;
 
 /// How the decisions of several active policies become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -51,7 +52,7 @@ pub struct Combined {
     pub decided_by: Option<String>,
     /// SHA-256 of its module.
     #[serde(default)]
-    pub decided_by_digest: Option<String>,
+    pub decided_by_digest: Option<Digest>,
     /// What each place among the policies counted for, in the order of the manifest.
     #[serde(default)]
     pub votes: Vec<Vote>,
@@ -63,7 +64,7 @@ pub struct Vote {
     /// The place.
     pub slot: String,
     /// SHA-256 of the module that spoke for it.
-    pub digest: String,
+    pub digest: Digest,
     /// Capacity; none when it abstained.
     pub capacity: Option<u32>,
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::PolicyRun;
+use crate::digest::Digest;
 use crate::observation::{MetricScope, Observation};
 use crate::record::{ShadowRun, TickRecord};
 
@@ -29,7 +30,7 @@ pub struct Side {
     /// Version.
     pub version: String,
     /// SHA-256 of the module.
-    pub digest: String,
+    pub digest: Digest,
     /// Ticks in which it gave no decision.
     pub failures: u64,
     /// Metrics that it asks for and the set does not have; empty for one that is no longer in the set.
@@ -186,7 +187,7 @@ impl Sums {
 #[derive(Default)]
 struct SideSums {
     /// The last of its runs: a swap in between changes the name.
-    last: Option<(String, String, String)>,
+    last: Option<(String, String, Digest)>,
     runs: u64,
     failures: u64,
     instance_seconds: f64,
@@ -319,7 +320,7 @@ mod tests {
         TickRecord {
             v: 2,
             wall_ms: tick * 1000,
-            manifest: String::new(),
+            manifest: Digest::default(),
             wanted_metrics: Vec::new(),
             observation,
             changes: Vec::new(),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
+
 /// What a policy wants of its scale set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
@@ -88,7 +90,7 @@ pub struct PolicyRun {
     /// Its version.
     pub version: String,
     /// SHA-256 of the module, lower-case hex.
-    pub digest: String,
+    pub digest: Digest,
     /// Parameters, as JSON text.
     pub params: String,
     /// State that it was given, base64.
@@ -188,7 +190,7 @@ mod tests {
             slot: String::new(),
             name: "p".into(),
             version: "1".into(),
-            digest: String::new(),
+            digest: Digest::default(),
             params: "{}".into(),
             state_in: String::new(),
             result: Err(PolicyFailure { kind: FailureKind::Trap, message: "boom".into() }),

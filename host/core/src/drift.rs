@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::digest::Digest;
 use crate::manifest::PolicySpec;
 use crate::state::{ImageDigests, PolicyActivation};
 
@@ -20,23 +21,18 @@ pub struct Drift {
 /// Files of the image by their digests.
 #[must_use]
 pub fn of_image(old: &ImageDigests, new: &ImageDigests) -> Vec<Drift> {
+    let digest = |digest: &Option<Digest>| digest.clone().map(Value::from);
+    let text = |text: &Option<String>| text.clone().map(Value::from);
     let files = [
-        ("image.disk", &old.disk, &new.disk),
-        ("image.kernel", &old.kernel, &new.kernel),
-        ("image.initramfs", &old.initramfs, &new.initramfs),
-        ("image.cmdline", &old.cmdline, &new.cmdline),
-        ("image.firmware", &old.firmware, &new.firmware),
+        ("image.disk", digest(&old.disk), digest(&new.disk)),
+        ("image.kernel", digest(&old.kernel), digest(&new.kernel)),
+        ("image.initramfs", digest(&old.initramfs), digest(&new.initramfs)),
+        ("image.cmdline", text(&old.cmdline), text(&new.cmdline)),
+        ("image.firmware", digest(&old.firmware), digest(&new.firmware)),
     ];
-    let value = |text: &Option<String>| text.clone().map(Value::from);
-    let mut drifts: Vec<Drift> = files
-        .into_iter()
-        .filter(|(_, before, after)| before != after)
-        .map(|(path, before, after)| Drift {
-            path: path.to_owned(),
-            before: value(before),
-            after: value(after),
-        })
-        .collect();
+    let changed = files.into_iter().filter(|(_, before, after)| before != after);
+    let mut drifts: Vec<Drift> =
+        changed.map(|(path, before, after)| Drift { path: path.to_owned(), before, after }).collect();
     if old.shared_disks != new.shared_disks {
         drifts.push(Drift {
             path: "instance.shared_disks".to_owned(),
@@ -49,8 +45,8 @@ pub fn of_image(old: &ImageDigests, new: &ImageDigests) -> Vec<Drift> {
 
 /// Whether a slot runs what its spec says, with that module.
 #[must_use]
-pub fn runs(active: &PolicyActivation, spec: &PolicySpec, digest: &str) -> bool {
-    active.digest == digest && params_in_force(active) == spec.params
+pub fn runs(active: &PolicyActivation, spec: &PolicySpec, digest: &Digest) -> bool {
+    active.digest == *digest && params_in_force(active) == spec.params
 }
 
 fn params_in_force(active: &PolicyActivation) -> Value {
@@ -64,15 +60,15 @@ pub fn of_policy(
     active: &PolicyActivation,
     old: Option<&PolicySpec>,
     spec: &PolicySpec,
-    digest: &str,
+    digest: &Digest,
 ) -> Vec<Drift> {
     let mut drifts = Vec::new();
     let path = |what: &str| format!("policies[{}].{what}", spec.name);
-    if active.digest != digest {
+    if active.digest != *digest {
         drifts.push(Drift {
             path: path("digest"),
             before: Some(active.digest.clone().into()),
-            after: Some(digest.into()),
+            after: Some(digest.clone().into()),
         });
     }
     let params = params_in_force(active);
@@ -125,7 +121,7 @@ mod tests {
 
     fn active(digest: &str, params: &str) -> PolicyActivation {
         PolicyActivation {
-            digest: digest.to_owned(),
+            digest: digest.into(),
             params: params.to_owned(),
             ..crate::machine::testing::activation("step", 1)
         }
@@ -134,15 +130,22 @@ mod tests {
     #[test]
     fn a_rebuilt_module_and_a_swapped_policy_are_drift() {
         let spec = &specs("policy: { module: step, params: { target: 0.6 } }")[0];
-        assert!(runs(&active("d1", r#"{ "target": 0.6 }"#), spec, "d1"));
-        let rebuilt = of_policy(&active("d1", r#"{"target":0.6}"#), Some(spec), spec, "d2");
+        assert!(runs(&active("d1", r#"{ "target": 0.6 }"#), spec, &"d1".into()));
+        let rebuilt = of_policy(&active("d1", r#"{"target":0.6}"#), Some(spec), spec, &"d2".into());
         let [drift] = rebuilt.as_slice() else { panic!("one") };
         assert_eq!((drift.path.as_str(), &drift.before), ("policies[step].digest", &Some("d1".into())));
         let swapped = active("d1", r#"{"target":0.9}"#);
-        assert!(!runs(&swapped, spec, "d1"));
-        assert_eq!(of_policy(&swapped, Some(spec), spec, "d1")[0].path, "policies[step].params in force");
+        assert!(!runs(&swapped, spec, &"d1".into()));
+        assert_eq!(
+            of_policy(&swapped, Some(spec), spec, &"d1".into())[0].path,
+            "policies[step].params in force"
+        );
         let old = &specs("policy: { module: step, params: { target: 0.9 } }")[0];
-        assert_eq!(of_policy(&swapped, Some(old), spec, "d1"), [], "the manifests differ, and say so");
+        assert_eq!(
+            of_policy(&swapped, Some(old), spec, &"d1".into()),
+            [],
+            "the manifests differ, and say so"
+        );
     }
 
     #[test]

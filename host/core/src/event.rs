@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::digest::Digest;
+
 /// Something that operators want to know afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -34,7 +36,7 @@ pub struct PolicyRef {
     /// Version, likewise.
     pub version: String,
     /// SHA-256 of the module; empty when it was refused before it was known.
-    pub digest: String,
+    pub digest: Digest,
     /// Where it came from.
     pub source: String,
     /// Number of its activation; 0 when it has none.

@@ -102,7 +102,7 @@ fn policies(record: &TickRecord, out: &mut String) {
         row(out, "votes", &format!("{} → {together}", votes.join(" · ")));
     }
     for shadow in &record.shadows {
-        let (run, digest) = (&shadow.run, short(&shadow.run.digest));
+        let (run, digest) = (&shadow.run, shadow.run.digest.short());
         let wanted = match &run.result {
             Ok(decision) => format!("wanted {}", decision.capacity),
             Err(failure) => format!("failed ({})", failure.kind.as_str()),
@@ -112,14 +112,10 @@ fn policies(record: &TickRecord, out: &mut String) {
     }
 }
 
-fn short(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
-}
-
 fn policy(label: &str, run: &PolicyRun, bounds: &str, out: &mut String) {
     let named = run.slot.is_empty() || run.slot == run.name;
     let slot = if named { String::new() } else { format!("{}: ", run.slot) };
-    let who = format!("{slot}{} {} ({})", run.name, run.version, short(&run.digest));
+    let who = format!("{slot}{} {} ({})", run.name, run.version, run.digest.short());
     match &run.result {
         Ok(decision) => {
             row(out, label, &format!("{who} wants {}{bounds}", decision.capacity));

@@ -16,6 +16,7 @@ pub mod combine;
 pub mod compare;
 pub mod copies;
 pub mod decision;
+pub mod digest;
 pub mod drift;
 pub mod event;
 pub mod explain;

@@ -6,6 +6,7 @@ use crate::back_off::BackOff;
 use crate::balancer::BalancerFull;
 use crate::combine::Combined;
 use crate::decision::PolicyRun;
+use crate::digest::Digest;
 use crate::guard::{GuardMemory, GuardTrail};
 use crate::metrics::MetricGap;
 use crate::node::{Placement, Placements};
@@ -26,7 +27,7 @@ pub struct TickRecord {
     pub wall_ms: u64,
     /// SHA-256 of the manifest in force, as JSON; empty in version 1.
     #[serde(default)]
-    pub manifest: String,
+    pub manifest: Digest,
     /// Names of the metrics that the active policies want.
     #[serde(default)]
     pub wanted_metrics: Vec<String>,

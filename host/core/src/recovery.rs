@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::agent::Identity;
 use crate::batch::Batch;
+use crate::digest::Digest;
 use crate::event::{Actor, Event, EventKind};
 use crate::machine::{NewSet, create, manifest_blob};
 use crate::manifest::ScaleSet;
@@ -25,13 +25,12 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// As it is kept: SHA-256 in lower-case hex, and JSON.
+    /// As it is kept, as JSON.
     #[must_use]
-    pub fn file(&self) -> (String, Vec<u8>) {
+    pub fn file(&self) -> (Digest, Vec<u8>) {
         // Structs, enums and strings: none can fail.
         let json = serde_json::to_vec(self).unwrap_or_default();
-        let digest = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
-        (digest, json)
+        (Digest::of(&json), json)
     }
 }
 
@@ -175,7 +174,7 @@ pub fn recovered(
         incarnation: *incarnation,
     };
     let (mut state, mut batch) = create(new, now, actor.clone());
-    let blobs: BTreeMap<u64, (String, Vec<u8>)> =
+    let blobs: BTreeMap<u64, (Digest, Vec<u8>)> =
         recovery.manifests.iter().map(|(generation, set)| (*generation, manifest_blob(set))).collect();
     state.generation = *generation;
     state.desired = *capacity;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::decision::{FailureKind, PolicyRun};
+use crate::digest::Digest;
 use crate::manifest::{PolicyLimits, ScaleSet};
 use crate::observation::Observation;
 use crate::record::TickRecord;
@@ -21,7 +22,7 @@ pub trait Source {
     ///
     /// # Errors
     /// Why it cannot be had.
-    fn manifest(&mut self, digest: &str) -> Result<Arc<ScaleSet>, String>;
+    fn manifest(&mut self, digest: &Digest) -> Result<Arc<ScaleSet>, String>;
 
     /// Runs a policy again: the module, parameters and state of `recorded`, on `observation`.
     ///

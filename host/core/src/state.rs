@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::event::PolicyRef;
 use crate::guard::GuardMemory;
 use crate::manifest::ScaleSet;
@@ -68,7 +69,7 @@ pub struct SetState {
     pub guard_memory: GuardMemory,
     /// The manifests that live instances were made from, by generation: SHA-256 of each as JSON.
     #[serde(default)]
-    pub manifests: BTreeMap<u64, String>,
+    pub manifests: BTreeMap<u64, Digest>,
 }
 
 /// A place among the policies of a set, and who holds it.
@@ -173,7 +174,7 @@ pub struct PolicyActivation {
     /// older one is dropped.
     pub number: u64,
     /// SHA-256 of the module; its bytes are in the store under this key.
-    pub digest: String,
+    pub digest: Digest,
     /// Name, as the module describes itself.
     pub name: String,
     /// Version, likewise.
@@ -205,16 +206,16 @@ impl PolicyActivation {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageDigests {
     /// Golden disk.
-    pub disk: Option<String>,
+    pub disk: Option<Digest>,
     /// Kernel.
-    pub kernel: Option<String>,
+    pub kernel: Option<Digest>,
     /// Initial RAM disk.
-    pub initramfs: Option<String>,
+    pub initramfs: Option<Digest>,
     /// Firmware.
-    pub firmware: Option<String>,
+    pub firmware: Option<Digest>,
     /// Shared disks, in the manifest's order.
     #[serde(default)]
-    pub shared_disks: Vec<String>,
+    pub shared_disks: Vec<Digest>,
     /// Kernel command line of a named image; none takes the manifest's.
     pub cmdline: Option<String>,
 }

@@ -4,6 +4,7 @@
 use crate::canary;
 use crate::combine::{Combined, combine};
 use crate::decision::{PolicyRun, Reason};
+use crate::digest::Digest;
 use crate::guard::{GuardContext, GuardName, GuardTrail, guards_of, judge, metrics_without_data};
 use crate::manifest::ScaleSet;
 use crate::mutant::{self, Mutant};
@@ -19,7 +20,7 @@ pub struct TickInput {
     /// Wall clock, Unix milliseconds.
     pub wall_ms: u64,
     /// SHA-256 of the manifest in force, as JSON.
-    pub manifest: String,
+    pub manifest: Digest,
     /// The frozen input of the policies.
     pub observation: Observation,
     /// What happened to instances since the last tick.

@@ -114,11 +114,11 @@ impl SetImages {
     /// # Errors
     /// The first one that is missing or corrupt.
     async fn open(store: &ImageStore, digests: &ImageDigests) -> Result<Self, String> {
-        let disk = async |digest: &String| {
+        let disk = async |digest: &str| {
             let digest = digest.parse().map_err(|error: regatta_vmm::DigestError| chain(&error))?;
             store.get(digest).await.map_err(|error| chain(&error))
         };
-        let file = async |digest: &Option<String>| match parse(digest.as_ref())? {
+        let file = async |digest: Option<&str>| match parse(digest)? {
             Some(digest) => store.get_file(digest).await.map(Some).map_err(|error| chain(&error)),
             None => Ok::<_, String>(None),
         };
@@ -131,9 +131,9 @@ impl SetImages {
                 Some(digest) => Some(disk(digest).await?),
                 None => None,
             },
-            kernel: file(&digests.kernel).await?,
-            initramfs: file(&digests.initramfs).await?,
-            firmware: file(&digests.firmware).await?,
+            kernel: file(digests.kernel.as_deref()).await?,
+            initramfs: file(digests.initramfs.as_deref()).await?,
+            firmware: file(digests.firmware.as_deref()).await?,
             shared_disks,
             cmdline: digests.cmdline.clone(),
             problem: None,
@@ -143,13 +143,13 @@ impl SetImages {
     /// The digests to store.
     #[must_use]
     pub(crate) fn digests(&self) -> ImageDigests {
-        let of = |file: &Option<StoredFile>| file.as_ref().map(|file| file.digest().to_string());
+        let of = |file: &Option<StoredFile>| file.as_ref().map(|file| file.digest().to_string().into());
         ImageDigests {
-            disk: self.disk.as_ref().map(|disk| disk.digest().to_string()),
+            disk: self.disk.as_ref().map(|disk| disk.digest().to_string().into()),
             kernel: of(&self.kernel),
             initramfs: of(&self.initramfs),
             firmware: of(&self.firmware),
-            shared_disks: self.shared_disks.iter().map(|disk| disk.digest().to_string()).collect(),
+            shared_disks: self.shared_disks.iter().map(|disk| disk.digest().to_string().into()).collect(),
             cmdline: self.cmdline.clone(),
         }
     }
@@ -327,10 +327,10 @@ fn note<T>(result: Result<T, String>, pointer: &str, problems: &mut Vec<ImagePro
 }
 
 fn digest_of(file: &FileRef) -> Result<Option<Digest>, String> {
-    parse(file.sha256.as_ref())
+    parse(file.sha256.as_deref())
 }
 
-fn parse(digest: Option<&String>) -> Result<Option<Digest>, String> {
+fn parse(digest: Option<&str>) -> Result<Option<Digest>, String> {
     digest.map(|digest| digest.parse().map_err(|error: regatta_vmm::DigestError| chain(&error))).transpose()
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use regatta_core::digest::Digest;
 use regatta_core::recovery::Origin;
 
 /// A manifest has at most 1 MiB.
@@ -26,7 +27,7 @@ impl Origins {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn keep(&self, origin: &Origin) -> Result<String, String> {
+    pub(crate) fn keep(&self, origin: &Origin) -> Result<Digest, String> {
         let (digest, json) = origin.file();
         let path = self.path(&digest);
         if !path.exists() {
@@ -53,7 +54,7 @@ impl Origins {
             return Err(failed(&"it is longer than a manifest can be"));
         }
         let json = fs::read(&path).map_err(|why| failed(&why))?;
-        if regatta_store::sha256_hex(&json) != digest {
+        if Digest::of(&json) != digest {
             return Err(failed(&"it is damaged: its contents do not match its name"));
         }
         serde_json::from_slice(&json).map_err(|why| failed(&why))
@@ -110,7 +111,7 @@ mod tests {
         for not_one in ["", "../../etc/passwd", &"a".repeat(64)] {
             assert!(origins.read(not_one).is_err(), "{not_one}");
         }
-        origins.sweep(&BTreeSet::from([digest.clone()]));
+        origins.sweep(&BTreeSet::from([digest.to_string()]));
         let file = origins.path(&digest);
         fs::write(&file, fs::read_to_string(&file).unwrap().replace("web", "wed")).unwrap();
         assert!(origins.read(&digest).unwrap_err().contains("do not match"));

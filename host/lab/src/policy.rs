@@ -37,7 +37,7 @@ pub(crate) fn any(dice: &mut Dice) -> PolicyActivation {
     let state_version = if name == "flaky" { dice.small(1..=2) } else { 1 };
     PolicyActivation {
         number: 0,
-        digest: format!("digest-of-{name}-{kind}-{state_version}"),
+        digest: format!("digest-of-{name}-{kind}-{state_version}").into(),
         name: name.to_owned(),
         version: format!("1.{state_version}.0"),
         source: format!("{name}.wasm"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use regatta_core::batch::{Batch, Revision};
+use regatta_core::digest::Digest;
 use regatta_core::machine::CommitError;
 use regatta_core::manifest::ScaleSet;
 use regatta_core::record::TickRecord;
@@ -15,7 +16,7 @@ pub(crate) struct Store {
     revision: u64,
     pub(crate) sets: BTreeMap<String, StoredSet>,
     /// Manifests by digest.
-    pub(crate) manifests: BTreeMap<String, Arc<ScaleSet>>,
+    pub(crate) manifests: BTreeMap<Digest, Arc<ScaleSet>>,
 }
 
 /// A set as it is stored.

@@ -442,7 +442,7 @@ mod tests {
             slot: String::new(),
             name: "target-tracking".to_owned(),
             version: "0.1.0".to_owned(),
-            digest: String::new(),
+            digest: "".into(),
             params: String::new(),
             state_in: String::new(),
             result: result.map(|()| decision).map_err(failed),
@@ -458,7 +458,7 @@ mod tests {
             shadows: Vec::new(),
             v: RECORD_VERSION,
             wall_ms: 1,
-            manifest: String::new(),
+            manifest: "".into(),
             wanted_metrics: Vec::new(),
             observation: Observation {
                 set: set.to_owned(),

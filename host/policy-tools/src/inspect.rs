@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use regatta_core::digest::Digest;
 use regatta_policy_host::{CompiledPolicy, EngineOptions, Origin};
 use serde::Serialize;
 use serde_json::Value;
@@ -25,7 +26,7 @@ pub struct Inspection {
     #[serde(flatten)]
     pub outline: Outline,
     /// SHA-256, lower-case hex.
-    pub digest: String,
+    pub digest: Digest,
     /// Size, bytes.
     pub size_bytes: usize,
     /// Size of the machine code and its data that it is compiled to, bytes.

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use regatta_core::digest::Digest;
 use regatta_policy_host::{CompiledPolicy, Engine, EngineError, EngineOptions, LoadError, MAX_MODULE_BYTES};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 /// A module that cannot be looked at.
@@ -42,8 +42,8 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>, ModuleError> {
 
 /// SHA-256 of a module, lower-case hex: the name by which the daemon's records call it.
 #[must_use]
-pub fn digest(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
+pub fn digest(bytes: &[u8]) -> Digest {
+    Digest::of(bytes)
 }
 
 /// A policy of these bytes, on an engine like the daemon's when `engine` has the daemon's options: only then what loads here

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use regatta_core::digest::Digest;
 use regatta_core::manifest::name_problem;
 use regatta_core::record::{RECORD_VERSION, TickRecord};
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,7 @@ enum Line {
     /// The first line.
     RegattaRecording { version: u32, set: String },
     /// A manifest or a module.
-    Blob { sha256: String, base64: String },
+    Blob { sha256: Digest, base64: String },
     /// A tick.
     Record(Box<TickRecord>),
 }
@@ -75,7 +76,7 @@ pub enum RecordingError {
 /// Writes a recording.
 pub struct RecordingWriter<W: Write> {
     out: zstd::Encoder<'static, W>,
-    known: std::collections::BTreeSet<String>,
+    known: std::collections::BTreeSet<Digest>,
 }
 
 impl<W: Write> RecordingWriter<W> {
@@ -91,7 +92,7 @@ impl<W: Write> RecordingWriter<W> {
 
     /// Digests of what `record` refers to and is not in the recording yet: write them first.
     #[must_use]
-    pub fn missing(&self, record: &TickRecord) -> Vec<String> {
+    pub fn missing(&self, record: &TickRecord) -> Vec<Digest> {
         let mut digests = references(record);
         digests.retain(|digest| !self.known.contains(digest));
         digests
@@ -101,9 +102,9 @@ impl<W: Write> RecordingWriter<W> {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn blob(&mut self, sha256: &str, bytes: &[u8]) -> Result<(), RecordingError> {
-        self.known.insert(sha256.to_owned());
-        self.line(&Line::Blob { sha256: sha256.to_owned(), base64: BASE64.encode(bytes) })
+    pub fn blob(&mut self, sha256: &Digest, bytes: &[u8]) -> Result<(), RecordingError> {
+        self.known.insert(sha256.clone());
+        self.line(&Line::Blob { sha256: sha256.clone(), base64: BASE64.encode(bytes) })
     }
 
     /// Writes a tick.
@@ -134,7 +135,7 @@ pub struct RecordingReader<R: Read> {
     line: usize,
     set: String,
     last_tick: Option<u64>,
-    blobs: BTreeMap<String, Vec<u8>>,
+    blobs: BTreeMap<Digest, Vec<u8>>,
     blob_bytes: usize,
 }
 
@@ -174,7 +175,7 @@ impl<R: Read> RecordingReader<R> {
 
     /// A manifest or module that stood before the last record.
     #[must_use]
-    pub fn blob(&self, sha256: &str) -> Option<&[u8]> {
+    pub fn blob(&self, sha256: &Digest) -> Option<&[u8]> {
         self.blobs.get(sha256).map(Vec::as_slice)
     }
 

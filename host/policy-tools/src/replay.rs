@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use regatta_core::decision::PolicyRun;
+use regatta_core::digest::Digest;
 use regatta_core::manifest::{PolicyLimits, ScaleSet};
 use regatta_core::observation::Observation;
 use regatta_core::record::TickRecord;
@@ -19,9 +20,9 @@ use crate::module::ModuleError;
 pub struct Replayer {
     engine: Engine,
     /// Manifests and modules, by SHA-256.
-    blobs: BTreeMap<String, Vec<u8>>,
-    manifests: BTreeMap<String, Arc<ScaleSet>>,
-    modules: BTreeMap<String, Arc<CompiledPolicy>>,
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    manifests: BTreeMap<Digest, Arc<ScaleSet>>,
+    modules: BTreeMap<Digest, Arc<CompiledPolicy>>,
 }
 
 impl Replayer {
@@ -35,36 +36,36 @@ impl Replayer {
     }
 
     /// Provides a manifest or a module.
-    pub fn provide(&mut self, sha256: &str, bytes: Vec<u8>) {
-        self.blobs.insert(sha256.to_owned(), bytes);
+    pub fn provide(&mut self, digest: &Digest, bytes: Vec<u8>) {
+        self.blobs.insert(digest.clone(), bytes);
     }
 
     /// What `record` refers to and was not provided yet.
     #[must_use]
-    pub fn missing(&self, record: &TickRecord) -> Vec<String> {
+    pub fn missing(&self, record: &TickRecord) -> Vec<Digest> {
         let mut digests = references(record);
         digests.retain(|digest| !self.blobs.contains_key(digest));
         digests
     }
 
-    fn blob(&self, sha256: &str) -> Result<&[u8], String> {
-        let blob = self.blobs.get(sha256).map(Vec::as_slice);
-        blob.ok_or_else(|| format!("nothing is known of {sha256}, which it refers to"))
+    fn blob(&self, digest: &Digest) -> Result<&[u8], String> {
+        let blob = self.blobs.get(digest).map(Vec::as_slice);
+        blob.ok_or_else(|| format!("nothing is known of {digest}, which it refers to"))
     }
 
-    fn module(&mut self, digest: &str) -> Result<Arc<CompiledPolicy>, String> {
+    fn module(&mut self, digest: &Digest) -> Result<Arc<CompiledPolicy>, String> {
         if let Some(compiled) = self.modules.get(digest) {
             return Ok(Arc::clone(compiled));
         }
         let bytes = self.blob(digest)?;
         let compiled = self.engine.load(bytes).map_err(|why| format!("module {digest}: {}", chain(&why)))?;
-        self.modules.insert(digest.to_owned(), Arc::clone(&compiled));
+        self.modules.insert(digest.clone(), Arc::clone(&compiled));
         Ok(compiled)
     }
 }
 
 impl Source for Replayer {
-    fn manifest(&mut self, digest: &str) -> Result<Arc<ScaleSet>, String> {
+    fn manifest(&mut self, digest: &Digest) -> Result<Arc<ScaleSet>, String> {
         if let Some(manifest) = self.manifests.get(digest) {
             return Ok(Arc::clone(manifest));
         }
@@ -72,7 +73,7 @@ impl Source for Replayer {
         let manifest: ScaleSet =
             serde_json::from_slice(json).map_err(|why| format!("manifest {digest}: {why}"))?;
         let manifest = Arc::new(manifest);
-        self.manifests.insert(digest.to_owned(), Arc::clone(&manifest));
+        self.manifests.insert(digest.clone(), Arc::clone(&manifest));
         Ok(manifest)
     }
 
@@ -95,10 +96,10 @@ impl Source for Replayer {
 /// How long a recorded decision may take when it is decided again, on a host that may be slower than the one it was made on.
 const DEADLINE_MS: u64 = 60_000;
 
-/// SHA-256 of every manifest and module that a record refers to, each once.
+/// The manifests and modules that a record refers to, each once.
 #[must_use]
-pub fn references(record: &TickRecord) -> Vec<String> {
-    let mut digests: Vec<String> = record.every_run().map(|run| run.digest.clone()).collect();
+pub fn references(record: &TickRecord) -> Vec<Digest> {
+    let mut digests: Vec<Digest> = record.every_run().map(|run| run.digest.clone()).collect();
     digests.push(record.manifest.clone());
     digests.sort();
     digests.dedup();

@@ -90,7 +90,7 @@ impl CompiledPolicy {
             slot: String::new(),
             name: manifest.name.clone(),
             version: manifest.version.clone(),
-            digest: self.digest().to_owned(),
+            digest: self.digest().clone(),
             params: params.to_owned(),
             state_in: BASE64_STANDARD.encode(state),
             result,

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use regatta_core::decision::{FailureKind, PolicyFailure, log_tail};
+use regatta_core::digest::Digest;
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::metrics::{MAX_WISHES, MetricWish, check_wishes};
-use sha2::{Digest, Sha256};
 
 use crate::bindings::regatta::policy::types;
 use crate::compile::{Built, Origin};
@@ -52,7 +52,7 @@ pub struct PolicyManifest {
 pub struct CompiledPolicy {
     pub(crate) engine: Engine,
     pub(crate) door: Door,
-    digest: String,
+    digest: Digest,
     size_bytes: usize,
     manifest: PolicyManifest,
     compile_time: Duration,
@@ -84,7 +84,7 @@ impl Engine {
         if bytes.len() > MAX_MODULE_BYTES {
             return Err(LoadError::TooLarge { size: bytes.len(), limit: MAX_MODULE_BYTES });
         }
-        let digest = hex::encode(Sha256::digest(bytes));
+        let digest = Digest::of(bytes);
         if let Some(policy) = self.cached(&digest) {
             return Ok(policy);
         }
@@ -127,9 +127,9 @@ impl CompiledPolicy {
         self.heavy.store(failure.is_some_and(overran), Ordering::Relaxed);
     }
 
-    /// SHA-256 of the module as it was given, lower-case hex.
+    /// Of the module as it was given.
     #[must_use]
-    pub fn digest(&self) -> &str {
+    pub fn digest(&self) -> &Digest {
         &self.digest
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use regatta_core::digest::Digest;
 use wasmtime::component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -81,7 +82,7 @@ pub(crate) struct Inner {
     /// For core modules of the JSON door.
     pub(crate) core_linker: wasmtime::Linker<Guest>,
     pooling: bool,
-    compiled: Mutex<HashMap<String, Weak<CompiledPolicy>>>,
+    compiled: Mutex<HashMap<Digest, Weak<CompiledPolicy>>>,
     gate: Gate,
     pub(crate) compiling: Gate,
     pub(crate) cache: Option<Cache>,
@@ -153,17 +154,17 @@ impl Engine {
         self.inner.pooling
     }
 
-    pub(crate) fn cached(&self, digest: &str) -> Option<Arc<CompiledPolicy>> {
+    pub(crate) fn cached(&self, digest: &Digest) -> Option<Arc<CompiledPolicy>> {
         self.in_use().get(digest)?.upgrade()
     }
 
     pub(crate) fn cache_insert(&self, policy: &Arc<CompiledPolicy>) {
         let mut cache = self.in_use();
         cache.retain(|_, policy| policy.strong_count() > 0);
-        cache.insert(policy.digest().to_owned(), Arc::downgrade(policy));
+        cache.insert(policy.digest().clone(), Arc::downgrade(policy));
     }
 
-    fn in_use(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<CompiledPolicy>>> {
+    fn in_use(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Weak<CompiledPolicy>>> {
         self.inner.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use regatta_core::batch::{Batch, Revision};
+use regatta_core::digest::Digest;
 use regatta_core::metric::MetricValue;
 use regatta_core::record::{RECORD_VERSION, TickRecord};
 use regatta_core::state::SetState;
-use sha2::{Digest, Sha256};
 
 use crate::codec::{Plain, plain};
 use crate::error::{Problem, StoreError};
@@ -119,7 +119,7 @@ fn problems_of<S: Stored>(batch: &Batch, stored: &S) -> Result<Vec<Problem>, S::
             });
             continue;
         }
-        let actual = sha256_hex(bytes);
+        let actual = Digest::of(bytes);
         if actual != *digest {
             problems.push(Problem::BlobDigest { digest: digest.clone(), actual });
         }
@@ -152,19 +152,13 @@ fn record_problems(record: &TickRecord) -> Vec<Problem> {
 }
 
 /// Blobs that a set refers to.
-pub(crate) fn blobs_of_set(state: &SetState) -> impl Iterator<Item = &str> {
-    let modules = state.activations_kept().map(|policy| policy.digest.as_str());
-    modules.chain(state.manifests.values().map(String::as_str))
+pub(crate) fn blobs_of_set(state: &SetState) -> impl Iterator<Item = &Digest> {
+    let modules = state.activations_kept().map(|policy| &policy.digest);
+    modules.chain(state.manifests.values())
 }
 
 /// Blobs that a record refers to. Version 1 names no manifest.
-pub(crate) fn blobs_of_record(record: &TickRecord) -> impl Iterator<Item = &str> {
-    let modules = record.every_run().map(|run| run.digest.as_str());
-    modules.chain(Some(record.manifest.as_str()).filter(|digest| !digest.is_empty()))
-}
-
-/// SHA-256 of `bytes` in lower-case hex, as blobs are named.
-#[must_use]
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+pub(crate) fn blobs_of_record(record: &TickRecord) -> impl Iterator<Item = &Digest> {
+    let modules = record.every_run().map(|run| &run.digest);
+    modules.chain(Some(&record.manifest).filter(|digest| !digest.is_empty()))
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use regatta_core::batch::Revision;
+use regatta_core::digest::Digest;
 use thiserror::Error;
 
 /// Why a call to the store failed. Nothing of a failed commit is stored.
@@ -230,7 +231,7 @@ pub enum Problem {
     #[error("blob {digest} is too large: {bytes} bytes, maximum {max_bytes}")]
     BlobTooLarge {
         /// Its digest.
-        digest: String,
+        digest: Digest,
         /// Its size.
         bytes: usize,
         /// The limit.
@@ -240,8 +241,8 @@ pub enum Problem {
     #[error("blob {digest} does not match its digest: its SHA-256 is {actual}")]
     BlobDigest {
         /// The digest given.
-        digest: String,
+        digest: Digest,
         /// The digest of the bytes.
-        actual: String,
+        actual: Digest,
     },
 }

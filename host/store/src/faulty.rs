@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use regatta_core::batch::{Batch, Revision};
 use regatta_core::catalogue::NamedImage;
+use regatta_core::digest::Digest;
 use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
 
@@ -146,7 +147,7 @@ impl<S: History> History for FaultyStore<S> {
 }
 
 impl<S: Blobs> Blobs for FaultyStore<S> {
-    fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.blob(digest)
     }
 }

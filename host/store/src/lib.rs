@@ -22,7 +22,7 @@ mod segment;
 mod store;
 mod writer;
 
-pub use batch::{BLOB_BYTES_MAX, RECORD_JSON_BYTES_MAX, Retention, sha256_hex};
+pub use batch::{BLOB_BYTES_MAX, RECORD_JSON_BYTES_MAX, Retention};
 pub use disk::{Contents, CopyOf, Named, Options, RedbStore, Restored, check_copy, restore};
 pub use error::{Problem, StoreError};
 pub use faulty::{Fault, FaultPlan, FaultyStore, Moment};

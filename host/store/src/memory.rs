@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use regatta_core::batch::{Batch, Revision};
 use regatta_core::catalogue::NamedImage;
+use regatta_core::digest::Digest;
 use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::{InstanceRecord, SetState};
@@ -31,7 +32,7 @@ struct Tables {
     sets: BTreeMap<String, SetTables>,
     events: BTreeMap<u64, Event>,
     last_event_seq: u64,
-    blobs: BTreeMap<String, Vec<u8>>,
+    blobs: BTreeMap<Digest, Vec<u8>>,
     users: Users,
     images: BTreeMap<String, NamedImage>,
 }
@@ -48,20 +49,20 @@ struct SetTables {
 
 /// How many references of sets and records there are to each blob.
 #[derive(Debug, Default)]
-struct Users(BTreeMap<String, u64>);
+struct Users(BTreeMap<Digest, u64>);
 
 impl Users {
-    fn join<'a>(&mut self, digests: impl Iterator<Item = &'a str>) {
+    fn join<'a>(&mut self, digests: impl Iterator<Item = &'a Digest>) {
         for digest in digests {
             match self.0.get_mut(digest) {
                 Some(count) => *count += 1,
-                None => _ = self.0.insert(digest.to_owned(), 1),
+                None => _ = self.0.insert(digest.clone(), 1),
             }
         }
     }
 
     /// A blob without a reference stays at 0 until the batch is applied.
-    fn leave<'a>(&mut self, digests: impl Iterator<Item = &'a str>) {
+    fn leave<'a>(&mut self, digests: impl Iterator<Item = &'a Digest>) {
         for digest in digests {
             if let Some(count) = self.0.get_mut(digest) {
                 *count -= 1;
@@ -178,7 +179,7 @@ impl History for MemoryStore {
 }
 
 impl Blobs for MemoryStore {
-    fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.tables().blobs.get(digest).cloned())
     }
 }

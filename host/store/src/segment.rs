@@ -252,7 +252,9 @@ mod tests {
     }
 
     fn noise(bytes: u64) -> Vec<u8> {
-        (0..bytes / 64).flat_map(|i| crate::batch::sha256_hex(&i.to_le_bytes()).into_bytes()).collect()
+        (0..bytes / 64)
+            .flat_map(|i| regatta_core::digest::Digest::of(&i.to_le_bytes()).as_bytes().to_vec())
+            .collect()
     }
 
     /// The first lines of all texts.

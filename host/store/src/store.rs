@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 
 use regatta_core::batch::{Batch, Revision};
 use regatta_core::catalogue::NamedImage;
+use regatta_core::digest::Digest;
 use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::{InstanceRecord, SetState};
@@ -112,7 +113,7 @@ pub trait Blobs: Send + Sync {
     ///
     /// # Errors
     /// As [`StateStore::load`]; [`StoreError::Corrupt`] when they no longer match `digest`.
-    fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
 }
 
 /// Everything that the daemon remembers.

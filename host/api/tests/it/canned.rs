@@ -113,7 +113,7 @@ pub(crate) fn policy(name: &str, activation: u64) -> PolicyInfo {
         activation,
         name: name.into(),
         version: "0.1.0".into(),
-        digest: format!("{activation:064x}").replace('0', "a"),
+        digest: format!("{activation:064x}").replace('0', "a").into(),
         source: name.into(),
         params: json!({"metric": "utilization", "target": 0.6}),
         since_ms: NOW_MS - 192_000,
@@ -147,7 +147,7 @@ fn available(name: &str) -> AvailablePolicy {
         name: name.into(),
         path: format!("/policies/{name}.wasm"),
         version: (name == "step").then(|| "0.1.0".into()),
-        digest: (name == "step").then(|| "e".repeat(64)),
+        digest: (name == "step").then(|| "e".repeat(64).into()),
         problem: (name == "half-written").then(|| "not a valid WebAssembly module or component".into()),
     }
 }
@@ -237,7 +237,7 @@ pub(crate) fn record(tick: u64) -> TickRecord {
         shadows: Vec::new(),
         v: regatta_core::record::RECORD_VERSION,
         wall_ms: NOW_MS,
-        manifest: "f".repeat(64),
+        manifest: "f".repeat(64).into(),
         wanted_metrics: vec!["utilization".into()],
         observation: Observation {
             set: "web".into(),
@@ -327,7 +327,7 @@ fn recording(name: &str) -> RecordingInfo {
 /// An image with everything, used by `web`.
 pub(crate) fn debian() -> ImageInfo {
     let file = |digit: &str, size_bytes| ImageFileInfo {
-        digest: format!("sha256:{}", digit.repeat(64)),
+        digest: format!("sha256:{}", digit.repeat(64)).into(),
         size_bytes,
     };
     ImageInfo {
@@ -336,7 +336,7 @@ pub(crate) fn debian() -> ImageInfo {
         source: "/srv/images/debian-13".into(),
         imported_ms: NOW_MS - 93_600_000,
         disk: Some(ImageDiskInfo {
-            digest: format!("sha256:{}", "a1".repeat(32)),
+            digest: format!("sha256:{}", "a1".repeat(32)).into(),
             size_bytes: 3 << 29,
             format: "qcow2".into(),
             virtual_size_bytes: 10 << 30,
@@ -352,7 +352,8 @@ pub(crate) fn debian() -> ImageInfo {
 
 /// A kernel with everything inside.
 pub(crate) fn tiny() -> ImageInfo {
-    let kernel = Some(ImageFileInfo { digest: format!("sha256:{}", "d".repeat(64)), size_bytes: 5 << 20 });
+    let kernel =
+        Some(ImageFileInfo { digest: format!("sha256:{}", "d".repeat(64)).into(), size_bytes: 5 << 20 });
     ImageInfo {
         name: "tiny".into(),
         description: String::new(),
@@ -712,7 +713,7 @@ impl Control for Canned {
             slot: digest.map(|_| "load".into()),
             name: Some("step".into()),
             version: Some("0.1.0".into()),
-            digest: digest.map(ToOwned::to_owned),
+            digest: digest.map(Into::into),
             activation: (kind == "policy-swapped").then_some(2),
             params: (kind == "policy-swapped").then(|| serde_json::json!({ "step": 1 })),
             outcome: outcome.into(),
@@ -729,7 +730,7 @@ impl Control for Canned {
         let side = |name: &str, hours: f64| Side {
             name: name.into(),
             version: "0.1.0".into(),
-            digest: "d".repeat(64),
+            digest: "d".repeat(64).into(),
             failures: 1,
             unknown_metrics: if name == "step" { vec!["lod".into()] } else { Vec::new() },
             instance_seconds: hours * 3600.0,
@@ -853,7 +854,7 @@ impl Control for Canned {
     }
 
     async fn blob(&self, sha256: &str, _: &Caller) -> Answer<BlobContent> {
-        Ok(BlobContent { sha256: sha256.to_owned(), base64: "e30=".to_owned() })
+        Ok(BlobContent { sha256: sha256.into(), base64: "e30=".to_owned() })
     }
 
     async fn recordings(&self, _: &Caller) -> Answer<Vec<RecordingInfo>> {
@@ -907,8 +908,10 @@ impl Control for Canned {
         Caller { name: actor, .. }: &Caller,
     ) -> Answer<GcOutcome> {
         self.note(format!("collect dry_run={} by {actor}", request.dry_run));
-        let file =
-            |digit: &str, disk_bytes| GcFile { digest: format!("sha256:{}", digit.repeat(64)), disk_bytes };
+        let file = |digit: &str, disk_bytes| GcFile {
+            digest: format!("sha256:{}", digit.repeat(64)).into(),
+            disk_bytes,
+        };
         let removed = if self.images.lock().unwrap().is_empty() {
             Vec::new()
         } else {

@@ -6,7 +6,7 @@ use super::super::Io;
 use super::super::args::Output;
 use super::super::exit::{Exit, Failure, Outcome, Stop};
 use super::super::policy::read_params;
-use super::super::render::{Columns, RED, json, paint, pair, plain_line, right, short};
+use super::super::render::{Columns, RED, json, paint, pair, plain_line, right};
 use super::super::time::size;
 use super::super::wait::Line;
 use super::args::BenchArgs;
@@ -45,7 +45,7 @@ fn stop(error: BenchError) -> Stop {
 }
 
 fn table(bench: &Bench, io: &mut Io<'_>) -> Outcome {
-    pair("Policy", &format!("{} {} ({})", bench.name, bench.version, short(&bench.digest)), io)?;
+    pair("Policy", &format!("{} {} ({})", bench.name, bench.version, bench.digest.short()), io)?;
     pair("Parameters", &bench.params.to_string(), io)?;
     pair("ABI", &bench.abi, io)?;
     pair(

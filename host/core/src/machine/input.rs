@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::agent::{Report, Want};
 use crate::batch::{Batch, Revision};
 use crate::decision::PolicyRun;
+use crate::digest::Digest;
 use crate::event::Actor;
 use crate::manifest::{LoadBalancer, PolicyLimits, ScaleSet};
 use crate::metrics::Reading;
@@ -322,7 +323,7 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Migration {
     /// SHA-256 of the module that takes over.
-    pub digest: String,
+    pub digest: Digest,
     /// Version of the state.
     pub from_version: u32,
     /// The state, base64.

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
+use crate::digest::Digest;
 use crate::manifest::ScaleSet;
 use crate::phase::Phase;
 use crate::state::{InstanceRecord, SetState};
 
 use super::SetMachine;
 
-/// A manifest as it is stored: SHA-256 in lower-case hex, and JSON.
+/// A manifest as it is stored, as JSON.
 #[must_use]
-pub fn manifest_blob(set: &ScaleSet) -> (String, Vec<u8>) {
+pub fn manifest_blob(set: &ScaleSet) -> (Digest, Vec<u8>) {
     // Structs, enums and strings: none can fail.
     let json = serde_json::to_vec(set).unwrap_or_default();
-    let digest = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
-    (digest, json)
+    (Digest::of(&json), json)
 }
 
 impl SetMachine {

@@ -45,6 +45,7 @@ use std::sync::Arc;
 
 use crate::agent::Watch;
 use crate::batch::Revision;
+use crate::digest::Digest;
 use crate::event::Event;
 use crate::manifest::ScaleSet;
 use crate::metrics::{CounterRate, SetWindows};
@@ -101,7 +102,7 @@ pub struct SetMachine {
     resumed_ms: Option<u64>,
     now: Time,
     /// SHA-256 of the manifest in force.
-    manifest_digest: String,
+    manifest_digest: Digest,
     manifest: Arc<ScaleSet>,
     watch: Arc<Watch>,
     /// By generation, those of live instances and the one in force.

@@ -11,6 +11,7 @@ use super::*;
 use crate::agent::{Found, Order, Report, Running, StopOrder, Want};
 use crate::batch::Batch;
 use crate::decision::{Decision, FailureKind, PolicyFailure, PolicyRun};
+use crate::digest::Digest;
 use crate::event::{Actor, EventKind};
 use crate::manifest::read_manifest;
 use crate::node::Placement;
@@ -45,7 +46,7 @@ pub(crate) fn manifest(more: &str) -> ScaleSet {
 pub(crate) fn activation(name: &str, state_version: u32) -> PolicyActivation {
     PolicyActivation {
         number: 0,
-        digest: format!("digest of {name} {state_version}"),
+        digest: format!("digest of {name} {state_version}").into(),
         name: name.to_owned(),
         version: format!("{state_version}.0"),
         source: "test".to_owned(),
@@ -88,7 +89,7 @@ pub(super) struct Stored {
     pub(super) instances: BTreeMap<u32, InstanceRecord>,
     pub(super) records: Vec<TickRecord>,
     pub(super) events: Vec<Event>,
-    pub(super) blobs: BTreeMap<String, Vec<u8>>,
+    pub(super) blobs: BTreeMap<Digest, Vec<u8>>,
     /// Every instance that was ever stored.
     uids: BTreeMap<String, u32>,
 }
@@ -230,7 +231,7 @@ impl Rig {
     pub(super) fn start(store: &Stored, listening: bool) -> Start {
         let state = store.state().clone();
         let read =
-            |digest: &String| Arc::new(serde_json::from_slice(&store.blobs[digest]).expect("a manifest"));
+            |digest: &Digest| Arc::new(serde_json::from_slice(&store.blobs[digest]).expect("a manifest"));
         Start {
             manifests: state.manifests.iter().map(|(&of, digest)| (of, read(digest))).collect(),
             state,

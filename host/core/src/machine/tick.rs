@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::balancer::BalancerFull;
 use crate::canary;
 use crate::decision::PolicyRun;
+use crate::digest::Digest;
 use crate::manifest::PolicyLimits;
 use crate::mutant::{self, Mutant};
 use crate::node::Placements;
@@ -94,7 +95,7 @@ impl SetMachine {
         let input = TickInput {
             wall_ms: frozen.at.wall_ms,
             manifest: if mutant::is(Mutant::WrongManifest) {
-                String::new()
+                Digest::default()
             } else {
                 self.manifest_digest.clone()
             },

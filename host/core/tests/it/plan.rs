@@ -236,7 +236,10 @@ fn a_guard_that_freezes_the_budget_stops_repair_and_launches_but_no_removal() {
 }
 
 fn placement(node: u8, domain: u8) -> Placement {
-    Placement { node: NodeId::from(format!("node-{node}")), domain: FaultDomain::from(format!("rack-{domain}")) }
+    Placement {
+        node: NodeId::from(format!("node-{node}")),
+        domain: FaultDomain::from(format!("rack-{domain}")),
+    }
 }
 
 prop_compose! {

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use regatta_core::digest::Digest;
 use regatta_core::drift;
 use regatta_core::machine::{Command, Done, NewPolicy, NewSet, Start, Update, create};
 use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
 use regatta_core::state::{ImageDigests, SetState};
 use regatta_policy_host::CompiledPolicy;
-use regatta_store::sha256_hex;
 
 use super::policies::{Rehearsal, unknown_metrics};
 use super::{Fleet, error};
@@ -29,7 +29,7 @@ struct Checked {
     /// The image in the store; none after a dry run.
     images: Option<SetImages>,
     /// Digests of the modules, in the order of the manifest.
-    modules: Vec<String>,
+    modules: Vec<Digest>,
     /// Policies with their modules, in the order of the manifest; none where the set
     /// keeps the one that it has in that place.
     policies: Vec<Option<Prepared>>,
@@ -182,7 +182,7 @@ impl Fleet {
         let metrics_of = (!request.force).then_some(&set);
         let policies = set.policies.iter().map(|spec| async move {
             let module = self.read_policy(spec).await?;
-            let digest = sha256_hex(&module);
+            let digest = Digest::of(&module);
             let kept = old.is_some_and(|old| {
                 old.set.policies.contains(spec)
                     && old.slot(&spec.name).is_some_and(|slot| drift::runs(&slot.active, spec, &digest))

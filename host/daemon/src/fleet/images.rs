@@ -193,7 +193,7 @@ impl Fleet {
             tracing::info!(files = removed.len(), freed_bytes, actor, "unused image files were removed");
         }
         let file = |file: &regatta_vmm::UnusedFile| GcFile {
-            digest: file.digest.to_string(),
+            digest: file.digest.to_string().into(),
             disk_bytes: file.disk_bytes,
         };
         Ok(GcOutcome { dry_run, removed: removed.iter().map(file).collect(), freed_bytes })
@@ -243,7 +243,7 @@ impl Fleet {
 fn named(plan: ImportPlan, source: String, files: &Files) -> NamedImage {
     let file = |file: &Option<StoredFile>| {
         file.as_ref()
-            .map(|file| NamedFile { digest: file.digest().to_string(), size_bytes: file.size_bytes() })
+            .map(|file| NamedFile { digest: file.digest().to_string().into(), size_bytes: file.size_bytes() })
     };
     NamedImage {
         name: plan.name,
@@ -251,7 +251,7 @@ fn named(plan: ImportPlan, source: String, files: &Files) -> NamedImage {
         source,
         imported_ms: now_ms(),
         disk: files.disk.as_ref().map(|disk| NamedDisk {
-            file: NamedFile { digest: disk.digest().to_string(), size_bytes: disk.size_bytes() },
+            file: NamedFile { digest: disk.digest().to_string().into(), size_bytes: disk.size_bytes() },
             format: disk.format().name().to_owned(),
             virtual_size_bytes: disk.virtual_size_bytes(),
         }),

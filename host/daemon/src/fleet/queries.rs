@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use regatta_core::digest::Digest;
 use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_store::{Order, RecordQuery, Store, StoreError};
@@ -74,9 +75,9 @@ impl Fleet {
     }
 
     pub(super) async fn find_blob(&self, sha256: &str) -> Answer<BlobContent> {
-        let wanted = sha256.to_owned();
+        let wanted = Digest::from(sha256);
         match self.read(move |store| store.blob(&wanted)).await? {
-            Some(bytes) => Ok(BlobContent { sha256: sha256.to_owned(), base64: BASE64.encode(bytes) }),
+            Some(bytes) => Ok(BlobContent { sha256: sha256.into(), base64: BASE64.encode(bytes) }),
             None => Err(error(ErrorCode::NotFound, format!("no manifest or module {sha256} is stored"))),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regatta_core::batch::{Batch, StateChange};
+use regatta_core::digest::Digest;
 use regatta_core::orphan::{FoundDir, Owner, Why, displaced, first_free_id, owner_of};
 use regatta_core::state::SetState;
 use regatta_policy_host::CompiledPolicy;
@@ -204,9 +205,9 @@ impl Fleet {
     }
 
     /// The modules of a set, those that are ready soon; and those that are not.
-    async fn reload(self: &Arc<Self>, state: &SetState) -> (Modules, Vec<(String, Option<Reload>)>) {
-        let digests: BTreeSet<String> = state.activations_kept().map(|it| it.digest.clone()).collect();
-        let reloads: Vec<(String, Reload)> = digests
+    async fn reload(self: &Arc<Self>, state: &SetState) -> (Modules, Vec<(Digest, Option<Reload>)>) {
+        let digests: BTreeSet<Digest> = state.activations_kept().map(|it| it.digest.clone()).collect();
+        let reloads: Vec<(Digest, Reload)> = digests
             .into_iter()
             .map(|digest| {
                 let (fleet, of) = (Arc::clone(self), digest.clone());
@@ -220,7 +221,7 @@ impl Fleet {
                 Ok(reloaded) => match reloaded.unwrap_or_else(|why| Err(panicked(&why))) {
                     Ok(compiled) => Ok(compiled),
                     Err(Unready { why, may_pass }) => {
-                        tracing::error!(set = state.set.name, module = digest, why, "a policy cannot run");
+                        tracing::error!(set = state.set.name, module = %digest, why, "a policy cannot run");
                         if may_pass {
                             late.push((digest.clone(), None));
                         }
@@ -239,7 +240,7 @@ impl Fleet {
 
     /// Makes a module ready that a set runs without until then. It was accepted once, so a host that is too busy for it now is
     /// no reason to lose it.
-    async fn provide_later(self: Arc<Self>, set: String, digest: String, mut reload: Option<Reload>) {
+    async fn provide_later(self: Arc<Self>, set: String, digest: Digest, mut reload: Option<Reload>) {
         let (mut pause, longest) = RETRY;
         loop {
             let reloaded = match reload.take() {
@@ -249,11 +250,11 @@ impl Fleet {
             let Some(handle) = self.sets_now().get(&set).cloned() else { return };
             match reloaded {
                 Ok(compiled) => {
-                    tracing::info!(set, module = digest, "a policy runs again");
+                    tracing::info!(set, module = %digest, "a policy runs again");
                     return handle.provide(digest, Ok(compiled)).await;
                 }
                 Err(Unready { why, may_pass }) => {
-                    tracing::error!(set, module = digest, why, may_pass, "a policy cannot run");
+                    tracing::error!(set, module = %digest, why, may_pass, "a policy cannot run");
                     handle.provide(digest.clone(), Err(why)).await;
                     if !may_pass {
                         return;

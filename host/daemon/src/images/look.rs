@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use regatta_core::digest::Digest;
 use regatta_core::manifest::{FileRef, ScaleSet};
 use regatta_core::state::ImageDigests;
 use regatta_util::chain;
@@ -65,9 +66,9 @@ pub(super) fn too_small(set: &ScaleSet, virtual_size_bytes: u64) -> Option<Image
     Some(ImageProblem { pointer: pointer.to_owned(), message, hint: None })
 }
 
-async fn look_disk(store: &ImageStore, file: &FileRef) -> Result<(String, u64), String> {
+async fn look_disk(store: &ImageStore, file: &FileRef) -> Result<(Digest, u64), String> {
     let found = store.look(Path::new(&file.path), digest_of(file)?).await;
-    found.map(|(digest, size_bytes)| (digest.to_string(), size_bytes)).map_err(|error| chain(&error))
+    found.map(|(digest, size_bytes)| (digest.to_string().into(), size_bytes)).map_err(|error| chain(&error))
 }
 
 async fn look_file(
@@ -75,11 +76,11 @@ async fn look_file(
     file: Option<&FileRef>,
     pointer: &str,
     problems: &mut Vec<ImageProblem>,
-) -> Option<String> {
+) -> Option<Digest> {
     let file = file?;
     let found = match digest_of(file) {
         Ok(expected) => store.look_file(Path::new(&file.path), expected).await.map_err(|error| chain(&error)),
         Err(why) => Err(why),
     };
-    note(found, pointer, problems).map(|digest| digest.to_string())
+    note(found, pointer, problems).map(|digest| digest.to_string().into())
 }

@@ -286,7 +286,8 @@ impl LocalInstances {
     /// Who an instance is and what it is made of, for its own directory; what it is made of is on disk then.
     fn birth(&self, manifest: &ScaleSet, identity: &Identity) -> Result<String, String> {
         let origin = Origin { manifest: manifest.clone(), image: self.images.digests() };
-        let birth = Birth { identity: identity.clone(), origin: self.node.origins.keep(&origin)? };
+        let birth =
+            Birth { identity: identity.clone(), origin: self.node.origins.keep(&origin)?.to_string() };
         serde_json::to_string(&birth).map_err(|why| why.to_string())
     }
 

@@ -15,6 +15,7 @@ use futures::future::{BoxFuture, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use regatta_core::agent::Order;
 use regatta_core::batch::Batch;
+use regatta_core::digest::Digest;
 use regatta_core::event::Actor;
 use regatta_core::machine::{
     Command, CommandError, CommitError, Done, Effect, Input, Scrape, SetMachine, Start, TickFacts, Token,
@@ -79,7 +80,7 @@ pub(crate) struct Setup {
 #[derive(Debug, Clone)]
 pub(crate) struct SetHandle {
     calls: mpsc::Sender<Call>,
-    modules: mpsc::Sender<(String, Result<Arc<CompiledPolicy>, String>)>,
+    modules: mpsc::Sender<(Digest, Result<Arc<CompiledPolicy>, String>)>,
     view: tokio_watch::Receiver<Arc<SetView>>,
 }
 
@@ -96,7 +97,7 @@ impl SetHandle {
     }
 
     /// Gives it a module that was not ready when it began, or says why it still is not; one that has ended needs none.
-    pub(crate) async fn provide(&self, digest: String, compiled: Result<Arc<CompiledPolicy>, String>) {
+    pub(crate) async fn provide(&self, digest: Digest, compiled: Result<Arc<CompiledPolicy>, String>) {
         let _ = self.modules.send((digest, compiled)).await;
     }
 
@@ -130,7 +131,7 @@ struct Shell {
 /// Where messages arrive.
 struct Inbox {
     calls: mpsc::Receiver<Call>,
-    modules: mpsc::Receiver<(String, Result<Arc<CompiledPolicy>, String>)>,
+    modules: mpsc::Receiver<(Digest, Result<Arc<CompiledPolicy>, String>)>,
     news: mpsc::Receiver<(u32, News)>,
     probes: mpsc::Receiver<ProbeReport>,
     scrapes: mpsc::Receiver<ScrapeReport>,

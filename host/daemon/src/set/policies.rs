@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::future::join_all;
 use regatta_core::decision::{FailureKind, PolicyFailure, PolicyRun};
+use regatta_core::digest::Digest;
 use regatta_core::machine::{Answer, Ask, Migration};
 use regatta_core::observation::Observation;
 use regatta_core::state::{PolicyActivation, SetState};
@@ -16,12 +17,12 @@ use regatta_util::chain;
 
 /// The modules of a set that are ready to run, or why they are not, by digest.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Modules(BTreeMap<String, Result<Arc<CompiledPolicy>, String>>);
+pub(crate) struct Modules(BTreeMap<Digest, Result<Arc<CompiledPolicy>, String>>);
 
 impl Modules {
     /// Remembers what became of compiling a module.
-    pub(crate) fn insert(&mut self, digest: &str, compiled: Result<Arc<CompiledPolicy>, String>) {
-        self.0.insert(digest.to_owned(), compiled);
+    pub(crate) fn insert(&mut self, digest: &Digest, compiled: Result<Arc<CompiledPolicy>, String>) {
+        self.0.insert(digest.clone(), compiled);
     }
 
     /// Forgets what `state` no longer needs.
@@ -38,7 +39,7 @@ impl Modules {
         }
     }
 
-    fn get(&self, digest: &str) -> Result<Arc<CompiledPolicy>, String> {
+    fn get(&self, digest: &Digest) -> Result<Arc<CompiledPolicy>, String> {
         match self.0.get(digest) {
             Some(compiled) => compiled.clone(),
             None => Err("its module is not ready".to_owned()),

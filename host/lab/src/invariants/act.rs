@@ -1,6 +1,7 @@
 //! What may be done: launches, stops, ends of drains, replies.
 
 use regatta_core::agent::{Identity, Key};
+use regatta_core::digest::Digest;
 use regatta_core::machine::{Command, CommandError, Done, SetMachine, Token};
 use regatta_core::phase::Phase;
 use regatta_core::plan::{Action, RemovalCause};
@@ -17,7 +18,7 @@ pub(super) enum Asked {
     Capacity(u32),
     Protected(u32, bool),
     Deleted,
-    Manifest(String),
+    Manifest(Digest),
     Other,
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regatta_core::decision::{FailureKind, PolicyFailure};
+use regatta_core::digest::Digest;
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::{CallTimes, CompiledPolicy, Engine, EngineOptions, Origin, ParamsError};
 use regatta_util::percentile;
@@ -66,7 +67,7 @@ pub struct Bench {
     /// Its version.
     pub version: String,
     /// SHA-256, lower-case hex.
-    pub digest: String,
+    pub digest: Digest,
     /// How it talks with the host.
     pub abi: String,
     /// Whether this program was built with optimisations; without, the figures are not those of a release.

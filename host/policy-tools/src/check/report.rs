@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use regatta_core::digest::Digest;
 use regatta_core::manifest::PolicyLimits;
 use regatta_util::thousands;
 use serde::Serialize;
@@ -67,7 +68,7 @@ pub struct CheckReport {
     /// Its version.
     pub version: String,
     /// SHA-256 of the module, lower-case hex.
-    pub digest: String,
+    pub digest: Digest,
     /// How it talks with the host.
     pub abi: String,
     /// Size of the module, bytes.

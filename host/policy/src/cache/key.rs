@@ -4,7 +4,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 
-use sha2::{Digest, Sha256};
+use regatta_core::digest::Digest;
+use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 
 /// Names a compiled module: equal only when compiling again would give the same.
@@ -14,7 +15,7 @@ pub(crate) struct Key([u8; 32]);
 impl Key {
     /// The key of the module with that SHA-256, compiled by `engine`: its configuration, wasmtime's version and what the
     /// CPU can do are part of it, and this program, which decided that the module is a policy.
-    pub(crate) fn new(engine: &Engine, digest: &str) -> Self {
+    pub(crate) fn new(engine: &Engine, digest: &Digest) -> Self {
         let mut hasher = Hashing(Sha256::new());
         (env!("CARGO_PKG_VERSION"), crate::CONTRACT_VERSION, program(), digest).hash(&mut hasher);
         engine.precompile_compatibility_hash().hash(&mut hasher);

@@ -12,6 +12,8 @@ use std::time::Duration;
 use self::artifact::{Artifact, Meta};
 pub use self::child::compile_child;
 pub use self::limits::CompileLimit;
+use regatta_core::digest::Digest;
+
 use crate::cache::{Cache, Key};
 use crate::engine::Engine;
 use crate::error::LoadError;
@@ -71,7 +73,7 @@ impl Engine {
     ///
     /// # Errors
     /// When it is not a policy, or takes too much to compile.
-    pub(crate) fn build(&self, bytes: &[u8], digest: &str) -> Result<Built, LoadError> {
+    pub(crate) fn build(&self, bytes: &[u8], digest: &Digest) -> Result<Built, LoadError> {
         let Some(cache) = &self.inner.cache else {
             let permit = self.inner.compiling.enter(Lane::Heavy);
             let artifact = compile(self, bytes)?;

@@ -21,6 +21,7 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 use regatta_core::batch::{Batch, Revision};
 use regatta_core::catalogue::NamedImage;
+use regatta_core::digest::Digest;
 use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
 
@@ -290,7 +291,7 @@ impl History for RedbStore {
 }
 
 impl Blobs for RedbStore {
-    fn blob(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    fn blob(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(|transaction| read::blob(transaction, digest))
     }
 }

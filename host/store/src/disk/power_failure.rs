@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use proptest::prelude::*;
 use redb::{BackendError, Database, ReadableDatabase, StorageBackend};
 use regatta_core::batch::{Batch, History};
+use regatta_core::digest::Digest;
 use regatta_core::event::{Actor, Event, EventKind};
 
 use crate::batch::Retention;
@@ -132,7 +133,7 @@ fn batch(number: u64) -> Batch {
         set: part.to_string(),
         kind: EventKind::Protection,
         instance: None,
-        text: crate::sha256_hex(&number.to_le_bytes()).repeat((number % 7 * 20) as usize),
+        text: Digest::of(&number.to_le_bytes()).repeat((number % 7 * 20) as usize),
         policy: None,
         actor: Actor::User(number.to_string()),
     });

@@ -3,10 +3,10 @@
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 use regatta_core::batch::Revision;
 use regatta_core::catalogue::NamedImage;
+use regatta_core::digest::Digest;
 use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
 
-use crate::batch::sha256_hex;
 use crate::codec::{blob_from_stored, from_json};
 use crate::segment::Segment;
 use crate::store::{Order, RECORDS_PER_READ_MAX, RecordQuery, SetStats, Stats, StoredSet};
@@ -218,11 +218,11 @@ pub(super) fn events_before(
     Ok(found)
 }
 
-pub(super) fn blob(transaction: &ReadTransaction, digest: &str) -> Result<Option<Vec<u8>>, Fail> {
+pub(super) fn blob(transaction: &ReadTransaction, digest: &Digest) -> Result<Option<Vec<u8>>, Fail> {
     let blobs = transaction.open_table(BLOBS)?;
-    let Some(stored) = blobs.get(digest)? else { return Ok(None) };
+    let Some(stored) = blobs.get(digest.as_str())? else { return Ok(None) };
     let bytes = blob_from_stored(stored.value())?;
-    if sha256_hex(&bytes) != digest {
+    if Digest::of(&bytes) != *digest {
         return Err(Fail::Value(format!("blob {digest} has changed")));
     }
     Ok(Some(bytes))

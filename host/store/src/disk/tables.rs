@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use redb::TableDefinition;
+use regatta_core::digest::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
@@ -47,7 +48,7 @@ pub(crate) struct SetLog {
     pub(crate) newest_tick: u64,
     /// Blobs that the records refer to, each with the last tick that does. Format 2 knew modules alone.
     #[serde(alias = "modules")]
-    pub(crate) blobs: Vec<(String, u64)>,
+    pub(crate) blobs: Vec<(Digest, u64)>,
 }
 
 /// An error inside a transaction, before it is known at which path.

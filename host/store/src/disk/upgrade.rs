@@ -1,14 +1,14 @@
 //! What earlier versions stored, in the shape of today.
 
 use redb::{ReadableTable, TableDefinition, TableError, WriteTransaction};
+use regatta_core::digest::Digest;
 use regatta_core::state::{InstanceRecord, SetState};
 use regatta_core::time::SetClock;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::tables::{BLOBS, Fail, INSTANCES, REVISIONS, SEGMENTS, SETS};
 use super::write::{count_commit, put_blobs};
-use crate::batch::sha256_hex;
 use crate::codec::{from_json, to_json};
 use crate::segment::Segment;
 
@@ -86,7 +86,7 @@ fn set_to_3(
     state: &mut SetState,
     instances: &mut [InstanceRecord],
     last_record_ms: Option<u64>,
-) -> (String, Vec<u8>) {
+) -> (Digest, Vec<u8>) {
     state.incarnation = incarnation(&state.set.name, instances);
     // Was on the wall clock; a back-off that ends early does no harm.
     state.launches_resume_ms = 0;
@@ -96,7 +96,7 @@ fn set_to_3(
         instance.uid = format!("{:016x}-{}", state.incarnation, instance.id);
     }
     let manifest = to_json(&state.set);
-    let digest = sha256_hex(&manifest);
+    let digest = Digest::of(&manifest);
     state.manifests = [(state.generation, digest.clone())].into();
     (digest, manifest)
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redb::{ReadableTable, WriteTransaction};
 use regatta_core::batch::{Batch, Revision, StateChange};
+use regatta_core::digest::Digest;
 use regatta_core::event::Event;
 use regatta_core::record::{Direction, TickRecord};
 use regatta_core::state::SetState;
@@ -137,10 +138,10 @@ fn log(transaction: &WriteTransaction, set: &str) -> Result<Option<SetLog>, Fail
     Ok(Some(from_json(&format!("the log of set {set}"), log.value())?))
 }
 
-fn remove_set(transaction: &WriteTransaction, set: &str, left: &mut BTreeSet<String>) -> Result<(), Fail> {
+fn remove_set(transaction: &WriteTransaction, set: &str, left: &mut BTreeSet<Digest>) -> Result<(), Fail> {
     if let Some(state) = transaction.open_table(SETS)?.remove(set)? {
         let state: SetState = from_json(&format!("set {set}"), state.value())?;
-        left.extend(blobs_of_set(&state).map(str::to_owned));
+        left.extend(blobs_of_set(&state).cloned());
     }
     if let Some(log) = transaction.open_table(LOGS)?.remove(set)? {
         let log: SetLog = from_json(&format!("the log of set {set}"), log.value())?;
@@ -157,7 +158,7 @@ fn remove_set(transaction: &WriteTransaction, set: &str, left: &mut BTreeSet<Str
 fn put_sets<'a>(
     transaction: &WriteTransaction,
     put: &'a [SetState],
-    left: &mut BTreeSet<String>,
+    left: &mut BTreeSet<Digest>,
 ) -> Result<BTreeSet<&'a str>, Fail> {
     // The last of a name counts, as if it stood alone.
     let last: BTreeMap<&str, &SetState> = put.iter().map(|s| (s.set.name.as_str(), s)).collect();
@@ -168,7 +169,7 @@ fn put_sets<'a>(
     for (name, state) in &last {
         if let Some(old) = sets.insert(name, to_json(state).as_slice())? {
             let old: SetState = from_json(&format!("set {name}"), old.value())?;
-            left.extend(blobs_of_set(&old).map(str::to_owned));
+            left.extend(blobs_of_set(&old).cloned());
         }
         // The usual case, a set that keeps its policy, costs no search for users.
         for digest in blobs_of_set(state) {
@@ -200,7 +201,7 @@ fn put_instances<'a>(
     Ok(())
 }
 
-pub(super) fn put_blobs(transaction: &WriteTransaction, put: &[(String, Vec<u8>)]) -> Result<(), Fail> {
+pub(super) fn put_blobs(transaction: &WriteTransaction, put: &[(Digest, Vec<u8>)]) -> Result<(), Fail> {
     if put.is_empty() {
         return Ok(());
     }
@@ -257,7 +258,7 @@ fn append(
     records: &[(&TickRecord, Plain)],
     retention: &Retention,
     tails: &mut Tails,
-    left: &mut BTreeSet<String>,
+    left: &mut BTreeSet<Digest>,
 ) -> Result<(), Fail> {
     let mut log = log(transaction, set)?.unwrap_or_default();
     let mut segments = transaction.open_table(SEGMENTS)?;
@@ -311,7 +312,7 @@ fn append(
         for digest in blobs_of_record(record) {
             match log.blobs.iter_mut().find(|(known, _)| known == digest) {
                 Some((_, last)) => *last = tick,
-                None => log.blobs.push((digest.to_owned(), tick)),
+                None => log.blobs.push((digest.clone(), tick)),
             }
         }
         last = pushed;
@@ -353,12 +354,12 @@ fn append(
 }
 
 /// Blobs that a set or a kept record refers to.
-fn used_blobs(transaction: &WriteTransaction) -> Result<BTreeSet<String>, Fail> {
+fn used_blobs(transaction: &WriteTransaction) -> Result<BTreeSet<Digest>, Fail> {
     let mut used = BTreeSet::new();
     for row in transaction.open_table(SETS)?.iter()? {
         let (name, state) = row?;
         let state: SetState = from_json(&format!("set {}", name.value()), state.value())?;
-        used.extend(blobs_of_set(&state).map(str::to_owned));
+        used.extend(blobs_of_set(&state).cloned());
     }
     for row in transaction.open_table(LOGS)?.iter()? {
         let (name, log) = row?;

@@ -140,7 +140,8 @@ fn with_room_for_so_many_pages() {
         if let Some(fill) = free.f_bavail.checked_sub(keep).filter(|&fill| fill > 0) {
             fallocate(&filler, FallocateFlags::empty(), 0, fill * free.f_frsize).unwrap();
         }
-        let text = regatta_store::sha256_hex(&round.to_le_bytes()).repeat(100 + (round % 7 * 40) as usize);
+        let text =
+            regatta_core::digest::Digest::of(&round.to_le_bytes()).repeat(100 + (round % 7 * 40) as usize);
         let mut batch = make::batch(vec![make::set("web", stored + 1, "x")], Vec::new());
         batch.history.events.push(make::event("web", &text));
         let outcome = store.commit(&batch);

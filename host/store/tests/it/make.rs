@@ -110,7 +110,7 @@ pub(crate) fn event_batch(events: Vec<Event>) -> Batch {
     Batch { history: History { records: Vec::new(), events }, ..Batch::default() }
 }
 
-pub(crate) fn blob_batch(blobs: Vec<(String, Vec<u8>)>) -> Batch {
+pub(crate) fn blob_batch(blobs: Vec<(regatta_core::digest::Digest, Vec<u8>)>) -> Batch {
     Batch { blobs, ..Batch::default() }
 }
 
@@ -125,7 +125,7 @@ pub(crate) fn removal(set: &str) -> Batch {
 pub(crate) fn activation(digest: &str) -> PolicyActivation {
     PolicyActivation {
         number: 1,
-        digest: digest.to_owned(),
+        digest: digest.into(),
         name: "target-tracking".to_owned(),
         version: "0.1.0".to_owned(),
         source: "target-tracking".to_owned(),
@@ -160,7 +160,8 @@ pub(crate) fn event(set: &str, text: &str) -> Event {
 }
 
 pub(crate) fn image(name: &str, seed: u8) -> NamedImage {
-    let file = |n: u8| NamedFile { digest: format!("sha256:{n:064x}"), size_bytes: u64::from(n) << 20 };
+    let file =
+        |n: u8| NamedFile { digest: format!("sha256:{n:064x}").into(), size_bytes: u64::from(n) << 20 };
     NamedImage {
         name: name.to_owned(),
         description: format!("image number {seed}"),

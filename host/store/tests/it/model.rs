@@ -9,6 +9,7 @@ use proptest::strategy::Union;
 use regatta_core::batch::{Batch, Revision};
 use regatta_core::combine::Combined;
 use regatta_core::decision::{Decision, FailureKind, LogLevel, LogLine, PolicyFailure, PolicyRun, Reason};
+use regatta_core::digest::Digest;
 use regatta_core::guard::{GuardMemory, GuardName, GuardStep, GuardTrail};
 use regatta_core::instance_state::INSTANCE_STATES;
 use regatta_core::metric::MetricValue;
@@ -21,7 +22,6 @@ use regatta_core::plan::{Action, CreateCause, Plan, RemovalCause};
 use regatta_core::record::{Direction, InstanceChange, PlanFacts, RECORD_VERSION, TickRecord};
 use regatta_store::{
     History, MemoryStore, Options, Order, RecordQuery, RedbStore, Retention, StateStore, Store, StoreError,
-    sha256_hex,
 };
 
 use crate::make;
@@ -32,9 +32,9 @@ const SETS: [&str; 3] = ["a", "ab", "web"];
 const KEEP_ALL: Retention =
     Retention { records_max_age_ms: u64::MAX, records_max_bytes_per_set: u64::MAX, events_max: 10_000 };
 
-fn module(index: u8) -> (String, Vec<u8>) {
+fn module(index: u8) -> (Digest, Vec<u8>) {
     let bytes = vec![index; 100 + usize::from(index)];
-    (sha256_hex(&bytes), bytes)
+    (Digest::of(&bytes), bytes)
 }
 
 fn finite() -> impl Strategy<Value = f64> {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use redb::{Database, TableDefinition};
 use regatta_core::batch::{Batch, StateChange};
+use regatta_core::digest::Digest;
 use regatta_store::{Blobs, History, Options, RecordQuery, RedbStore, StateStore, Store, StoreError};
 
 use crate::realistic::{Generator, Rng, Shape};
@@ -175,13 +176,12 @@ fn a_damaged_byte_is_found_or_harmless() {
 fn a_file_with_much_free_space_gets_smaller() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path()).unwrap();
-    let noise: Vec<u8> = std::iter::successors(Some(regatta_store::sha256_hex(b"0")), |last| {
-        Some(regatta_store::sha256_hex(last.as_bytes()))
-    })
-    .take(200_000)
-    .flat_map(String::into_bytes)
-    .collect();
-    let digest = regatta_store::sha256_hex(&noise);
+    let noise: Vec<u8> =
+        std::iter::successors(Some(Digest::of(b"0")), |last| Some(Digest::of(last.as_bytes())))
+            .take(200_000)
+            .flat_map(|digest| digest.as_bytes().to_vec())
+            .collect();
+    let digest = Digest::of(&noise);
     store
         .commit(&Batch {
             blobs: vec![(digest.clone(), noise.clone())],

@@ -1,10 +1,9 @@
 //! History has an end: by age, by size and by count.
 
 use regatta_core::batch::Batch;
+use regatta_core::digest::Digest;
 use regatta_core::record::{Direction, TickRecord};
-use regatta_store::{
-    Blobs, History, Options, Order, RecordQuery, RedbStore, Retention, StateStore, Store, sha256_hex,
-};
+use regatta_store::{Blobs, History, Options, Order, RecordQuery, RedbStore, Retention, StateStore, Store};
 
 use crate::make;
 use crate::realistic::{Generator, Shape};
@@ -111,7 +110,7 @@ fn a_module_stays_while_a_set_or_a_record_uses_it() {
     let directory = tempfile::tempdir().unwrap();
     let retention = Retention { records_max_bytes_per_set: 20_000, ..KEEP_ALL };
     let store = RedbStore::open(directory.path(), Options { retention, ..Options::default() }).unwrap();
-    let module = |index: u8| (sha256_hex(&[index; 50]), vec![index; 50]);
+    let module = |index: u8| (Digest::of(&[index; 50]), vec![index; 50]);
     let [old, new, later] = [module(1), module(2), module(3)];
     let kept = || [&old, &new, &later].map(|(digest, _)| store.blob(digest).unwrap().is_some());
 
@@ -124,7 +123,7 @@ fn a_module_stays_while_a_set_or_a_record_uses_it() {
     let mut generator = Generator::new("web", 3, Shape::default());
     let mut tick = |digest: &str, set: &str| {
         let mut record = generator.next_record();
-        record.runs[0].digest = digest.to_owned();
+        record.runs[0].digest = digest.into();
         let sets = vec![make::set("web", record.observation.tick, set)];
         store.commit(&make::batch(sets, vec![record])).unwrap();
     };
@@ -145,7 +144,7 @@ fn a_manifest_stays_while_an_instance_or_a_record_refers_to_it() {
     let retention = Retention { records_max_bytes_per_set: 20_000, ..KEEP_ALL };
     let directory = tempfile::tempdir().unwrap();
     let options = Options { retention, ..Options::default() };
-    let manifest = |generation: u8| (sha256_hex(&[generation; 50]), vec![generation; 50]);
+    let manifest = |generation: u8| (Digest::of(&[generation; 50]), vec![generation; 50]);
     let commit = |store: &dyn Store, tick: u64, generations: &[u8], record: Option<TickRecord>, blobs| {
         let mut state = make::set("web", tick, "x");
         state.manifests = generations.iter().map(|&it| (u64::from(it), manifest(it).0)).collect();

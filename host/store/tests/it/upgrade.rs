@@ -4,9 +4,10 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase, TableDefinition};
 use regatta_core::batch::{Batch, Revision};
+use regatta_core::digest::Digest;
 use regatta_core::explain::explain;
 use regatta_core::record::Direction;
-use regatta_store::{Blobs, History, Options, RecordQuery, RedbStore, StateStore, sha256_hex};
+use regatta_store::{Blobs, History, Options, RecordQuery, RedbStore, StateStore};
 use serde_json::{Value, json};
 
 use crate::make;
@@ -65,8 +66,8 @@ fn everything_in_a_store_of_format_2_is_still_there() {
             phases.insert(instance.phase);
         }
         let manifest = serde_json::to_vec(&state.set).unwrap();
-        assert_eq!(state.manifests, [(state.generation, sha256_hex(&manifest))].into());
-        assert_eq!(store.blob(&sha256_hex(&manifest)).unwrap().as_ref(), Some(&manifest));
+        assert_eq!(state.manifests, [(state.generation, Digest::of(&manifest))].into());
+        assert_eq!(store.blob(&Digest::of(&manifest)).unwrap().as_ref(), Some(&manifest));
         for policy in state.activations_kept() {
             assert!(store.blob(&policy.digest).unwrap().is_some(), "module of activation {}", policy.number);
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use regatta_core::digest::Digest;
 use regatta_core::node::Placement;
 use regatta_core::observation::Observation;
 use regatta_core::phase::Phase;
@@ -112,7 +113,7 @@ fn decide(place: &Place, instances: u32) -> Result<Costs> {
         let decided = Instant::now();
         let input = TickInput {
             wall_ms: observation.now_ms,
-            manifest: String::new(),
+            manifest: Digest::default(),
             observation: Arc::unwrap_or_clone(observation),
             changes: Vec::new(),
             operator: Vec::new(),

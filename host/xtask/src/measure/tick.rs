@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use regatta_core::batch::{Batch, Revision};
 use regatta_core::decision::{Decision, PolicyRun, Reason};
+use regatta_core::digest::Digest;
 use regatta_core::event::Actor;
 use regatta_core::machine::{
     Answer, Ask, Effect, Input, NewSet, ProcessReading, Scrape, SetMachine, Start, TickFacts, create,
@@ -110,7 +111,7 @@ pub(crate) fn replay(place: &Place) -> Result<Figure> {
 fn activation(digest: &str, wishes: Vec<regatta_core::metrics::MetricWish>) -> PolicyActivation {
     PolicyActivation {
         number: 1,
-        digest: digest.to_owned(),
+        digest: digest.into(),
         name: "target-tracking".to_owned(),
         version: "1.0.0".to_owned(),
         source: "target-tracking".to_owned(),
@@ -166,7 +167,7 @@ struct Rig {
     revision: u64,
     tick_ms: u64,
     instances: u32,
-    blobs: BTreeMap<String, Vec<u8>>,
+    blobs: BTreeMap<Digest, Vec<u8>>,
 }
 
 impl Rig {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use regatta_store::sha256_hex;
+use regatta_core::digest::Digest;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fleet, read_module};
@@ -102,7 +102,7 @@ struct Seen {
     /// It has had this stamp for two looks in a row, and was read then.
     settled: bool,
     version: Option<String>,
-    digest: Option<String>,
+    digest: Option<Digest>,
     problem: Option<String>,
 }
 
@@ -134,7 +134,7 @@ impl Shelf {
     }
 
     /// The files whose content has that digest, or begins so.
-    pub(super) fn with_digest(&self, prefix: &str) -> Vec<(String, PathBuf)> {
+    pub(super) fn with_digest(&self, prefix: &str) -> Vec<(Digest, PathBuf)> {
         let seen = self.seen();
         let of = |(path, seen): (&PathBuf, &Seen)| Some((seen.digest.clone()?, path.clone()));
         seen.iter().filter_map(of).filter(|(digest, _)| digest.starts_with(prefix)).collect()
@@ -160,7 +160,7 @@ impl Shelf {
     }
 
     /// Notes what a file holds.
-    fn holds(&self, path: &Path, held: Result<(String, String), String>) {
+    fn holds(&self, path: &Path, held: Result<(String, Digest), String>) {
         let mut seen = self.seen();
         let Some(known) = seen.get_mut(path) else { return };
         match held {
@@ -211,7 +211,7 @@ impl Fleet {
                 continue;
             }
             let module = read_module(&path).await;
-            let digest = module.as_ref().map(|module| sha256_hex(module)).map_err(Clone::clone);
+            let digest = module.as_ref().map(|module| Digest::of(module)).map_err(Clone::clone);
             let held = match module {
                 Ok(module) => self.look_at(module).await,
                 Err(why) => Err(why),
@@ -229,9 +229,9 @@ impl Fleet {
     }
 
     /// Version and digest of a policy.
-    async fn look_at(&self, module: Vec<u8>) -> Result<(String, String), String> {
+    async fn look_at(&self, module: Vec<u8>) -> Result<(String, Digest), String> {
         let compiled = self.compile(module).await?;
-        Ok((compiled.manifest().version.clone(), compiled.digest().to_owned()))
+        Ok((compiled.manifest().version.clone(), compiled.digest().clone()))
     }
 }
 

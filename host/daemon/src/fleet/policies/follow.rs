@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use regatta_core::digest::Digest;
 use regatta_core::event::PolicyRef;
 use regatta_core::manifest::PolicySpec;
 use serde::{Deserialize, Serialize};
@@ -172,7 +173,7 @@ fn unread(spec: &PolicySpec) -> PolicyRef {
         slot: spec.name.clone(),
         name: String::new(),
         version: String::new(),
-        digest: String::new(),
+        digest: Digest::default(),
         source: spec.module.clone(),
         activation: 0,
         params: String::new(),

@@ -41,7 +41,7 @@ impl Fleet {
                 slot: text(|it| &it.slot),
                 name: text(|it| &it.name),
                 version: text(|it| &it.version),
-                digest: text(|it| &it.digest),
+                digest: policy.map(|it| it.digest.clone()).filter(|it| !it.is_empty()),
                 activation: policy.map(|it| it.activation).filter(|number| *number > 0),
                 params: text(|it| &it.params).and_then(|params| serde_json::from_str(&params).ok()),
                 actor: event.actor.to_string(),

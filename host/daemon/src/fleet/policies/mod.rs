@@ -12,6 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use regatta_core::batch::Batch;
+use regatta_core::digest::Digest;
 use regatta_core::machine::{Command, Done, NewPolicy, Placed, Switched};
 use regatta_core::manifest::{
     ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem, ScaleSet,
@@ -129,9 +130,8 @@ impl Fleet {
     async fn has_a_name_of_its_own(&self, compiled: &CompiledPolicy) -> Result<(), String> {
         let name = &compiled.manifest().name;
         let Some(path) = self.policy_dirs.built_in(name) else { return Ok(()) };
-        let is_built_in = read_module(&path)
-            .await
-            .is_ok_and(|module| regatta_store::sha256_hex(&module) == compiled.digest());
+        let is_built_in =
+            read_module(&path).await.is_ok_and(|module| Digest::of(&module) == *compiled.digest());
         let digest = compiled.digest().to_owned();
         let is_known = || async {
             let stored = self.read(move |store| store.blob(&digest)).await;
@@ -169,8 +169,8 @@ impl Fleet {
     }
 
     /// Stores a module, so that a restart finds it.
-    pub(super) async fn keep_module(&self, digest: &str, module: Vec<u8>) -> Answer<()> {
-        let batch = Batch { blobs: vec![(digest.to_owned(), module)], ..Batch::default() };
+    pub(super) async fn keep_module(&self, digest: &Digest, module: Vec<u8>) -> Answer<()> {
+        let batch = Batch { blobs: vec![(digest.clone(), module)], ..Batch::default() };
         self.shared.commit(batch).await.map(drop).map_err(|why| {
             let message = format!("nothing was changed; the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
@@ -178,7 +178,7 @@ impl Fleet {
     }
 
     /// A stored policy, ready to run again after a restart.
-    pub(super) async fn reload_policy(&self, digest: &str) -> Result<Arc<CompiledPolicy>, Unready> {
+    pub(super) async fn reload_policy(&self, digest: &Digest) -> Result<Arc<CompiledPolicy>, Unready> {
         let module = self.shared.store.blob(digest);
         let module = module.map_err(|why| Unready { why: chain(&why), may_pass: true })?;
         let missing = || Unready { why: "its module is not in the store".to_owned(), may_pass: false };
@@ -261,7 +261,7 @@ impl Fleet {
             let message = format!("{name}@{prefix}: a digest has at least {DIGITS_MIN} digits, 0-9 and a-f");
             return Err(error(ErrorCode::Invalid, message));
         }
-        let mut found: Vec<String> =
+        let mut found: Vec<Digest> =
             state.activations_kept().filter(|it| it.name == name).map(|it| it.digest.clone()).collect();
         let events = self.policy_events(&state.set.name).await?;
         found.extend(

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use regatta_core::digest::Digest;
 use regatta_core::event::PolicyRef;
 use regatta_core::machine::NewPolicy;
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::observation::Observation;
 use regatta_core::state::{PolicyActivation, PolicySlot, SetState};
 use regatta_policy_host::{CompiledPolicy, DryRun, PrepareError, dry_run};
-use regatta_store::{RecordQuery, sha256_hex};
+use regatta_store::RecordQuery;
 
 use super::super::error;
 use super::{Fleet, activation, has_its_metrics, params_invalid, slot_of, told, unknown_metrics};
@@ -64,7 +65,7 @@ impl Fleet {
         let view = self.find(set)?.view();
         let slot = slot_of(&view.state, request.slot.as_deref())?;
         let module = self.module_of(&view.state, request).await?;
-        let digest = sha256_hex(&module);
+        let digest = Digest::of(&module);
         match self.rehearsed(&view, slot, request, acts, module).await {
             Ok(ready) => {
                 let prepare_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
