@@ -151,13 +151,33 @@ fn a_set_without_instances_starts_one_for_the_client_that_waits_and_removes_it_w
 }
 
 #[test]
-fn a_set_that_no_client_could_start_is_warned_about() {
+fn a_set_that_nothing_could_start_is_refused_unless_forced() {
     let daemon = Daemon::start();
-    let manifest = daemon.manifest("none", "{ min: 0, max: 2 }", "", IDLE);
-    std::fs::write(daemon.home().join("set.yaml"), manifest).expect("a manifest");
+    let write = |capacity: &str| {
+        let manifest = daemon.manifest("none", capacity, "", IDLE);
+        std::fs::write(daemon.home().join("set.yaml"), manifest).expect("a manifest");
+    };
+    let told = "nothing starts an instance once the set has none";
+    write("{ min: 0, max: 2 }");
     for command in ["diff", "apply"] {
-        let answer = daemon.run(&[command, "-f", "set.yaml"]);
-        assert_eq!(answer.code, 0, "{}", answer.err);
-        assert!(answer.err.contains("no client can start the first one"), "{command}: {}", answer.err);
+        let refused = daemon.run(&[command, "-f", "set.yaml"]);
+        assert_eq!(refused.code, 3, "{command}: {}", refused.err);
+        for part in [told, "capacity.min", "load_balancer", "min: 1", "--force"] {
+            assert!(refused.err.contains(part), "{command}: {part}: {}", refused.err);
+        }
     }
+    let forced = daemon.run(&["apply", "-f", "set.yaml", "--force"]);
+    assert!(forced.code == 0 && forced.err.contains(told), "{}", forced.err);
+    // It is as it was taken: another change is not refused for that.
+    write("{ min: 0, max: 3 }");
+    let changed = daemon.run(&["apply", "-f", "set.yaml"]);
+    assert!(changed.code == 0 && changed.err.contains(told), "{}", changed.err);
+
+    write("{ min: 1, max: 3 }");
+    assert_eq!(daemon.run(&["apply", "-f", "set.yaml"]).code, 0);
+    write("{ min: 0, max: 3 }");
+    assert_eq!(daemon.run(&["apply", "-f", "set.yaml"]).code, 3, "what starts today would not start again");
+    write("{ min: 0, max: 3, initial: 1 }");
+    let started = daemon.run(&["apply", "-f", "set.yaml"]);
+    assert!(started.code == 0 && started.err.contains(told), "{}", started.err);
 }
