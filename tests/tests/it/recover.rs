@@ -268,7 +268,7 @@ fn a_backup_is_taken_in_service_and_restored_when_stopped() {
     assert_eq!(running.code, 1, "{}", running.out);
     assert!(running.err.contains("in use by another daemon"), "{}", running.err);
 
-    // What came after the backup is not in it: it stays as an orphan, and its number is not given again.
+    // What came after the backup is not in it: it is an orphan, and its number is not given again.
     assert_eq!(daemon.run(&["scale", "web", "4", "--wait"]).code, 0);
     let fourth = daemon.vm_pids("web")[3];
     assert!(daemon.stop().success());
@@ -288,6 +288,24 @@ fn a_backup_is_taken_in_service_and_restored_when_stopped() {
     let ids: Vec<u64> = daemon.vm_pids("web").into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, [1, 2, 3, 5]);
     assert!(daemon.vmm_processes().contains(&fourth.1), "nobody stopped it");
+
+    // Its set takes it back, at its number and without a pause for the others.
+    let would = daemon.run(&["recover", "web", "--dry-run"]);
+    assert_eq!((would.code, orphans(&daemon).len()), (0, 1), "{}", would.err);
+    let recovered = daemon.run(&["recover", "web"]);
+    assert_eq!(recovered.code, 0, "{}", recovered.err);
+    assert_eq!(recovered.out, "web recovered: generation 1, 1 adopted, capacity 5\n");
+    daemon.wait_in_service("web", 5);
+    let all = daemon.vm_pids("web");
+    assert_eq!(all.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!((all[3], &all[..3]), (fourth, &pids[..]));
+    assert_eq!(orphans(&daemon), Vec::<Value>::new());
+    daemon.kill();
+    daemon.launch();
+    daemon.wait_in_service("web", 5);
+    assert_eq!(daemon.vm_pids("web"), all, "it is stored");
+    let again = daemon.run(&["recover", "web"]);
+    assert!(again.code == 1 && again.err.contains("it has no orphans"), "{}", again.err);
 }
 
 #[test]

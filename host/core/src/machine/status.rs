@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::back_off::BackOff;
+use crate::batch::Revision;
 use crate::manifest::{LoadBalancer, ScaleSet};
 use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
@@ -47,6 +48,12 @@ impl SetMachine {
     #[must_use]
     pub fn manifest(&self) -> &Arc<ScaleSet> {
         &self.manifest
+    }
+
+    /// Counts its commits.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// Its instances, by id.
