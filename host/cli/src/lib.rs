@@ -62,6 +62,8 @@ pub struct Io<'a> {
     pub out_terminal: bool,
     /// Standard error is a terminal.
     pub err_terminal: bool,
+    /// Columns of the terminal that standard output is.
+    pub out_width: Option<usize>,
     /// Colours are welcome on a terminal.
     pub colour: bool,
     /// The time, Unix milliseconds.
@@ -90,6 +92,13 @@ impl Io<'_> {
 
 /// Runs the command line `args` (the first one is the program's name) and returns
 /// its exit code; [`Exit`] has their meanings.
+/// Columns of the terminal that standard output of this process is.
+#[must_use]
+pub fn stdout_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|&width| width > 0)
+}
+
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, io: &mut Io<'_>) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,

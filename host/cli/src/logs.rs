@@ -70,7 +70,7 @@ async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Ou
         writeln!(io.err, "no logs of {set} are kept: none of its instances failed or was replaced")?;
         return Ok(());
     }
-    let mut table = Columns::new(&["ID", "KEPT AT", "REASON"], io);
+    let mut table = Columns::new(&["ID", "KEPT AT", "REASON"], io).folding(&["REASON"]);
     for log in &kept {
         table.row(vec![right(log.id), text(utc(log.at_ms)), text(&log.reason)]);
     }

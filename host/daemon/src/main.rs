@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         in_terminal: io::stdin().is_terminal(),
         out_terminal: io::stdout().is_terminal(),
         err_terminal: io::stderr().is_terminal(),
+        out_width: cli::stdout_width(),
         input: &mut input,
         out: &mut out,
         err: &mut err,

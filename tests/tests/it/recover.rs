@@ -155,8 +155,15 @@ fn instances_come_back_each_with_its_own_generation() {
     let manifest = daemon.manifest("web", "{ min: 1, max: 5 }", "", IDLE);
     daemon.apply_ok(&manifest);
     daemon.wait_in_service("web", 1);
-    daemon.apply_ok(&manifest.replace("tick: 200ms", "tick: 300ms"));
+    daemon.apply_ok(&manifest.replace("tick: 200ms", "tick: 300ms").replace("port: 8080", "port: 8081"));
     assert_eq!(daemon.run(&["scale", "web", "2", "--wait"]).code, 0);
+    let ports = |daemon: &Daemon| -> Vec<String> {
+        let instances = daemon.json(&["instances", "web"]);
+        let addresses =
+            instances.as_array().expect("instances").iter().filter_map(|it| it["address"].as_str());
+        addresses.filter_map(|it| Some(it.split_once(':')?.1.to_owned())).collect()
+    };
+    assert_eq!(ports(&daemon), ["8080", "8081"], "each answers where it was made to");
     let generations = |daemon: &Daemon| -> Vec<u64> {
         let instances = daemon.json(&["instances", "web"]);
         instances.as_array().expect("instances").iter().filter_map(|it| it["generation"].as_u64()).collect()
@@ -166,7 +173,7 @@ fn instances_come_back_each_with_its_own_generation() {
     lose_state(&mut daemon);
     assert_eq!(daemon.run(&["recover", "web"]).code, 0);
     daemon.wait_in_service("web", before.len() as u64);
-    assert_eq!(generations(&daemon), before);
+    assert_eq!((generations(&daemon), ports(&daemon)), (before, vec!["8080".to_owned(), "8081".to_owned()]));
     let detail = daemon.json(&["describe", "web"]);
     assert_eq!((&detail["summary"]["generation"], &detail["manifest"]["tick"]), (&2.into(), &"300ms".into()));
 }

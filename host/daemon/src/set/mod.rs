@@ -33,7 +33,7 @@ use self::balancer::Balancer;
 pub(crate) use self::balancer::bind;
 use self::pace::Pace;
 pub(crate) use self::policies::Modules;
-pub(crate) use self::view::{SetView, Traffic, policy_entries, policy_info};
+pub(crate) use self::view::{SetView, Traffic, policy_info};
 
 use crate::clock;
 use crate::images::SetImages;
@@ -383,7 +383,7 @@ impl Shell {
                 self.told(told);
                 return true;
             }
-            Ok(None) => tracing::error!(set, "the set is not stored any more"),
+            Ok(None) => tracing::error!(set, "the set is not stored anymore"),
             Err(why) => tracing::error!(set, why = chain(&why), "the stored set cannot be read"),
         }
         false

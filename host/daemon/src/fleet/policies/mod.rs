@@ -28,7 +28,7 @@ use crate::api::types::{
 };
 use crate::clock::now_ms;
 use crate::fleet::apply::Prepared;
-use crate::set::{Call, policy_entries, policy_info};
+use crate::set::{Call, policy_info};
 use regatta_util::chain;
 
 pub(crate) use self::dirs::{PolicyDirs, Shelf};
@@ -310,7 +310,7 @@ impl Fleet {
     pub(super) fn list_policies(&self, set: &str) -> Answer<PolicyList> {
         let view = self.find(set)?.view();
         Ok(PolicyList {
-            policies: policy_entries(&view.state),
+            policies: view.policy_entries(),
             combine: view.state.set.combine.as_str().to_owned(),
             available: self.shelf.describe(self.policy_dirs.available()),
             notes: self.followed.refused(set),
