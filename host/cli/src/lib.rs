@@ -6,6 +6,7 @@
 mod apply;
 mod args;
 pub mod backup;
+mod complete;
 pub mod doctor;
 mod events;
 mod exit;
@@ -34,12 +35,13 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use regatta_api::Client;
 use regatta_api::paths;
 use regatta_policy_tools::EngineOptions;
 
 pub use args::Cli;
+pub use complete::answer_shell;
 pub use exit::Exit;
 
 use self::args::{Command, Global, Output, PolicyCommand};
@@ -60,10 +62,10 @@ pub struct Io<'a> {
     pub in_terminal: bool,
     /// Standard output is a terminal.
     pub out_terminal: bool,
-    /// Standard error is a terminal.
-    pub err_terminal: bool,
     /// Columns of the terminal that standard output is.
     pub out_width: Option<usize>,
+    /// Standard error is a terminal.
+    pub err_terminal: bool,
     /// Colours are welcome on a terminal.
     pub colour: bool,
     /// The time, Unix milliseconds.
@@ -90,8 +92,6 @@ impl Io<'_> {
     }
 }
 
-/// Runs the command line `args` (the first one is the program's name) and returns
-/// its exit code; [`Exit`] has their meanings.
 /// Columns of the terminal that standard output of this process is.
 #[must_use]
 pub fn stdout_width() -> Option<usize> {
@@ -99,6 +99,8 @@ pub fn stdout_width() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|&width| width > 0)
 }
 
+/// Runs the command line `args` (the first one is the program's name) and returns
+/// its exit code; [`Exit`] has their meanings.
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, io: &mut Io<'_>) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
@@ -153,9 +155,7 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
             Ok(Exit::Ok)
         }
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "regatta", &mut script);
-            io.out.write_all(&script)?;
+            complete::script(shell, io)?;
             Ok(Exit::Ok)
         }
         Command::Doctor(args) => doctor::doctor(&args, global.data, global.output, io),

@@ -6,6 +6,7 @@ use regatta_api::log_types::{LOG_BYTES_MAX, LogKind, LogQuery};
 
 use super::Io;
 use super::args::{Output, set_name};
+use super::complete::sets;
 use super::exit::Outcome;
 use super::render::{Columns, json, plain, right, text};
 use super::sets::instance_number;
@@ -15,7 +16,7 @@ use super::time::utc;
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     /// The set
-    #[arg(value_parser = set_name)]
+    #[arg(value_parser = set_name, add = sets())]
     pub set: String,
     /// Instance number or name [default: list the instances whose logs are kept]
     #[arg(value_name = "ID")]
