@@ -1,10 +1,10 @@
 //! Clients at the edges of a load balancer: too many of them, and a daemon that follows another.
 
-use std::io::{IoSliceMut, Read};
+use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use regatta_tests::{Daemon, IDLE, get, get_on, wait_for};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn wait_for_event(daemon: &Daemon, set: &str, kind: &str) {
     wait_for(kind, || {
@@ -130,6 +131,97 @@ fn a_restart_under_a_service_manager_costs_no_request() {
     let bytes = manager.recv(&mut text).expect("a message");
     let expected = format!("FDSTOREREMOVE=1\nFDNAME={}", lb.to_string().replace(':', "-"));
     assert_eq!(String::from_utf8_lossy(&text[..bytes]), expected);
+}
+
+#[test]
+fn a_daemon_that_takes_over_from_another_costs_no_connection() {
+    let mut daemon = Daemon::start();
+    let lb = Daemon::free_port();
+    let extra = format!("load_balancer: {{ listen: \"{lb}\" }}\n{IDLE}");
+    daemon.apply_ok(&daemon.manifest("kept", "{ min: 2, max: 2 }", "sim.service=50ms", &extra));
+    daemon.wait_in_service("kept", 2);
+    let vms = daemon.vm_pids("kept");
+
+    let clients = Clients::start(lb);
+    clients.serves(20);
+    // The second one has its sockets from a daemon that has itself taken over.
+    for _ in 0..2 {
+        let before = daemon.pid();
+        daemon.hot_restart();
+        assert_ne!(daemon.pid(), before);
+        clients.serves(20);
+    }
+    clients.finish();
+    daemon.wait_in_service("kept", 2);
+    assert_eq!(daemon.vm_pids("kept"), vms);
+
+    assert_eq!(daemon.run(&["delete", "kept", "--yes", "--wait"]).code, 0);
+    assert!(TcpStream::connect(lb).is_err(), "no copy of the socket is left");
+}
+
+/// The words of the next daemon, up to the sockets.
+fn asks_for_sockets(daemon: &Daemon) -> (UnixStream, u32) {
+    let mut stream = UnixStream::connect(daemon.data().join("hot-restart.sock")).expect("a daemon");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out");
+    stream.write_all(b"regatta hot-restart 1\n").expect("asked");
+    let mut head = [0; 8];
+    stream.read_exact(&mut head).expect("an answer");
+    (stream, u32::from_le_bytes([head[0], head[1], head[2], head[3]]))
+}
+
+#[test]
+fn a_take_over_that_fails_leaves_one_daemon_whoever_dies() {
+    let mut daemon = Daemon::prepare(&[]);
+    let lb = Daemon::free_port();
+    // Nobody to take over from.
+    daemon.launch_with(&["--hot-restart"]);
+    let extra = format!("load_balancer: {{ listen: \"{lb}\" }}\n{IDLE}");
+    daemon.apply_ok(&daemon.manifest("kept", "{ min: 1, max: 1 }", "", &extra));
+    daemon.wait_in_service("kept", 1);
+    let serves = || assert_eq!(get(lb, "/").expect("an answer").status, 200);
+    let answers = |daemon: &Daemon| daemon.json(&["status"])["pid"].as_u64().expect("a pid");
+    let first = answers(&daemon);
+
+    // The next one dies before it has all: the one that runs stays.
+    let (stream, sockets) = asks_for_sockets(&daemon);
+    assert_eq!(sockets, 1);
+    drop(stream);
+    // One that speaks otherwise gets nothing.
+    let mut stream = UnixStream::connect(daemon.data().join("hot-restart.sock")).expect("a daemon");
+    stream.write_all(b"GET /v1/status HTTP/1.1\r\n\r\n").expect("sent");
+    assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+    serves();
+    assert_eq!(answers(&daemon), first);
+
+    // The one that runs does not answer: it stays in charge, and serves once it goes on.
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid")).expect("a pid");
+    kill_process(pid, Signal::STOP).expect("stopped");
+    assert!(!daemon.start_another_in_vain(&["--hot-restart"]).success());
+    kill_process(pid, Signal::CONT).expect("continued");
+    assert!(daemon.log().contains("stays in charge"), "{}", daemon.log());
+    serves();
+    assert_eq!(answers(&daemon), first);
+
+    // The next one dies after it was given everything: the one before has another follow.
+    let (mut stream, _) = asks_for_sockets(&daemon);
+    stream.read_exact(&mut [0]).expect("the socket, of which the kernel gives us no descriptor");
+    stream.write_all(b"end\n").expect("sent");
+    drop(stream);
+    daemon.ends_by_itself();
+    wait_for("another daemon", || match daemon.run(&["status"]).code {
+        0 => Ok(()),
+        code => Err(code.to_string()),
+    });
+    serves();
+    let second = i32::try_from(answers(&daemon)).expect("a pid");
+    assert_ne!(u64::try_from(second), Ok(first));
+    daemon.wait_in_service("kept", 1);
+
+    // The one that runs dies: one that wants to take over starts without it.
+    kill_process(Pid::from_raw(second).expect("a pid"), Signal::KILL).expect("killed");
+    daemon.launch_with(&["--hot-restart"]);
+    serves();
+    daemon.wait_in_service("kept", 1);
 }
 
 #[test]

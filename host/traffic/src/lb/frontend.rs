@@ -226,8 +226,8 @@ impl LoadBalancer {
         }
     }
 
-    /// As [`Self::shutdown`], but the listening socket stays with the service manager, if there is one that keeps it, for
-    /// the next daemon: clients that connect meanwhile wait.
+    /// As [`Self::shutdown`], but the listening socket stays for the next daemon, with the service manager if there is one that
+    /// keeps it: clients that connect meanwhile wait.
     pub async fn hand_over(&self, grace: Duration) {
         self.handed_over.store(true, Ordering::SeqCst);
         self.shutdown(grace).await;
