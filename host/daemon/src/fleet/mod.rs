@@ -205,14 +205,16 @@ fn refused(command: CommandError) -> ApiError {
 impl Control for Fleet {
     async fn status(&self, _: &Caller) -> Answer<DaemonStatus> {
         let newest_copy = self.list_copies().await.into_iter().next();
+        let conditions = self.conditions();
+        let sets = self.sets_now().len();
         Ok(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_ms: self.started_ms,
             data_dir: self.shared.dirs.root.display().to_string(),
             vmm: self.vmm.clone(),
-            sets: u32::try_from(self.sets_now().len()).unwrap_or(u32::MAX),
-            conditions: self.conditions(),
+            sets: u32::try_from(sets).unwrap_or(u32::MAX),
+            conditions,
             newest_copy,
         })
     }
