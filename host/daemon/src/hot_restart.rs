@@ -113,7 +113,7 @@ fn hand_over(mut stream: &UnixStream, listeners: &Listeners, ends_within: Durati
 /// Takes the listening sockets of the daemon that runs, if one does, and waits until it has ended. Blocking.
 ///
 /// # Errors
-/// It refuses, does not answer or does not end: then it is still the one that is in charge.
+/// It refuses, does not answer or does not end: then it keeps the data directory.
 pub(crate) fn take_over(socket: &Path, listeners: &Listeners) -> anyhow::Result<()> {
     let stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
@@ -151,14 +151,12 @@ pub(crate) fn take_over(socket: &Path, listeners: &Listeners) -> anyhow::Result<
         }
         Err(why) => {
             return Err(why).with_context(|| {
-                format!("daemon {pid} does not hand its listening sockets over and stays in charge")
+                format!("daemon {pid} does not hand its listening sockets over; it keeps running")
             });
         }
     };
     if !has_ended(process.as_ref(), ends_within)? {
-        bail!(
-            "daemon {pid} has not ended within {ends_within:?} and stays in charge; stop it, then start again"
-        );
+        bail!("daemon {pid} has not ended within {ends_within:?}; stop it, then start again");
     }
     Ok(())
 }

@@ -193,12 +193,12 @@ fn a_take_over_that_fails_leaves_one_daemon_whoever_dies() {
     serves();
     assert_eq!(answers(&daemon), first);
 
-    // The one that runs does not answer: it stays in charge, and serves once it goes on.
+    // The one that runs does not answer: it keeps running, and serves once it continues.
     let pid = Pid::from_raw(i32::try_from(daemon.pid()).expect("a pid")).expect("a pid");
     kill_process(pid, Signal::STOP).expect("stopped");
     assert!(!daemon.start_another_in_vain(&["--hot-restart"]).success());
     kill_process(pid, Signal::CONT).expect("continued");
-    assert!(daemon.log().contains("stays in charge"), "{}", daemon.log());
+    assert!(daemon.log().contains("it keeps running"), "{}", daemon.log());
     serves();
     assert_eq!(answers(&daemon), first);
 
