@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn text_is_broken_between_words_and_after_commas() {
         let wrapped = |text, width| super::wrapped(text, width).join("\n");
-        assert_eq!(wrapped("Name of  the metric.", 11), "Name of\nthe metric.");
+        assert_eq!(wrapped("Name of  the metric.", 11), "Name of the\nmetric.");
         assert_eq!(wrapped("a incomprehensibilities b", 5), "a\nincomprehensibilities\nb");
         assert_eq!(wrapped("Name of the metric.", usize::MAX), "Name of the metric.");
         assert_eq!(wrapped(r#"at {"a":1,"b":2} now"#, 9), "at\n{\"a\":1,\n\"b\":2}\nnow");

@@ -216,6 +216,9 @@ impl LoadBalancer {
     pub async fn shutdown(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.acceptor().task.abort();
+        if !self.handed_over.load(Ordering::SeqCst) {
+            self.listeners.close(self.local_addr());
+        }
         // What is accepted still gets its endpoint.
         let placed = self.shared.until(|| self.shared.waiting().load(Ordering::SeqCst) == 0);
         _ = tokio::time::timeout_at(deadline.min(Instant::now() + PLACED_WITHIN), placed).await;

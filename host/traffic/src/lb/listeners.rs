@@ -92,9 +92,14 @@ impl Listeners {
         self.tell(&format!("FDSTORE=1\nFDNAME={}", name_of(addr)), &[listener]);
     }
 
+    /// Closes the copy here: clients are refused once the socket itself is closed.
+    pub(super) fn close(&self, addr: SocketAddr) {
+        self.kept().remove(&addr);
+    }
+
     /// Closes the copies, here and at the service manager: the address would stay taken.
     pub(super) fn forget(&self, addr: SocketAddr) {
-        self.kept().remove(&addr);
+        self.close(addr);
         self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={}", name_of(addr)), &[]);
     }
 
