@@ -14,6 +14,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod succession;
+
 use crate::wait::{PATIENCE, wait_for, wait_within};
 
 /// Where the programs under test are.
@@ -182,6 +184,10 @@ impl Daemon {
     /// When it does not start.
     pub fn launch(&mut self) {
         self.spawn();
+        self.wait_until_it_answers();
+    }
+
+    fn wait_until_it_answers(&mut self) {
         wait_for("the daemon to answer", || {
             if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
                 panic!("the daemon ended with {status}; its log:\n{}", self.log());
@@ -239,8 +245,7 @@ impl Daemon {
     /// # Panics
     /// When its program cannot be run.
     pub fn start_in_vain(&mut self) -> ExitStatus {
-        self.spawn();
-        self.child.take().expect("a daemon").wait().expect("wait")
+        self.start_another_in_vain(&[])
     }
 
     /// Kills the daemon, as a crash would.

@@ -76,11 +76,13 @@ pub enum ConditionKind {
     StateFile,
     /// The data directory or its lock was removed or replaced under the daemon.
     DataDirectory,
+    /// The host lacks a program that the networks of a set need.
+    Network,
 }
 
 impl ConditionKind {
     /// All kinds.
-    pub const ALL: &[Self] = &[Self::Orphans, Self::StateFile, Self::DataDirectory];
+    pub const ALL: &[Self] = &[Self::Orphans, Self::StateFile, Self::DataDirectory, Self::Network];
 
     /// The name that users read.
     #[must_use]
@@ -89,6 +91,7 @@ impl ConditionKind {
             Self::Orphans => "orphans",
             Self::StateFile => "state-file",
             Self::DataDirectory => "data-directory",
+            Self::Network => "network",
         }
     }
 }

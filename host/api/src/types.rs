@@ -413,6 +413,8 @@ pub struct PolicyEntry {
     pub policy: PolicyInfo,
     /// How far a canary may be away from the active one.
     pub within: Option<u32>,
+    /// Why it returned no decision when it was last asked, if so.
+    pub failure: Option<String>,
 }
 
 /// A module that can be named.

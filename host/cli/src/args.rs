@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use regatta_api::types::WhyLast;
 
+use super::complete::sets;
 use super::image_args::ImageCommand;
 use super::logs::LogsArgs;
 use super::orphan_args::OrphansCommand;
@@ -96,7 +97,7 @@ Example:
     /// List the scale sets, or one
     Get {
         /// Only this set; with -o json everything about it
-        #[arg(value_parser = set_name)]
+        #[arg(value_parser = set_name, add = sets())]
         set: Option<String>,
     },
     /// Show everything about a scale set
@@ -126,7 +127,7 @@ Examples:
   regatta protect web web-3 --off")]
     Protect {
         /// The set
-        #[arg(value_parser = set_name)]
+        #[arg(value_parser = set_name, add = sets())]
         set: String,
         /// Instance number or name
         #[arg(value_name = "ID")]
@@ -210,7 +211,7 @@ Examples:
   regatta recover web db")]
     Recover {
         /// The sets [default: all that have orphans]
-        #[arg(value_name = "SET", value_parser = set_name)]
+        #[arg(value_name = "SET", value_parser = set_name, add = sets())]
         sets: Vec<String>,
         /// Only show what would be recovered
         #[arg(long)]
@@ -265,7 +266,7 @@ pub struct DoctorArgs {
 #[derive(Debug, Args)]
 pub struct SetArg {
     /// The set
-    #[arg(value_parser = set_name)]
+    #[arg(value_parser = set_name, add = sets())]
     pub set: String,
 }
 
@@ -309,7 +310,7 @@ pub struct DiffArgs {
 #[derive(Debug, Args)]
 pub struct ScaleArgs {
     /// The set
-    #[arg(value_parser = set_name)]
+    #[arg(value_parser = set_name, add = sets())]
     pub set: String,
     /// Instances in service; within the set's min and max
     pub capacity: u32,
@@ -322,7 +323,7 @@ pub struct ScaleArgs {
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// The set
-    #[arg(value_parser = set_name)]
+    #[arg(value_parser = set_name, add = sets())]
     pub set: String,
     /// Skip confirmation; required when stdin is not a terminal
     #[arg(short, long)]
@@ -349,7 +350,7 @@ Examples:
     /// Roll back to the previous policy
     Rollback {
         /// The set
-        #[arg(value_parser = set_name)]
+        #[arg(value_parser = set_name, add = sets())]
         set: String,
         /// Slot of the policy [default: the only one]
         #[arg(long, value_name = "NAME")]
@@ -380,7 +381,7 @@ Example:
     /// Make a shadow or canary the active policy
     Promote {
         /// The set
-        #[arg(value_parser = set_name)]
+        #[arg(value_parser = set_name, add = sets())]
         set: String,
         /// Number or name, as shown by `regatta policy list` [default: the only one]
         #[arg(value_name = "NUMBER|NAME", value_parser = candidate)]
@@ -389,7 +390,7 @@ Example:
     /// Remove a shadow or canary
     Drop {
         /// The set
-        #[arg(value_parser = set_name)]
+        #[arg(value_parser = set_name, add = sets())]
         set: String,
         /// Number or name, as shown by `regatta policy list`
         #[arg(value_name = "NUMBER|NAME", value_parser = candidate)]
@@ -421,7 +422,7 @@ Example:
 #[derive(Debug, Args)]
 pub struct NewPolicyArgs {
     /// The set
-    #[arg(value_parser = set_name)]
+    #[arg(value_parser = set_name, add = sets())]
     pub set: String,
     /// A module: a file (with a / or ending in .wasm), a name that the daemon knows, or one with the first digits
     /// of its digest
@@ -443,7 +444,7 @@ pub struct NewPolicyArgs {
 #[derive(Debug, Args)]
 pub struct VectorsArgs {
     /// The set
-    #[arg(value_parser = set_name)]
+    #[arg(value_parser = set_name, add = sets())]
     pub set: String,
     /// The tick [default: the last one]
     #[arg(long, value_name = "N")]
@@ -457,7 +458,7 @@ pub struct VectorsArgs {
 #[derive(Debug, Args)]
 pub struct CompareArgs {
     /// The set
-    #[arg(value_parser = set_name)]
+    #[arg(value_parser = set_name, add = sets())]
     pub set: String,
     /// Compare over the newest N ticks
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -492,7 +493,7 @@ fn activation_number(text: &str) -> Result<u64, std::num::ParseIntError> {
 #[derive(Debug, Args)]
 pub struct WhyArgs {
     /// Set or imported recording
-    #[arg(value_name = "SET|RECORDING", value_parser = set_name)]
+    #[arg(value_name = "SET|RECORDING", value_parser = set_name, add = sets())]
     pub set: String,
     /// This tick [default: the last one]
     #[arg(long, value_name = "N", conflicts_with = "last")]
@@ -527,7 +528,7 @@ impl From<Last> for WhyLast {
 #[derive(Debug, Args)]
 pub struct RecordsArgs {
     /// Set or imported recording
-    #[arg(value_name = "SET|RECORDING", value_parser = set_name)]
+    #[arg(value_name = "SET|RECORDING", value_parser = set_name, add = sets())]
     pub set: String,
     /// Show only ticks after this one
     #[arg(long, value_name = "TICK", default_value_t = 0, conflicts_with = "last")]
@@ -544,7 +545,7 @@ pub struct RecordsArgs {
 #[derive(Debug, Args)]
 pub struct EventsArgs {
     /// Only events of this set
-    #[arg(value_parser = set_name)]
+    #[arg(value_parser = set_name, add = sets())]
     pub set: Option<String>,
     /// Keep printing new events as they arrive
     #[arg(short, long)]

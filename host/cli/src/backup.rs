@@ -50,7 +50,7 @@ pub(super) async fn list(client: &Client, output: Output, io: &mut Io<'_>) -> Ou
         return Ok(());
     }
     let now_ms = (io.clock_ms)();
-    let mut table = Columns::new(&["AGE", "SIZE", "FILE"], io);
+    let mut table = Columns::new(&["AGE", "SIZE", "FILE"], io).folding(&["FILE"]);
     for copy in &copies {
         table.row(vec![right(age(copy.at_ms, now_ms)), right(size(copy.bytes)), text(&copy.path)]);
     }

@@ -133,6 +133,7 @@ mod tests {
                 err: &mut err,
                 in_terminal: false,
                 out_terminal: false,
+                out_width: None,
                 err_terminal: false,
                 colour: false,
                 clock_ms: &|| 0,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Io;
 use super::args::{EventsArgs, Output};
 use super::exit::Outcome;
-use super::render::{json, json_line, plain_line};
+use super::render::{FOLD, json, json_line, plain_line, wrapped};
 use super::time::utc;
 
 /// Events of one call.
@@ -103,19 +103,36 @@ fn print(events: &[EventEntry], output: Output, io: &mut Io<'_>) -> Outcome {
     for event in events {
         match output {
             Output::Json => json_line(event, io)?,
-            Output::Table => writeln!(io.out, "{}", line(event))?,
+            Output::Table => print_line(event, 0, io)?,
         }
     }
     io.out.flush()?;
     Ok(())
 }
 
-pub(super) fn line(event: &EventEntry) -> String {
+/// On a terminal that is too narrow, what happened stands below when and where.
+pub(super) fn print_line(event: &EventEntry, indent: usize, io: &mut Io<'_>) -> Outcome {
+    let (head, text) = parts(event);
+    let line = format!("{head}  {text}");
+    let columns = io.out_width.unwrap_or(usize::MAX);
+    if indent + line.chars().count() <= columns {
+        writeln!(io.out, "{:indent$}{line}", "")?;
+        return Ok(());
+    }
+    writeln!(io.out, "{:indent$}{}", "", head.trim_end())?;
+    let fold = indent + FOLD;
+    for line in wrapped(&text, columns.saturating_sub(fold)) {
+        writeln!(io.out, "{:fold$}{line}", "")?;
+    }
+    Ok(())
+}
+
+fn parts(event: &EventEntry) -> (String, String) {
     let of = match event.instance {
         Some(id) => format!("{}-{id}", event.set),
         None => event.set.clone(),
     };
     let (kind, text, actor) = (&event.kind, &event.text, &event.actor);
-    let line = format!("{}  {of:<12}  {kind:<18}  {text} [{actor}]", utc(event.at_ms));
-    plain_line(&line).into_owned()
+    let head = format!("{}  {of:<12}  {kind:<18}", utc(event.at_ms));
+    (plain_line(&head).into_owned(), plain_line(&format!("{text} [{actor}]")).into_owned())
 }

@@ -96,7 +96,7 @@ async fn list(client: &Client, output: Output, io: &mut Io<'_>) -> Outcome {
     let described = images.iter().any(|image| !image.description.is_empty());
     let mut headings = vec!["NAME", "DISK", "STARTS", "SIZE", "AGE", "USED BY"];
     headings.extend(described.then_some("DESCRIPTION"));
-    let mut table = Columns::new(&headings, io);
+    let mut table = Columns::new(&headings, io).folding(&["DESCRIPTION", "USED BY", "STARTS"]);
     for image in &images {
         let disk =
             image.disk.as_ref().map(|disk| format!("{} {}", size(disk.virtual_size_bytes), disk.format));
@@ -163,7 +163,7 @@ async fn remove(client: &Client, name: &str, output: Output, io: &mut Io<'_>) ->
     if output == Output::Json {
         return json(&image, io);
     }
-    writeln!(io.out, "{} removed; `regatta image gc` frees what nothing uses any more", image.name)?;
+    writeln!(io.out, "{} removed; `regatta image gc` frees what nothing uses anymore", image.name)?;
     for set in &image.used_by {
         writeln!(io.out, "  set {set} keeps using its files; its next apply needs another image")?;
     }

@@ -6,6 +6,7 @@
 mod apply;
 mod args;
 pub mod backup;
+mod complete;
 pub mod doctor;
 mod events;
 mod exit;
@@ -34,12 +35,13 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use regatta_api::Client;
 use regatta_api::paths;
 use regatta_policy_tools::EngineOptions;
 
 pub use args::Cli;
+pub use complete::answer_shell;
 pub use exit::Exit;
 
 use self::args::{Command, Global, Output, PolicyCommand};
@@ -60,6 +62,8 @@ pub struct Io<'a> {
     pub in_terminal: bool,
     /// Standard output is a terminal.
     pub out_terminal: bool,
+    /// Columns of the terminal that standard output is.
+    pub out_width: Option<usize>,
     /// Standard error is a terminal.
     pub err_terminal: bool,
     /// Colours are welcome on a terminal.
@@ -86,6 +90,13 @@ impl Io<'_> {
     fn paint_err(&self, colour: &str, text: &str) -> String {
         render::paint(self.colour && self.err_terminal, colour, text)
     }
+}
+
+/// Columns of the terminal that standard output of this process is.
+#[must_use]
+pub fn stdout_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|&width| width > 0)
 }
 
 /// Runs the command line `args` (the first one is the program's name) and returns
@@ -144,9 +155,7 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
             Ok(Exit::Ok)
         }
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "regatta", &mut script);
-            io.out.write_all(&script)?;
+            complete::script(shell, io)?;
             Ok(Exit::Ok)
         }
         Command::Doctor(args) => doctor::doctor(&args, global.data, global.output, io),

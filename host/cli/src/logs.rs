@@ -6,6 +6,7 @@ use regatta_api::log_types::{LOG_BYTES_MAX, LogKind, LogQuery};
 
 use super::Io;
 use super::args::{Output, set_name};
+use super::complete::sets;
 use super::exit::Outcome;
 use super::render::{Columns, json, plain, right, text};
 use super::sets::instance_number;
@@ -15,7 +16,7 @@ use super::time::utc;
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     /// The set
-    #[arg(value_parser = set_name)]
+    #[arg(value_parser = set_name, add = sets())]
     pub set: String,
     /// Instance number or name [default: list the instances whose logs are kept]
     #[arg(value_name = "ID")]
@@ -70,7 +71,7 @@ async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Ou
         writeln!(io.err, "no logs of {set} are kept: none of its instances failed or was replaced")?;
         return Ok(());
     }
-    let mut table = Columns::new(&["ID", "KEPT AT", "REASON"], io);
+    let mut table = Columns::new(&["ID", "KEPT AT", "REASON"], io).folding(&["REASON"]);
     for log in &kept {
         table.row(vec![right(log.id), text(utc(log.at_ms)), text(&log.reason)]);
     }

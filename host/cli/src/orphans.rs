@@ -62,7 +62,8 @@ async fn list(client: &Client, output: Output, io: &mut Io<'_>) -> Outcome {
         return Ok(());
     }
     let now_ms = (io.clock_ms)();
-    let mut table = Columns::new(&["NAME", "SINCE", "GEN", "ADDRESS", "PID", "UNIQUE ID", "WHY"], io);
+    let mut table = Columns::new(&["NAME", "SINCE", "GEN", "ADDRESS", "PID", "UNIQUE ID", "WHY"], io)
+        .folding(&["WHY", "UNIQUE ID"]);
     for orphan in &orphans {
         let OrphanInfo { name, uid, generation, since_ms, address, pid, why } = orphan;
         table.row(vec![

@@ -239,16 +239,19 @@ async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Ou
         return json(&policies, io);
     }
     let now_ms = (io.clock_ms)();
-    let headings = ["#", "ROLE", "PLACE", "NAME", "VERSION", "DIGEST", "FOR", "SOURCE", "PARAMETERS"];
-    let mut table = Columns::new(&headings, io);
-    for PolicyEntry { role, policy, within } in &policies.policies {
+    let mut headings = vec!["#", "ROLE", "SLOT", "NAME", "VERSION", "DIGEST", "FOR", "SOURCE", "PARAMETERS"];
+    let fails = policies.policies.iter().any(|entry| entry.failure.is_some());
+    headings.extend(fails.then_some("FAILURE"));
+    let long = ["FAILURE", "PARAMETERS", "SOURCE", "DIGEST", "VERSION"];
+    let mut table = Columns::new(&headings, io).folding(&long);
+    for PolicyEntry { role, policy, within, failure } in &policies.policies {
         let role = match (role, within) {
             (PolicyRole::Active, _) => "active".to_owned(),
             (PolicyRole::Previous, _) => "previous".to_owned(),
             (PolicyRole::Canary, within) => format!("canary ±{}", within.unwrap_or_default()),
             (PolicyRole::Shadow, _) => "shadow".to_owned(),
         };
-        table.row(vec![
+        let mut row = vec![
             right(policy.activation),
             text(role),
             text(&policy.slot),
@@ -258,7 +261,9 @@ async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Ou
             text(age(policy.since_ms, now_ms)),
             text(&policy.source),
             text(&policy.params),
-        ]);
+        ];
+        row.extend(fails.then(|| text(or_dash(failure.as_ref()))));
+        table.row(row);
     }
     table.print(0, io)?;
     if policies.policies.iter().filter(|entry| entry.role == PolicyRole::Active).count() > 1 {
@@ -269,7 +274,7 @@ async fn list(client: &Client, set: &str, output: Output, io: &mut Io<'_>) -> Ou
     }
     if !policies.available.is_empty() {
         writeln!(io.out)?;
-        let mut table = Columns::new(&["AVAILABLE", "VERSION", "DIGEST", "PATH"], io);
+        let mut table = Columns::new(&["AVAILABLE", "VERSION", "DIGEST", "PATH"], io).folding(&["PATH"]);
         for module in &policies.available {
             let path = match &module.problem {
                 Some(problem) => format!("{} (cannot be used: {problem})", module.path),
@@ -296,8 +301,8 @@ async fn history(client: &Client, set: &str, output: Output, io: &mut Io<'_>) ->
         writeln!(io.err, "nothing was done with the policies of {set} yet")?;
         return Ok(());
     }
-    let mut table =
-        Columns::new(&["#", "WHEN", "WHO", "WHAT", "PLACE", "DIGEST", "PARAMETERS", "OUTCOME"], io);
+    let headings = ["#", "WHEN", "WHO", "WHAT", "SLOT", "DIGEST", "PARAMETERS", "OUTCOME"];
+    let mut table = Columns::new(&headings, io).folding(&["OUTCOME", "PARAMETERS", "DIGEST", "WHO"]);
     for entry in &history {
         table.row(vec![
             right(or_dash(entry.activation)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::args::set_name;
+use super::complete::sets;
 
 /// Arguments of `replay`.
 #[derive(Debug, Args)]
@@ -51,7 +52,7 @@ Example:
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// Set or imported recording
-    #[arg(value_name = "SET|RECORDING", value_parser = set_name)]
+    #[arg(value_name = "SET|RECORDING", value_parser = set_name, add = sets())]
     pub set: String,
     /// File to create
     #[arg(short = 'f', long = "file", value_name = "FILE")]

@@ -59,7 +59,8 @@ async fn list(client: &Client, output: Output, io: &mut Io<'_>) -> Outcome {
     }
     let now_ms = (io.clock_ms)();
     let mut table =
-        Columns::new(&["NAME", "SET", "TICKS", "FIRST", "LAST", "RECORDED", "IMPORTED", "SIZE"], io);
+        Columns::new(&["NAME", "SET", "TICKS", "FIRST", "LAST", "RECORDED", "IMPORTED", "SIZE"], io)
+            .folding(&["IMPORTED", "RECORDED"]);
     for recording in &recordings {
         table.row(vec![
             text(&recording.name),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Row, Table, presets};
 use regatta_core::instance_state::INSTANCE_STATES;
 use serde::Serialize;
 use serde_json::Value;
@@ -42,7 +42,10 @@ pub(super) fn json_line(value: &impl Serialize, io: &mut Io<'_>) -> Outcome {
 /// A table of columns without lines between them.
 pub(super) struct Columns {
     table: Table,
+    gap: usize,
     colour: bool,
+    /// Headings of those that may leave the table, the first one first.
+    long: Vec<String>,
 }
 
 impl Columns {
@@ -58,23 +61,18 @@ impl Columns {
 
     fn with_gap(headings: &[&str], gap: usize, io: &Io<'_>) -> Self {
         let colour = io.out_colour();
-        let mut table = Table::new();
-        // Never fitted to the terminal: a broken line can neither be grepped nor
-        // copied, a long one can be scrolled.
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        if colour {
-            table.enforce_styling();
-        } else {
-            table.force_no_tty();
-        }
         let bold = |text: &&str| {
             if colour { Cell::new(text).add_attribute(comfy_table::Attribute::Bold) } else { Cell::new(text) }
         };
-        table.set_header(headings.iter().map(bold));
-        for column in table.column_iter_mut() {
-            column.set_padding((0, gap as u16));
-        }
-        Self { table, colour }
+        let table = plain_table(headings.iter().map(bold).collect(), gap, colour);
+        Self { table, gap, colour, long: Vec::new() }
+    }
+
+    /// With columns that stand below their row, wrapped, when a terminal is too narrow for all of them: the first one first, and no
+    /// more than needed.
+    pub(super) fn folding(mut self, long: &[&str]) -> Self {
+        self.long = long.iter().map(|heading| (*heading).to_owned()).collect();
+        self
     }
 
     pub(super) fn row(&mut self, cells: Vec<Cell>) {
@@ -94,11 +92,102 @@ impl Columns {
 
     /// Every line indented by `indent` spaces.
     pub(super) fn print(&self, indent: usize, io: &mut Io<'_>) -> Outcome {
-        for line in self.table.trim_fmt().lines() {
+        let headings = headings(&self.table);
+        let mut folded = Vec::new();
+        let widths = self.table.column_max_content_widths();
+        let width = |folded: &[usize]| {
+            let kept = widths.iter().enumerate().filter(|(column, _)| !folded.contains(column));
+            kept.map(|(_, width)| usize::from(*width) + self.gap).sum::<usize>().saturating_sub(self.gap)
+        };
+        if let Some(columns) = io.out_width {
+            let mut long = self.long.iter().filter_map(|name| headings.iter().position(|it| it == name));
+            while indent + width(&folded) > columns
+                && let Some(column) = long.next()
+            {
+                folded.push(column);
+            }
+        }
+        let mut below = vec![Vec::new(); self.table.row_count()];
+        let mut table = plain_table(unfolded(self.table.header(), &folded), self.gap, self.colour);
+        for (row, below) in self.table.row_iter().zip(&mut below) {
+            table.add_row(unfolded(Some(row), &folded));
+            let cells: Vec<String> = row.cell_iter().map(Cell::content).collect();
+            below.extend(folded.iter().rev().filter_map(|&column| {
+                let content = cells.get(column).filter(|it| !matches!(it.as_str(), "" | "-"))?;
+                Some(format!("{}: {content}", headings[column].to_lowercase()))
+            }));
+        }
+        let fold = indent + FOLD;
+        let room = io.out_width.map_or(usize::MAX, |columns| columns.saturating_sub(fold));
+        let text = table.trim_fmt();
+        // Above the first row is the heading; the rows of a table that nothing has left may have several lines.
+        let mut below = below.into_iter();
+        for (number, line) in text.lines().enumerate() {
             writeln!(io.out, "{:indent$}{}", "", line.trim_end())?;
+            if folded.is_empty() || number == 0 {
+                continue;
+            }
+            for line in below.next().unwrap_or_default().iter().flat_map(|text| wrapped(text, room)) {
+                writeln!(io.out, "{:fold$}{line}", "")?;
+            }
         }
         Ok(())
     }
+}
+
+/// Spaces before what stands below its row.
+pub(super) const FOLD: usize = 4;
+
+/// Never fitted to the terminal by itself: a line that is broken anywhere can neither be grepped nor copied.
+fn plain_table(headings: Vec<Cell>, gap: usize, colour: bool) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    if colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(headings);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, gap as u16));
+    }
+    table
+}
+
+fn headings(table: &Table) -> Vec<String> {
+    table.header().into_iter().flat_map(Row::cell_iter).map(Cell::content).collect()
+}
+
+/// The cells of a row that stay in the table.
+fn unfolded(row: Option<&Row>, folded: &[usize]) -> Vec<Cell> {
+    let cells = row.into_iter().flat_map(Row::cell_iter).enumerate();
+    cells.filter(|(column, _)| !folded.contains(column)).map(|(_, cell)| cell.clone()).collect()
+}
+
+/// `text` in lines of at most `width` characters, as far as its words allow: a longer one, such as a path, stays whole. JSON
+/// is broken after commas.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    // Counted as it grows: a line that is never broken may have a million words.
+    let mut column = 0_usize;
+    for word in text.split_whitespace() {
+        for (index, part) in word.split_inclusive(',').enumerate() {
+            let space = usize::from(index == 0 && column > 0);
+            let chars = part.chars().count();
+            if column > 0 && column.saturating_add(space + chars) > width {
+                lines.push(std::mem::take(&mut line));
+                column = 0;
+            }
+            if space == 1 && column > 0 {
+                line.push(' ');
+                column += 1;
+            }
+            line.push_str(part);
+            column += chars;
+        }
+    }
+    lines.push(line);
+    lines
 }
 
 /// Text of others (guests, policies, a manifest's author) without what could steer
@@ -196,6 +285,16 @@ mod tests {
         assert_eq!(counts(&instances, "in-service"), "2 booting, 3 creating");
         assert_eq!(counts(&of(&[("odd", 1)]), ""), "1 odd");
         assert_eq!(counts(&BTreeMap::new(), ""), "");
+    }
+
+    #[test]
+    fn text_is_broken_between_words_and_after_commas() {
+        let wrapped = |text, width| super::wrapped(text, width).join("\n");
+        assert_eq!(wrapped("Name of  the metric.", 11), "Name of the\nmetric.");
+        assert_eq!(wrapped("a incomprehensibilities b", 5), "a\nincomprehensibilities\nb");
+        assert_eq!(wrapped("Name of the metric.", usize::MAX), "Name of the metric.");
+        assert_eq!(wrapped(r#"at {"a":1,"b":2} now"#, 9), "at\n{\"a\":1,\n\"b\":2}\nnow");
+        assert_eq!(wrapped("", 10), "");
     }
 
     #[test]

@@ -56,6 +56,9 @@ pub struct ServeArgs {
     /// Time for load-balancer connections to finish when the daemon stops; then they are cut
     #[arg(long, env = "REGATTA_SHUTDOWN_GRACE", hide_env_values = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub shutdown_grace: Duration,
+    /// Take over from the daemon that runs on this data directory: its load balancers refuse and cut no connection
+    #[arg(long)]
+    pub hot_restart: bool,
     /// Log format on standard error
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,

@@ -123,7 +123,7 @@ pub(super) async fn describe(client: &Client, set: &str, output: Output, io: &mu
     if !newest.is_empty() {
         heading("Newest events", io)?;
         for event in &newest {
-            writeln!(io.out, "  {}", events::line(event))?;
+            events::print_line(event, 2, io)?;
         }
     }
     Ok(())
@@ -149,7 +149,7 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
     pair("Instances", if instances.is_empty() { "none" } else { &instances }, io)?;
     pair("Tick", &format!("{}, one every {}", set.last_tick, span(set.tick_ms)), io)?;
     let several = set.policies.len() > 1;
-    for PolicyEntry { role, policy, within } in &detail.policies {
+    for PolicyEntry { role, policy, within, failure } in &detail.policies {
         let slot =
             if several && policy.slot != policy.name { format!("{}: ", policy.slot) } else { String::new() };
         let who = format!("{slot}{}", named(policy));
@@ -165,6 +165,9 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
                 pair("Canary", &format!("#{} {text}, within {within}", policy.activation), io)?;
             }
             PolicyRole::Shadow => pair("Shadow", &format!("#{} {text}", policy.activation), io)?,
+        }
+        if let Some(failure) = failure {
+            pair("Failure", failure, io)?;
         }
     }
     match (&detail.traffic, &set.load_balancer) {

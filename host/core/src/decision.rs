@@ -78,6 +78,14 @@ pub struct PolicyFailure {
     pub message: String,
 }
 
+impl PolicyFailure {
+    /// What the policy did, for people.
+    #[must_use]
+    pub fn told(&self) -> String {
+        format!("returned no decision ({}): {}", self.kind.as_str(), self.message)
+    }
+}
+
 /// One run of one policy in one tick, with all that a replay needs beside the
 /// observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -58,10 +58,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         let failed_before = before.filter(|before| before.result.is_err());
         let (kind, text) = match (&run.result, failed_before) {
             (Err(_), Some(before)) if before.digest == run.digest => continue,
-            (Err(failure), _) => (
-                EventKind::PolicyFailed,
-                format!("{} returned no decision ({}): {}", run.name, failure.kind.as_str(), failure.message),
-            ),
+            (Err(failure), _) => (EventKind::PolicyFailed, format!("{} {}", run.name, failure.told())),
             (Ok(_), Some(_)) => (EventKind::PolicyRecovered, format!("{} returns decisions again", run.name)),
             (Ok(_), None) => continue,
         };
@@ -86,13 +83,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         (None, None) | (Some(_), Some(_)) => {}
     }
     for (run, failure) in canary::failed(&record.canaries) {
-        let text = format!(
-            "canary {} {} removed: it returned no decision ({}): {}",
-            run.name,
-            run.version,
-            failure.kind.as_str(),
-            failure.message
-        );
+        let text = format!("canary {} {} removed: it {}", run.name, run.version, failure.told());
         let policy = Some(policy_ref(run));
         events.push(Event { policy, ..event(now, EventKind::PolicyDemoted, None, text) });
     }

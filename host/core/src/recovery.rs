@@ -1,5 +1,7 @@
 //! Having a set again without the store: from what the directories of its instances say, and the manifests kept beside them.
 
+mod stored;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use crate::orphan::first_free_id;
 use crate::phase::Phase;
 use crate::state::{ImageDigests, InstanceRecord, Moment, PolicyActivation, SetState};
 use crate::time::Time;
+
+pub use self::stored::{Adoption, adopt};
 
 /// What the instances of one generation are made of. Kept beside them, by digest, before the first of them starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decision::PolicyFailure;
 use crate::digest::Digest;
 use crate::event::PolicyRef;
 use crate::guard::GuardMemory;
@@ -134,6 +135,9 @@ pub struct ShadowPolicy {
     pub slot: String,
     /// The policy.
     pub activation: PolicyActivation,
+    /// Why it returned no decision when it was last asked, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<PolicyFailure>,
 }
 
 impl SetState {

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use regatta_core::agent::Identity;
+use regatta_core::catalogue::{NamedDisk, NamedFile, NamedImage};
 use regatta_core::cloud_init::{instance_name, seed_files, smbios_serial};
 use regatta_core::manifest::{FileRef, GuestAddress, Image, Network, Overlay, ScaleSet, isolated_gateway};
 use regatta_core::state::ImageDigests;
@@ -34,6 +35,20 @@ pub(crate) struct SetImages {
     cmdline: Option<String>,
     /// Why nothing can be launched.
     problem: Option<String>,
+}
+
+/// A golden disk, as the catalogue keeps it.
+pub(crate) fn named_disk(disk: &GoldenImage) -> NamedDisk {
+    NamedDisk {
+        file: NamedFile { digest: disk.digest().to_string(), size_bytes: disk.size_bytes() },
+        format: disk.format().name().to_owned(),
+        virtual_size_bytes: disk.virtual_size_bytes(),
+    }
+}
+
+/// Another file, likewise.
+pub(crate) fn named_file(file: &StoredFile) -> NamedFile {
+    NamedFile { digest: file.digest().to_string(), size_bytes: file.size_bytes() }
 }
 
 /// An image file that cannot be used: its place in the manifest, and why.
@@ -137,6 +152,27 @@ impl SetImages {
             shared_disks,
             cmdline: digests.cmdline.clone(),
             problem: None,
+        })
+    }
+
+    /// These files under a name.
+    ///
+    /// # Errors
+    /// They are not all there.
+    pub(crate) fn named(&self, name: &str, source: String, imported_ms: u64) -> Result<NamedImage, String> {
+        if let Some(problem) = &self.problem {
+            return Err(problem.clone());
+        }
+        Ok(NamedImage {
+            name: name.to_owned(),
+            description: String::new(),
+            source,
+            imported_ms,
+            disk: self.disk.as_ref().map(named_disk),
+            kernel: self.kernel.as_ref().map(named_file),
+            initramfs: self.initramfs.as_ref().map(named_file),
+            cmdline: self.cmdline.clone().unwrap_or_default(),
+            firmware: self.firmware.as_ref().map(named_file),
         })
     }
 

@@ -7,6 +7,7 @@ mod clock;
 mod copies;
 pub mod doctor;
 mod fleet;
+mod hot_restart;
 mod images;
 mod node;
 mod origins;

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     {
         return regatta_policy_host::compile_child(&job);
     }
+    cli::answer_shell();
     // `NO_COLOR` counts when it is set and not empty (no-color.org).
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let mut io = Io {
         in_terminal: io::stdin().is_terminal(),
         out_terminal: io::stdout().is_terminal(),
+        out_width: cli::stdout_width(),
         err_terminal: io::stderr().is_terminal(),
         input: &mut input,
         out: &mut out,

@@ -27,6 +27,8 @@ pub struct DataDirs {
     pub copies: PathBuf,
     /// Compiled policies; may be removed at any time.
     pub compiled: PathBuf,
+    /// Socket on which the next daemon asks this one for its listening sockets.
+    pub hot_restart: PathBuf,
 }
 
 impl DataDirs {
@@ -44,6 +46,7 @@ impl DataDirs {
             recordings: root.join("recordings"),
             copies: root.join("copies"),
             compiled: root.join("compiled"),
+            hot_restart: root.join("hot-restart.sock"),
         }
     }
 }

@@ -17,7 +17,7 @@ use regatta_vmm::{
     SnapshotStore, StartLimiter, VmmBinary, VmmHost,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -26,6 +26,7 @@ use crate::cli::serve_args::{GuestEngine, LogFormat, ServeArgs, VmmChoice};
 use crate::clock;
 use crate::copies::Copies;
 use crate::fleet::{Fleet, PolicyDirs};
+use crate::hot_restart;
 use crate::node::{HostLimits, Node};
 use crate::origins::Origins;
 use crate::paths::{DataDirs, default_data_dir, socket_in};
@@ -66,6 +67,18 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
     let dirs = DataDirs::under(&data);
     make_dir(&dirs.root, PASSAGE)?;
+    let (binary, why) = VmmBinary::resolve(&request_of(&args.vmm)?)?;
+    tracing::info!(path = %binary.path().display(), version = binary.version(), why, "VMM");
+    let vmm = VmmInfo {
+        path: binary.path().display().to_string(),
+        version: binary.version().to_owned(),
+        chosen_because: why,
+    };
+    // What may fail without the data directory has been tried: the daemon before ends for this one.
+    if args.hot_restart {
+        let (socket, listeners) = (dirs.hot_restart.clone(), Arc::clone(&listeners));
+        tokio::task::spawn_blocking(move || hot_restart::take_over(&socket, &listeners)).await??;
+    }
 
     // Holds the data directory from here on: a second daemon is refused before it touches anything.
     let file =
@@ -80,13 +93,6 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     ] {
         make_dir(dir, mode)?;
     }
-    let (binary, why) = VmmBinary::resolve(&request_of(&args.vmm)?)?;
-    tracing::info!(path = %binary.path().display(), version = binary.version(), why, "VMM");
-    let vmm = VmmInfo {
-        path: binary.path().display().to_string(),
-        version: binary.version().to_owned(),
-        chosen_because: why,
-    };
     let cgroups = CgroupRoot::detect();
     let options = IsolationOptions { uids: args.vm_ids.0, ..IsolationOptions::default() };
     let isolation = Isolation::detect(options, &cgroups);
@@ -148,6 +154,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         dirs,
     });
 
+    let hand_over_at = shared.dirs.hot_restart.clone();
     let shutdown = CancellationToken::new();
     let fleet = Arc::new(Fleet::new(shared, policy_dirs, vmm, shutdown.clone()));
     fleet.restart().await.map_err(|why| restore::advise(why, &data))?;
@@ -161,12 +168,30 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let api = tokio::spawn(api::serve_unix(listener, api::router(control), async move {
         stop.cancelled().await;
     }));
-    wait_for_signal().await?;
-    tracing::info!("stopping; VMs keep running");
+    let (successor, mut successors) = mpsc::channel(1);
+    let offer =
+        api::bind(&hand_over_at).with_context(|| format!("cannot listen on {}", hand_over_at.display()))?;
+    tokio::spawn(hot_restart::offer(offer, Arc::clone(&listeners), args.shutdown_grace, successor));
+    let successor = tokio::select! {
+        stopped = wait_for_signal() => {
+            stopped?;
+            tracing::info!("stopping; VMs keep running");
+            listeners.let_go();
+            None
+        }
+        successor = successors.recv() => {
+            tracing::info!("stopping for the daemon that takes over; VMs keep running");
+            successor
+        }
+    };
     shutdown.cancel();
     api.await??;
     fleet.end().await;
     let _ = std::fs::remove_file(&socket);
+    if let Some(successor) = successor {
+        hot_restart::follow_up(successor, &mut successors).await?;
+    }
+    let _ = std::fs::remove_file(&hand_over_at);
     Ok(())
 }
 

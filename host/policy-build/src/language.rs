@@ -16,7 +16,7 @@ pub enum Language {
     Python,
     /// Go.
     Go,
-    /// C, compiled by Zig.
+    /// C, compiled by Zig or clang.
     C,
     /// Zig.
     Zig,
@@ -28,6 +28,8 @@ pub enum Language {
     Cpp,
     /// Nim, by way of C that Zig compiles.
     Nim,
+    /// D without its runtime, linked by Zig.
+    D,
     /// Any other: the project says what builds it.
     Other,
 }
@@ -39,7 +41,7 @@ pub struct UnknownLanguage(pub String);
 
 impl Language {
     /// All that have an example; the ones that are most at home first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Rust,
         Self::JavaScript,
         Self::Python,
@@ -50,6 +52,7 @@ impl Language {
         Self::Wat,
         Self::Cpp,
         Self::Nim,
+        Self::D,
     ];
 
     /// Its name in `policy.yaml`, on the command line and of its folder.
@@ -66,6 +69,7 @@ impl Language {
             Self::Wat => "wat",
             Self::Cpp => "cpp",
             Self::Nim => "nim",
+            Self::D => "d",
             Self::Other => "other",
         }
     }
@@ -84,6 +88,7 @@ impl Language {
             Self::Wat => "WebAssembly text",
             Self::Cpp => "C++",
             Self::Nim => "Nim",
+            Self::D => "D",
             Self::Other => "another language",
         }
     }
@@ -96,10 +101,17 @@ impl Language {
             (_, "cargo" | "rustc") => "install Rust: https://rustup.rs",
             (_, "go") => "install Go 1.24 or newer: https://go.dev/dl",
             (_, "nim") => "install Nim 1.6 or newer: https://nim-lang.org (on Debian: apt install nim)",
+            (_, "ldc2") => {
+                "install LDC 1.30 or newer: https://wiki.dlang.org/LDC (on Debian: apt install ldc)"
+            }
             (_, "npm") => "install Node.js 20 or newer, which brings npm: https://nodejs.org",
             (_, "python3") => "install Python 3.10 or newer: https://python.org",
             (Self::JavaScript | Self::AssemblyScript, _) => "npm install",
-            (Self::Python | Self::C | Self::Cpp | Self::Nim | Self::Zig, _) => {
+            (Self::C, _) => {
+                "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt \
+                 (or on Debian: apt install clang lld wasi-libc libclang-rt-dev-wasm32)"
+            }
+            (Self::Python | Self::Cpp | Self::Nim | Self::D | Self::Zig, _) => {
                 "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt"
             }
             (Self::Rust | Self::Go | Self::Wat | Self::Other, _) => "install it",
@@ -112,7 +124,7 @@ impl Language {
     pub fn installs(self) -> &'static [&'static [&'static str]] {
         match self {
             Self::JavaScript | Self::AssemblyScript => &[&["npm", "install", "--no-audit", "--no-fund"]],
-            Self::Python | Self::C | Self::Cpp | Self::Nim | Self::Zig => &[
+            Self::Python | Self::C | Self::Cpp | Self::Nim | Self::D | Self::Zig => &[
                 &["python3", "-m", "venv", ".venv"],
                 &[".venv/bin/pip", "install", "--disable-pip-version-check", "-r", "requirements.txt"],
             ],
@@ -153,7 +165,7 @@ mod tests {
         let error = "cobol".parse::<Language>().expect_err("not known");
         assert_eq!(
             error.to_string(),
-            "unknown language `cobol`; known are rust, javascript, python, go, c, zig, assemblyscript, wat, cpp, nim, other"
+            "unknown language `cobol`; known are rust, javascript, python, go, c, zig, assemblyscript, wat, cpp, nim, d, other"
         );
     }
 }

@@ -25,7 +25,7 @@ const RUST_PROFILE: [&str; 7] = [
     "profile.guest.panic='abort'",
 ];
 
-/// What Zig's C and C++ compilers are told. The linker's 16 MiB of stack would be a quarter of the memory that a policy
+/// What C and C++ compilers are told, Zig's and clang. The linker's 16 MiB of stack would be a quarter of the memory that a policy
 /// may have.
 const WASI_REACTOR: [&str; 7] =
     ["-target", "wasm32-wasi", "-mexec-model=reactor", "-Os", "-s", "-Wl,-z,stack-size=65536", "-o"];
@@ -113,6 +113,36 @@ fn nim(nim: PathBuf, zig: PathBuf, to: &Path) -> Vec<Step> {
     vec![to_c, shell]
 }
 
+/// What LDC is told: no runtime, but checked indexes.
+const D: [&str; 7] = [
+    "-mtriple=wasm32-unknown-unknown-wasm",
+    "-betterC",
+    "-Oz",
+    // Files that it imports as text, and modules that it imports.
+    "-J.",
+    "-i",
+    "-c",
+    "policy.d",
+];
+
+/// From D to an object, and from that to a module with what it needs of the C library.
+fn d(ldc: PathBuf, zig: PathBuf, to: &Path) -> Vec<Step> {
+    let object = to.with_extension("o");
+    let of = [OsString::from("-of="), object.clone().into()].into_iter().collect::<OsString>();
+    vec![
+        Step::new(ldc).args(D).args([of]),
+        Step::new(zig).args(["cc"]).args(WASI_REACTOR).args([to, &object]),
+    ]
+}
+
+/// Zig's C compiler, or else clang with a WASI library where it looks for one, as Debian's has.
+fn c_compiler(find: impl Fn(&[&str]) -> Result<PathBuf, BuildError>) -> Result<Step, BuildError> {
+    match find(&["zig", "python-zig"]) {
+        Ok(zig) => Ok(Step::new(zig).args(["cc"])),
+        Err(no_zig) => find(&["clang"]).map(Step::new).map_err(|_| no_zig),
+    }
+}
+
 /// What is run, and where the module is then.
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
@@ -149,10 +179,7 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
             .env("GOARCH", "wasm")
             // One that is too old says so, instead of fetching another.
             .env("GOTOOLCHAIN", "local"),
-        Language::C => Step::new(find(&["zig", "python-zig"])?)
-            .args(["cc"])
-            .args(WASI_REACTOR)
-            .args([to.as_os_str(), "policy.c".as_ref()]),
+        Language::C => c_compiler(find)?.args(WASI_REACTOR).args([to.as_os_str(), "policy.c".as_ref()]),
         Language::Cpp => Step::new(find(&["zig", "python-zig"])?)
             .args(["c++", "-std=c++20", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"])
             // Zig would compile all of libc++ first, for minutes.
@@ -171,10 +198,37 @@ pub(crate) fn plan(project: &Project<'_>, to: &Path, tools: &Tools) -> Result<Op
             let steps = nim(find(&["nim"])?, find(&["zig", "python-zig"])?, to);
             return Ok(Some(Plan { steps, made }));
         }
+        Language::D => {
+            let steps = d(find(&["ldc2"])?, find(&["zig", "python-zig"])?, to);
+            return Ok(Some(Plan { steps, made }));
+        }
         Language::Wat => return Ok(None),
         Language::Other => Step::new(find(&["sh"])?)
             .args(["-ec", project.command.unwrap_or("echo 'there is no command' >&2; exit 1")])
             .env("OUT", to),
     };
     Ok(Some(Plan { steps: vec![step], made }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c_is_compiled_by_zig_or_else_by_clang() {
+        let with = |there: &'static [&str]| {
+            c_compiler(move |programs: &[&str]| {
+                let found = programs.iter().find(|program| there.contains(program));
+                found.map(PathBuf::from).ok_or_else(|| BuildError::Missing {
+                    language: Language::C,
+                    program: programs[0].to_owned(),
+                    hint: Language::C.hint(programs[0]).to_owned(),
+                })
+            })
+        };
+        assert_eq!(with(&["clang", "zig"]).expect("zig"), Step::new("zig".into()).args(["cc"]));
+        assert_eq!(with(&["clang"]).expect("clang"), Step::new("clang".into()));
+        let missing = with(&[]).expect_err("neither").to_string();
+        assert!(missing.contains("`zig`") && missing.contains("apt install clang"), "{missing}");
+    }
 }

@@ -91,6 +91,32 @@ fn vm_info(daemon: &Daemon, set: &str, id: u64) -> String {
 }
 
 #[test]
+fn an_image_has_its_name_again_when_a_set_on_it_is_recovered() {
+    let mut daemon = Daemon::start();
+    image_dir(&daemon, "debian", "the disk");
+    ok(daemon.run(&["image", "import", "debian"]));
+    daemon.apply_ok(&manifest(&daemon, "web", "debian"));
+    daemon.wait_in_service("web", 2);
+    let before = daemon.json(&["image", "list"]);
+    assert!(daemon.stop().success());
+    fs::remove_file(daemon.data().join("state.redb")).expect("the state is lost");
+    daemon.launch();
+    assert_eq!(daemon.json(&["image", "list"]), json!([]));
+    let told = "image debian is in the catalogue again";
+    let would = daemon.run(&["recover", "--dry-run"]);
+    assert!(would.out.contains(told) || would.err.contains(told), "{}{}", would.out, would.err);
+    assert_eq!(daemon.json(&["image", "list"]), json!([]), "only told");
+    ok(daemon.run(&["recover"]));
+    let after = daemon.json(&["image", "list"]);
+    for field in ["name", "disk", "kernel", "cmdline", "size_bytes", "used_by"] {
+        assert_eq!(after[0][field], before[0][field], "{field}");
+    }
+    daemon.wait_in_service("web", 2);
+    ok(daemon.run(&["scale", "web", "3", "--wait"]));
+    assert_eq!(backing_of(&daemon, "web", 3), file_name(&before[0]["disk"]["digest"]));
+}
+
+#[test]
 fn an_image_lives_from_its_import_to_the_last_instance_on_it() {
     let mut daemon = Daemon::start();
     let dir = image_dir(&daemon, "Debian 13", "the first one");

@@ -396,6 +396,37 @@ fn a_metric_that_the_set_does_not_measure_is_refused_with_what_was_meant_unless_
 }
 
 #[test]
+fn a_manifest_that_takes_a_metric_away_from_a_policy_that_stays_is_refused_unless_forced() {
+    let daemon = Daemon::start();
+    let apply = |metric: &str, max: u32, force: &[&str]| {
+        let metrics =
+            format!("metrics: [{{ name: {metric}, series: load }}]\n{}", IDLE.replace("cpu", "load"));
+        let manifest = daemon.manifest("web", &format!("{{ min: 1, max: {max} }}"), "", &metrics);
+        fs::write(daemon.home().join("web.yaml"), manifest).expect("a manifest");
+        daemon.run(&[&["apply", "-f", "web.yaml"], force].concat())
+    };
+    let applied = apply("load", 3, &[]);
+    assert_eq!(applied.code, 0, "{}", applied.err);
+    let canary = ["policy", "canary", "web", "step", "--within", "1", "--params"];
+    let canary = daemon
+        .run(&[&canary[..], &[r#"{"metric": "load", "scale_out": [{"above": 5, "add": 1}]}"#]].concat());
+    assert_eq!(canary.code, 0, "{}", canary.err);
+
+    let refused = apply("laod", 3, &[]);
+    assert_eq!(refused.code, 3, "{}", refused.err);
+    let told = "asks for metric load, which set web does not have; did you mean laod?";
+    for policy in ["policy target-tracking", "canary policy step"] {
+        assert!(refused.err.contains(&format!("{policy} {told}")), "{}", refused.err);
+    }
+    assert!(refused.err.contains("params: { metric: load"), "{}", refused.err);
+    let forced = apply("laod", 3, &["--force"]);
+    assert!(forced.code == 0 && forced.err.contains(told), "{}", forced.err);
+    // It is lost already: another change is not refused for that.
+    let changed = apply("laod", 4, &[]);
+    assert!(changed.code == 0 && changed.err.contains(told), "{}", changed.err);
+}
+
+#[test]
 fn a_restart_with_an_empty_cache_loses_no_policy() {
     let mut daemon = Daemon::start();
     daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 3 }", "", IDLE));

@@ -4,6 +4,7 @@ mod architecture;
 mod asked;
 mod bad_input;
 mod chaos;
+mod completion;
 mod crash;
 mod disk;
 mod follow;

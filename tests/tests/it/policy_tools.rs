@@ -204,6 +204,11 @@ fn a_nim_project_builds_as_it_is_made() {
 }
 
 #[test]
+fn a_d_project_builds_as_it_is_made() {
+    from_new_to_check("d");
+}
+
+#[test]
 fn a_cpp_project_builds_as_it_is_made() {
     from_new_to_check("cpp");
 }

@@ -155,8 +155,15 @@ fn instances_come_back_each_with_its_own_generation() {
     let manifest = daemon.manifest("web", "{ min: 1, max: 5 }", "", IDLE);
     daemon.apply_ok(&manifest);
     daemon.wait_in_service("web", 1);
-    daemon.apply_ok(&manifest.replace("tick: 200ms", "tick: 300ms"));
+    daemon.apply_ok(&manifest.replace("tick: 200ms", "tick: 300ms").replace("port: 8080", "port: 8081"));
     assert_eq!(daemon.run(&["scale", "web", "2", "--wait"]).code, 0);
+    let ports = |daemon: &Daemon| -> Vec<String> {
+        let instances = daemon.json(&["instances", "web"]);
+        let addresses =
+            instances.as_array().expect("instances").iter().filter_map(|it| it["address"].as_str());
+        addresses.filter_map(|it| Some(it.split_once(':')?.1.to_owned())).collect()
+    };
+    assert_eq!(ports(&daemon), ["8080", "8081"], "each answers where it was made to");
     let generations = |daemon: &Daemon| -> Vec<u64> {
         let instances = daemon.json(&["instances", "web"]);
         instances.as_array().expect("instances").iter().filter_map(|it| it["generation"].as_u64()).collect()
@@ -166,7 +173,7 @@ fn instances_come_back_each_with_its_own_generation() {
     lose_state(&mut daemon);
     assert_eq!(daemon.run(&["recover", "web"]).code, 0);
     daemon.wait_in_service("web", before.len() as u64);
-    assert_eq!(generations(&daemon), before);
+    assert_eq!((generations(&daemon), ports(&daemon)), (before, vec!["8080".to_owned(), "8081".to_owned()]));
     let detail = daemon.json(&["describe", "web"]);
     assert_eq!((&detail["summary"]["generation"], &detail["manifest"]["tick"]), (&2.into(), &"300ms".into()));
 }
@@ -268,7 +275,7 @@ fn a_backup_is_taken_in_service_and_restored_when_stopped() {
     assert_eq!(running.code, 1, "{}", running.out);
     assert!(running.err.contains("in use by another daemon"), "{}", running.err);
 
-    // What came after the backup is not in it: it stays as an orphan, and its number is not given again.
+    // What came after the backup is not in it: it is an orphan, and its number is not given again.
     assert_eq!(daemon.run(&["scale", "web", "4", "--wait"]).code, 0);
     let fourth = daemon.vm_pids("web")[3];
     assert!(daemon.stop().success());
@@ -288,6 +295,24 @@ fn a_backup_is_taken_in_service_and_restored_when_stopped() {
     let ids: Vec<u64> = daemon.vm_pids("web").into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, [1, 2, 3, 5]);
     assert!(daemon.vmm_processes().contains(&fourth.1), "nobody stopped it");
+
+    // Its set takes it back, at its number and without a pause for the others.
+    let would = daemon.run(&["recover", "web", "--dry-run"]);
+    assert_eq!((would.code, orphans(&daemon).len()), (0, 1), "{}", would.err);
+    let recovered = daemon.run(&["recover", "web"]);
+    assert_eq!(recovered.code, 0, "{}", recovered.err);
+    assert_eq!(recovered.out, "web recovered: generation 1, 1 adopted, capacity 5\n");
+    daemon.wait_in_service("web", 5);
+    let all = daemon.vm_pids("web");
+    assert_eq!(all.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!((all[3], &all[..3]), (fourth, &pids[..]));
+    assert_eq!(orphans(&daemon), Vec::<Value>::new());
+    daemon.kill();
+    daemon.launch();
+    daemon.wait_in_service("web", 5);
+    assert_eq!(daemon.vm_pids("web"), all, "it is stored");
+    let again = daemon.run(&["recover", "web"]);
+    assert!(again.code == 1 && again.err.contains("it has no orphans"), "{}", again.err);
 }
 
 #[test]

@@ -132,12 +132,15 @@ fn copy(minutes: u64) -> CopyInfo {
 
 /// Of each role one.
 fn entries() -> Vec<PolicyEntry> {
-    let entry = |role, policy, within| PolicyEntry { role, policy, within };
+    let entry = |role, policy, within| PolicyEntry { role, policy, within, failure: None };
     vec![
         entry(PolicyRole::Active, policy("target-tracking", 2), None),
         entry(PolicyRole::Canary, policy("step", 5), Some(2)),
         entry(PolicyRole::Previous, policy("step", 1), None),
-        entry(PolicyRole::Shadow, policy("step", 4), None),
+        PolicyEntry {
+            failure: Some("returned no decision (trap): in decide(), line 7".into()),
+            ..entry(PolicyRole::Shadow, policy("step", 4), None)
+        },
     ]
 }
 

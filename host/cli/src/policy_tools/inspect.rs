@@ -9,7 +9,7 @@ use regatta_policy_tools::{Inspection, ModuleKind, Outline, Parameter, digest, o
 use super::super::Io;
 use super::super::args::Output;
 use super::super::exit::Outcome;
-use super::super::render::{Columns, GAP, json, pair, plain_line, right, text};
+use super::super::render::{Columns, GAP, json, pair, plain_line, right, text, wrapped};
 use super::super::time::{size, span};
 use super::{cache_dir, duration};
 
@@ -58,11 +58,11 @@ fn headers(outline: &Outline, io: &mut Io<'_>) -> Outcome {
 
 /// An interface a line with its functions; then what belongs to none.
 fn list(label: &str, names: &[String], io: &mut Io<'_>) -> Outcome {
-    let width = terminal_width(io).and_then(|width| width.checked_sub(LABEL)).unwrap_or(usize::MAX);
+    let width = io.out_width.and_then(|width| width.checked_sub(LABEL)).unwrap_or(usize::MAX);
     let left_out = names.len().saturating_sub(NAMES_SHOWN);
     let mut groups = grouped(&names[..names.len() - left_out]);
     groups.extend((left_out > 0).then(|| format!("… and {left_out} more: see -o json")));
-    let lines: Vec<String> = groups.iter().map(|line| wrapped(&plain_line(line), width)).collect();
+    let lines: Vec<String> = groups.iter().map(|line| wrapped(&plain_line(line), width).join("\n")).collect();
     let mut lines = lines.iter().flat_map(|line| line.lines());
     pair(label, lines.next().unwrap_or("none"), io)?;
     for line in lines {
@@ -135,7 +135,7 @@ pub(super) fn table(found: &Inspection, io: &mut Io<'_>) -> Outcome {
         writeln!(io.out, "It has no parameters.")?;
         return Ok(());
     }
-    parameters(&found.parameters, terminal_width(io), io)
+    parameters(&found.parameters, io.out_width, io)
 }
 
 /// The table of parameters. On a terminal that has room the descriptions are broken to its width: they are prose,
@@ -158,34 +158,10 @@ fn parameters(found: &[Parameter], width: Option<usize>, io: &mut Io<'_>) -> Out
     let mut columns = Columns::new(&headings, io);
     for (row, parameter) in rows.iter().zip(found) {
         let mut cells: Vec<Cell> = row.iter().map(text).collect();
-        cells.push(Cell::new(wrapped(&plain_line(&parameter.description), left)));
+        cells.push(Cell::new(wrapped(&plain_line(&parameter.description), left).join("\n")));
         columns.row(cells);
     }
     columns.print(0, io)
-}
-
-/// Columns of the terminal that standard output is.
-fn terminal_width(io: &Io<'_>) -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|_| io.out_terminal)?;
-    Some(usize::from(size.ws_col)).filter(|&width| width > 0)
-}
-
-/// `text` in lines of at most `width` characters, as far as its words allow.
-fn wrapped(text: &str, width: usize) -> String {
-    let mut out = String::new();
-    // Counted as it grows: a line that is never broken may have a million words.
-    let mut column = 0_usize;
-    for word in text.split_whitespace() {
-        let chars = word.chars().count();
-        if !out.is_empty() {
-            let fits = column.saturating_add(1 + chars) <= width;
-            out.push(if fits { ' ' } else { '\n' });
-            column = if fits { column + 1 } else { 0 };
-        }
-        out.push_str(word);
-        column += chars;
-    }
-    out
 }
 
 #[cfg(test)]
@@ -209,13 +185,5 @@ mod tests {
         );
         assert_eq!(grouped(&["env now".to_owned()]), ["env: now"]);
         assert!(grouped(&[]).is_empty());
-    }
-
-    #[test]
-    fn descriptions_are_broken_between_words() {
-        assert_eq!(wrapped("Name of  the metric.", 11), "Name of the\nmetric.");
-        assert_eq!(wrapped("a incomprehensibilities b", 5), "a\nincomprehensibilities\nb");
-        assert_eq!(wrapped("Name of the metric.", usize::MAX), "Name of the metric.");
-        assert_eq!(wrapped("", 10), "");
     }
 }

@@ -75,6 +75,37 @@ fn a_terminal_gets_colours_and_a_pipe_or_no_color_none() {
     assert!(!on(false, true).contains('\x1b'));
 }
 
+/// Nothing is left out: what stands in a line of the wide table stands below its row.
+#[test]
+fn tables_fit_a_terminal_of_80_columns() {
+    let server = web();
+    let narrow = Surroundings { out_terminal: true, out_width: Some(80), ..Surroundings::default() };
+    let mut shown = String::new();
+    for command in [
+        &["policy", "list", "web"][..],
+        &["policy", "history", "web"],
+        &["image", "list"],
+        &["events", "web"],
+        &["orphans"],
+    ] {
+        let (wide, narrow) = (server.run(command), server.run_on(command, &narrow));
+        let too_wide = narrow.out.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(too_wide, None, "{}", narrow.out);
+        let told: std::collections::BTreeSet<&str> = narrow.out.split_whitespace().collect();
+        let rows = wide.out.lines().filter(|line| line.contains(char::is_lowercase));
+        for word in rows.flat_map(str::split_whitespace).filter(|word| *word != "-") {
+            assert!(told.contains(word), "{word} is left out of {}", narrow.out);
+        }
+        shown.push_str(&narrow.out);
+        shown.push('\n');
+    }
+    insta::assert_snapshot!(shown);
+    assert_eq!(
+        server.run(&["policy", "list", "web"]).out,
+        server.run_on(&["policy", "list", "web"], &Surroundings { out_width: Some(400), ..narrow }).out
+    );
+}
+
 #[test]
 fn without_sets_the_table_is_empty_and_the_advice_on_standard_error() {
     let server = Server::start(Canned::default());

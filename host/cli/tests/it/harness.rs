@@ -42,6 +42,7 @@ pub(crate) struct Surroundings {
     pub(crate) input: &'static str,
     pub(crate) in_terminal: bool,
     pub(crate) out_terminal: bool,
+    pub(crate) out_width: Option<usize>,
     pub(crate) err_terminal: bool,
     pub(crate) colour: bool,
 }
@@ -83,6 +84,7 @@ pub(crate) fn run_into(
         err,
         in_terminal: surroundings.in_terminal,
         out_terminal: surroundings.out_terminal,
+        out_width: surroundings.out_width,
         err_terminal: surroundings.err_terminal,
         colour: surroundings.colour,
         clock_ms: &|| NOW_MS,

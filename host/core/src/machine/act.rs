@@ -21,6 +21,7 @@ impl SetMachine {
     pub(super) fn batch_of(&self, intent: &Intent) -> Batch {
         let name = self.state.set.name.clone();
         let mut events = events_of(&intent.record, self.last.as_deref());
+        events.extend(self.shadows_told(&intent.state));
         events.extend(self.told.iter().cloned());
         if intent.removed {
             events.push(self.event(EventKind::SetDeleted, format!("{name} was deleted"), Actor::Daemon));

@@ -6,8 +6,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::event::{Actor, Event, EventKind};
 use crate::observation::Observation;
 use crate::record::ShadowRun;
+use crate::state::{SetState, ShadowPolicy};
 
 use super::{Answer, Ask, Effect, SetMachine};
 
@@ -30,7 +32,33 @@ impl Shadows {
     }
 }
 
+/// Takes in what shadows said, in the order of their answers.
+pub(super) fn note(runs: &[ShadowRun], shadows: &mut [ShadowPolicy]) {
+    for ShadowRun { number, run, .. } in runs {
+        if let Some(shadow) = shadows.iter_mut().find(|it| it.activation.number == *number) {
+            shadow.failure = run.result.as_ref().err().cloned();
+        }
+    }
+}
+
 impl SetMachine {
+    /// The shadows that begin or cease to fail with `next`, as events.
+    pub(super) fn shadows_told(&self, next: &SetState) -> Vec<Event> {
+        let told = next.shadows.iter().filter_map(|now| {
+            let number = now.activation.number;
+            let before = self.state.shadows.iter().find(|it| it.activation.number == number)?;
+            let (kind, what) = match (&before.failure, &now.failure) {
+                (None, Some(failure)) => (EventKind::PolicyFailed, failure.told()),
+                (Some(_), None) => (EventKind::PolicyRecovered, "returns decisions again".to_owned()),
+                (None, None) | (Some(_), Some(_)) => return None,
+            };
+            let text = format!("shadow #{number} {} {what}", now.activation.name);
+            let policy = Some(now.activation.as_ref_in(&now.slot));
+            Some(Event { policy, ..self.event(kind, text, Actor::Daemon) })
+        });
+        told.collect()
+    }
+
     /// Shows a tick to every shadow that is not still busy with an earlier one.
     pub(super) fn ask_shadows(&mut self, observation: &Arc<Observation>, effects: &mut Vec<Effect>) {
         for shadow in &self.state.shadows {

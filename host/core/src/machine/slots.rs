@@ -83,7 +83,7 @@ fn ended<'a>(
             "canary"
         };
         let why = match after.slot(slot) {
-            None => format!("the manifest has no slot {slot} any more"),
+            None => format!("the manifest has no slot {slot} anymore"),
             Some(now) if now.canary.is_some() => "another canary took its place".to_owned(),
             Some(now) => format!("slot {slot} now has {} {}", now.active.name, now.active.version),
         };
@@ -207,7 +207,7 @@ impl SetMachine {
         seat: impl FnOnce(&mut PolicySlot, PolicyActivation),
     ) -> Change {
         let mut next = self.state.clone();
-        // A shadow that is promoted is none any more.
+        // A shadow that is promoted is none anymore.
         next.shadows.retain(|shadow| shadow.activation.number != to.number);
         next.activations += 1;
         to.number = next.activations;
@@ -240,7 +240,7 @@ impl SetMachine {
         }
         let mut next = self.state.clone();
         let (activation, slot) = self.candidate(&mut next, place, policy);
-        next.shadows.push(ShadowPolicy { slot: slot.clone(), activation: activation.clone() });
+        next.shadows.push(ShadowPolicy { slot: slot.clone(), activation: activation.clone(), failure: None });
         let text =
             format!("{} {} runs as shadow #{}", activation.name, activation.version, activation.number);
         Ok(self.place(next, EventKind::PolicyShadowed, text, slot, activation))

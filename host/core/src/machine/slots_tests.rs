@@ -2,6 +2,8 @@
 
 use super::testing::{Rig, activation, manifest, policy};
 use super::*;
+use crate::agent::{Found, Running};
+use crate::decision::{FailureKind, PolicyFailure};
 use crate::event::EventKind;
 use crate::phase::Phase;
 use crate::state::PolicyActivation;
@@ -260,6 +262,32 @@ fn what_a_shadow_said_waits_for_a_record_that_is_stored() {
     rig.tick();
     rig.tick();
     assert_eq!(rig.store.last_record().shadows.len(), 1);
+}
+
+#[test]
+fn a_shadow_that_fails_is_told_when_it_begins_and_ends() {
+    let mut rig = rig();
+    let [fails, other] = ["new", "other"].map(|name| placed(rig.command(shadow(policy(name, 1)))));
+    let failure = PolicyFailure { kind: FailureKind::Trap, message: "unreachable".into() };
+    let traps = || Err("unreachable".into());
+    rig.wishes.insert(other.number, Ok(2));
+    let judged = |rig: &mut Rig, said: Result<u32, String>| {
+        rig.wishes.insert(fails.number, said);
+        rig.tick();
+        rig.shadow_answers();
+        rig.tick();
+        rig.store.state().shadows.iter().map(|it| it.failure.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(judged(&mut rig, traps()), [Some(failure.clone()), None]);
+    assert_eq!(judged(&mut rig, traps()), [Some(failure.clone()), None]);
+    let told = ["shadow #2 new returned no decision (trap): unreachable"];
+    assert_eq!(rig.store.told(EventKind::PolicyFailed), told, "once");
+    rig.restart_after(1_000, |_| Found::Running(Running::default()));
+    rig.shadow_answers();
+    assert_eq!(judged(&mut rig, traps()).len(), 2);
+    assert_eq!(rig.store.told(EventKind::PolicyFailed), told, "also over a restart of the daemon");
+    assert_eq!(judged(&mut rig, Ok(2)), [None, None]);
+    assert_eq!(rig.store.told(EventKind::PolicyRecovered), ["shadow #2 new returns decisions again"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::back_off::BackOff;
+use crate::batch::Revision;
 use crate::manifest::{LoadBalancer, ScaleSet};
 use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
@@ -47,6 +48,12 @@ impl SetMachine {
     #[must_use]
     pub fn manifest(&self) -> &Arc<ScaleSet> {
         &self.manifest
+    }
+
+    /// Counts its commits.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// Its instances, by id.
@@ -103,11 +110,14 @@ impl SetMachine {
                 || open && phase == Phase::Unhealthy
                 || mutant::is(Mutant::DrainingIsEndpoint) && phase == Phase::Draining
         };
-        self.instances.values().filter(move |it| serves(it.record.phase)).filter_map(|instance| {
-            let record = &instance.record;
-            let port = self.manifest_of(record).network.port()?;
-            Some(Endpoint { id: record.id, addr: (record.address?, port).into() })
-        })
+        let serving = self.instances().filter(move |record| serves(record.phase));
+        serving.filter_map(|record| Some(Endpoint { id: record.id, addr: self.service_of(record)? }))
+    }
+
+    /// Where the service of an instance answers: at the port that it was made for.
+    #[must_use]
+    pub fn service_of(&self, record: &InstanceRecord) -> Option<SocketAddr> {
+        Some((record.address?, self.manifest_of(record).network.port()?).into())
     }
 
     /// What keeps the set from being as wanted, for people.

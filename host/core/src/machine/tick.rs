@@ -16,7 +16,7 @@ use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickReco
 use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
 
-use super::{Answer, Ask, Busy, Effect, SetMachine, TickFacts, TrafficReading};
+use super::{Answer, Ask, Busy, Effect, SetMachine, TickFacts, TrafficReading, shadows};
 
 /// A tick while its policies decide.
 #[derive(Debug)]
@@ -233,6 +233,7 @@ impl SetMachine {
                 slot.canary = None;
             }
         }
+        shadows::note(&record.shadows, &mut state.shadows);
         self.launches(record.facts.lived_ms).note_in(&mut state);
         self.prune_manifests(&mut state);
 

@@ -10,7 +10,8 @@ pub use no_value::{MetricGap, NoValue, NoValueKind, Reading, VALUE_MAX};
 pub use rate::{CounterRate, CpuShare, WrappingRate};
 pub use windows::{MetricSpec, SetWindows};
 pub use wishes::{
-    MAX_WISHES, MetricWish, UnknownMetric, WishProblem, check_wishes, longest_wishes, unknown_metrics,
+    MAX_WISHES, MetricWish, UnknownMetric, WishProblem, cannot_start_from_zero, check_wishes, longest_wishes,
+    unknown_metrics,
 };
 
 use crate::manifest::ScaleSet;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::downsample::MAX_WINDOW_MS;
 use super::specs_of;
 use crate::manifest::{ScaleSet, nearest};
+use crate::observation::MetricScope;
 
 /// A metric that a policy asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +97,21 @@ pub fn unknown_metrics(set: &ScaleSet, wishes: &[MetricWish]) -> Vec<UnknownMetr
     unknown.into_iter().map(told).collect()
 }
 
+/// Whether a set that has no instance may stay without for good: it has no load balancer whose clients could start the first one,
+/// and each of its policies asks for metrics that only instances have. `wishes` are those of its active policies. A policy that
+/// asks for no metric decides by something else, such as the time.
+#[must_use]
+pub fn cannot_start_from_zero<'a>(
+    set: &ScaleSet,
+    wishes: impl IntoIterator<Item = &'a [MetricWish]>,
+) -> bool {
+    let specs = specs_of(set);
+    let of_the_set =
+        |wish: &MetricWish| specs.iter().any(|spec| spec.name == wish.name && spec.scope == MetricScope::Set);
+    let blind = |wishes: &[MetricWish]| !wishes.is_empty() && !wishes.iter().any(of_the_set);
+    set.capacity.min == 0 && set.load_balancer.is_none() && wishes.into_iter().all(blind)
+}
+
 /// The longest window that any of `wishes` asks for, by metric, milliseconds.
 #[must_use]
 pub fn longest_wishes<'a>(wishes: impl IntoIterator<Item = &'a MetricWish>) -> BTreeMap<&'a str, u64> {
@@ -183,6 +199,20 @@ mod tests {
             1,
             "there is no load balancer that counts them"
         );
+    }
+
+    #[test]
+    fn a_set_of_min_0_needs_a_load_balancer_or_a_policy_that_decides_without_instances() {
+        let stuck = |extra: &str, wishes: &[&[MetricWish]]| {
+            cannot_start_from_zero(&crate::machine::testing::manifest(extra), wishes.iter().copied())
+        };
+        let zero = "capacity: { min: 0, max: 3 }";
+        let of_instances: &[MetricWish] = &[wish("cpu", 0), wish("unknown", 0)];
+        assert!(stuck(zero, &[of_instances]) && stuck(zero, &[of_instances, of_instances]));
+        assert!(!stuck(zero, &[of_instances, &[]]), "one policy that decides by the time is enough");
+        assert!(!stuck("capacity: { min: 1, max: 3 }", &[of_instances]));
+        let balanced = format!("{zero}\nload_balancer: {{ listen: \"127.0.0.1:8000\" }}");
+        assert!(!stuck(&balanced, &[of_instances]));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use regatta_core::digest::Digest;
 use regatta_core::drift;
 use regatta_core::machine::{Command, Done, NewPolicy, NewSet, Start, Update, create};
 use regatta_core::manifest::{self, ManifestSource, Problems, ScaleSet};
-use regatta_core::state::{ImageDigests, SetState};
+use regatta_core::metrics;
+use regatta_core::state::{ImageDigests, PolicyActivation, SetState};
 use regatta_policy_host::CompiledPolicy;
 
 use super::policies::{Rehearsal, unknown_metrics};
@@ -20,6 +21,9 @@ use crate::clock;
 use crate::images::{ImageProblem, SetImages};
 use crate::set::{Call, Modules, Setup};
 use regatta_util::chain;
+
+const STUCK_AT_ZERO: &str = "with `min: 0` and without a load_balancer, nothing starts an instance once the set has none: its policies \
+                             decide by metrics of instances";
 
 /// A manifest with everything that it names, ready to be put in force.
 struct Checked {
@@ -36,20 +40,40 @@ struct Checked {
 }
 
 impl Checked {
-    /// What its policies ask for in vain, also those that the set keeps: its metrics may be others now.
-    fn warnings(&self, old: Option<&SetState>) -> Vec<String> {
-        let active = self.set.policies.iter().zip(&self.policies).filter_map(|(spec, policy)| match policy {
+    /// Its policies, also those that the set keeps.
+    fn active<'a>(&'a self, old: Option<&'a SetState>) -> impl Iterator<Item = &'a PolicyActivation> {
+        self.set.policies.iter().zip(&self.policies).filter_map(move |(spec, policy)| match policy {
             Some(prepared) => Some(&prepared.policy.activation),
             None => old?.slot(&spec.name).map(|slot| &slot.active),
-        });
-        let unknown = active.flat_map(|activation| unknown_metrics(&self.set, activation));
+        })
+    }
+
+    /// What its policies ask for in vain, also those that the set keeps: its metrics may be others now.
+    fn warnings(&self, old: Option<&SetState>) -> Vec<String> {
+        let unknown = self.active(old).flat_map(|activation| unknown_metrics(&self.set, activation));
         let rehearsed = self.policies.iter().flatten().filter_map(|prepared| prepared.warning.clone());
-        let empty = (self.set.capacity.min == 0 && self.set.load_balancer.is_none()).then(|| {
-            "min is 0 and there is no load_balancer: once the set has no instance, no client can start the first one, only \
-             the policy or `regatta scale`"
-                .to_owned()
-        });
-        unknown.chain(rehearsed).chain(empty).collect()
+        let stuck = self.stuck_at_zero(old).then(|| STUCK_AT_ZERO.to_owned());
+        unknown.chain(rehearsed).chain(stuck).collect()
+    }
+
+    fn stuck_at_zero(&self, old: Option<&SetState>) -> bool {
+        let wishes = self.active(old).map(|activation| activation.wishes.as_slice());
+        metrics::cannot_start_from_zero(&self.set, wishes)
+    }
+
+    /// A set that would never start is a slip. `initial` starts it once; one that was taken like that before stays as it is.
+    fn refuse_stuck_at_zero(&self, source: &ManifestSource, old: Option<&SetState>) -> Answer<()> {
+        let was_stuck = |old: &SetState| {
+            let active = old.policies.iter().map(|slot| slot.active.wishes.as_slice());
+            metrics::cannot_start_from_zero(&old.set, active)
+        };
+        if self.set.capacity.initial > 0 || !self.stuck_at_zero(old) || old.is_some_and(was_stuck) {
+            return Ok(());
+        }
+        let hint = "add a `load_balancer`, whose waiting clients start the first instance, or set `min: 1`; --force applies it \
+                    anyway, and `regatta scale` starts instances";
+        let problem = source.problem_at("/capacity/min", STUCK_AT_ZERO, Some(hint.to_owned()));
+        Err(invalid(&source.problems(vec![problem])))
     }
 
     /// Everything in which the manifest differs from what is in force.
@@ -114,6 +138,9 @@ impl Fleet {
         }
         let old_state = old.as_ref().map(|old| &*old.state);
         let checked = self.check(&source, set, named, old_state, &request).await?;
+        if !request.force {
+            checked.refuse_stuck_at_zero(&source, old_state)?;
+        }
         let changes = old_state.map(|old| checked.changes(old)).unwrap_or_default();
         let result = match &old {
             None => ApplyResult::Created,
@@ -188,6 +215,9 @@ impl Fleet {
                     && old.slot(&spec.name).is_some_and(|slot| drift::runs(&slot.active, spec, &digest))
             });
             if kept {
+                if let (Some(set), Some(old)) = (metrics_of, old) {
+                    self.keeps_their_metrics(spec, set, old).await?;
+                }
                 return Ok((digest, None));
             }
             self.prepare_policy(spec, module, metrics_of, rehearsal)

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use regatta_core::batch::{Batch, StateChange};
-use regatta_core::catalogue::{NamedDisk, NamedFile, NamedImage};
+use regatta_core::catalogue::{NamedFile, NamedImage};
 use regatta_core::manifest::nearest;
+use regatta_core::recovery::Origin;
 use regatta_core::state::ImageDigests;
 use regatta_vmm::{Digest, GoldenImage, InstanceDir, StoredFile};
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ use crate::api::image_types::{
 use crate::api::types::ErrorCode;
 use crate::catalogue::{ImportPlan, PlannedFile, plan};
 use crate::clock::now_ms;
-use crate::images::ImageProblem;
+use crate::images::{ImageProblem, SetImages, named_disk, named_file};
 use regatta_util::chain;
 
 /// Fewest digits of a digest that name a file.
@@ -122,6 +123,47 @@ impl Fleet {
             let message = format!("nothing was changed; the store cannot be written: {}", chain(&why));
             error(ErrorCode::Unavailable, message)
         })
+    }
+
+    /// Gives images their names back that the catalogue has lost, as the instances of a set say; what a name means already stays.
+    pub(super) async fn name_images(
+        &self,
+        set: &str,
+        origins: &[Origin],
+        dry_run: bool,
+        notes: &mut Vec<String>,
+    ) {
+        for Origin { manifest, image } in origins {
+            let Some(name) = &manifest.image.name else { continue };
+            match self.name_again(name, set, image, dry_run).await {
+                Ok(note) => notes.extend(note),
+                Err(why) => notes.push(format!("image {name} is not in the catalogue: {why}")),
+            }
+        }
+    }
+
+    async fn name_again(
+        &self,
+        name: &str,
+        set: &str,
+        digests: &ImageDigests,
+        dry_run: bool,
+    ) -> Result<Option<String>, String> {
+        let _one_at_a_time = self.naming.lock().await;
+        let wanted = name.to_owned();
+        let known = self.read(move |store| store.image(&wanted)).await.map_err(|why| why.message)?;
+        if let Some(known) = known {
+            let same = ImageDigests { shared_disks: Vec::new(), ..digests.clone() } == known.digests();
+            let note = || format!("image {name} has other files than those of {set}; it stays as it is");
+            return Ok((!same).then(note));
+        }
+        let files = SetImages::load(&self.shared.node.images, digests).await;
+        let image = files.named(name, format!("recovered from instances of {set}"), now_ms())?;
+        if !dry_run {
+            let change = StateChange { images: vec![image], ..StateChange::default() };
+            self.write_images(change).await.map_err(|why| why.message)?;
+        }
+        Ok(Some(format!("image {name} is in the catalogue again")))
     }
 
     pub(super) async fn list_images(&self) -> Answer<Vec<ImageInfo>> {
@@ -241,24 +283,16 @@ impl Fleet {
 }
 
 fn named(plan: ImportPlan, source: String, files: &Files) -> NamedImage {
-    let file = |file: &Option<StoredFile>| {
-        file.as_ref()
-            .map(|file| NamedFile { digest: file.digest().to_string().into(), size_bytes: file.size_bytes() })
-    };
     NamedImage {
         name: plan.name,
         description: plan.description,
         source,
         imported_ms: now_ms(),
-        disk: files.disk.as_ref().map(|disk| NamedDisk {
-            file: NamedFile { digest: disk.digest().to_string().into(), size_bytes: disk.size_bytes() },
-            format: disk.format().name().to_owned(),
-            virtual_size_bytes: disk.virtual_size_bytes(),
-        }),
-        kernel: file(&files.kernel),
-        initramfs: file(&files.initramfs),
+        disk: files.disk.as_ref().map(named_disk),
+        kernel: files.kernel.as_ref().map(named_file),
+        initramfs: files.initramfs.as_ref().map(named_file),
         cmdline: plan.cmdline,
-        firmware: file(&files.firmware),
+        firmware: files.firmware.as_ref().map(named_file),
     }
 }
 

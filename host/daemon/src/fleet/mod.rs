@@ -18,9 +18,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use regatta_core::compare::Comparison;
 use regatta_core::machine::{Command, CommandError, Done, Start};
+use regatta_core::manifest::Network;
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
 use regatta_util::KeyedLocks;
+use regatta_vmm::doctor;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -152,12 +154,33 @@ impl Fleet {
 
     /// What an operator should know of the daemon.
     fn conditions(&self) -> Vec<DaemonCondition> {
-        self.orphan_condition().into_iter().chain(self.state_condition()).collect()
+        let sets = self.sets_now().clone();
+        let isolated = sets
+            .into_iter()
+            .filter(|(_, handle)| matches!(handle.view().state.set.network, Network::Isolated { .. }));
+        let network = network_condition(isolated.map(|(name, _)| name).collect(), doctor::lacks_nft);
+        self.orphan_condition().into_iter().chain(self.state_condition()).chain(network).collect()
     }
 
     async fn summary_of(&self, set: &str) -> Answer<SetSummary> {
         Ok(self.find(set)?.view().summary())
     }
+}
+
+/// What `status` says when sets of that network mode lack a program.
+fn network_condition(
+    isolated: Vec<String>,
+    lacking: impl FnOnce() -> Option<(&'static str, &'static str)>,
+) -> Option<DaemonCondition> {
+    if isolated.is_empty() {
+        return None;
+    }
+    let (seen, fix) = lacking()?;
+    let message = format!(
+        "no instance of {} can be launched with network.mode isolated: {seen}; {fix} (`regatta doctor` checks the host)",
+        isolated.join(", ")
+    );
+    Some(DaemonCondition { kind: ConditionKind::Network, message })
 }
 
 /// An error without problems.
@@ -182,14 +205,16 @@ fn refused(command: CommandError) -> ApiError {
 impl Control for Fleet {
     async fn status(&self, _: &Caller) -> Answer<DaemonStatus> {
         let newest_copy = self.list_copies().await.into_iter().next();
+        let conditions = self.conditions();
+        let sets = self.sets_now().len();
         Ok(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_ms: self.started_ms,
             data_dir: self.shared.dirs.root.display().to_string(),
             vmm: self.vmm.clone(),
-            sets: u32::try_from(self.sets_now().len()).unwrap_or(u32::MAX),
-            conditions: self.conditions(),
+            sets: u32::try_from(sets).unwrap_or(u32::MAX),
+            conditions,
             newest_copy,
         })
     }
@@ -402,5 +427,22 @@ impl Control for Fleet {
                 .map(|kind| (kind.as_str(), conditions.iter().any(|it| it.kind == *kind))),
         );
         self.shared.exposition.encode().map_err(|why| error(ErrorCode::Internal, why.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_nft_is_a_condition_only_when_a_set_needs_it() {
+        let missing = || Some(("there is no nft", "install nftables"));
+        assert_eq!(network_condition(Vec::new(), missing), None);
+        assert_eq!(network_condition(vec!["web".to_owned()], || None), None);
+        let told = network_condition(vec!["db".to_owned(), "web".to_owned()], missing).expect("a condition");
+        assert_eq!(told.kind, ConditionKind::Network);
+        for part in ["db, web", "there is no nft", "install nftables", "regatta doctor"] {
+            assert!(told.message.contains(part), "{part}: {}", told.message);
+        }
     }
 }

@@ -1,9 +1,13 @@
 //! Having sets again that the store has lost: their orphans say what they are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
+use regatta_core::agent::Identity;
 use regatta_core::machine::Start;
-use regatta_core::recovery::{self, Candidate, Recovery};
+use regatta_core::recovery::{self, Adoption, Candidate, Origin, Recovery};
+use regatta_vmm::VmmIdentity;
+use tokio::sync::oneshot;
 
 use super::apply::Prepared;
 use super::{Fleet, error};
@@ -13,7 +17,7 @@ use crate::api::types::ErrorCode;
 use crate::clock;
 use crate::images::SetImages;
 use crate::node::Orphan;
-use crate::set::{self, Modules, Setup};
+use crate::set::{self, Adopting, Modules, SetHandle, Setup};
 use crate::stored;
 use regatta_util::chain;
 
@@ -48,27 +52,84 @@ impl Fleet {
     }
 
     async fn recover_set(&self, set: &str, dry_run: bool, actor: &str) -> Result<RecoveredSet, String> {
-        if self.sets_now().contains_key(set) {
-            return Err(format!(
-                "the store knows this set, but not these orphans of its name: they keep running until \
-                 `regatta orphans delete {set}`; to adopt them instead, start the daemon without its state file \
-                 and recover all sets"
-            ));
-        }
         let orphans: Vec<Orphan> =
             self.orphans_now().values().filter(|orphan| orphan.dir.set() == set).cloned().collect();
         let node = std::sync::Arc::clone(&self.shared.node);
         let read = move || orphans.iter().map(|it| node.candidate(it)).collect::<Vec<Candidate>>();
         let candidates = tokio::task::spawn_blocking(read).await.map_err(|why| why.to_string())?;
+        let stored = self.sets_now().get(set).cloned();
+        if let Some(handle) = stored {
+            return self.adopt_into(set, &handle, candidates, dry_run, actor).await;
+        }
         let recovery = recovery::plan(set, &candidates)?;
         let policies = self.prepare_again(&recovery).await?;
         let mut report = report(set, &recovery);
         let images = SetImages::load(&self.shared.node.images, &recovery.origin.image).await;
         report.notes.extend(images.problem().map(ToOwned::to_owned));
+        self.name_images(set, std::slice::from_ref(&recovery.origin), dry_run, &mut report.notes).await;
         if !dry_run {
             self.bring_into_store(&recovery, policies, images, &mut report, actor).await?;
         }
         Ok(report)
+    }
+
+    /// Gives a set that is stored those of its orphans back which an older copy of the state does not know.
+    async fn adopt_into(
+        &self,
+        set: &str,
+        handle: &SetHandle,
+        candidates: Vec<Candidate>,
+        dry_run: bool,
+        actor: &str,
+    ) -> Result<RecoveredSet, String> {
+        let view = handle.view();
+        let taken = self.addresses_beside(set);
+        let planned = recovery::adopt(&view.state, &view.instances, &candidates, &taken)?;
+        let mut notes = Vec::new();
+        let origins = origins_of(&planned.adopted, &candidates);
+        self.name_images(set, &origins, dry_run, &mut notes).await;
+        let adoption = if dry_run {
+            planned
+        } else {
+            let (reply, answer) = oneshot::channel();
+            let found = self.processes_of(set);
+            let adopting = Adopting { candidates, taken, found, actor: actor.into(), reply };
+            let ended = || "the set was deleted".to_owned();
+            handle.adopt(adopting).await.ok_or_else(ended)?;
+            let adoption = answer.await.map_err(|_| ended())??;
+            let ids: Vec<u32> = adoption.adopted.iter().map(|identity| identity.id).collect();
+            self.take_orphans(set, &ids);
+            tracing::info!(set, adopted = ids.len(), actor, "orphans adopted");
+            adoption
+        };
+        notes.splice(0..0, notes_on(set, &adoption));
+        Ok(RecoveredSet {
+            set: set.to_owned(),
+            generation: adoption.state.generation,
+            capacity: adoption.state.desired,
+            adopted: adoption.adopted.iter().map(|identity| identity.id).collect(),
+            notes,
+        })
+    }
+
+    /// Addresses of all that runs on the host but for this set and its orphans.
+    fn addresses_beside(&self, set: &str) -> BTreeSet<Ipv4Addr> {
+        let sets = self.sets_now();
+        let others = sets.iter().filter(|(name, _)| *name != set).map(|(_, handle)| handle.view());
+        let mut taken: BTreeSet<Ipv4Addr> = others
+            .flat_map(|view| view.instances.iter().filter_map(|it| it.address).collect::<Vec<_>>())
+            .collect();
+        let orphans = self.orphans_now();
+        let orphans = orphans.values().filter(|it| it.dir.set() != set && it.process.is_some());
+        taken.extend(orphans.filter_map(|orphan| Some(orphan.birth.as_ref()?.identity.address)));
+        taken
+    }
+
+    /// The VMMs of a set's orphans.
+    fn processes_of(&self, set: &str) -> BTreeMap<u32, VmmIdentity> {
+        let orphans = self.orphans_now();
+        let of_set = orphans.values().filter(|orphan| orphan.dir.set() == set);
+        of_set.filter_map(|it| Some((it.dir.id().parse().ok()?, it.process.clone()?))).collect()
     }
 
     /// The policies of a manifest, as if it were applied now.
@@ -133,8 +194,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Those that were adopted are not orphans any more. Returns their VMMs.
-    fn take_orphans(&self, set: &str, adopted: &[u32]) -> BTreeMap<u32, regatta_vmm::VmmIdentity> {
+    /// Those that were adopted are not orphans anymore. Returns their VMMs.
+    fn take_orphans(&self, set: &str, adopted: &[u32]) -> BTreeMap<u32, VmmIdentity> {
         let mut orphans = self.orphans_now();
         let mut found = BTreeMap::new();
         for id in adopted {
@@ -150,6 +211,37 @@ impl Fleet {
         }
         found
     }
+}
+
+/// What instances were made of, those of the newest generation first, each once.
+fn origins_of(adopted: &[Identity], candidates: &[Candidate]) -> Vec<Origin> {
+    let mut origins: BTreeMap<u64, &Origin> = BTreeMap::new();
+    for candidate in candidates {
+        if let (Some(identity), Ok(origin)) = (&candidate.identity, &candidate.origin)
+            && adopted.contains(identity)
+        {
+            origins.insert(identity.generation, origin);
+        }
+    }
+    origins.into_values().rev().cloned().collect()
+}
+
+fn notes_on(set: &str, adoption: &Adoption) -> Vec<String> {
+    let mut notes: Vec<String> =
+        adoption.left.iter().map(|(id, why)| format!("{set}/{id} stays an orphan: {why}")).collect();
+    notes.extend(adoption.newer.map(|newer| {
+        format!(
+            "the stored manifest stays in force; instances of up to generation {newer} keep the newer ones that they were \
+             made from: apply the newest manifest again"
+        )
+    }));
+    if adoption.protect {
+        let max = adoption.state.set.capacity.max;
+        notes.push(format!(
+            "more instances than the maximum of {max}: the adopted ones are protected from scale-in (`regatta protect {set} ID --off`)"
+        ));
+    }
+    notes
 }
 
 fn report(set: &str, recovery: &Recovery) -> RecoveredSet {

@@ -38,13 +38,15 @@ enum Found {
 }
 
 impl LocalInstances {
-    /// Looks for all stored instances of the set. Bounded in time: a VMM that does not answer is adopted by its process alone.
+    /// Looks for stored instances of the set: for those of these numbers. Bounded in time: a VMM that does not answer is adopted
+    /// by its process alone.
     pub(crate) async fn adopt(
         &mut self,
         machine: &SetMachine,
         running: &BTreeMap<u32, VmmIdentity>,
+        these: impl Fn(u32) -> bool,
     ) -> Vec<Told> {
-        let records: Vec<&InstanceRecord> = machine.instances().collect();
+        let records: Vec<&InstanceRecord> = machine.instances().filter(|it| these(it.id)).collect();
         let bases = self.open_bases(&records).await;
         let finds = records.iter().map(|record| {
             let dir = self.dir_of(record.id);

@@ -1,6 +1,7 @@
 //! The shell of one set: it receives, lets the set's machine decide ([`regatta_core::machine`]), and performs what the machine
 //! wants done. The only place of a set with tokio in it.
 
+mod adopting;
 mod balancer;
 mod pace;
 mod policies;
@@ -28,11 +29,12 @@ use regatta_vmm::VmmIdentity;
 use tokio::sync::{mpsc, oneshot, watch as tokio_watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::adopting::Adopting;
 use self::balancer::Balancer;
 pub(crate) use self::balancer::bind;
 use self::pace::Pace;
 pub(crate) use self::policies::Modules;
-pub(crate) use self::view::{SetView, Traffic, policy_entries, policy_info};
+pub(crate) use self::view::{SetView, Traffic, policy_info};
 
 use crate::clock;
 use crate::images::SetImages;
@@ -81,6 +83,7 @@ pub(crate) struct Setup {
 pub(crate) struct SetHandle {
     calls: mpsc::Sender<Call>,
     modules: mpsc::Sender<(Digest, Result<Arc<CompiledPolicy>, String>)>,
+    adoptions: mpsc::Sender<Adopting>,
     view: tokio_watch::Receiver<Arc<SetView>>,
 }
 
@@ -99,6 +102,11 @@ impl SetHandle {
     /// Gives it a module that was not ready when it began, or says why it still is not; one that has ended needs none.
     pub(crate) async fn provide(&self, digest: Digest, compiled: Result<Arc<CompiledPolicy>, String>) {
         let _ = self.modules.send((digest, compiled)).await;
+    }
+
+    /// Has it adopt orphans; none if the set has ended.
+    pub(crate) async fn adopt(&self, adopting: Adopting) -> Option<()> {
+        self.adoptions.send(adopting).await.ok()
     }
 
     /// Resolves when the set has ended.
@@ -132,6 +140,7 @@ struct Shell {
 struct Inbox {
     calls: mpsc::Receiver<Call>,
     modules: mpsc::Receiver<(Digest, Result<Arc<CompiledPolicy>, String>)>,
+    adoptions: mpsc::Receiver<Adopting>,
     news: mpsc::Receiver<(u32, News)>,
     probes: mpsc::Receiver<ProbeReport>,
     scrapes: mpsc::Receiver<ScrapeReport>,
@@ -146,10 +155,11 @@ pub(crate) fn start(
 ) -> SetHandle {
     let (call_sender, calls) = mpsc::channel(64);
     let (module_sender, late_modules) = mpsc::channel(64);
+    let (adoption_sender, adoptions) = mpsc::channel(1);
     let (news_sender, news) = mpsc::channel(QUEUE);
     let (probe_sender, probes) = mpsc::channel(QUEUE);
     let (scrape_sender, scrapes) = mpsc::channel(QUEUE);
-    let inbox = Inbox { calls, modules: late_modules, news, probes, scrapes };
+    let inbox = Inbox { calls, modules: late_modules, adoptions, news, probes, scrapes };
     let ears = Ears { news: news_sender, probes: probe_sender, scrapes: scrape_sender };
 
     let Setup { images, modules, load_balancer, found } = setup;
@@ -172,12 +182,12 @@ pub(crate) fn start(
         view: view_sender,
     };
     tokio::spawn(shell.run(found, inbox, shutdown));
-    SetHandle { calls: call_sender, modules: module_sender, view }
+    SetHandle { calls: call_sender, modules: module_sender, adoptions: adoption_sender, view }
 }
 
 impl Shell {
     async fn run(mut self, found: BTreeMap<u32, VmmIdentity>, mut inbox: Inbox, shutdown: CancellationToken) {
-        let told = self.local.adopt(&self.machine, &found).await;
+        let told = self.local.adopt(&self.machine, &found, |_| true).await;
         self.told(told);
         self.inputs.push_back(Input::InventoryComplete);
         self.work();
@@ -195,6 +205,7 @@ impl Shell {
                 Some((digest, compiled)) = inbox.modules.recv() => self.modules.insert(&digest, compiled),
                 Some(report) = inbox.probes.recv() => self.inputs.push_back(probed(report)),
                 Some(call) = inbox.calls.recv(), if may_command => self.call(call),
+                Some(adopting) = inbox.adoptions.recv(), if may_command => self.adopt(adopting).await,
                 late = self.pace.due(), if idle => {
                     self.shared.exposition.tick_started(&self.machine.state().set.name, late);
                     self.begin_tick(&mut inbox.scrapes);
@@ -351,6 +362,19 @@ impl Shell {
     fn reload(&mut self, why: &str) {
         let set = self.machine.state().set.name.clone();
         tracing::warn!(set, why, "the stored set is not what it was believed to be: it is read again");
+        if self.read_again() {
+            self.inputs.push_back(Input::InventoryComplete);
+        }
+        // Those whose answer was lost.
+        let lost = || CommandError::Store("the answer of the store was lost; look at the set".to_owned());
+        for token in self.callers.keys().copied().collect::<Vec<_>>() {
+            self.reply(token, Err(lost()));
+        }
+    }
+
+    /// A machine that begins with what is stored, and knows the instances that are there. Returns whether there is one.
+    fn read_again(&mut self) -> bool {
+        let set = self.machine.state().set.name.clone();
         let listening = self.balancer.0.is_some();
         let usable = self.local.image_problem();
         match stored::start_of(&*self.shared.store, &set, listening, usable) {
@@ -358,16 +382,12 @@ impl Shell {
                 self.machine = SetMachine::new(start, clock::now());
                 let told = self.local.found_again(&self.machine);
                 self.told(told);
-                self.inputs.push_back(Input::InventoryComplete);
+                return true;
             }
-            Ok(None) => tracing::error!(set, "the set is not stored any more"),
+            Ok(None) => tracing::error!(set, "the set is not stored anymore"),
             Err(why) => tracing::error!(set, why = chain(&why), "the stored set cannot be read"),
         }
-        // Those whose answer was lost.
-        let lost = || CommandError::Store("the answer of the store was lost; look at the set".to_owned());
-        for token in self.callers.keys().copied().collect::<Vec<_>>() {
-            self.reply(token, Err(lost()));
-        }
+        false
     }
 
     /// Tells the load balancer and everyone who looks what the set is now.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use regatta_core::decision::PolicyFailure;
 use regatta_core::machine::SetMachine;
 use regatta_core::manifest::to_manifest_json;
 use regatta_core::metric::MetricValue;
@@ -24,6 +25,8 @@ pub(crate) struct SetView {
     pub state: Arc<SetState>,
     /// Instances that are not gone, by id.
     pub instances: Arc<Vec<InstanceRecord>>,
+    /// Where the service of each answers.
+    services: Arc<BTreeMap<u32, SocketAddr>>,
     /// The last tick.
     pub last: Option<Arc<TickRecord>>,
     /// What keeps the set from being as wanted.
@@ -47,9 +50,11 @@ impl SetView {
     /// What a machine knows of its set.
     #[must_use]
     pub(super) fn of(machine: &SetMachine, traffic: Option<Arc<Traffic>>) -> Self {
+        let services = machine.instances().filter_map(|it| Some((it.id, machine.service_of(it)?)));
         Self {
             state: Arc::new(machine.state().clone()),
             instances: Arc::new(machine.instances().cloned().collect()),
+            services: Arc::new(services.collect()),
             last: machine.last().cloned(),
             problems: machine.problems(),
             image_usable: machine.image_is_usable(),
@@ -88,11 +93,42 @@ impl SetView {
         SetDetail {
             summary: self.summary(),
             manifest: to_manifest_json(&self.state.set),
-            policies: policy_entries(&self.state),
+            policies: self.policy_entries(),
             metrics: self.last.as_deref().map(metrics_now).unwrap_or_default(),
             traffic: self.traffic.as_deref().map(traffic_info),
             notes: self.notes(),
         }
+    }
+
+    /// All policies of the set: of each slot the active, the previous and the canary, then the shadows.
+    #[must_use]
+    pub(crate) fn policy_entries(&self) -> Vec<PolicyEntry> {
+        let entry = |role, slot: &str, activation, within| PolicyEntry {
+            role,
+            policy: policy_info(slot, activation),
+            within,
+            failure: None,
+        };
+        let told = |failure: &PolicyFailure| failure.told();
+        let mut entries = Vec::new();
+        for slot in &self.state.policies {
+            let runs = self.last.iter().flat_map(|last| &last.runs);
+            let run = runs.filter(|run| run.slot == slot.name).find(|run| run.digest == slot.active.digest);
+            let failure = run.and_then(|run| run.result.as_ref().err()).map(told);
+            let active = entry(PolicyRole::Active, &slot.name, &slot.active, None);
+            entries.push(PolicyEntry { failure, ..active });
+            if let Some(canary) = &slot.canary {
+                entries.push(entry(PolicyRole::Canary, &slot.name, &canary.activation, Some(canary.within)));
+            }
+            if let Some(previous) = &slot.previous {
+                entries.push(entry(PolicyRole::Previous, &slot.name, previous, None));
+            }
+        }
+        entries.extend(self.state.shadows.iter().map(|shadow| PolicyEntry {
+            failure: shadow.failure.as_ref().map(told),
+            ..entry(PolicyRole::Shadow, &shadow.slot, &shadow.activation, None)
+        }));
+        entries
     }
 
     fn notes(&self) -> Vec<String> {
@@ -132,10 +168,7 @@ impl SetView {
             state_since_ms: instance.phase_since_ms,
             created_ms: instance.created_ms,
             generation: instance.generation,
-            address: match (set.network.port(), instance.address) {
-                (Some(port), Some(address)) => format!("{address}:{port}"),
-                _ => "none".to_owned(),
-            },
+            address: self.services.get(&instance.id).map_or_else(|| "none".to_owned(), ToString::to_string),
             pid: instance.vmm.map(|vmm| vmm.pid),
             protected: instance.protected,
             connections: u64::from(connections),
@@ -145,29 +178,6 @@ impl SetView {
             start: instance.start.clone(),
         }
     }
-}
-
-/// All policies of a set: of each slot the active, the previous and the canary, then the shadows.
-#[must_use]
-pub(crate) fn policy_entries(state: &SetState) -> Vec<PolicyEntry> {
-    let entry = |role, slot: &str, activation, within| PolicyEntry {
-        role,
-        policy: policy_info(slot, activation),
-        within,
-    };
-    let mut entries = Vec::new();
-    for slot in &state.policies {
-        entries.push(entry(PolicyRole::Active, &slot.name, &slot.active, None));
-        if let Some(canary) = &slot.canary {
-            entries.push(entry(PolicyRole::Canary, &slot.name, &canary.activation, Some(canary.within)));
-        }
-        if let Some(previous) = &slot.previous {
-            entries.push(entry(PolicyRole::Previous, &slot.name, previous, None));
-        }
-    }
-    let shadows = state.shadows.iter();
-    entries.extend(shadows.map(|it| entry(PolicyRole::Shadow, &it.slot, &it.activation, None)));
-    entries
 }
 
 /// A policy as the API shows it.

@@ -254,6 +254,11 @@ fn nim() {
 }
 
 #[test]
+fn d() {
+    agrees("d", Abi::CoreCanonical);
+}
+
+#[test]
 fn go() {
     agrees("go", Abi::CoreJson);
 }

@@ -216,6 +216,9 @@ impl LoadBalancer {
     pub async fn shutdown(&self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.acceptor().task.abort();
+        if !self.handed_over.load(Ordering::SeqCst) {
+            self.listeners.close(self.local_addr());
+        }
         // What is accepted still gets its endpoint.
         let placed = self.shared.until(|| self.shared.waiting().load(Ordering::SeqCst) == 0);
         _ = tokio::time::timeout_at(deadline.min(Instant::now() + PLACED_WITHIN), placed).await;
@@ -226,8 +229,8 @@ impl LoadBalancer {
         }
     }
 
-    /// As [`Self::shutdown`], but the listening socket stays with the service manager, if there is one that keeps it, for
-    /// the next daemon: clients that connect meanwhile wait.
+    /// As [`Self::shutdown`], but the listening socket stays for the next daemon, with the service manager if there is one that
+    /// keeps it: clients that connect meanwhile wait.
     pub async fn hand_over(&self, grace: Duration) {
         self.handed_over.store(true, Ordering::SeqCst);
         self.shutdown(grace).await;

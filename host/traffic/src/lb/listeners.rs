@@ -1,12 +1,14 @@
 //! Listening sockets that outlive the daemon: the service manager keeps a copy of each (systemd's file descriptor store)
-//! and hands them to the next daemon. Meanwhile clients wait in the kernel's queue; none is refused.
+//! and hands them to the next daemon, or the next daemon asks this one for them. Meanwhile clients wait in the kernel's queue;
+//! none is refused.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
@@ -15,10 +17,12 @@ use rustix::net::{
 
 use crate::sys::inherited_fds;
 
-/// The listening sockets that a service manager keeps for us, if there is one that does.
+/// The listening sockets of the daemon before, and those that the next one may have.
 #[derive(Debug, Default)]
 pub struct Listeners {
     inherited: Mutex<Vec<TcpListener>>,
+    /// Another descriptor of each that is in use, for the next daemon.
+    kept: Mutex<BTreeMap<SocketAddr, OwnedFd>>,
     /// Where the service manager hears us.
     manager: Option<SocketAddrUnix>,
 }
@@ -27,15 +31,38 @@ impl Listeners {
     /// What the environment says: `LISTEN_FDS` and `NOTIFY_SOCKET`. To be called once, when the process starts.
     #[must_use]
     pub fn from_environment() -> Self {
-        let inherited = inherited_fds().into_iter().map(TcpListener::from);
-        // What is no listening socket with an address has another purpose.
-        let inherited =
-            inherited.filter(|it| it.local_addr().is_ok() && it.set_nonblocking(true).is_ok()).collect();
         let manager = env::var_os("NOTIFY_SOCKET").and_then(|path| match path.as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name).ok(),
             path => SocketAddrUnix::new(path).ok(),
         });
-        Self { inherited: Mutex::new(inherited), manager }
+        let listeners = Self { manager, ..Self::default() };
+        listeners.inherit(inherited_fds());
+        listeners
+    }
+
+    /// Takes what another process has handed over.
+    pub fn inherit(&self, sockets: Vec<OwnedFd>) {
+        // What is no listening socket with an address has another purpose.
+        let listening = |it: &TcpListener| it.local_addr().is_ok() && it.set_nonblocking(true).is_ok();
+        let sockets = sockets.into_iter().map(TcpListener::from).filter(listening);
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner).extend(sockets);
+    }
+
+    /// Descriptors of the sockets that are in use, for the next daemon.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        self.kept().values().map(OwnedFd::try_clone).collect()
+    }
+
+    /// There is no next daemon: the sockets close with their load balancers.
+    pub fn let_go(&self) {
+        self.kept().clear();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, OwnedFd>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The inherited socket that listens there.
@@ -50,19 +77,29 @@ impl Listeners {
         let unused = std::mem::take(&mut *self.inherited.lock().unwrap_or_else(PoisonError::into_inner));
         for listener in unused {
             if let Ok(addr) = listener.local_addr() {
-                tracing::info!(%addr, "nothing listens here any more");
+                tracing::info!(%addr, "nothing listens here anymore");
                 self.forget(addr);
             }
         }
     }
 
-    /// Has the service manager keep the socket.
+    /// Keeps the socket for the next daemon, here and with the service manager.
     pub(super) fn keep(&self, listener: BorrowedFd<'_>, addr: SocketAddr) {
+        match listener.try_clone_to_owned() {
+            Ok(copy) => drop(self.kept().insert(addr, copy)),
+            Err(why) => tracing::warn!(%addr, %why, "this socket cannot be handed to another daemon"),
+        }
         self.tell(&format!("FDSTORE=1\nFDNAME={}", name_of(addr)), &[listener]);
     }
 
-    /// Has the service manager close its copy, without which the address would stay taken.
+    /// Closes the copy here: clients are refused once the socket itself is closed.
+    pub(super) fn close(&self, addr: SocketAddr) {
+        self.kept().remove(&addr);
+    }
+
+    /// Closes the copies, here and at the service manager: the address would stay taken.
     pub(super) fn forget(&self, addr: SocketAddr) {
+        self.close(addr);
         self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={}", name_of(addr)), &[]);
     }
 

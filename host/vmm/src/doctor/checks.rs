@@ -99,6 +99,9 @@ pub(super) fn namespaces() -> Check {
     }
 }
 
+/// What is seen, and what to do.
+pub(super) const NO_NFT: (&str, &str) = ("there is no nft", "install nftables");
+
 /// A dry run: the kernel is asked what it has, nothing is changed.
 pub(super) fn nftables() -> Check {
     const NAME: &str = "nftables";
@@ -106,7 +109,8 @@ pub(super) fn nftables() -> Check {
         chain nat { type nat hook postrouting priority 100; ip saddr 10.0.0.0/8 masquerade; }
     }";
     let Some(nft) = installed("nft") else {
-        return Check::bad(NAME, CheckStatus::Fail, "there is no nft", "install nftables");
+        let (seen, fix) = NO_NFT;
+        return Check::bad(NAME, CheckStatus::Fail, seen, fix);
     };
     let version = said(Command::new(&nft).arg("--version"), "").unwrap_or_default();
     let version = version.split_whitespace().nth(1).unwrap_or("nft").to_owned();

@@ -97,6 +97,13 @@ pub fn examine(what: &Examination) -> Vec<Check> {
     found
 }
 
+/// Whether the program is missing that networks of mode `isolated` need: what is seen, and what to do. Quick, unlike
+/// [`examine_network`].
+#[must_use]
+pub fn lacks_nft() -> Option<(&'static str, &'static str)> {
+    regatta_util::program::installed("nft").is_none().then_some(checks::NO_NFT)
+}
+
 /// What keeps instances from having networks of their own here, `isolated` or on a bridge. As [`examine`] otherwise.
 #[must_use]
 pub fn examine_network(isolated: bool) -> Vec<Check> {

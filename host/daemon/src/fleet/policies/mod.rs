@@ -3,6 +3,7 @@
 mod dirs;
 mod follow;
 mod history;
+mod metrics;
 mod rehearsal;
 
 use std::path::Path;
@@ -17,7 +18,6 @@ use regatta_core::machine::{Command, Done, NewPolicy, Placed, Switched};
 use regatta_core::manifest::{
     ManifestSource, PolicyLimits, PolicySpec, Problem as ManifestProblem, ScaleSet,
 };
-use regatta_core::metrics::{self, MetricWish};
 use regatta_core::state::{PolicyActivation, PolicySlot, SetState};
 use regatta_policy_host::{CompiledPolicy, ParamsError};
 
@@ -29,11 +29,13 @@ use crate::api::types::{
 };
 use crate::clock::now_ms;
 use crate::fleet::apply::Prepared;
-use crate::set::{Call, policy_entries, policy_info};
+use crate::set::{Call, policy_info};
 use regatta_util::chain;
 
 pub(crate) use self::dirs::{PolicyDirs, Shelf};
 pub(crate) use self::follow::Followed;
+use self::metrics::has_its_metrics;
+pub(super) use self::metrics::unknown_metrics;
 use self::rehearsal::Ready;
 
 /// Compiled policies that are held though no set may use them.
@@ -308,7 +310,7 @@ impl Fleet {
     pub(super) fn list_policies(&self, set: &str) -> Answer<PolicyList> {
         let view = self.find(set)?.view();
         Ok(PolicyList {
-            policies: policy_entries(&view.state),
+            policies: view.policy_entries(),
             combine: view.state.set.combine.as_str().to_owned(),
             available: self.shelf.describe(self.policy_dirs.available()),
             notes: self.followed.refused(set),
@@ -347,30 +349,6 @@ fn told(why: &ApiError) -> String {
         [] => why.message.lines().next().unwrap_or_default().to_owned(),
         problems => format!("{} ({})", why.message, problems.join("; ")),
     }
-}
-
-/// A metric that parameters name and the set does not have is a slip: it never has a value, and the set would never scale.
-fn has_its_metrics(
-    set: &ScaleSet,
-    compiled: &CompiledPolicy,
-    params: &str,
-) -> Result<(), Vec<PolicyProblem>> {
-    let named = compiled.metrics_named_by(params).into_iter();
-    let problems = named.flat_map(|(pointer, name)| {
-        let unknown = metrics::unknown_metrics(set, &[MetricWish { name, window_ms: 0 }]);
-        unknown.into_iter().map(move |unknown| PolicyProblem {
-            params_pointer: Some(pointer.clone()),
-            message: format!("{unknown}; --force takes it anyway"),
-        })
-    });
-    let problems: Vec<PolicyProblem> = problems.collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
-}
-
-/// What a policy asks for in vain.
-pub(super) fn unknown_metrics(set: &ScaleSet, activation: &PolicyActivation) -> Vec<String> {
-    let unknown = metrics::unknown_metrics(set, &activation.wishes);
-    unknown.into_iter().map(|unknown| format!("policy {} {unknown}", activation.name)).collect()
 }
 
 fn activation(compiled: &CompiledPolicy, source: &str, params: String) -> PolicyActivation {
