@@ -76,11 +76,16 @@ pub enum ConditionKind {
     StateFile,
     /// The data directory or its lock was removed or replaced under the daemon.
     DataDirectory,
+    /// The host could not probe instances; they count as neither healthy nor unhealthy.
+    NotProbed,
+    /// Load balancers hold as many connections as the daemon has descriptors for.
+    Connections,
 }
 
 impl ConditionKind {
     /// All kinds.
-    pub const ALL: &[Self] = &[Self::Orphans, Self::StateFile, Self::DataDirectory];
+    pub const ALL: &[Self] =
+        &[Self::Orphans, Self::StateFile, Self::DataDirectory, Self::NotProbed, Self::Connections];
 
     /// The name that users read.
     #[must_use]
@@ -89,6 +94,8 @@ impl ConditionKind {
             Self::Orphans => "orphans",
             Self::StateFile => "state-file",
             Self::DataDirectory => "data-directory",
+            Self::NotProbed => "not-probed",
+            Self::Connections => "connections",
         }
     }
 }

@@ -5,6 +5,7 @@
 mod catalogue;
 mod clock;
 mod copies;
+mod descriptors;
 pub mod doctor;
 mod fleet;
 mod images;

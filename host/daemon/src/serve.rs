@@ -25,6 +25,7 @@ use crate::api::types::VmmInfo;
 use crate::cli::serve_args::{GuestEngine, LogFormat, ServeArgs, VmmChoice};
 use crate::clock;
 use crate::copies::Copies;
+use crate::descriptors::Shares;
 use crate::fleet::{Fleet, PolicyDirs};
 use crate::node::{HostLimits, Node};
 use crate::origins::Origins;
@@ -58,8 +59,8 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     check_guest(args.guest, &args.vmm)?;
-    raise_descriptor_limit();
-    let listeners = Arc::new(Listeners::from_environment());
+    let shares = Shares::take();
+    let listeners = Arc::new(Listeners::from_environment(shares.connections));
     let data = args.data.clone().unwrap_or_else(default_data_dir);
     let data =
         std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
@@ -113,6 +114,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         memory_reserve_bytes: args.memory_reserve,
         cpu_overcommit: args.cpu_overcommit,
         disk_reserve_bytes: args.disk_reserve,
+        open_files: shares.instances,
     };
     let policy_dirs = policy_dirs(args.policies, &data);
     let images = ImageStore::open(&dirs.images)?;
@@ -158,7 +160,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     tracing::info!(socket = %socket.display(), data = %data.display(), "ready");
     let stop = shutdown.clone();
     let control = Arc::clone(&fleet);
-    let api = tokio::spawn(api::serve_unix(listener, api::router(control), async move {
+    let api = tokio::spawn(api::serve_unix(listener, api::router(control), shares.api, async move {
         stop.cancelled().await;
     }));
     wait_for_signal().await?;
@@ -256,17 +258,6 @@ fn policy_dirs(asked: Vec<PathBuf>, data: &Path) -> PolicyDirs {
         dirs.built_in.push(bin.join("../policies"));
     }
     dirs
-}
-
-/// Each connection through a load balancer takes two descriptors, and the usual
-/// soft limit of 1,024 is there for programs that use `select`.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(why) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%why, "the limit on open files stays at {:?}", limit.current);
-    }
 }
 
 async fn wait_for_signal() -> anyhow::Result<()> {

@@ -75,6 +75,7 @@ struct LbFamilies {
     waiting: Gauges,
     fails_open: Gauges,
     refused: Counters,
+    refused_of_client: Counters,
     unserved: Counters,
     retries: Counters,
     failed_connects: Counters,
@@ -236,6 +237,7 @@ impl Exposition {
         for (family, total) in [
             (&lb.accepted, totals.accepted),
             (&lb.refused, totals.refused),
+            (&lb.refused_of_client, totals.refused_of_client),
             (&lb.unserved, totals.unserved),
             (&lb.retries, totals.retries),
             (&lb.failed_connects, totals.failed_connects),
@@ -348,6 +350,8 @@ impl Families {
         to.register("fails_open", help, lb.fails_open.clone());
         let help = "Client connections reset because as many were open as may be";
         to.register("refused", help, lb.refused.clone());
+        let help = "Client connections reset because one client held as many as it may";
+        to.register("refused_of_client", help, lb.refused_of_client.clone());
         let help = "Client connections closed for want of an endpoint";
         to.register("unserved", help, lb.unserved.clone());
         to.register("retries", "Connects tried again elsewhere", lb.retries.clone());
@@ -391,6 +395,7 @@ impl Families {
             &self.plan_actions,
             &lb.accepted,
             &lb.refused,
+            &lb.refused_of_client,
             &lb.unserved,
             &lb.retries,
             &lb.failed_connects,
@@ -544,6 +549,7 @@ mod tests {
             accepted: 40,
             waiting: 2,
             refused: 3,
+            refused_of_client: 4,
             bytes_in: 1,
             bytes_out: 2,
             connect_us: 1_500_000,
@@ -566,6 +572,7 @@ mod tests {
             "regatta_lb_traffic_bytes_total{set=\"web\",direction=\"out\"} 2",
             "regatta_lb_waiting{set=\"web\"} 2",
             "regatta_lb_refused_total{set=\"web\"} 3",
+            "regatta_lb_refused_of_client_total{set=\"web\"} 4",
             "# TYPE regatta_tick_lateness_seconds histogram",
         ] {
             assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");

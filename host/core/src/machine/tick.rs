@@ -44,7 +44,7 @@ impl SetMachine {
             effects.push(Effect::Listen(self.manifest.load_balancer.clone()));
         }
         effects.push(Effect::Snapshot(self.wanted_snapshot()));
-        self.give_up_slow_boots(&facts.last_probes);
+        self.give_up_slow_boots(&facts);
         let balancer_full = facts.traffic.as_ref().and_then(|traffic| self.balancer_full(traffic));
         self.sample(&facts.processes, facts.traffic.as_ref());
         let observation = Arc::new(self.observe());

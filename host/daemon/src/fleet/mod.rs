@@ -1,6 +1,7 @@
 //! All sets of the daemon, and what the API can ask of them.
 
 mod apply;
+mod conditions;
 mod images;
 mod logs;
 mod orphans;
@@ -30,8 +31,8 @@ use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageReques
 use crate::api::log_types::{KeptLogInfo, LogContent, LogQuery};
 use crate::api::recording_types::{ContentQuery, ImportRecordingRequest, RecordingContent, RecordingInfo};
 use crate::api::recovery_types::{
-    BackupOutcome, BackupRequest, ConditionKind, CopyInfo, DaemonCondition, DeleteOrphansOutcome,
-    DeleteOrphansRequest, OrphanInfo, RecoverOutcome, RecoverRequest,
+    BackupOutcome, BackupRequest, ConditionKind, CopyInfo, DeleteOrphansOutcome, DeleteOrphansRequest,
+    OrphanInfo, RecoverOutcome, RecoverRequest,
 };
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
@@ -150,11 +151,6 @@ impl Fleet {
         Ok((result.map_err(refused)?, held))
     }
 
-    /// What an operator should know of the daemon.
-    fn conditions(&self) -> Vec<DaemonCondition> {
-        self.orphan_condition().into_iter().chain(self.state_condition()).collect()
-    }
-
     async fn summary_of(&self, set: &str) -> Answer<SetSummary> {
         Ok(self.find(set)?.view().summary())
     }
@@ -182,6 +178,7 @@ fn refused(command: CommandError) -> ApiError {
 impl Control for Fleet {
     async fn status(&self, _: &Caller) -> Answer<DaemonStatus> {
         let newest_copy = self.list_copies().await.into_iter().next();
+        let conditions = self.conditions();
         Ok(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -189,7 +186,7 @@ impl Control for Fleet {
             data_dir: self.shared.dirs.root.display().to_string(),
             vmm: self.vmm.clone(),
             sets: u32::try_from(self.sets_now().len()).unwrap_or(u32::MAX),
-            conditions: self.conditions(),
+            conditions,
             newest_copy,
         })
     }

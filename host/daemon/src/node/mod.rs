@@ -43,8 +43,8 @@ use crate::images::SetImages;
 use crate::origins::Origins;
 use regatta_util::chain;
 
-/// Files that the daemon has open for an instance: pidfd, API socket and connection, event file, probe, scrape, and connections
-/// of the load balancer.
+/// Files that the daemon has open for an instance: pidfd, API socket and connection, event file, and kept connections of probe
+/// and scrape.
 const OPEN_FILES_PER_INSTANCE: u64 = 9;
 /// Between two looks at the size of the instances' logs.
 const LOGS_LIMITED_EVERY: Duration = Duration::from_secs(60);
@@ -343,6 +343,12 @@ impl LocalInstances {
     pub(crate) fn last_probes(&self) -> BTreeMap<u32, String> {
         let last = |(&id, live): (&u32, &Live)| Some((id, live.watch.as_ref()?.last_probe()?));
         self.live.iter().filter_map(last).collect()
+    }
+
+    /// Instances that this host could not probe the last time, and why.
+    pub(crate) fn not_probed(&self) -> BTreeMap<u32, String> {
+        let why = |(&id, live): (&u32, &Live)| Some((id, live.watch.as_ref()?.not_asked()?));
+        self.live.iter().filter_map(why).collect()
     }
 
     /// Guests can print without end; nobody else shortens their logs.

@@ -265,6 +265,7 @@ impl Shell {
             processes: self.local.readings(),
             traffic: self.balancer.reading(&self.machine),
             last_probes: self.local.last_probes(),
+            not_probed: self.local.not_probed().into_keys().collect(),
             nodes: vec![self.local.capacity(&manifest, self.machine.launches_max())],
         };
         self.inputs.push_back(Input::Tick(Box::new(facts)));
@@ -371,7 +372,9 @@ impl Shell {
 
     /// Tells the load balancer and everyone who looks what the set is now.
     fn publish(&self) {
-        self.view.send_replace(Arc::new(SetView::of(&self.machine, self.balancer.follow(&self.machine))));
+        let traffic = self.balancer.follow(&self.machine);
+        let not_probed = self.local.not_probed();
+        self.view.send_replace(Arc::new(SetView { not_probed, ..SetView::of(&self.machine, traffic) }));
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct SetView {
     pub problems: Vec<String>,
     /// Instances can start from its image, as far as is known.
     pub image_usable: bool,
+    /// Instances that this host could not probe the last time, and why.
+    pub not_probed: BTreeMap<u32, String>,
     /// Its load balancer.
     pub traffic: Option<Arc<Traffic>>,
 }
@@ -53,6 +55,7 @@ impl SetView {
             last: machine.last().cloned(),
             problems: machine.problems(),
             image_usable: machine.image_is_usable(),
+            not_probed: BTreeMap::new(),
             traffic,
         }
     }

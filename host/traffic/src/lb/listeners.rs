@@ -1,3 +1,7 @@
+//! What the load balancers of a daemon share.
+//!
+//! Room for connections: what they may hold together, so that descriptors are left for everything else.
+//!
 //! Listening sockets that outlive the daemon: the service manager keeps a copy of each (systemd's file descriptor store)
 //! and hands them to the next daemon. Meanwhile clients wait in the kernel's queue; none is refused.
 
@@ -6,27 +10,44 @@ use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, sendmsg_addr, socket_with,
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::sys::inherited_fds;
 
-/// The listening sockets that a service manager keeps for us, if there is one that does.
-#[derive(Debug, Default)]
+/// The listening sockets that a service manager keeps for us, if there is one that does, and the room for connections.
+#[derive(Debug)]
 pub struct Listeners {
+    connections_max: u32,
+    room: Arc<Semaphore>,
     inherited: Mutex<Vec<TcpListener>>,
     /// Where the service manager hears us.
     manager: Option<SocketAddrUnix>,
 }
 
+impl Default for Listeners {
+    /// Nobody keeps sockets, and there is room for any number of connections.
+    fn default() -> Self {
+        Self { connections_max: u32::MAX, room: room(u32::MAX), inherited: Mutex::default(), manager: None }
+    }
+}
+
+fn room(connections_max: u32) -> Arc<Semaphore> {
+    let permits = usize::try_from(connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    Arc::new(Semaphore::new(permits))
+}
+
 impl Listeners {
     /// What the environment says: `LISTEN_FDS` and `NOTIFY_SOCKET`. To be called once, when the process starts.
+    /// `connections_max` is how many connections all load balancers together may hold.
     #[must_use]
-    pub fn from_environment() -> Self {
+    pub fn from_environment(connections_max: u32) -> Self {
         let inherited = inherited_fds().into_iter().map(TcpListener::from);
         // What is no listening socket with an address has another purpose.
         let inherited =
@@ -35,7 +56,24 @@ impl Listeners {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name).ok(),
             path => SocketAddrUnix::new(path).ok(),
         });
-        Self { inherited: Mutex::new(inherited), manager }
+        Self { connections_max, room: room(connections_max), inherited: Mutex::new(inherited), manager }
+    }
+
+    /// How many connections all load balancers together may hold.
+    #[must_use]
+    pub fn connections_max(&self) -> u32 {
+        self.connections_max
+    }
+
+    /// Whether they hold as many.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.room.available_permits() == 0
+    }
+
+    /// Waits for room for one more connection. None never comes: the room is not closed.
+    pub(super) async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).acquire_owned().await.ok()
     }
 
     /// The inherited socket that listens there.
