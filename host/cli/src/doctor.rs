@@ -69,7 +69,7 @@ pub(super) fn doctor(
     output: Output,
     io: &mut Io<'_>,
 ) -> Outcome<Exit> {
-    let data = data.unwrap_or_else(paths::default_data_dir);
+    let data = data.map_or_else(paths::default_data_dir, Ok)?;
     report(&(io.doctor)(&Examination { data, vmm: args.vmm.clone() }), output, io)
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
 use regatta_policy_host::{Compiler, Engine, EngineOptions};
-use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, StateStore, Store, Writer};
+use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, StateStore, Store, Writer, refuse_untrusted};
 use regatta_traffic::{Listeners, WatchRuntime};
 use regatta_util::program;
 use regatta_vmm::{
@@ -61,25 +61,36 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     check_guest(args.guest, &args.vmm)?;
     let shares = Shares::take();
     let listeners = Arc::new(Listeners::from_environment(shares.connections));
-    let data = args.data.clone().unwrap_or_else(default_data_dir);
+    let data = args.data.clone().map_or_else(default_data_dir, Ok)?;
     let data =
         std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
     let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
     let dirs = DataDirs::under(&data);
-    make_dir(&dirs.root, PASSAGE)?;
 
-    // Holds the data directory from here on: a second daemon is refused before it touches anything.
+    // Refuses a directory that others could change, and makes one that is not there. Holds the data directory from here on: a second daemon is refused before it touches anything.
     let file =
         RedbStore::open(&data, Options::default()).map_err(|why| restore::advise(why.into(), &data))?;
     let file = Arc::new(file);
     let store: Arc<dyn Store> = Arc::clone(&file) as Arc<dyn Store>;
     for (dir, mode) in [
+        (&dirs.root, PASSAGE),
         (&dirs.images, PASSAGE),
         (&dirs.instances, PASSAGE),
         (&dirs.failed, PRIVATE),
         (&dirs.recordings, PRIVATE),
     ] {
         make_dir(dir, mode)?;
+    }
+    for dir in [
+        &dirs.images,
+        &dirs.instances,
+        &dirs.failed,
+        &dirs.recordings,
+        &dirs.snapshots,
+        &dirs.manifests,
+        &dirs.copies,
+    ] {
+        refuse_untrusted(dir)?;
     }
     let (binary, why) = VmmBinary::resolve(&request_of(&args.vmm)?)?;
     tracing::info!(path = %binary.path().display(), version = binary.version(), why, "VMM");
