@@ -16,7 +16,7 @@ use regatta_vmm::{
     BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions,
     SnapshotStore, StartLimiter, VmmBinary, VmmHost,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -27,11 +27,12 @@ use crate::clock;
 use crate::copies::Copies;
 use crate::descriptors::Shares;
 use crate::fleet::{Fleet, PolicyDirs};
-use crate::node::{HostLimits, Node};
+use crate::node::{self, HostLimits, Node};
 use crate::origins::Origins;
 use crate::paths::{DataDirs, default_data_dir, socket_in};
 use crate::recordings::Recordings;
 use crate::restore;
+use crate::set::Watchdog;
 use crate::shared::Shared;
 
 /// Logs of so many instances that failed or were replaced are kept, and of so many of one set.
@@ -67,7 +68,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
     let dirs = DataDirs::under(&data);
 
-    // Refuses a directory that others could change, and makes one that is not there. Holds the data directory from here on: a second daemon is refused before it touches anything.
+    // Refuses a directory that others could change, and makes one that is not there. Holds it from here on: a second daemon is
+    // refused before it touches anything.
     let file =
         RedbStore::open(&data, Options::default()).map_err(|why| restore::advise(why.into(), &data))?;
     let file = Arc::new(file);
@@ -146,6 +148,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         Origins::new(&dirs.manifests),
         WatchRuntime::start()?,
     );
+    node::keep_logs_short(&dirs.instances)?;
     let shared = Arc::new(Shared {
         node: Arc::new(node),
         writer,
@@ -157,12 +160,15 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         listeners: Arc::clone(&listeners),
         shutdown_grace: args.shutdown_grace,
         exposition: Exposition::new(),
+        watchdog: Watchdog::start()?,
+        reload: Notify::new(),
         events: Notify::new(),
         dirs,
     });
 
     let shutdown = CancellationToken::new();
-    let fleet = Arc::new(Fleet::new(shared, policy_dirs, vmm, shutdown.clone()));
+    let signals = Signals::catch()?;
+    let fleet = Arc::new(Fleet::new(Arc::clone(&shared), policy_dirs, vmm, shutdown.clone()));
     fleet.restart().await.map_err(|why| restore::advise(why, &data))?;
     listeners.close_unused();
     tokio::spawn(Arc::clone(&fleet).watch_policy_dirs(shutdown.clone()));
@@ -174,7 +180,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let api = tokio::spawn(api::serve_unix(listener, api::router(control), shares.api, async move {
         stop.cancelled().await;
     }));
-    wait_for_signal().await?;
+    signals.wait_for_the_end(&shared.reload).await;
     tracing::info!("stopping; VMs keep running");
     shutdown.cancel();
     api.await??;
@@ -271,16 +277,38 @@ fn policy_dirs(asked: Vec<PathBuf>, data: &Path) -> PolicyDirs {
     dirs
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // The end of the terminal that it was started from is no order to stop.
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => tracing::info!("SIGHUP ignored; SIGTERM stops the daemon"),
+/// Signals that would end the process if nobody caught them.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user: [Signal; 2],
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+        })
+    }
+
+    async fn wait_for_the_end(mut self, reload: &Notify) {
+        let [first, second] = &mut self.user;
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Also sent when the terminal ends that it was started from, which is no order to stop.
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: the policy directories are read again; SIGTERM stops the daemon");
+                    reload.notify_one();
+                }
+                _ = first.recv() => tracing::info!("SIGUSR1 ignored"),
+                _ = second.recv() => tracing::info!("SIGUSR2 ignored"),
+            }
         }
     }
 }

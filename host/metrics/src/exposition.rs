@@ -52,6 +52,7 @@ struct Families {
     min: Gauges,
     max: Gauges,
     generation: Gauges,
+    stuck: Gauges,
     ticks: Counters,
     tick_lateness: Histograms,
     tick_duration: Histograms,
@@ -103,6 +104,7 @@ impl Exposition {
             min: Gauges::default(),
             max: Gauges::default(),
             generation: Gauges::default(),
+            stuck: Gauges::default(),
             ticks: Counters::default(),
             tick_lateness: histograms(),
             tick_duration: histograms(),
@@ -206,6 +208,11 @@ impl Exposition {
             let open = fails_open(load_balancer, instances.iter().map(|instance| instance.phase));
             self.families.lb.fails_open.get_or_create(&self.labels(set, &[])).set(i64::from(open));
         }
+    }
+
+    /// Whether the loop of a set hangs.
+    pub fn observe_stuck(&self, set: &str, stuck: bool) {
+        self.families.stuck.get_or_create(&self.labels(set, &[])).set(i64::from(stuck));
     }
 
     fn observe_capacity(&self, set: &str, capacity: Capacity, desired: u32, generation: u64) {
@@ -338,6 +345,7 @@ impl Families {
         to.register("capacity_changes", help, self.capacity_changes.clone());
         to.register("guard_steps", "Changes of decisions by guards", self.guard_steps.clone());
         to.register("plan_actions", "Actions planned", self.plan_actions.clone());
+        to.register("set_stuck", "Whether the loop of a set hangs", self.stuck.clone());
         to.register("orphans", "VMs and directories that no stored set knows", self.orphans.clone());
         to.register("daemon_condition", "What holds for the daemon, as status says", self.conditions.clone());
 
@@ -375,6 +383,7 @@ impl Families {
             &self.min,
             &self.max,
             &self.generation,
+            &self.stuck,
             &lb.active,
             &lb.waiting,
             &lb.fails_open,

@@ -382,6 +382,7 @@ impl Control for Fleet {
         let stats =
             self.sets_now().iter().map(|(name, handle)| (name.clone(), handle.view())).collect::<Vec<_>>();
         for (name, view) in stats {
+            self.shared.exposition.observe_stuck(&name, view.stuck().is_some());
             self.shared.exposition.observe_set(
                 &name,
                 &view.state,

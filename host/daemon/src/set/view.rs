@@ -13,6 +13,7 @@ use regatta_core::record::TickRecord;
 use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
 use regatta_traffic::LbStats;
 
+use super::beat::Beat;
 use crate::api::types::{
     InstanceInfo, MetricNow, PolicyEntry, PolicyInfo, PolicyRole, SetDetail, SetSummary, TrafficInfo,
 };
@@ -32,6 +33,8 @@ pub(crate) struct SetView {
     pub image_usable: bool,
     /// Instances that this host could not probe the last time, and why.
     pub not_probed: BTreeMap<u32, String>,
+    /// Whether its loop still turns.
+    pub(super) beat: Arc<Beat>,
     /// Its load balancer.
     pub traffic: Option<Arc<Traffic>>,
 }
@@ -48,7 +51,7 @@ pub(crate) struct Traffic {
 impl SetView {
     /// What a machine knows of its set.
     #[must_use]
-    pub(super) fn of(machine: &SetMachine, traffic: Option<Arc<Traffic>>) -> Self {
+    pub(super) fn of(machine: &SetMachine, traffic: Option<Arc<Traffic>>, beat: Arc<Beat>) -> Self {
         Self {
             state: Arc::new(machine.state().clone()),
             instances: Arc::new(machine.instances().cloned().collect()),
@@ -56,6 +59,7 @@ impl SetView {
             problems: machine.problems(),
             image_usable: machine.image_is_usable(),
             not_probed: BTreeMap::new(),
+            beat,
             traffic,
         }
     }
@@ -80,9 +84,16 @@ impl SetView {
             last_tick: state.last_tick,
             load_balancer: self.traffic.as_ref().map(|lb| lb.listen.to_string()),
             deleting: state.deleting,
+            stuck: self.stuck(),
             problems: self.problems.clone(),
             steady_ms: regatta_core::settle::steady_ms(&state.set),
         }
+    }
+
+    /// How its loop hangs; none if it does not.
+    #[must_use]
+    pub(crate) fn stuck(&self) -> Option<String> {
+        self.beat.stuck().map(|stuck| stuck.to_string())
     }
 
     /// The set with everything that is known of it now.

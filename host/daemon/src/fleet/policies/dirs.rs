@@ -171,6 +171,11 @@ impl Shelf {
         }
     }
 
+    /// Lets all files be read again at the next look.
+    fn read_all_again(&self) {
+        self.seen().values_mut().for_each(|known| known.settled = false);
+    }
+
     /// Lets a file be read again at the next look.
     fn look_again(&self, path: &Path) {
         if let Some(known) = self.seen().get_mut(path) {
@@ -188,6 +193,10 @@ impl Fleet {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                () = self.shared.reload.notified() => {
+                    self.shelf.read_all_again();
+                    self.look_at_policy_dirs().await;
+                }
                 _ = looks.tick() => self.look_at_policy_dirs().await,
             }
         }
