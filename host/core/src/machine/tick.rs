@@ -14,7 +14,7 @@ use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickReco
 use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
 
-use super::{Answer, Ask, Busy, Effect, SetMachine, TickFacts, TrafficReading};
+use super::{Answer, Ask, Busy, Effect, SetMachine, TickFacts, TrafficReading, recordable};
 
 /// A tick while its policies decide.
 #[derive(Debug)]
@@ -75,7 +75,8 @@ impl SetMachine {
         }
     }
 
-    fn decided(&mut self, frozen: Frozen, answers: Vec<Answer>, effects: &mut Vec<Effect>) {
+    fn decided(&mut self, frozen: Frozen, mut answers: Vec<Answer>, effects: &mut Vec<Effect>) {
+        recordable::refuse_unrecordable(&mut answers);
         let (mut runs, mut canaries, mut states) = (Vec::new(), Vec::new(), Vec::new());
         for (Answer { number, run, state }, within) in answers.into_iter().zip(&frozen.within) {
             states.extend(state.map(|state| (number, state)));
