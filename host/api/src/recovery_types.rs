@@ -80,12 +80,20 @@ pub enum ConditionKind {
     NotProbed,
     /// Load balancers hold as many connections as the daemon has descriptors for.
     Connections,
+    /// VMMs run as root, or are not launched because they would.
+    RootVmms,
 }
 
 impl ConditionKind {
     /// All kinds.
-    pub const ALL: &[Self] =
-        &[Self::Orphans, Self::StateFile, Self::DataDirectory, Self::NotProbed, Self::Connections];
+    pub const ALL: &[Self] = &[
+        Self::Orphans,
+        Self::StateFile,
+        Self::DataDirectory,
+        Self::NotProbed,
+        Self::Connections,
+        Self::RootVmms,
+    ];
 
     /// The name that users read.
     #[must_use]
@@ -96,6 +104,7 @@ impl ConditionKind {
             Self::DataDirectory => "data-directory",
             Self::NotProbed => "not-probed",
             Self::Connections => "connections",
+            Self::RootVmms => "root-vmms",
         }
     }
 }

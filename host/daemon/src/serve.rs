@@ -13,7 +13,7 @@ use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, StateStore, Store, Writer
 use regatta_traffic::{Listeners, WatchRuntime};
 use regatta_util::program;
 use regatta_vmm::{
-    BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions,
+    BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions, Measure,
     SnapshotStore, StartLimiter, VmmBinary, VmmHost,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -102,8 +102,14 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         chosen_because: why,
     };
     let cgroups = CgroupRoot::detect();
-    let options = IsolationOptions { uids: args.vm_ids.0, ..IsolationOptions::default() };
+    // The simulator runs no guest that could break out of it.
+    let allow_root = args.allow_root_vmms || binary.is_simulator();
+    let options = IsolationOptions { uids: args.vm_ids.0, allow_root, ..IsolationOptions::default() };
     let isolation = Isolation::detect(options, &cgroups);
+    let root_vmms = root_vmms(&isolation, &binary, args.allow_root_vmms);
+    if let Some(told) = &root_vmms {
+        tracing::error!("{told}");
+    }
     for (measure, why) in isolation.host(true).missing() {
         tracing::info!(%measure, why, "VMMs are not contained in this way");
     }
@@ -160,6 +166,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         listeners: Arc::clone(&listeners),
         shutdown_grace: args.shutdown_grace,
         exposition: Exposition::new(),
+        root_vmms,
         watchdog: Watchdog::start()?,
         reload: Notify::new(),
         events: Notify::new(),
@@ -203,6 +210,19 @@ pub fn policy_engine(compiled: Option<PathBuf>) -> EngineOptions {
         cache: compiled,
         ..EngineOptions::default()
     }
+}
+
+/// What an operator should know of VMMs that would run as root; none if they do not.
+fn root_vmms(isolation: &Isolation, binary: &VmmBinary, allowed: bool) -> Option<String> {
+    let root = rustix::process::geteuid().is_root() && !binary.is_simulator();
+    let host = isolation.host(true);
+    let (_, why) = host.missing().find(|(measure, _)| root && *measure == Measure::OwnUser)?;
+    Some(match allowed {
+        true => format!(
+            "VMMs run as root (--allow-root-vmms): a guest that takes over its VMM owns this host; {why}"
+        ),
+        false => format!("VMMs that would run as root are not launched: {why}; or --allow-root-vmms"),
+    })
 }
 
 /// Makes a directory, or has one that is there and ours let VMMs through: earlier versions made all of them private.

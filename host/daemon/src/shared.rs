@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) shutdown_grace: Duration,
     /// The daemon's own metrics.
     pub exposition: Exposition,
+    /// What an operator should know of VMMs that would run as root.
+    pub(crate) root_vmms: Option<String>,
     /// Looks whether the sets' loops turn.
     pub(crate) watchdog: Watchdog,
     /// Rung on SIGHUP: what is read from files is read again.

@@ -6,7 +6,7 @@ use crate::api::recovery_types::{ConditionKind, DaemonCondition};
 impl Fleet {
     /// All of it, now.
     pub(super) fn conditions(&self) -> Vec<DaemonCondition> {
-        let of_host = [self.not_probed_condition(), self.connections_condition()];
+        let of_host = [self.not_probed_condition(), self.connections_condition(), self.root_vmms_condition()];
         let known = [self.orphan_condition(), self.state_condition()];
         known.into_iter().chain(of_host).flatten().collect()
     }
@@ -32,6 +32,11 @@ impl Fleet {
             }
         );
         Some(DaemonCondition { kind: ConditionKind::NotProbed, message })
+    }
+
+    fn root_vmms_condition(&self) -> Option<DaemonCondition> {
+        let message = self.shared.root_vmms.clone()?;
+        Some(DaemonCondition { kind: ConditionKind::RootVmms, message })
     }
 
     fn connections_condition(&self) -> Option<DaemonCondition> {
