@@ -9,6 +9,7 @@ mod descriptors;
 pub mod doctor;
 mod fleet;
 mod images;
+mod named_file;
 mod node;
 mod origins;
 pub mod paths;

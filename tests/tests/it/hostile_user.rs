@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use regatta_tests::{Daemon, IDLE, bin_dir};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 const NOBODY: u32 = 65_534;
 
@@ -171,4 +172,41 @@ fn a_data_directory_that_others_can_change_is_refused() {
         std::fs::remove_file(data.join("instances")).expect("removed");
     }
     daemon.launch();
+}
+
+#[test]
+fn names_in_a_policy_directory_neither_hold_nor_fill_the_daemon() {
+    let mut daemon = Daemon::prepare(&[]);
+    let policies = daemon.home().join("policies");
+    std::fs::create_dir(&policies).expect("a directory");
+    symlink("/dev/zero", policies.join("endless.wasm")).expect("a link");
+    mknodat(CWD, policies.join("pipe.wasm"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+    daemon.run_vmms_by(&["--vmm", "sim", "--policies", policies.to_str().expect("text")]);
+    daemon.launch();
+    for name in ["endless", "pipe"] {
+        let manifest =
+            daemon.manifest(name, "{ min: 1, max: 2 }", "", &format!("policy: {{ module: {name} }}"));
+        let refused = daemon.apply(&manifest);
+        assert_ne!(refused.code, 0);
+        assert!(refused.err.contains("it is not a plain file"), "{}", refused.err);
+    }
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 1 }", "", IDLE));
+    daemon.wait_in_service("web", 1);
+}
+
+#[test]
+fn an_image_directory_gives_away_nothing_outside_of_it() {
+    let daemon = Daemon::start();
+    let image = daemon.home().join("image");
+    std::fs::create_dir(&image).expect("a directory");
+    std::fs::copy(daemon.home().join("vmlinux"), image.join("vmlinux")).expect("a kernel");
+    std::fs::write(daemon.home().join("secret"), "root's").expect("a file");
+    symlink("../secret", image.join("stolen")).expect("a link");
+    std::fs::write(image.join("image.yaml"), "kernel: vmlinux\ninitramfs: stolen\n").expect("a manifest");
+    let refused = daemon.run(&["image", "import", "image", "--name", "evil"]);
+    assert_ne!(refused.code, 0);
+    assert!(refused.err.contains("it leads out of the directory"), "{}", refused.err);
+    let stored = daemon.data().join("images");
+    let kept = std::fs::read_dir(stored).expect("the store").flatten();
+    assert!(kept.flat_map(|it| std::fs::read(it.path())).all(|bytes| bytes != b"root's"));
 }
