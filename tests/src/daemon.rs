@@ -78,6 +78,7 @@ pub struct Daemon {
     log: PathBuf,
     replay: bool,
     inherited: Option<OwnedFd>,
+    open_files: Option<u32>,
 }
 
 /// Sets of tests that run side by side must not share addresses.
@@ -116,7 +117,16 @@ impl Daemon {
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let log = home.path().join("daemon.log");
         let vmm = ["--vmm", "sim"].map(str::to_owned).to_vec();
-        let daemon = Self { home, child: None, environment, vmm, log, replay: true, inherited: None };
+        let daemon = Self {
+            home,
+            child: None,
+            environment,
+            vmm,
+            log,
+            replay: true,
+            inherited: None,
+            open_files: None,
+        };
         daemon.make_image();
         daemon
     }
@@ -207,6 +217,11 @@ impl Daemon {
         self.inherited = Some(listener);
     }
 
+    /// Leaves the daemon so many descriptors from the next start on.
+    pub fn limit_open_files(&mut self, open_files: u32) {
+        self.open_files = Some(open_files);
+    }
+
     /// Starts the daemon and does not wait for it.
     ///
     /// # Panics
@@ -214,9 +229,14 @@ impl Daemon {
     pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log");
         let regatta = bin_dir().join("regatta");
-        let (mut command, stdin) = match self.inherited.take() {
-            None => (Command::new(regatta), Stdio::null()),
-            Some(listener) => {
+        let (mut command, stdin) = match (self.inherited.take(), self.open_files) {
+            (None, None) => (Command::new(regatta), Stdio::null()),
+            (None, Some(open_files)) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!(r#"ulimit -n {open_files}; exec "$0" "$@""#)).arg(regatta);
+                (shell, Stdio::null())
+            }
+            (Some(listener), _) => {
                 let script = r#"LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@" 3<&0 </dev/null"#;
                 let mut shell = Command::new("sh");
                 shell.arg("-c").arg(script).arg(regatta);

@@ -78,11 +78,25 @@ pub enum ConditionKind {
     DataDirectory,
     /// The host lacks a program that the networks of a set need.
     Network,
+    /// The host could not probe instances; they count as neither healthy nor unhealthy.
+    NotProbed,
+    /// Load balancers hold as many connections as the daemon has descriptors for.
+    Connections,
+    /// VMMs run as root, or are not launched because they would.
+    RootVmms,
 }
 
 impl ConditionKind {
     /// All kinds.
-    pub const ALL: &[Self] = &[Self::Orphans, Self::StateFile, Self::DataDirectory, Self::Network];
+    pub const ALL: &[Self] = &[
+        Self::Orphans,
+        Self::StateFile,
+        Self::DataDirectory,
+        Self::Network,
+        Self::NotProbed,
+        Self::Connections,
+        Self::RootVmms,
+    ];
 
     /// The name that users read.
     #[must_use]
@@ -92,6 +106,9 @@ impl ConditionKind {
             Self::StateFile => "state-file",
             Self::DataDirectory => "data-directory",
             Self::Network => "network",
+            Self::NotProbed => "not-probed",
+            Self::Connections => "connections",
+            Self::RootVmms => "root-vmms",
         }
     }
 }

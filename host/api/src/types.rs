@@ -171,6 +171,9 @@ pub struct SetSummary {
     pub desired: u32,
     /// Instances by state; states without an instance are left out.
     pub instances: BTreeMap<String, u32>,
+    /// How its loop hangs, and in what; none if it does not. Its VMs keep running.
+    #[serde(default)]
+    pub stuck: Option<String>,
     /// The active policies, in the order of the manifest.
     pub policies: Vec<PolicyInfo>,
     /// Length of a tick.

@@ -260,6 +260,9 @@ pub struct DoctorArgs {
     /// The Cloud Hypervisor program [default: cloud-hypervisor on PATH]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     pub vmm: Option<PathBuf>,
+    /// Show only walls against hostile guests and users: ok (in force), warn (weakened), fail (missing)
+    #[arg(long)]
+    pub security: bool,
 }
 
 /// One set.

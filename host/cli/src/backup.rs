@@ -58,7 +58,7 @@ pub(super) async fn list(client: &Client, output: Output, io: &mut Io<'_>) -> Ou
 }
 
 pub(super) fn restore(file: &Path, data: Option<PathBuf>, output: Output, io: &mut Io<'_>) -> Outcome {
-    let data = data.unwrap_or_else(paths::default_data_dir);
+    let data = data.map_or_else(paths::default_data_dir, Ok)?;
     // `{:#}` is the whole chain in one line.
     let restored = (io.restore)(&data, file).map_err(|error| {
         let message = format!("nothing was restored: {error:#}");

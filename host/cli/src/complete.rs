@@ -56,9 +56,10 @@ pub(super) fn sets() -> ArgValueCompleter {
 fn names() -> Option<Vec<String>> {
     let socket = match option("--socket", "REGATTA_SOCKET") {
         Some(socket) => socket.into(),
-        None => paths::socket_in(
-            &option("--data", "REGATTA_DATA").map_or_else(paths::default_data_dir, Into::into),
-        ),
+        None => match option("--data", "REGATTA_DATA") {
+            Some(data) => paths::socket_in(data.as_ref()),
+            None => paths::socket_in(&paths::default_data_dir().ok()?),
+        },
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let client = Client::new(socket).ok()?;

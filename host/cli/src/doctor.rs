@@ -53,6 +53,8 @@ pub struct Examination {
     pub data: PathBuf,
     /// The VMM program; else `cloud-hypervisor` on PATH.
     pub vmm: Option<PathBuf>,
+    /// Only what keeps guests and users from what is not theirs.
+    pub security: bool,
 }
 
 /// What `-o json` prints.
@@ -69,30 +71,38 @@ pub(super) fn doctor(
     output: Output,
     io: &mut Io<'_>,
 ) -> Outcome<Exit> {
-    let data = data.unwrap_or_else(paths::default_data_dir);
-    report(&(io.doctor)(&Examination { data, vmm: args.vmm.clone() }), output, io)
+    let data = data.map_or_else(paths::default_data_dir, Ok)?;
+    let headings = if args.security { WALLS } else { HOST };
+    report(
+        &(io.doctor)(&Examination { data, vmm: args.vmm.clone(), security: args.security }),
+        headings,
+        output,
+        io,
+    )
 }
 
-fn report(checks: &[Check], output: Output, io: &mut Io<'_>) -> Outcome<Exit> {
+/// Above the fixes of what fails, and of what warns.
+type Headings = [&'static str; 2];
+const HOST: Headings = ["To run real VMs with isolated networks:", "To run them better, or more safely:"];
+const WALLS: Headings = ["Missing walls:", "Weakened walls:"];
+
+fn report(checks: &[Check], headings: Headings, output: Output, io: &mut Io<'_>) -> Outcome<Exit> {
     let status = checks.iter().map(|check| check.status).max().unwrap_or(CheckStatus::Ok);
     match output {
         Output::Json => json(&Report { status, checks }, io)?,
-        Output::Table => table(checks, io)?,
+        Output::Table => table(checks, headings, io)?,
     }
     Ok(if status == CheckStatus::Fail { Exit::Failed } else { Exit::Ok })
 }
 
-fn table(checks: &[Check], io: &mut Io<'_>) -> Outcome {
+fn table(checks: &[Check], [fail, warn]: Headings, io: &mut Io<'_>) -> Outcome {
     let mut columns = Columns::new(&["CHECK", "STATUS", "FOUND"], io);
     for check in checks {
         columns.row(vec![text(check.name), columns.state(check.status.as_str()), text(&check.seen)]);
     }
     columns.print(0, io)?;
     let colour = io.colour && io.out_terminal;
-    for (status, heading) in [
-        (CheckStatus::Fail, "To run real VMs with isolated networks:"),
-        (CheckStatus::Warn, "To run them better, or more safely:"),
-    ] {
+    for (status, heading) in [(CheckStatus::Fail, fail), (CheckStatus::Warn, warn)] {
         let mut fixes = checks
             .iter()
             .filter(|check| check.status == status)
@@ -142,7 +152,7 @@ mod tests {
                 restore: &|_, _| anyhow::bail!("not here"),
                 engine: &|_| regatta_policy_tools::EngineOptions::default(),
             };
-            report(checks, output, &mut io).expect("reported")
+            report(checks, HOST, output, &mut io).expect("reported")
         };
         assert!(err.is_empty());
         (exit, String::from_utf8(out).expect("utf-8"))

@@ -4,6 +4,7 @@ use regatta_util::chain;
 use std::io;
 
 use regatta_api::ClientError;
+use regatta_api::paths::NoDataDir;
 use regatta_api::types::{ApiError, ErrorCode, Problem};
 use serde_json::json;
 
@@ -58,6 +59,12 @@ pub(super) struct Failure {
 }
 
 pub(super) type Outcome<T = ()> = Result<T, Stop>;
+
+impl From<NoDataDir> for Stop {
+    fn from(error: NoDataDir) -> Self {
+        usage(error.to_string())
+    }
+}
 
 impl Failure {
     pub(super) fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {

@@ -180,7 +180,7 @@ fn client(global: &Global) -> Outcome<Client> {
     let socket = match (&global.socket, &global.data) {
         (Some(socket), _) => socket.clone(),
         (None, Some(data)) => paths::socket_in(data),
-        (None, None) => paths::socket_in(&paths::default_data_dir()),
+        (None, None) => paths::socket_in(&paths::default_data_dir()?),
     };
     Ok(Client::new(socket)?)
 }

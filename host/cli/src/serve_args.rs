@@ -50,6 +50,9 @@ pub struct ServeArgs {
         default_value = "500000-565535"
     )]
     pub vm_ids: VmIds,
+    /// Run VMMs as root where they cannot have users of their own: a guest that takes over its VMM then owns this host
+    #[arg(long, env = "REGATTA_ALLOW_ROOT_VMMS", hide_env_values = true)]
+    pub allow_root_vmms: bool,
     /// Disk space to keep free [default: 5% of the file system, at most 1GiB]
     #[arg(long, env = "REGATTA_DISK_RESERVE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
     pub disk_reserve: Option<u64>,

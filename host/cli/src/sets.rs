@@ -68,7 +68,9 @@ fn policies(set: &SetSummary) -> String {
 /// A set in one word.
 fn condition(set: &SetSummary) -> &'static str {
     let in_service = set.instances.get("in-service").copied().unwrap_or(0);
-    if set.deleting {
+    if set.stuck.is_some() {
+        "stuck"
+    } else if set.deleting {
         "deleting"
     } else if !set.problems.is_empty() {
         "problem"
@@ -140,7 +142,7 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
     let now_ms = (io.clock_ms)();
     pair("Name", &set.name, io)?;
     pair("Status", condition(set), io)?;
-    for problem in &set.problems {
+    for problem in set.stuck.iter().chain(&set.problems) {
         pair("Problem", problem, io)?;
     }
     pair("Generation", &set.generation.to_string(), io)?;

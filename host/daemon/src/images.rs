@@ -40,7 +40,7 @@ pub(crate) struct SetImages {
 /// A golden disk, as the catalogue keeps it.
 pub(crate) fn named_disk(disk: &GoldenImage) -> NamedDisk {
     NamedDisk {
-        file: NamedFile { digest: disk.digest().to_string(), size_bytes: disk.size_bytes() },
+        file: NamedFile { digest: disk.digest().to_string().into(), size_bytes: disk.size_bytes() },
         format: disk.format().name().to_owned(),
         virtual_size_bytes: disk.virtual_size_bytes(),
     }
@@ -48,7 +48,7 @@ pub(crate) fn named_disk(disk: &GoldenImage) -> NamedDisk {
 
 /// Another file, likewise.
 pub(crate) fn named_file(file: &StoredFile) -> NamedFile {
-    NamedFile { digest: file.digest().to_string(), size_bytes: file.size_bytes() }
+    NamedFile { digest: file.digest().to_string().into(), size_bytes: file.size_bytes() }
 }
 
 /// An image file that cannot be used: its place in the manifest, and why.

@@ -5,10 +5,12 @@
 mod catalogue;
 mod clock;
 mod copies;
+mod descriptors;
 pub mod doctor;
 mod fleet;
 mod hot_restart;
 mod images;
+mod named_file;
 mod node;
 mod origins;
 pub mod paths;

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
 use regatta_policy_host::{Compiler, Engine, EngineOptions};
-use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, StateStore, Store, Writer};
+use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, StateStore, Store, Writer, refuse_untrusted};
 use regatta_traffic::{Listeners, WatchRuntime};
 use regatta_util::program;
 use regatta_vmm::{
-    BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions,
+    BinaryRequest, CgroupRoot, FailedLogs, HostNetwork, ImageStore, Isolation, IsolationOptions, Measure,
     SnapshotStore, StartLimiter, VmmBinary, VmmHost,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -25,13 +25,15 @@ use crate::api::types::VmmInfo;
 use crate::cli::serve_args::{GuestEngine, LogFormat, ServeArgs, VmmChoice};
 use crate::clock;
 use crate::copies::Copies;
+use crate::descriptors::Shares;
 use crate::fleet::{Fleet, PolicyDirs};
 use crate::hot_restart;
-use crate::node::{HostLimits, Node};
+use crate::node::{self, HostLimits, Node};
 use crate::origins::Origins;
 use crate::paths::{DataDirs, default_data_dir, socket_in};
 use crate::recordings::Recordings;
 use crate::restore;
+use crate::set::Watchdog;
 use crate::shared::Shared;
 
 /// Logs of so many instances that failed or were replaced are kept, and of so many of one set.
@@ -59,14 +61,13 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     check_guest(args.guest, &args.vmm)?;
-    raise_descriptor_limit();
-    let listeners = Arc::new(Listeners::from_environment());
-    let data = args.data.clone().unwrap_or_else(default_data_dir);
+    let shares = Shares::take();
+    let listeners = Arc::new(Listeners::from_environment(shares.connections));
+    let data = args.data.clone().map_or_else(default_data_dir, Ok)?;
     let data =
         std::path::absolute(&data).with_context(|| format!("the data directory {}", data.display()))?;
     let socket = args.socket.clone().unwrap_or_else(|| socket_in(&data));
     let dirs = DataDirs::under(&data);
-    make_dir(&dirs.root, PASSAGE)?;
     let (binary, why) = VmmBinary::resolve(&request_of(&args.vmm)?)?;
     tracing::info!(path = %binary.path().display(), version = binary.version(), why, "VMM");
     let vmm = VmmInfo {
@@ -76,16 +77,19 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     };
     // What may fail without the data directory has been tried: the daemon before ends for this one.
     if args.hot_restart {
+        refuse_untrusted(&dirs.root)?;
         let (socket, listeners) = (dirs.hot_restart.clone(), Arc::clone(&listeners));
         tokio::task::spawn_blocking(move || hot_restart::take_over(&socket, &listeners)).await??;
     }
 
-    // Holds the data directory from here on: a second daemon is refused before it touches anything.
+    // Refuses a directory that others could change, and makes one that is not there. Holds it from here on: a second daemon is
+    // refused before it touches anything.
     let file =
         RedbStore::open(&data, Options::default()).map_err(|why| restore::advise(why.into(), &data))?;
     let file = Arc::new(file);
     let store: Arc<dyn Store> = Arc::clone(&file) as Arc<dyn Store>;
     for (dir, mode) in [
+        (&dirs.root, PASSAGE),
         (&dirs.images, PASSAGE),
         (&dirs.instances, PASSAGE),
         (&dirs.failed, PRIVATE),
@@ -93,9 +97,26 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     ] {
         make_dir(dir, mode)?;
     }
+    for dir in [
+        &dirs.images,
+        &dirs.instances,
+        &dirs.failed,
+        &dirs.recordings,
+        &dirs.snapshots,
+        &dirs.manifests,
+        &dirs.copies,
+    ] {
+        refuse_untrusted(dir)?;
+    }
     let cgroups = CgroupRoot::detect();
-    let options = IsolationOptions { uids: args.vm_ids.0, ..IsolationOptions::default() };
+    // The simulator runs no guest that could break out of it.
+    let allow_root = args.allow_root_vmms || binary.is_simulator();
+    let options = IsolationOptions { uids: args.vm_ids.0, allow_root, ..IsolationOptions::default() };
     let isolation = Isolation::detect(options, &cgroups);
+    let root_vmms = root_vmms(&isolation, &binary, args.allow_root_vmms);
+    if let Some(told) = &root_vmms {
+        tracing::error!("{told}");
+    }
     for (measure, why) in isolation.host(true).missing() {
         tracing::info!(%measure, why, "VMMs are not contained in this way");
     }
@@ -119,6 +140,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         memory_reserve_bytes: args.memory_reserve,
         cpu_overcommit: args.cpu_overcommit,
         disk_reserve_bytes: args.disk_reserve,
+        open_files: shares.instances,
     };
     let policy_dirs = policy_dirs(args.policies, &data);
     let images = ImageStore::open(&dirs.images)?;
@@ -139,6 +161,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         Origins::new(&dirs.manifests),
         WatchRuntime::start()?,
     );
+    node::keep_logs_short(&dirs.instances)?;
     let shared = Arc::new(Shared {
         node: Arc::new(node),
         writer,
@@ -150,13 +173,17 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         listeners: Arc::clone(&listeners),
         shutdown_grace: args.shutdown_grace,
         exposition: Exposition::new(),
+        root_vmms,
+        watchdog: Watchdog::start()?,
+        reload: Notify::new(),
         events: Notify::new(),
         dirs,
     });
 
     let hand_over_at = shared.dirs.hot_restart.clone();
     let shutdown = CancellationToken::new();
-    let fleet = Arc::new(Fleet::new(shared, policy_dirs, vmm, shutdown.clone()));
+    let signals = Signals::catch()?;
+    let fleet = Arc::new(Fleet::new(Arc::clone(&shared), policy_dirs, vmm, shutdown.clone()));
     fleet.restart().await.map_err(|why| restore::advise(why, &data))?;
     listeners.close_unused();
     tokio::spawn(Arc::clone(&fleet).watch_policy_dirs(shutdown.clone()));
@@ -165,7 +192,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     tracing::info!(socket = %socket.display(), data = %data.display(), "ready");
     let stop = shutdown.clone();
     let control = Arc::clone(&fleet);
-    let api = tokio::spawn(api::serve_unix(listener, api::router(control), async move {
+    let api = tokio::spawn(api::serve_unix(listener, api::router(control), shares.api, async move {
         stop.cancelled().await;
     }));
     let (successor, mut successors) = mpsc::channel(1);
@@ -173,8 +200,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         api::bind(&hand_over_at).with_context(|| format!("cannot listen on {}", hand_over_at.display()))?;
     tokio::spawn(hot_restart::offer(offer, Arc::clone(&listeners), args.shutdown_grace, successor));
     let successor = tokio::select! {
-        stopped = wait_for_signal() => {
-            stopped?;
+        () = signals.wait_for_the_end(&shared.reload) => {
             tracing::info!("stopping; VMs keep running");
             listeners.let_go();
             None
@@ -209,6 +235,19 @@ pub fn policy_engine(compiled: Option<PathBuf>) -> EngineOptions {
         cache: compiled,
         ..EngineOptions::default()
     }
+}
+
+/// What an operator should know of VMMs that would run as root; none if they do not.
+fn root_vmms(isolation: &Isolation, binary: &VmmBinary, allowed: bool) -> Option<String> {
+    let root = rustix::process::geteuid().is_root() && !binary.is_simulator();
+    let host = isolation.host(true);
+    let (_, why) = host.missing().find(|(measure, _)| root && *measure == Measure::OwnUser)?;
+    Some(match allowed {
+        true => format!(
+            "VMMs run as root (--allow-root-vmms): a guest that takes over its VMM owns this host; {why}"
+        ),
+        false => format!("VMMs that would run as root are not launched: {why}; or --allow-root-vmms"),
+    })
 }
 
 /// Makes a directory, or has one that is there and ours let VMMs through: earlier versions made all of them private.
@@ -283,27 +322,38 @@ fn policy_dirs(asked: Vec<PathBuf>, data: &Path) -> PolicyDirs {
     dirs
 }
 
-/// Each connection through a load balancer takes two descriptors, and the usual
-/// soft limit of 1,024 is there for programs that use `select`.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(why) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%why, "the limit on open files stays at {:?}", limit.current);
-    }
+/// Signals that would end the process if nobody caught them.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user: [Signal; 2],
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // The end of the terminal that it was started from is no order to stop.
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => tracing::info!("SIGHUP ignored; SIGTERM stops the daemon"),
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+        })
+    }
+
+    async fn wait_for_the_end(mut self, reload: &Notify) {
+        let [first, second] = &mut self.user;
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Also sent when the terminal ends that it was started from, which is no order to stop.
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: the policy directories are read again; SIGTERM stops the daemon");
+                    reload.notify_one();
+                }
+                _ = first.recv() => tracing::info!("SIGUSR1 ignored"),
+                _ = second.recv() => tracing::info!("SIGUSR2 ignored"),
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::copies::Copies;
 use crate::node::Node;
 use crate::paths::DataDirs;
 use crate::recordings::Recordings;
+use crate::set::Watchdog;
 
 /// What all sets of a daemon share.
 pub(crate) struct Shared {
@@ -40,6 +41,12 @@ pub(crate) struct Shared {
     pub(crate) shutdown_grace: Duration,
     /// The daemon's own metrics.
     pub exposition: Exposition,
+    /// What an operator should know of VMMs that would run as root.
+    pub(crate) root_vmms: Option<String>,
+    /// Looks whether the sets' loops turn.
+    pub(crate) watchdog: Watchdog,
+    /// Rung on SIGHUP: what is read from files is read again.
+    pub(crate) reload: Notify,
     /// Rung when events were written.
     pub events: Notify,
 }

@@ -1,6 +1,6 @@
 //! The shell of one set, as the daemon's: receive, `on`, perform effects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use regatta_core::agent::Key;
@@ -284,6 +284,7 @@ impl World {
             processes: processes.collect(),
             traffic: set.load_balancer.is_some().then(|| shell.lb.reading()),
             last_probes: BTreeMap::new(),
+            not_probed: BTreeSet::new(),
             nodes,
         };
         let resumed = self.clock.asleep_ms() >= shell.asleep_ms + 1_000;

@@ -52,6 +52,7 @@ struct Families {
     min: Gauges,
     max: Gauges,
     generation: Gauges,
+    stuck: Gauges,
     ticks: Counters,
     tick_lateness: Histograms,
     tick_duration: Histograms,
@@ -75,6 +76,7 @@ struct LbFamilies {
     waiting: Gauges,
     fails_open: Gauges,
     refused: Counters,
+    refused_of_client: Counters,
     unserved: Counters,
     retries: Counters,
     failed_connects: Counters,
@@ -102,6 +104,7 @@ impl Exposition {
             min: Gauges::default(),
             max: Gauges::default(),
             generation: Gauges::default(),
+            stuck: Gauges::default(),
             ticks: Counters::default(),
             tick_lateness: histograms(),
             tick_duration: histograms(),
@@ -207,6 +210,11 @@ impl Exposition {
         }
     }
 
+    /// Whether the loop of a set hangs.
+    pub fn observe_stuck(&self, set: &str, stuck: bool) {
+        self.families.stuck.get_or_create(&self.labels(set, &[])).set(i64::from(stuck));
+    }
+
     fn observe_capacity(&self, set: &str, capacity: Capacity, desired: u32, generation: u64) {
         let families = &self.families;
         let labels = self.labels(set, &[]);
@@ -236,6 +244,7 @@ impl Exposition {
         for (family, total) in [
             (&lb.accepted, totals.accepted),
             (&lb.refused, totals.refused),
+            (&lb.refused_of_client, totals.refused_of_client),
             (&lb.unserved, totals.unserved),
             (&lb.retries, totals.retries),
             (&lb.failed_connects, totals.failed_connects),
@@ -336,6 +345,7 @@ impl Families {
         to.register("capacity_changes", help, self.capacity_changes.clone());
         to.register("guard_steps", "Changes of decisions by guards", self.guard_steps.clone());
         to.register("plan_actions", "Actions planned", self.plan_actions.clone());
+        to.register("set_stuck", "Whether the loop of a set hangs", self.stuck.clone());
         to.register("orphans", "VMs and directories that no stored set knows", self.orphans.clone());
         to.register("daemon_condition", "What holds for the daemon, as status says", self.conditions.clone());
 
@@ -348,6 +358,8 @@ impl Families {
         to.register("fails_open", help, lb.fails_open.clone());
         let help = "Client connections reset because as many were open as may be";
         to.register("refused", help, lb.refused.clone());
+        let help = "Client connections reset because one client held as many as it may";
+        to.register("refused_of_client", help, lb.refused_of_client.clone());
         let help = "Client connections closed for want of an endpoint";
         to.register("unserved", help, lb.unserved.clone());
         to.register("retries", "Connects tried again elsewhere", lb.retries.clone());
@@ -371,6 +383,7 @@ impl Families {
             &self.min,
             &self.max,
             &self.generation,
+            &self.stuck,
             &lb.active,
             &lb.waiting,
             &lb.fails_open,
@@ -391,6 +404,7 @@ impl Families {
             &self.plan_actions,
             &lb.accepted,
             &lb.refused,
+            &lb.refused_of_client,
             &lb.unserved,
             &lb.retries,
             &lb.failed_connects,
@@ -544,6 +558,7 @@ mod tests {
             accepted: 40,
             waiting: 2,
             refused: 3,
+            refused_of_client: 4,
             bytes_in: 1,
             bytes_out: 2,
             connect_us: 1_500_000,
@@ -566,6 +581,7 @@ mod tests {
             "regatta_lb_traffic_bytes_total{set=\"web\",direction=\"out\"} 2",
             "regatta_lb_waiting{set=\"web\"} 2",
             "regatta_lb_refused_total{set=\"web\"} 3",
+            "regatta_lb_refused_of_client_total{set=\"web\"} 4",
             "# TYPE regatta_tick_lateness_seconds histogram",
         ] {
             assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");

@@ -11,6 +11,8 @@ pub struct LbTotals {
     pub waiting: u32,
     /// Connections reset at once because as many were open as may be.
     pub refused: u64,
+    /// Connections reset at once because one client held as many as it may.
+    pub refused_of_client: u64,
     /// Connections closed because no endpoint could be reached in time.
     pub unserved: u64,
     /// Connects that failed and were followed by another try.

@@ -23,6 +23,20 @@ pub enum StoreError {
         /// The other daemon's process id, if it wrote it down.
         pid: Option<u32>,
     },
+    /// Somebody else could change the data directory, or put another one in its place.
+    #[error(
+        "data directory {} cannot be trusted: {} {why}, or choose another directory (--data)",
+        directory.display(),
+        path.display()
+    )]
+    Untrusted {
+        /// The data directory.
+        directory: PathBuf,
+        /// What of it, or above it.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
     /// The directory or a file in it cannot be made or written.
     #[error("cannot write {}: check its owner, its permissions and the mount options of its file system", path.display())]
     NotWritable {

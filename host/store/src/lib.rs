@@ -20,6 +20,7 @@ mod lock;
 mod memory;
 mod segment;
 mod store;
+mod trusted;
 mod writer;
 
 pub use batch::{BLOB_BYTES_MAX, RECORD_JSON_BYTES_MAX, Retention};
@@ -30,4 +31,5 @@ pub use memory::MemoryStore;
 pub use store::{
     Blobs, History, Order, RECORDS_PER_READ_MAX, RecordQuery, SetStats, StateStore, Stats, Store, StoredSet,
 };
+pub use trusted::refuse_untrusted;
 pub use writer::{QUEUE_DEFAULT, Writer};

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
+use crate::trusted::{refuse_foreign_file, refuse_untrusted};
 
 const FILE_NAME: &str = "daemon.lock";
 
@@ -23,12 +24,16 @@ pub(crate) struct DirectoryLock {
 impl DirectoryLock {
     /// Makes `directory` (0711: others may go through it, not look into it) if it is missing, and takes it.
     pub(crate) fn take(directory: &Path) -> Result<Self, StoreError> {
+        // Before anything is made: not in a place of somebody else's.
+        refuse_untrusted(directory)?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o711)
             .create(directory)
             .map_err(|source| StoreError::io(directory, source))?;
+        refuse_untrusted(directory)?;
         let path = Self::path(directory);
+        refuse_foreign_file(&path, 1)?;
         let at_path = |source| StoreError::io(&path, source);
         let mut file = OpenOptions::new()
             .read(true)

@@ -16,6 +16,7 @@
 //! when an instance is healthy) are pure functions beside their thin runners.
 
 mod guest_client;
+mod host_error;
 pub mod lb;
 pub mod probe;
 mod scrape;

@@ -7,10 +7,12 @@ pub mod guest_http;
 mod locks;
 pub mod program;
 mod samples;
+mod seldom;
 mod text;
 pub mod units;
 
 #[cfg(feature = "locks")]
 pub use locks::KeyedLocks;
 pub use samples::{percentile, percentiles};
+pub use seldom::Seldom;
 pub use text::{chain, thousands};

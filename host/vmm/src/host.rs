@@ -95,6 +95,12 @@ impl VmmBinary {
         parse_version(&self.version).is_some_and(|(major, _)| major >= ON_DEMAND_MAJOR)
     }
 
+    /// Whether it is the simulator, whose guests are a model.
+    #[must_use]
+    pub fn is_simulator(&self) -> bool {
+        self.path.file_name().is_some_and(|name| name == STAND_IN)
+    }
+
     /// Its version as it tells it, such as `53.0`.
     #[must_use]
     pub fn version(&self) -> &str {

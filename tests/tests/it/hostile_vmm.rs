@@ -1,7 +1,7 @@
 //! VMMs that their guests have taken over: they serve as they should, and attack the daemon and their neighbors.
 
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use regatta_tests::{Daemon, IDLE, bin_dir, wait_for};
@@ -25,7 +25,7 @@ fn attacked(attack: &str) -> Daemon {
     fs::write(&program, script).expect("a program");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("mode");
     let vmm = format!("cloud-hypervisor={}", program.display());
-    daemon.run_vmms_by(&["--vmm", &vmm]);
+    daemon.run_vmms_by(&["--vmm", &vmm, "--allow-root-vmms"]);
     daemon.launch();
     daemon
 }
@@ -134,4 +134,37 @@ fn a_socket_that_leads_to_a_neighbor_does_the_neighbor_no_harm() {
         left => Err(format!("{left:?}")),
     });
     assert_eq!(died(&daemon), [0_u64; 0], "{}", daemon.log());
+}
+
+#[test]
+fn a_root_daemon_launches_no_vmm_as_root_unless_told_so() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can run VMMs as root");
+    }
+    let mut daemon = attacked(":");
+    assert!(daemon.stop().success());
+    let vmm = format!("cloud-hypervisor={}", daemon.home().join("evil-vmm").display());
+    daemon.run_vmms_by(&["--vmm", &vmm]);
+    daemon.launch();
+    let status = daemon.json(&["status"]);
+    let conditions = status["conditions"].as_array().expect("conditions");
+    let fails_closed = conditions.iter().any(|it| it["kind"] == "root-vmms");
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 1 }", "", IDLE));
+    if !fails_closed {
+        // This host can give each VMM a user of its own.
+        daemon.wait_in_service("web", 1);
+        let uid = fs::metadata(format!("/proc/{}", daemon.vm_pids("web")[0].1)).expect("a process").uid();
+        return assert_ne!(uid, 0);
+    }
+    assert!(daemon.log().contains("ERROR VMMs that would run as root are not launched"), "{}", daemon.log());
+    wait_for("a refused launch", || {
+        let events = daemon.json(&["events"]);
+        let refused = |event: &serde_json::Value| {
+            event["text"]
+                .as_str()
+                .is_some_and(|text| text.contains("or start the daemon with --allow-root-vmms"))
+        };
+        if events.as_array().expect("events").iter().any(refused) { Ok(()) } else { Err(events.to_string()) }
+    });
+    assert_eq!(daemon.vmm_processes(), Vec::<u32>::new());
 }

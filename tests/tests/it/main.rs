@@ -11,6 +11,7 @@ mod follow;
 mod guest_events;
 mod host_full;
 mod hostile;
+mod hostile_client;
 mod hostile_user;
 mod hostile_vmm;
 mod images;

@@ -156,7 +156,8 @@ fn on_cloud_hypervisor_a_fleet_scales_survives_and_goes() {
         return println!("skipped: {why}");
     }
     let mut daemon = Daemon::prepare(&[]);
-    daemon.run_vmms_by(&["--vmm", &format!("cloud-hypervisor={}", binary.display())]);
+    let vmm = format!("cloud-hypervisor={}", binary.display());
+    daemon.run_vmms_by(&["--vmm", &vmm, "--allow-root-vmms"]);
     daemon.launch();
     let lb = Daemon::free_port();
     let mut fleet = Fleet { daemon, lb, begun: Instant::now() };

@@ -15,6 +15,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use hyper_util::service::TowerToHyperService;
+use regatta_util::Seldom;
 use rustix::fs::{Mode, chmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
@@ -23,14 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::caller::{Caller, Role};
 
-/// Connections that are served at a time; the next ones wait.
-const CONNECTIONS_MAX: usize = 256;
-
-/// Connections that the kernel keeps for us beyond those.
+/// Connections that the kernel keeps for us beyond those that are served.
 const BACKLOG: i32 = 128;
 
-/// How long a client may take to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send the head of a request, the first one included.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long requests may still take once the daemon shall stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -74,7 +72,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Serves `router` on `listener` until `shutdown` completes, then gives open
+/// Failed accepts are told once in such a period.
+static ACCEPTS_FAIL: Seldom = Seldom::new(Duration::from_secs(10));
+
+/// Serves `router` on `listener`, at most `connections_max` connections at a time (the next ones wait), until `shutdown` completes, then gives open
 /// requests 3 s to end and cuts off those that do not (what they change is changed
 /// all the same). Puts a [`Caller`] from the peer's credentials into the
 /// extensions of every request.
@@ -84,12 +85,13 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 pub async fn serve_unix(
     listener: UnixListener,
     router: Router,
+    connections_max: usize,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let graceful = GracefulShutdown::new();
     let cut_off = CancellationToken::new();
     let _cut_off_at_the_end = cut_off.clone().drop_guard();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let slots = Arc::new(Semaphore::new(connections_max));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let next = async {
@@ -114,7 +116,9 @@ pub async fn serve_unix(
             // The descriptor is not a listening socket (any more): waiting cannot help.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
             Err(error) => {
-                tracing::warn!(%error, "the API cannot accept a connection");
+                if let Some(more) = ACCEPTS_FAIL.due(std::time::Instant::now()) {
+                    tracing::warn!(%error, more, "the API cannot accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -175,6 +175,7 @@ pub(crate) fn web() -> SetSummary {
         max: 10,
         desired: 5,
         instances: BTreeMap::from([("in-service".into(), 4), ("booting".into(), 1)]),
+        stuck: None,
         policies: vec![policy("target-tracking", 2)],
         tick_ms: 1_000,
         last_tick: 421,

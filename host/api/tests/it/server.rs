@@ -52,7 +52,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel::<()>();
         let entered = runtime.enter();
         let listener = bind(socket).unwrap();
-        let served = runtime.spawn(serve_unix(listener, router, async move {
+        let served = runtime.spawn(serve_unix(listener, router, 64, async move {
             let _ = stopped.await;
         }));
         drop(entered);

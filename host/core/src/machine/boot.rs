@@ -1,20 +1,21 @@
 //! Instances that have had their time to become healthy.
 
-use std::collections::BTreeMap;
-
 use crate::mutant::{self, Mutant};
 use crate::phase::{InstanceEvent, Phase};
 
-use super::SetMachine;
+use super::{SetMachine, TickFacts};
 
 impl SetMachine {
-    /// Gives up what still boots after its time-out. Only time in which a daemon ran counts.
-    pub(super) fn give_up_slow_boots(&mut self, last_probes: &BTreeMap<u32, String>) {
+    /// Gives up what still boots after its time-out. Only time in which a daemon ran counts, and not before the host could
+    /// ask: an instance that nobody could probe may well be healthy.
+    pub(super) fn give_up_slow_boots(&mut self, TickFacts { last_probes, not_probed, .. }: &TickFacts) {
         let lived_ms = self.clock.lived_ms;
         let mut slow = Vec::new();
         for instance in self.instances.values() {
             let record = &instance.record;
-            if !matches!(record.phase, Phase::Booting | Phase::Initializing) {
+            if !matches!(record.phase, Phase::Booting | Phase::Initializing)
+                || not_probed.contains(&record.id)
+            {
                 continue;
             }
             let timeout_ms = self.manifest_of(record).instance.boot_timeout_ms;
@@ -63,6 +64,18 @@ mod tests {
         assert_eq!(detail(1).as_deref(), Some("not healthy after 60000 ms, last probe: connection refused"));
         assert_eq!(detail(2).as_deref(), Some("not healthy after 60000 ms"));
         assert_eq!(rig.store.told(EventKind::BootTimedOut).len(), 2);
+    }
+
+    #[test]
+    fn an_instance_that_the_host_cannot_probe_is_not_given_up() {
+        let mut rig = booting();
+        rig.facts.not_probed.insert(1);
+        rig.tick_after(600_000);
+        assert_eq!(rig.record(1).phase, Phase::Booting);
+        assert_eq!(rig.record(2).phase, Phase::Terminating);
+        rig.facts.not_probed.clear();
+        rig.tick_after(1);
+        assert_eq!(rig.record(1).phase, Phase::Terminating, "it was asked, and is not healthy");
     }
 
     #[test]

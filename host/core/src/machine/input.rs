@@ -1,6 +1,6 @@
 //! What reaches the machine of a set, and what it wants done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::agent::{Report, Want};
@@ -87,6 +87,8 @@ pub struct TickFacts {
     pub traffic: Option<TrafficReading>,
     /// The last probes of instances that are still booting, for people.
     pub last_probes: BTreeMap<u32, String>,
+    /// Instances that the host could not probe the last time.
+    pub not_probed: BTreeSet<u32>,
     /// What each node has capacity for.
     pub nodes: Vec<NodeCapacity>,
 }

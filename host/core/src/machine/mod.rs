@@ -23,6 +23,7 @@ mod manifests;
 mod observe;
 #[cfg(test)]
 mod properties;
+mod recordable;
 mod recover;
 mod report;
 mod shadows;

@@ -11,9 +11,10 @@ use crate::observation::Observation;
 use crate::record::ShadowRun;
 use crate::state::{SetState, ShadowPolicy};
 
+use super::recordable::{SHADOWS_BYTES_MAX, json_bytes};
 use super::{Answer, Ask, Effect, SetMachine};
 
-/// Runs that may wait for a record; more are dropped while the store cannot be written.
+/// Runs that may wait for a record; more are dropped while the store cannot be written, and what has no place in a record.
 const WAITING_MAX: usize = 256;
 
 /// What the machine knows of its shadows between two ticks.
@@ -23,12 +24,15 @@ pub(super) struct Shadows {
     busy: BTreeSet<u64>,
     /// What they have said since the last record.
     pub(super) waiting: Vec<ShadowRun>,
+    /// So much of a record they take.
+    bytes: usize,
 }
 
 impl Shadows {
     /// The record with that many of them is stored.
     pub(super) fn stored(&mut self, count: usize) {
-        self.waiting.drain(..count.min(self.waiting.len()));
+        let stored = self.waiting.drain(..count.min(self.waiting.len()));
+        self.bytes -= stored.map(|run| json_bytes(&run)).sum::<usize>();
     }
 }
 
@@ -80,11 +84,14 @@ impl SetMachine {
         let Some(shadow) = self.state.shadows.iter_mut().find(|it| it.activation.number == number) else {
             return;
         };
-        if let Some(state) = state {
+        if let Some(state) = state.filter(|state| state.len() <= SHADOWS_BYTES_MAX) {
             shadow.activation.state = state;
         }
-        if self.shadows.waiting.len() < WAITING_MAX {
-            self.shadows.waiting.push(ShadowRun { tick, number, run });
+        let run = ShadowRun { tick, number, run };
+        let bytes = json_bytes(&run);
+        if self.shadows.waiting.len() < WAITING_MAX && self.shadows.bytes + bytes <= SHADOWS_BYTES_MAX {
+            self.shadows.bytes += bytes;
+            self.shadows.waiting.push(run);
         }
     }
 }

@@ -13,9 +13,6 @@ use crate::state::{InstanceRecord, SetState};
 
 use super::{Busy, SetMachine};
 
-/// No tick sooner after the last one than this, whatever a policy wishes.
-const TICK_MS_MIN: u64 = 20;
-
 /// Where a load balancer sends connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
@@ -80,11 +77,16 @@ impl SetMachine {
         self.state.set.capacity.max.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
     }
 
-    /// When the next tick is due, milliseconds after the last one: a tick, or earlier when a policy wishes so.
+    /// When the next tick is due, milliseconds after the last one: a tick, or earlier when a policy wishes so, within its limit.
     #[must_use]
     pub fn next_tick_in_ms(&self) -> u64 {
-        let wish_ms = self.last.as_ref().and_then(|last| last.combined.wake_after_ms);
-        wish_ms.map_or(self.manifest.tick_ms, |wish_ms| wish_ms.max(TICK_MS_MIN).min(self.manifest.tick_ms))
+        let tick_ms = self.manifest.tick_ms;
+        let runs = self.last.iter().flat_map(|last| &last.runs);
+        let wishes = runs.filter_map(|run| {
+            let wish_ms = run.result.as_ref().ok()?.wake_after_ms?;
+            Some(wish_ms.max(self.limits_of(&run.slot).wake_after_ms))
+        });
+        wishes.min().map_or(tick_ms, |wish_ms| wish_ms.min(tick_ms))
     }
 
     /// Whether the set is gone.
@@ -150,5 +152,25 @@ impl SetMachine {
             problems.extend(last.plan.notes.iter().map(ToString::to_string));
         }
         problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Rig;
+
+    #[test]
+    fn a_policy_may_have_the_next_tick_earlier_within_its_limit() {
+        let next_tick_ms = |limits: &str, wake_after_ms| {
+            let mut rig = Rig::new(&format!("tick: 10s\npolicy: {{ module: step{limits} }}"));
+            rig.wake_after_ms = wake_after_ms;
+            rig.tick();
+            rig.machine.next_tick_in_ms()
+        };
+        assert_eq!(next_tick_ms("", None), 10_000);
+        assert_eq!(next_tick_ms("", Some(0)), 1_000);
+        assert_eq!(next_tick_ms("", Some(2_000)), 2_000);
+        assert_eq!(next_tick_ms("", Some(u64::MAX)), 10_000);
+        assert_eq!(next_tick_ms(", limits: { wake_after: 20ms }", Some(0)), 20);
     }
 }

@@ -155,6 +155,8 @@ pub(super) struct Rig {
     /// The capacity that policies want, and by the number of their activation.
     pub(super) wish: u32,
     pub(super) wishes: BTreeMap<u64, Result<u32, String>>,
+    /// How soon they want the next tick.
+    pub(super) wake_after_ms: Option<u64>,
     /// The states that they leave, by the number of their activation.
     pub(super) states: BTreeMap<u64, String>,
     pub(super) migrated: Result<String, String>,
@@ -195,6 +197,7 @@ impl Rig {
             refusals: VecDeque::new(),
             wish,
             wishes: BTreeMap::new(),
+            wake_after_ms: None,
             states: BTreeMap::new(),
             migrated: Ok("migrated".to_owned()),
             listened: Ok(()),
@@ -345,7 +348,7 @@ impl Rig {
                     capacity,
                     standby: None,
                     victims: Vec::new(),
-                    wake_after_ms: None,
+                    wake_after_ms: self.wake_after_ms,
                     reasons: Vec::new(),
                 })
                 .map_err(|message| PolicyFailure { kind: FailureKind::Trap, message }),

@@ -16,7 +16,7 @@ use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickReco
 use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
 
-use super::{Answer, Ask, Busy, Effect, SetMachine, TickFacts, TrafficReading, shadows};
+use super::{Answer, Ask, Busy, Effect, SetMachine, TickFacts, TrafficReading, recordable, shadows};
 
 /// A tick while its policies decide.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl SetMachine {
             effects.push(Effect::Listen(self.manifest.load_balancer.clone()));
         }
         effects.push(Effect::Snapshot(self.wanted_snapshot()));
-        self.give_up_slow_boots(&facts.last_probes);
+        self.give_up_slow_boots(&facts);
         let balancer_full = facts.traffic.as_ref().and_then(|traffic| self.balancer_full(traffic));
         facts.processes.sort_unstable_by_key(|reading| reading.id);
         self.sample(&facts.processes, facts.traffic.as_ref());
@@ -78,7 +78,8 @@ impl SetMachine {
         }
     }
 
-    fn decided(&mut self, frozen: Frozen, answers: Vec<Answer>, effects: &mut Vec<Effect>) {
+    fn decided(&mut self, frozen: Frozen, mut answers: Vec<Answer>, effects: &mut Vec<Effect>) {
+        recordable::refuse_unrecordable(&mut answers);
         let (mut runs, mut canaries, mut states) = (Vec::new(), Vec::new(), Vec::new());
         for (Answer { number, run, state }, within) in answers.into_iter().zip(&frozen.within) {
             states.extend(state.map(|state| (number, state)));

@@ -375,6 +375,9 @@ section! {
     output_bytes, "output": size(KIB, 16 * MIB, 1) = "256KiB";
     /// Lines that it may log.
     log_lines, "log_lines": integer(0, 10_000) = "100";
+    /// Least time from a tick to the next that it may ask for; it counts for less. Every tick is one write to the disk.
+    #[serde(default = "super::types::default_wake_after_ms")]
+    wake_after_ms, "wake_after": duration(20, HOUR) = "1s";
     /// Elements of all its tables (of functions) together.
     #[serde(default = "super::types::default_table_elements")]
     table_elements, "table": integer(1, 1_000_000) = "100000";

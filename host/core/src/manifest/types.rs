@@ -304,6 +304,10 @@ pub(super) fn default_queue_timeout_ms() -> u64 {
 }
 
 /// Sets stored by a version without that limit have none of it.
+pub(super) fn default_wake_after_ms() -> u64 {
+    PolicyLimits::default().wake_after_ms
+}
+
 pub(super) fn default_table_elements() -> u32 {
     PolicyLimits::default().table_elements
 }
@@ -316,6 +320,7 @@ impl Default for PolicyLimits {
             memory_bytes: 64 << 20,
             output_bytes: 256 << 10,
             log_lines: 100,
+            wake_after_ms: 1_000,
             table_elements: 100_000,
         }
     }

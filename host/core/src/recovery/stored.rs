@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use super::{Candidate, incarnation_of, record, who};
 use crate::agent::Identity;
 use crate::batch::{Batch, History, Revision, StateChange};
+use crate::digest::Digest;
 use crate::event::{Actor, Event, EventKind};
 use crate::machine::manifest_blob;
 use crate::phase::Phase;
@@ -25,7 +26,7 @@ pub struct Adoption {
     pub newer: Option<u64>,
     /// There are more instances than the manifest's maximum: the adopted ones are protected from scale-in.
     pub protect: bool,
-    blobs: Vec<(String, Vec<u8>)>,
+    blobs: Vec<(Digest, Vec<u8>)>,
 }
 
 /// Plans to give a stored set its orphans back. Its manifest stays in force, and instances keep those that they were made from.
@@ -47,7 +48,7 @@ pub fn adopt(
     let mut next = state.clone();
     let (mut adopted, mut left, mut blobs) = (Vec::new(), Vec::new(), BTreeMap::new());
     for candidate in candidates {
-        let fits = || -> Result<(Identity, (String, Vec<u8>)), String> {
+        let fits = || -> Result<(Identity, (Digest, Vec<u8>)), String> {
             let identity = who(&state.set.name, candidate)?;
             if incarnation_of(identity) != Some(state.incarnation) {
                 return Err("it belongs to another set of this name".to_owned());

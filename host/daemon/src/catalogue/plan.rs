@@ -11,6 +11,7 @@ use regatta_vmm::{FileContent, ImageError, look_at, look_at_any, look_at_kernel,
 use super::layout::{self, Cmdline, Layout, MANIFEST, Said};
 use crate::api::image_types::ImportImageRequest;
 use crate::api::types::{ApiError, Problem};
+use crate::named_file;
 use regatta_util::chain;
 
 /// Most files of a directory that holds an image.
@@ -161,9 +162,9 @@ fn of_directory(dir: &Path, options: Said) -> Result<Layout, Vec<String>> {
     let unreadable = |error| vec![unreadable(dir, error)];
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        // Links are followed; what is not a file plays no part.
+        // What is not a file, or leads to one outside, plays no part: whoever made the directory need not be who may read that.
         if let Ok(name) = entry.file_name().into_string()
-            && fs::metadata(entry.path()).is_ok_and(|file| file.is_file())
+            && named_file::beneath(dir, Path::new(&name)).is_ok_and(|path| path.is_file())
         {
             names.push(name);
         }
@@ -180,7 +181,29 @@ fn of_directory(dir: &Path, options: Said) -> Result<Layout, Vec<String>> {
         options
     };
     names.sort();
-    layout::of_directory(dir, &names, said)
+    resolved(layout::of_directory(dir, &names, said)?, dir)
+}
+
+/// Without links on the way, so that what is copied is what was looked at.
+fn resolved(mut layout: Layout, dir: &Path) -> Result<Layout, Vec<String>> {
+    let Layout { disk, kernel, initramfs, firmware, cmdline, .. } = &mut layout;
+    let cmdline = match cmdline {
+        Some(Cmdline::File(path)) => Some(path),
+        _ => None,
+    };
+    let files = [disk.as_mut(), kernel.as_mut(), initramfs.as_mut(), firmware.as_mut(), cmdline];
+    let mut problems = Vec::new();
+    for path in files.into_iter().flatten() {
+        // What an operator names by an option may lie anywhere.
+        let Ok(within) = path.strip_prefix(dir) else { continue };
+        match named_file::beneath(dir, within) {
+            Ok(found) => *path = found,
+            // Whoever reads it tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => problems.push(unreadable(path, error)),
+        }
+    }
+    if problems.is_empty() { Ok(layout) } else { Err(problems) }
 }
 
 fn parse(text: &str) -> Result<Said, Vec<String>> {
@@ -226,7 +249,7 @@ fn disk_size(path: &Path) -> Result<u64, String> {
 fn read_text(path: &Path) -> Result<String, String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        fs::File::open(path)?.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        named_file::open(path)?.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = read().map_err(|error| unreadable(path, error))?;

@@ -1,6 +1,7 @@
 //! All sets of the daemon, and what the API can ask of them.
 
 mod apply;
+mod conditions;
 mod images;
 mod logs;
 mod orphans;
@@ -18,11 +19,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use regatta_core::compare::Comparison;
 use regatta_core::machine::{Command, CommandError, Done, Start};
-use regatta_core::manifest::Network;
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
 use regatta_util::KeyedLocks;
-use regatta_vmm::doctor;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -32,8 +31,8 @@ use crate::api::image_types::{GcOutcome, GcRequest, ImageInfo, ImportImageReques
 use crate::api::log_types::{KeptLogInfo, LogContent, LogQuery};
 use crate::api::recording_types::{ContentQuery, ImportRecordingRequest, RecordingContent, RecordingInfo};
 use crate::api::recovery_types::{
-    BackupOutcome, BackupRequest, ConditionKind, CopyInfo, DaemonCondition, DeleteOrphansOutcome,
-    DeleteOrphansRequest, OrphanInfo, RecoverOutcome, RecoverRequest,
+    BackupOutcome, BackupRequest, ConditionKind, CopyInfo, DeleteOrphansOutcome, DeleteOrphansRequest,
+    OrphanInfo, RecoverOutcome, RecoverRequest,
 };
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
@@ -152,35 +151,9 @@ impl Fleet {
         Ok((result.map_err(refused)?, held))
     }
 
-    /// What an operator should know of the daemon.
-    fn conditions(&self) -> Vec<DaemonCondition> {
-        let sets = self.sets_now().clone();
-        let isolated = sets
-            .into_iter()
-            .filter(|(_, handle)| matches!(handle.view().state.set.network, Network::Isolated { .. }));
-        let network = network_condition(isolated.map(|(name, _)| name).collect(), doctor::lacks_nft);
-        self.orphan_condition().into_iter().chain(self.state_condition()).chain(network).collect()
-    }
-
     async fn summary_of(&self, set: &str) -> Answer<SetSummary> {
         Ok(self.find(set)?.view().summary())
     }
-}
-
-/// What `status` says when sets of that network mode lack a program.
-fn network_condition(
-    isolated: Vec<String>,
-    lacking: impl FnOnce() -> Option<(&'static str, &'static str)>,
-) -> Option<DaemonCondition> {
-    if isolated.is_empty() {
-        return None;
-    }
-    let (seen, fix) = lacking()?;
-    let message = format!(
-        "no instance of {} can be launched with network.mode isolated: {seen}; {fix} (`regatta doctor` checks the host)",
-        isolated.join(", ")
-    );
-    Some(DaemonCondition { kind: ConditionKind::Network, message })
 }
 
 /// An error without problems.
@@ -410,6 +383,7 @@ impl Control for Fleet {
         let stats =
             self.sets_now().iter().map(|(name, handle)| (name.clone(), handle.view())).collect::<Vec<_>>();
         for (name, view) in stats {
+            self.shared.exposition.observe_stuck(&name, view.stuck().is_some());
             self.shared.exposition.observe_set(
                 &name,
                 &view.state,
@@ -427,22 +401,5 @@ impl Control for Fleet {
                 .map(|kind| (kind.as_str(), conditions.iter().any(|it| it.kind == *kind))),
         );
         self.shared.exposition.encode().map_err(|why| error(ErrorCode::Internal, why.to_string()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_nft_is_a_condition_only_when_a_set_needs_it() {
-        let missing = || Some(("there is no nft", "install nftables"));
-        assert_eq!(network_condition(Vec::new(), missing), None);
-        assert_eq!(network_condition(vec!["web".to_owned()], || None), None);
-        let told = network_condition(vec!["db".to_owned(), "web".to_owned()], missing).expect("a condition");
-        assert_eq!(told.kind, ConditionKind::Network);
-        for part in ["db, web", "there is no nft", "install nftables", "regatta doctor"] {
-            assert!(told.message.contains(part), "{part}: {}", told.message);
-        }
     }
 }

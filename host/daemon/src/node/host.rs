@@ -5,9 +5,6 @@ use std::path::{Path, PathBuf};
 
 use regatta_core::admission::HostRoom;
 
-/// Files for everything else that the daemon does.
-const OPEN_FILES_RESERVE: u64 = 256;
-
 /// How far the host may be filled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct HostLimits {
@@ -19,6 +16,8 @@ pub(crate) struct HostLimits {
     pub cpu_overcommit: f64,
     /// Disk space that is kept free, bytes; none for a twentieth of the file system, 1 GiB at most.
     pub disk_reserve_bytes: Option<u64>,
+    /// Descriptors for instances.
+    pub open_files: u64,
 }
 
 impl HostLimits {
@@ -38,7 +37,7 @@ impl HostLimits {
                 .saturating_sub(self.memory_reserve_bytes),
             vcpus: (cpus * self.cpu_overcommit) as u64,
             disk_bytes: 0,
-            open_files: open_files_limit().saturating_sub(OPEN_FILES_RESERVE),
+            open_files: self.open_files,
         }
     }
 }
@@ -74,10 +73,6 @@ fn parse_memory_total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
-}
-
-fn open_files_limit() -> u64 {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

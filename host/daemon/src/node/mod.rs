@@ -7,6 +7,7 @@ mod adopt;
 mod driver;
 mod guest_events;
 mod host;
+mod logs;
 mod orphans;
 mod snapshot;
 mod watch;
@@ -14,7 +15,6 @@ mod watch;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use regatta_core::admission::{Demand, HostRoom, never_fits};
 use regatta_core::agent::{Agent, Effect, Identity, Input, Key, Order, Report, Running, StopOrder, Want};
@@ -37,19 +37,16 @@ pub(crate) use self::watch::describe;
 
 use self::driver::{Driver, Job};
 use self::host::Disk;
+pub(crate) use self::logs::keep_short as keep_logs_short;
 use self::snapshot::GoldenSnapshots;
 use self::watch::Watching;
 use crate::images::SetImages;
 use crate::origins::Origins;
 use regatta_util::chain;
 
-/// Files that the daemon has open for an instance: pidfd, API socket and connection, event file, probe, scrape, and connections
-/// of the load balancer.
+/// Files that the daemon has open for an instance: pidfd, API socket and connection, event file, and kept connections of probe
+/// and scrape.
 const OPEN_FILES_PER_INSTANCE: u64 = 9;
-/// Between two looks at the size of the instances' logs.
-const LOGS_LIMITED_EVERY: Duration = Duration::from_secs(60);
-/// So much of each log is kept, from its end.
-const LOG_KEPT_BYTES: u64 = 16 << 20;
 
 /// What the sets of this node share.
 pub(crate) struct Node {
@@ -144,7 +141,6 @@ pub(crate) struct LocalInstances {
     images: SetImages,
     live: BTreeMap<u32, Live>,
     snapshot: GoldenSnapshots,
-    logs_limited: Instant,
     ears: Ears,
 }
 
@@ -174,7 +170,6 @@ impl LocalInstances {
             images,
             live: BTreeMap::new(),
             snapshot: GoldenSnapshots::default(),
-            logs_limited: Instant::now(),
             ears,
         }
     }
@@ -346,24 +341,9 @@ impl LocalInstances {
         self.live.iter().filter_map(last).collect()
     }
 
-    /// Guests can print without end; nobody else shortens their logs.
-    pub(crate) fn limit_logs(&mut self) {
-        if self.logs_limited.elapsed() < LOGS_LIMITED_EVERY {
-            return;
-        }
-        self.logs_limited = Instant::now();
-        let dirs: Vec<_> =
-            self.live.values().filter_map(|live| live.vmm.as_ref()).map(|vmm| vmm.dir().clone()).collect();
-        tokio::task::spawn_blocking(move || {
-            for dir in dirs {
-                if let Err(error) = dir.limit_logs(LOG_KEPT_BYTES) {
-                    tracing::debug!(
-                        instance = dir.id(),
-                        error = chain(&error),
-                        "its logs cannot be shortened"
-                    );
-                }
-            }
-        });
+    /// Instances that this host could not probe the last time, and why.
+    pub(crate) fn not_probed(&self) -> BTreeMap<u32, String> {
+        let why = |(&id, live): (&u32, &Live)| Some((id, live.watch.as_ref()?.not_asked()?));
+        self.live.iter().filter_map(why).collect()
     }
 }

@@ -28,6 +28,14 @@ impl Watching {
     pub(super) fn last_probe(&self) -> Option<String> {
         self.prober.status().last.as_ref().map(describe)
     }
+
+    /// Why this host could not ask the last time; none if it could.
+    pub(super) fn not_asked(&self) -> Option<String> {
+        match self.prober.status().last? {
+            ProbeOutcome::NotAsked(why) => Some(why),
+            ProbeOutcome::Passed | ProbeOutcome::Failed(_) => None,
+        }
+    }
 }
 
 /// Begins to watch an instance. None when the manifest's paths are invalid, which
@@ -79,5 +87,6 @@ pub(crate) fn describe(outcome: &ProbeOutcome) -> String {
     match outcome {
         ProbeOutcome::Passed => "passed".to_owned(),
         ProbeOutcome::Failed(failure) => failure.to_string(),
+        ProbeOutcome::NotAsked(why) => format!("not asked: {why}"),
     }
 }

@@ -3,6 +3,7 @@
 
 mod adopting;
 mod balancer;
+mod beat;
 mod pace;
 mod policies;
 mod view;
@@ -32,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::adopting::Adopting;
 use self::balancer::Balancer;
 pub(crate) use self::balancer::bind;
+use self::beat::Beat;
+pub(crate) use self::beat::Watchdog;
 use self::pace::Pace;
 pub(crate) use self::policies::Modules;
 pub(crate) use self::view::{SetView, Traffic, policy_info};
@@ -131,6 +134,8 @@ struct Shell {
     /// Inputs that wait for the machine.
     inputs: VecDeque<Input>,
     pace: Pace,
+    /// What it is at, for those who watch whether it hangs.
+    beat: Arc<Beat>,
     /// For how long this process has been stopped, as far as the machine was told.
     stopped_ms: u64,
     view: tokio_watch::Sender<Arc<SetView>>,
@@ -165,9 +170,12 @@ pub(crate) fn start(
     let Setup { images, modules, load_balancer, found } = setup;
     let local = LocalInstances::new(Arc::clone(&shared.node), &start.state.set.name, images, ears);
     let machine = SetMachine::new(start, clock::now());
-    let (view_sender, view) = tokio_watch::channel(Arc::new(SetView::of(&machine, None)));
+    let beat = Arc::new(Beat::new(&machine.state().set.name, machine.manifest().tick_ms));
+    shared.watchdog.watch(&beat);
+    let (view_sender, view) = tokio_watch::channel(Arc::new(SetView::of(&machine, None, Arc::clone(&beat))));
     let shell = Shell {
         shared,
+        beat,
         pace: Pace::new(machine.manifest().tick_ms),
         machine,
         local,
@@ -207,6 +215,8 @@ impl Shell {
                 Some(call) = inbox.calls.recv(), if may_command => self.call(call),
                 Some(adopting) = inbox.adoptions.recv(), if may_command => self.adopt(adopting).await,
                 late = self.pace.due(), if idle => {
+                    self.beat.ticks(self.machine.manifest().tick_ms);
+                    self.beat.at("looking at instances");
                     self.shared.exposition.tick_started(&self.machine.state().set.name, late);
                     self.begin_tick(&mut inbox.scrapes);
                 }
@@ -231,9 +241,14 @@ impl Shell {
     /// Lets the machine take in what has come, performs what it wants, and shows what the set is now.
     fn work(&mut self) {
         while let Some(input) = self.inputs.pop_front() {
+            self.beat.at("deciding");
             for effect in self.machine.on(clock::now(), input) {
+                self.beat.at(doing(&effect));
                 self.perform(effect);
             }
+        }
+        if !self.machine.is_busy() {
+            self.beat.at("waiting for its next tick");
         }
         self.publish();
     }
@@ -256,7 +271,6 @@ impl Shell {
     }
 
     fn begin_tick(&mut self, scrapes: &mut mpsc::Receiver<ScrapeReport>) {
-        self.local.limit_logs();
         let stopped_ms = clock::stopped_ms();
         if stopped_ms >= self.stopped_ms + STOP_MS_MIN {
             self.stopped_ms = stopped_ms;
@@ -277,6 +291,7 @@ impl Shell {
             processes: self.local.readings(),
             traffic: self.balancer.reading(&self.machine),
             last_probes: self.local.last_probes(),
+            not_probed: self.local.not_probed().into_keys().collect(),
             nodes: vec![self.local.capacity(&manifest, self.machine.launches_max())],
         };
         self.inputs.push_back(Input::Tick(Box::new(facts)));
@@ -392,7 +407,26 @@ impl Shell {
 
     /// Tells the load balancer and everyone who looks what the set is now.
     fn publish(&self) {
-        self.view.send_replace(Arc::new(SetView::of(&self.machine, self.balancer.follow(&self.machine))));
+        let traffic = self.balancer.follow(&self.machine);
+        let not_probed = self.local.not_probed();
+        self.view.send_replace(Arc::new(SetView {
+            not_probed,
+            ..SetView::of(&self.machine, traffic, Arc::clone(&self.beat))
+        }));
+    }
+}
+
+/// What a loop hangs in when nothing comes after this effect.
+fn doing(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Ask { .. } | Effect::AskShadow { .. } => "asking its policies",
+        Effect::Migrate(_) => "migrating the state of a policy",
+        Effect::Commit(_) => "storing what it decided",
+        Effect::Listen(_) => "opening its load balancer",
+        Effect::Want(_) | Effect::Forget { .. } => "telling the node what is wanted",
+        Effect::Snapshot(_) => "looking after its golden snapshot",
+        Effect::Reload(_) => "reading its state again",
+        Effect::Reply { .. } | Effect::Ticked(_) | Effect::Updated | Effect::Ended => "ending its tick",
     }
 }
 

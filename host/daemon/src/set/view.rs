@@ -14,6 +14,7 @@ use regatta_core::record::TickRecord;
 use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
 use regatta_traffic::LbStats;
 
+use super::beat::Beat;
 use crate::api::types::{
     InstanceInfo, MetricNow, PolicyEntry, PolicyInfo, PolicyRole, SetDetail, SetSummary, TrafficInfo,
 };
@@ -26,13 +27,17 @@ pub(crate) struct SetView {
     /// Instances that are not gone, by id.
     pub instances: Arc<Vec<InstanceRecord>>,
     /// Where the service of each answers.
-    services: Arc<BTreeMap<u32, SocketAddr>>,
+    pub(super) services: Arc<BTreeMap<u32, SocketAddr>>,
     /// The last tick.
     pub last: Option<Arc<TickRecord>>,
     /// What keeps the set from being as wanted.
     pub problems: Vec<String>,
     /// Instances can start from its image, as far as is known.
     pub image_usable: bool,
+    /// Instances that this host could not probe the last time, and why.
+    pub not_probed: BTreeMap<u32, String>,
+    /// Whether its loop still turns.
+    pub(super) beat: Arc<Beat>,
     /// Its load balancer.
     pub traffic: Option<Arc<Traffic>>,
 }
@@ -49,7 +54,7 @@ pub(crate) struct Traffic {
 impl SetView {
     /// What a machine knows of its set.
     #[must_use]
-    pub(super) fn of(machine: &SetMachine, traffic: Option<Arc<Traffic>>) -> Self {
+    pub(super) fn of(machine: &SetMachine, traffic: Option<Arc<Traffic>>, beat: Arc<Beat>) -> Self {
         let services = machine.instances().filter_map(|it| Some((it.id, machine.service_of(it)?)));
         Self {
             state: Arc::new(machine.state().clone()),
@@ -58,6 +63,8 @@ impl SetView {
             last: machine.last().cloned(),
             problems: machine.problems(),
             image_usable: machine.image_is_usable(),
+            not_probed: BTreeMap::new(),
+            beat,
             traffic,
         }
     }
@@ -82,9 +89,16 @@ impl SetView {
             last_tick: state.last_tick,
             load_balancer: self.traffic.as_ref().map(|lb| lb.listen.to_string()),
             deleting: state.deleting,
+            stuck: self.stuck(),
             problems: self.problems.clone(),
             steady_ms: regatta_core::settle::steady_ms(&state.set),
         }
+    }
+
+    /// How its loop hangs; none if it does not.
+    #[must_use]
+    pub(crate) fn stuck(&self) -> Option<String> {
+        self.beat.stuck().map(|stuck| stuck.to_string())
     }
 
     /// The set with everything that is known of it now.

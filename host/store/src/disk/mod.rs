@@ -29,6 +29,7 @@ use crate::batch::Retention;
 use crate::error::StoreError;
 use crate::lock::DirectoryLock;
 use crate::store::{Blobs, History, RecordQuery, StateStore, Stats, Store, StoredSet};
+use crate::trusted::refuse_foreign_file;
 pub use copies::{Contents, CopyOf, Named, Restored, check_copy, restore};
 use tables::{FORMAT, Fail, META, META_FORMAT};
 use write::{Tails, apply};
@@ -95,6 +96,8 @@ impl RedbStore {
     pub fn open(directory: &Path, options: Options) -> Result<Self, StoreError> {
         let lock = DirectoryLock::take(directory)?;
         let path = directory.join(FILE_NAME);
+        // `restore` gives the file before a second name.
+        refuse_foreign_file(&path, 2)?;
         if !path.exists() {
             create(directory, &path, &options)?;
         }

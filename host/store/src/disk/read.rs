@@ -5,7 +5,9 @@ use regatta_core::batch::Revision;
 use regatta_core::catalogue::NamedImage;
 use regatta_core::digest::Digest;
 use regatta_core::event::Event;
+use regatta_core::manifest::name_problem;
 use regatta_core::record::{Direction, TickRecord};
+use regatta_core::state::SetState;
 
 use crate::codec::{blob_from_stored, from_json};
 use crate::segment::Segment;
@@ -23,7 +25,8 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<StoredSet>, Fail
     for row in transaction.open_table(SETS)?.iter()? {
         let (name, state) = row?;
         let name = name.value();
-        let state = from_json(&format!("set {name}"), state.value())?;
+        let state: SetState = from_json(&format!("set {name}"), state.value())?;
+        refuse_names(name, &state)?;
         let mut instances = Vec::new();
         for row in all_instances.range((name, 0)..=(name, u32::MAX))? {
             let (key, instance) = row?;
@@ -34,6 +37,25 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<Vec<StoredSet>, Fail
         sets.push(StoredSet { state, instances, revision: Revision(revision.value()) });
     }
     Ok(sets)
+}
+
+/// Names become names of directories: what no manifest could have said is not the work of a daemon.
+fn refuse_names(key: &str, state: &SetState) -> Result<(), String> {
+    if state.set.name != key {
+        return Err(format!("set {key:?} is stored with another name, {:?}", state.set.name));
+    }
+    let images = state.set.image.name.iter();
+    let names = std::iter::once(&state.set.name).chain(images);
+    refuse_name(names)
+}
+
+fn refuse_name<'a>(names: impl IntoIterator<Item = &'a String>) -> Result<(), String> {
+    for name in names {
+        if let Some(problem) = name_problem(name) {
+            return Err(format!("the stored name {name:?} {problem}"));
+        }
+    }
+    Ok(())
 }
 
 /// Number of the last commit that is stored.
@@ -232,7 +254,9 @@ pub(super) fn images(transaction: &ReadTransaction) -> Result<Vec<NamedImage>, F
     let mut found = Vec::new();
     for row in transaction.open_table(IMAGES)?.iter()? {
         let (name, image) = row?;
-        found.push(from_json(&format!("image {}", name.value()), image.value())?);
+        let image: NamedImage = from_json(&format!("image {}", name.value()), image.value())?;
+        refuse_name([&image.name])?;
+        found.push(image);
     }
     Ok(found)
 }

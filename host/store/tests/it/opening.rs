@@ -73,6 +73,7 @@ fn an_unwritable_directory_is_named() {
     let mut command = child::command("opening::in_an_unwritable_directory", &data);
     if rustix::process::geteuid().is_root() {
         // Root may write anywhere; nobody may not.
+        std::os::unix::fs::chown(&data, Some(65_534), Some(65_534)).unwrap();
         command.uid(65_534).gid(65_534).current_dir("/");
     }
     match command.status() {
@@ -219,4 +220,14 @@ fn a_store_from_before_there_were_images_gets_its_table() {
     store.commit(&Batch { state, ..Batch::default() }).unwrap();
     drop(store);
     assert_eq!(open(directory.path()).unwrap().image("web").unwrap(), Some(image));
+}
+
+#[test]
+fn names_that_no_manifest_could_have_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    store.commit(&make::batch(vec![make::set("../../x", 1, "x")], Vec::new())).unwrap();
+    let error = store.load().unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains("the stored name \"../../x\""), "{error}");
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::backend::{BackendPool, Lease, Tried};
 use super::stats::add;
+use crate::host_error::is_of_host;
 
 /// First pause before the endpoints that all failed are tried again; doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -34,7 +35,8 @@ pub(super) struct Attempts {
 /// Connects to one of the pool's endpoints. A refused or timed-out connect goes
 /// on to another one, so that an instance that has just died costs no client its
 /// connection; with none left it waits for the endpoints to change, or pauses and
-/// begins again (the instance may be on its way back). None at the deadline or
+/// begins again (the instance may be on its way back). An error of this host is
+/// held against no endpoint. None at the deadline or
 /// when `closing`.
 pub(super) async fn connect(
     pool: &Arc<BackendPool>,
@@ -74,6 +76,12 @@ pub(super) async fn connect(
             Ok(stream) => {
                 lease.connected(now.elapsed());
                 return Some((lease, stream));
+            }
+            Err(error) if is_of_host(&error) => {
+                drop(lease);
+                add(&pool.counters.retries, 1);
+                tokio::time::sleep_until(deadline.min(now + pause)).await;
+                pause = LONGEST_PAUSE.min(pause * 2);
             }
             Err(error) => {
                 tracing::debug!(endpoint = ?lease.endpoint(), %error, "connect failed, trying another endpoint");

@@ -1,7 +1,7 @@
 //! The TCP frontend: accepts connections and carries each to an endpoint.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use regatta_util::Seldom;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::backend::{BackendPool, DrainState, Endpoint};
+use super::clients::Clients;
 use super::connect::{Attempts, connect};
 use super::listeners::Listeners;
 use super::relay::{End, Timing, relay};
@@ -33,10 +35,14 @@ const LINGER_BYTES: usize = 64 << 10;
 /// How long a load balancer that closes waits for accepted connections to get their endpoint.
 const PLACED_WITHIN: Duration = Duration::from_secs(1);
 
+/// Failed accepts are told once in such a period.
+static ACCEPTS_FAIL: Seldom = Seldom::new(Duration::from_secs(10));
+
 /// How a load balancer behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LbConfig {
-    /// Connections at once; more are reset as soon as they are accepted. Default 10,000.
+    /// Connections at once, of which one client address may hold half, if that is more than 16; more are reset as soon as
+    /// they are accepted. Default 10,000.
     pub max_connections: u32,
     /// One connect to an endpoint; default 1 s.
     pub connect_timeout: Duration,
@@ -104,6 +110,8 @@ struct Acceptor {
 #[derive(Debug)]
 struct Shared {
     pool: Arc<BackendPool>,
+    listeners: Arc<Listeners>,
+    clients: Clients,
     config: LbConfig,
     max_connections: AtomicU32,
     idle_ms: AtomicU64,
@@ -135,6 +143,8 @@ impl LoadBalancer {
         let (listener, bound) = listen_on(listen, &listeners)?;
         let shared = Arc::new(Shared {
             pool: Arc::default(),
+            listeners: Arc::clone(&listeners),
+            clients: Clients::default(),
             config,
             max_connections: AtomicU32::new(config.max_connections.max(1)),
             idle_ms: AtomicU64::new(millis(config.timing.idle)),
@@ -286,9 +296,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 // Without it the client would take a connection that is closed in good order for an empty answer.
                 let _ = client.set_zero_linger();
             }
-            Ok((client, _)) => {
+            Ok((client, from)) if !shared.clients.allow(from.ip(), shared.client_max()) => {
+                add(&shared.pool.counters.refused_of_client, 1);
+                let _ = client.set_zero_linger();
+            }
+            Ok((client, from)) => {
+                // Meanwhile clients wait in the kernel's queue, which costs no descriptor.
+                let room = shared.listeners.room().await;
                 add(&shared.pool.counters.accepted, 1);
-                let connection = Connection::open(Arc::clone(&shared));
+                let connection = Connection::open(Arc::clone(&shared), from.ip(), room);
                 let rng = SmallRng::seed_from_u64(seeds.next_u64());
                 tokio::spawn(connection.serve(client, rng));
             }
@@ -298,7 +314,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 if error.kind() == io::ErrorKind::ConnectionAborted {
                     continue;
                 }
-                tracing::warn!(%error, "accept failed, pausing");
+                if let Some(more) = ACCEPTS_FAIL.due(std::time::Instant::now()) {
+                    tracing::warn!(%error, more, "load balancers cannot accept connections, pausing");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -329,6 +347,11 @@ impl Shared {
         self.active().load(Ordering::SeqCst) >= self.max_connections.load(Ordering::SeqCst)
     }
 
+    /// Of how many connections one client may hold half.
+    fn client_max(&self) -> u32 {
+        self.max_connections.load(Ordering::SeqCst).min(self.listeners.connections_max())
+    }
+
     async fn no_connection(&self) {
         self.until(|| self.active().load(Ordering::SeqCst) == 0).await;
     }
@@ -337,13 +360,16 @@ impl Shared {
 /// One client's connection; counted as active until dropped.
 struct Connection {
     shared: Arc<Shared>,
+    client: IpAddr,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    fn open(shared: Arc<Shared>) -> Self {
+    fn open(shared: Arc<Shared>, client: IpAddr, room: Option<OwnedSemaphorePermit>) -> Self {
+        shared.clients.enter(client);
         shared.active().fetch_add(1, Ordering::SeqCst);
         shared.waiting().fetch_add(1, Ordering::SeqCst);
-        Self { shared }
+        Self { shared, client, _room: room }
     }
 
     async fn serve(self, mut client: TcpStream, mut rng: SmallRng) {
@@ -385,6 +411,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.shared.clients.leave(self.client);
         self.shared.active().fetch_sub(1, Ordering::SeqCst);
         self.shared.moved_on.notify_waiters();
     }

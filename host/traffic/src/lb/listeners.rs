@@ -1,3 +1,7 @@
+//! What the load balancers of a daemon share.
+//!
+//! Room for connections: what they may hold together, so that descriptors are left for everything else.
+//!
 //! Listening sockets that outlive the daemon: the service manager keeps a copy of each (systemd's file descriptor store)
 //! and hands them to the next daemon, or the next daemon asks this one for them. Meanwhile clients wait in the kernel's queue;
 //! none is refused.
@@ -8,18 +12,22 @@ use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType, sendmsg_addr, socket_with,
 };
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use crate::sys::inherited_fds;
 
-/// The listening sockets of the daemon before, and those that the next one may have.
-#[derive(Debug, Default)]
+/// The listening sockets of the daemon before, those that the next one may have, and the room for connections.
+#[derive(Debug)]
 pub struct Listeners {
+    connections_max: u32,
+    room: Arc<Semaphore>,
     inherited: Mutex<Vec<TcpListener>>,
     /// Another descriptor of each that is in use, for the next daemon.
     kept: Mutex<BTreeMap<SocketAddr, OwnedFd>>,
@@ -27,15 +35,34 @@ pub struct Listeners {
     manager: Option<SocketAddrUnix>,
 }
 
+impl Default for Listeners {
+    /// Nobody keeps sockets, and there is room for any number of connections.
+    fn default() -> Self {
+        Self {
+            connections_max: u32::MAX,
+            room: room(u32::MAX),
+            inherited: Mutex::default(),
+            kept: Mutex::default(),
+            manager: None,
+        }
+    }
+}
+
+fn room(connections_max: u32) -> Arc<Semaphore> {
+    let permits = usize::try_from(connections_max).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    Arc::new(Semaphore::new(permits))
+}
+
 impl Listeners {
     /// What the environment says: `LISTEN_FDS` and `NOTIFY_SOCKET`. To be called once, when the process starts.
+    /// `connections_max` is how many connections all load balancers together may hold.
     #[must_use]
-    pub fn from_environment() -> Self {
+    pub fn from_environment(connections_max: u32) -> Self {
         let manager = env::var_os("NOTIFY_SOCKET").and_then(|path| match path.as_bytes() {
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name).ok(),
             path => SocketAddrUnix::new(path).ok(),
         });
-        let listeners = Self { manager, ..Self::default() };
+        let listeners = Self { connections_max, room: room(connections_max), manager, ..Self::default() };
         listeners.inherit(inherited_fds());
         listeners
     }
@@ -63,6 +90,23 @@ impl Listeners {
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, OwnedFd>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many connections all load balancers together may hold.
+    #[must_use]
+    pub fn connections_max(&self) -> u32 {
+        self.connections_max
+    }
+
+    /// Whether they hold as many.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.room.available_permits() == 0
+    }
+
+    /// Waits for room for one more connection. None never comes: the room is not closed.
+    pub(super) async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).acquire_owned().await.ok()
     }
 
     /// The inherited socket that listens there.

@@ -6,6 +6,7 @@
 //! draining and counting stay on the pool's side.
 
 mod backend;
+mod clients;
 mod connect;
 mod frontend;
 mod listeners;

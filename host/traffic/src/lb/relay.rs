@@ -24,6 +24,8 @@ const SERVER_BUFFER_BYTES: usize = 16 << 10;
 pub struct Timing {
     /// Without a byte in either direction; default 5 min.
     pub idle: Duration,
+    /// The same before the first byte; default 30 s.
+    pub first_byte: Duration,
     /// Quiet for so long with no answer owed, on an endpoint that has left and does
     /// not wait; default 200 ms.
     pub drain_idle: Duration,
@@ -37,6 +39,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(300),
+            first_byte: Duration::from_secs(30),
             drain_idle: Duration::from_millis(200),
             cut_idle: Duration::from_millis(10),
             cut_grace: Duration::from_millis(500),
@@ -65,6 +68,8 @@ struct Sight {
     phase: Phase,
     /// How long no byte has moved.
     quiet: Duration,
+    /// A byte has moved.
+    spoken: bool,
     /// Every byte read was passed on, and the last word was the server's: by
     /// the habits of request and answer, no answer is owed.
     settled: bool,
@@ -75,7 +80,7 @@ struct Sight {
 /// Whether the connection is to be closed now, and as what. Pure.
 fn verdict(sight: Sight, timing: &Timing) -> Option<End> {
     match sight.phase {
-        _ if sight.quiet >= timing.idle => Some(End::Idle),
+        _ if sight.quiet >= timing.patience(sight.spoken) => Some(End::Idle),
         Phase::Serving | Phase::Waiting => None,
         Phase::Draining => (sight.settled && sight.quiet >= timing.drain_idle).then_some(End::Drained),
         Phase::Cut if sight.settled && sight.quiet >= timing.cut_idle => Some(End::Drained),
@@ -83,11 +88,20 @@ fn verdict(sight: Sight, timing: &Timing) -> Option<End> {
     }
 }
 
+impl Timing {
+    fn patience(&self, spoken: bool) -> Duration {
+        if spoken { self.idle } else { self.idle.min(self.first_byte) }
+    }
+}
+
 /// How long until the connection is looked at again. Pure.
-fn next_look(phase: Phase, quiet: Duration, timing: &Timing) -> Duration {
-    let pause = match phase {
+fn next_look(sight: Sight, timing: &Timing) -> Duration {
+    let pause = match sight.phase {
         // A byte is only noticed at the next look, so a connection may be idle for that much longer.
-        Phase::Serving | Phase::Waiting => (timing.idle / 16).min(timing.idle.saturating_sub(quiet)),
+        Phase::Serving | Phase::Waiting => {
+            let patience = timing.patience(sight.spoken);
+            (patience / 16).min(patience.saturating_sub(sight.quiet))
+        }
         Phase::Draining => timing.drain_idle / 4,
         Phase::Cut => timing.cut_idle / 4,
     };
@@ -140,12 +154,18 @@ async fn watch_over(
             Phase::Serving | Phase::Draining | Phase::Waiting => Duration::ZERO,
         };
         let timing = Timing { idle: Duration::from_millis(idle_ms.load(Ordering::Relaxed)), ..*timing };
-        let sight = Sight { phase: present, quiet: now - last_move, settled: flow.settled(), since_cut };
+        let sight = Sight {
+            phase: present,
+            quiet: now - last_move,
+            spoken: moved > 0,
+            settled: flow.settled(),
+            since_cut,
+        };
         if let Some(end) = verdict(sight, &timing) {
             return end;
         }
         // The sender lives in the lease, so a change can only be news.
-        let _ = tokio::time::timeout(next_look(present, sight.quiet, &timing), phase.changed()).await;
+        let _ = tokio::time::timeout(next_look(sight, &timing), phase.changed()).await;
     }
 }
 
@@ -241,6 +261,7 @@ mod tests {
         Sight {
             phase,
             quiet: Duration::from_millis(quiet_ms),
+            spoken: true,
             settled,
             since_cut: Duration::from_millis(since_cut_ms),
         }
@@ -253,6 +274,10 @@ mod tests {
         // Serving: only the idle time-out ends it.
         assert_eq!(of(sight(Phase::Serving, 299_999, true, 0)), "go on");
         assert_eq!(of(sight(Phase::Serving, 300_000, false, 0)), "Idle");
+        // Nobody has said anything yet.
+        let silent = |quiet_ms| Sight { spoken: false, ..sight(Phase::Serving, quiet_ms, true, 0) };
+        assert_eq!(of(silent(29_999)), "go on");
+        assert_eq!(of(silent(30_000)), "Idle");
         // Waiting: it may be quiet for as long as the drain lasts.
         assert_eq!(of(sight(Phase::Waiting, 299_999, true, 0)), "go on");
         assert_eq!(of(sight(Phase::Waiting, 300_000, true, 0)), "Idle");
@@ -270,14 +295,14 @@ mod tests {
     #[test]
     fn looks_are_spaced_by_what_is_waited_for_and_never_busy() {
         let timing = Timing::default();
-        let quiet = Duration::ZERO;
-        assert_eq!(next_look(Phase::Serving, quiet, &timing), Duration::from_secs(15));
-        assert_eq!(
-            next_look(Phase::Serving, timing.idle - Duration::from_secs(2), &timing),
-            Duration::from_secs(2)
-        );
-        assert_eq!(next_look(Phase::Draining, quiet, &timing), Duration::from_millis(50));
+        let look = |phase, quiet: Duration| {
+            let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+            next_look(sight(phase, quiet_ms, true, 0), &timing)
+        };
+        assert_eq!(look(Phase::Serving, Duration::ZERO), Duration::from_secs(15));
+        assert_eq!(look(Phase::Serving, timing.idle - Duration::from_secs(2)), Duration::from_secs(2));
+        assert_eq!(look(Phase::Draining, Duration::ZERO), Duration::from_millis(50));
         let zero = Timing { cut_idle: Duration::ZERO, ..timing };
-        assert_eq!(next_look(Phase::Cut, quiet, &zero), Duration::from_millis(1));
+        assert_eq!(next_look(sight(Phase::Cut, 0, true, 0), &zero), Duration::from_millis(1));
     }
 }

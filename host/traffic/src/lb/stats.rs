@@ -16,6 +16,7 @@ pub(super) struct Counters {
     /// Accepted connections that are not with an endpoint yet.
     pub(super) waiting: AtomicU32,
     pub(super) refused: AtomicU64,
+    pub(super) refused_of_client: AtomicU64,
     pub(super) unserved: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) failed_connects: AtomicU64,
@@ -42,6 +43,7 @@ impl Counters {
             active: self.active.load(Ordering::Relaxed),
             waiting: self.waiting.load(Ordering::Relaxed),
             refused: get(&self.refused),
+            refused_of_client: get(&self.refused_of_client),
             unserved: get(&self.unserved),
             retries: get(&self.retries),
             failed_connects: get(&self.failed_connects),

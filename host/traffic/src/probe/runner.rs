@@ -1,5 +1,6 @@
 //! Asks one instance when its state machine says so, and reports what changed.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 
 use super::state::{ProbeEvent, ProbeFailure, ProbeOutcome, ProbePhase, ProbeState};
 use crate::guest_client::{GuestClient, GuestError, GuestRequest};
+use crate::host_error::of_host;
 use crate::lb::connect_to;
 
 /// Of the answer to a probe; only its status matters.
@@ -130,13 +132,20 @@ impl Asking {
             Self::Http { client, request } => match client.get(request).await {
                 Ok(reply) if (200..300).contains(&reply.status) => ProbeOutcome::Passed,
                 Ok(reply) => ProbeOutcome::Failed(ProbeFailure::Status(reply.status)),
-                Err(error) => ProbeOutcome::Failed(failure_of_guest(&error)),
+                Err(error) => outcome_of(&error, failure_of_guest),
             },
             Self::Tcp { addr, timeout } => match connect_to(*addr, *timeout).await {
                 Ok(_) => ProbeOutcome::Passed,
-                Err(error) => ProbeOutcome::Failed(failure_of_io(&error)),
+                Err(error) => outcome_of(&error, failure_of_io),
             },
         }
+    }
+}
+
+fn outcome_of<E: Error + 'static>(error: &E, failure: impl FnOnce(&E) -> ProbeFailure) -> ProbeOutcome {
+    match of_host(error) {
+        Some(lacking) => ProbeOutcome::NotAsked(lacking.to_string()),
+        None => ProbeOutcome::Failed(failure(error)),
     }
 }
 
@@ -170,19 +179,19 @@ impl Run {
         loop {
             tokio::time::sleep_until(self.clock + Duration::from_millis(self.state.due_ms())).await;
             let asked = Instant::now();
-            let outcome = self.asking.ask().await;
+            let mut outcome = self.asking.ask().await;
             if outcome == ProbeOutcome::Failed(ProbeFailure::TimedOut)
                 && asked.elapsed() > self.asking.timeout().saturating_add(STOPPED)
             {
-                // This process was stopped meanwhile: nobody knows whether the guest answered in time.
-                continue;
+                // This process did not run meanwhile: nobody knows whether the guest answered in time.
+                outcome = ProbeOutcome::NotAsked("the daemon did not run in time".to_owned());
             }
             let took_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
             let now_ms = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
             let events = self.state.on_result(&outcome, now_ms);
             self.status.send_modify(|status| {
                 status.probes += 1;
-                status.failures += u64::from(outcome != ProbeOutcome::Passed);
+                status.failures += u64::from(matches!(outcome, ProbeOutcome::Failed(_)));
                 status.last = Some(outcome.clone());
                 status.took_us = took_us;
             });

@@ -46,6 +46,8 @@ pub enum ProbeOutcome {
     Passed,
     /// It did not.
     Failed(ProbeFailure),
+    /// This host could not ask, for the reason given; that says nothing about the instance.
+    NotAsked(String),
 }
 
 /// Why a probe did not pass.
@@ -147,6 +149,10 @@ impl ProbeState {
 
     /// Takes the result that came at `now_ms` of the probe that was due.
     pub fn on_result(&mut self, outcome: &ProbeOutcome, now_ms: u64) -> Vec<ProbeEvent> {
+        if matches!(outcome, ProbeOutcome::NotAsked(_)) {
+            self.due_ms = now_ms.saturating_add(self.pause_ms(self.phase));
+            return Vec::new();
+        }
         let passed = *outcome == ProbeOutcome::Passed;
         self.in_a_row = if passed == self.last_passed { self.in_a_row.saturating_add(1) } else { 1 };
         self.last_passed = passed;
@@ -220,6 +226,24 @@ mod tests {
             events.extend(state.on_result(outcome, now_ms).into_iter().map(|event| (now_ms, event)));
         }
         events
+    }
+
+    #[test]
+    fn a_probe_that_was_not_asked_counts_for_nothing() {
+        let not_asked = || ProbeOutcome::NotAsked("Too many open files".to_owned());
+        let mut state = ProbeState::new(&health(1_000, 2, 2), ProbePhase::Healthy, 1, 0);
+        assert_eq!(run(&mut state, &vec![not_asked(); 100]), []);
+        assert_eq!(run(&mut state, &[REFUSED, not_asked(), not_asked()]), []);
+        let before_ms = state.due_ms();
+        assert_eq!(run(&mut state, &[REFUSED]), [(before_ms, ProbeEvent::BecameUnhealthy)]);
+        let pass = ProbeOutcome::Passed;
+        assert_eq!(run(&mut state, &[pass.clone(), not_asked()]), []);
+        let events = run(&mut state, &[pass]);
+        assert_eq!(events.iter().map(|&(_, event)| event).collect::<Vec<_>>(), [ProbeEvent::BecameHealthy]);
+
+        let mut boots = ProbeState::new(&health(1_000, 1, 2), ProbePhase::Booting, 1, 0);
+        assert_eq!(run(&mut boots, &vec![not_asked(); 20]), []);
+        assert!(boots.due_ms() > 1_000, "the pauses grow");
     }
 
     #[test]

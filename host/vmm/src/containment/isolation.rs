@@ -26,6 +26,8 @@ const PRLIMIT: &str = "prlimit";
 pub struct IsolationOptions {
     /// User (and group) ids for VMMs. They need no entry in `/etc/passwd`, and nobody else may use them.
     pub uids: RangeInclusive<u32>,
+    /// A daemon that is root may run VMMs as root, too, where they cannot have users of their own.
+    pub allow_root: bool,
     /// The device that VMMs run their guests with, if it is there.
     pub kvm: PathBuf,
     /// The device that VMMs open their taps with.
@@ -34,9 +36,12 @@ pub struct IsolationOptions {
 
 impl Default for IsolationOptions {
     fn default() -> Self {
-        Self { uids: UIDS, kvm: "/dev/kvm".into(), tun: "/dev/net/tun".into() }
+        Self { uids: UIDS, allow_root: true, kvm: "/dev/kvm".into(), tun: "/dev/net/tun".into() }
     }
 }
+
+/// Processes and threads of a VMM with a user of its own: one per virtual CPU and queue, and a few more.
+const PROCESSES: u32 = 4_096;
 
 /// What this host can do to contain VMMs. Clones share the user ids that are handed out.
 #[derive(Clone, Debug)]
@@ -125,6 +130,15 @@ impl Isolation {
         Self { facts: Arc::new(facts) }
     }
 
+    /// Why a VMM that is contained in this way must not run; none if it may.
+    pub(crate) fn refusal(&self, containment: &Containment) -> Option<String> {
+        let root = rustix::process::geteuid().is_root() && !self.facts.options.allow_root;
+        containment
+            .missing()
+            .find(|(measure, _)| root && *measure == Measure::OwnUser)
+            .map(|(_, why)| why.to_owned())
+    }
+
     /// User ids that VMMs may have.
     pub(crate) fn uids(&self) -> RangeInclusive<u32> {
         self.facts.options.uids.clone()
@@ -175,6 +189,10 @@ impl Isolation {
         let wrapper = containment.has(Measure::NoPrivileges).then(|| {
             let user = containment.uid.map(|uid| (uid, groups.as_slice()));
             let mut wrapper = self.facts.wrapper.clone();
+            if user.is_some() && self.facts.resource_limits.is_ok() && wrapper.len() > 1 {
+                // After the program's name. It counts what the user has, and this one has one VMM only.
+                wrapper.insert(1, format!("--nproc={PROCESSES}:{PROCESSES}").into());
+            }
             wrapper.extend(setpriv_options(rustix::process::geteuid().is_root(), user));
             wrapper
         });

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Containment;
 use crate::instance::InstanceDir;
+use crate::process::procfs;
 use regatta_util::chain;
 
 /// Hands out the ids of a range, each to one instance at a time. What is in use is what the records in the instances' directories say.
@@ -24,6 +25,8 @@ struct State {
     owners: HashMap<u32, Owner>,
     /// Instance directories that were searched for the records of earlier daemons.
     searched: HashSet<PathBuf>,
+    /// Ids that processes had when the first one was asked for; none before.
+    processes: Option<HashSet<u32>>,
     /// Where the search for the next one begins.
     next: Option<u32>,
 }
@@ -72,13 +75,25 @@ impl Uids {
             if state.owners.get(&uid).is_some_and(|owner| owner.holds(uid)) {
                 continue;
             }
+            // A process of an earlier owner may have outlived its VMM. New ones only appear after a lease.
+            let processes = state.processes.get_or_insert_with(procfs::users);
+            if state.owners.contains_key(&uid) || processes.contains(&uid) {
+                *processes = procfs::users();
+            }
+            if processes.contains(&uid) {
+                tracing::warn!(
+                    uid,
+                    "a process has this user id that no VMM has; it is not given to a new one"
+                );
+                continue;
+            }
             let launching = Arc::new(());
             let owner = Owner { dir: dir.clone(), launching: Arc::downgrade(&launching) };
             state.owners.insert(uid, owner);
             state.next = Some(if uid < last { uid + 1 } else { first });
             return Ok(Lease { uid, _launching: launching });
         }
-        Err(format!("every user id from {first} to {last} is in use by another VMM"))
+        Err(format!("every user id from {first} to {last} is in use by another VMM or process"))
     }
 
     /// Daemons with different data directories share the range, but not its beginning.
@@ -146,6 +161,19 @@ mod tests {
             .map(|lease| lease.uid)
             .collect();
         assert!(again.len() == 1 || !again.contains(&kept), "{again:?}");
+
+        // Nobody is given the id of a process.
+        let mut sleeper = std::process::Command::new("sleep");
+        sleeper.arg("600");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::process::CommandExt::uid(&mut sleeper, 1003);
+            let mut sleeper = sleeper.spawn().expect("a process");
+            let uids = Uids::new(1003..=1004);
+            assert_eq!([uids.lease(&dir("x")).map(|it| it.uid).ok()], [Some(1004)]);
+            sleeper.kill().expect("killed");
+            sleeper.wait().expect("its end");
+            assert_eq!(uids.lease(&dir("y")).map(|it| it.uid).ok(), Some(1003));
+        }
 
         // The next daemon finds the record.
         let uids = Uids::new(1000..=1002);

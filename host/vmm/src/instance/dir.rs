@@ -198,6 +198,13 @@ impl InstanceDir {
         read_tail(self.open_log(log, Access::Read)?, limit_bytes)
     }
 
+    /// Length of its longest log; 0 without any. Nothing is opened.
+    #[must_use]
+    pub fn longest_log_bytes(&self) -> u64 {
+        let length = |log| self.path.join(log).symlink_metadata().map_or(0, |found| found.len());
+        LOGS.into_iter().map(length).max().unwrap_or(0)
+    }
+
     /// Opens one of the logs. They are ours, but not what else its VMM may have made of these names.
     pub(crate) fn open_log(&self, name: &str, access: Access) -> io::Result<File> {
         GuardedDir::open(&self.path)?.file(name, access)

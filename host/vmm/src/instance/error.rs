@@ -64,6 +64,17 @@ pub enum LaunchError {
         /// Each measure that is missing, with the reason and what to do.
         missing: String,
     },
+    /// It would run as root, which was not allowed.
+    #[error(
+        "instance {id}: its VMM would run as root: {why}; or start the daemon with --allow-root-vmms: a guest that takes over its \
+         VMM then owns this host"
+    )]
+    Root {
+        /// The instance.
+        id: String,
+        /// Why it cannot have a user of its own, and what to do.
+        why: String,
+    },
     /// The VMM could not be started.
     #[error("instance {id} has no VMM process")]
     Spawn {
@@ -149,6 +160,7 @@ impl LaunchError {
             | Self::Dir { .. }
             | Self::Network { .. }
             | Self::Isolation { .. }
+            | Self::Root { .. }
             | Self::Spawn { .. }
             | Self::Restore { .. } => false,
             Self::Overlay { .. }

@@ -229,7 +229,7 @@ impl VmmHost {
             }
         };
         note(spec, STARTED, &started)?;
-        confirm(spec, plan.containment.clone(), &process)?;
+        confirm(spec, plan.containment.clone(), &process, &self.isolation)?;
         let image = spec.root.as_ref().map(|root| root.image.clone());
         Ok(Vmm::new(spec.dir.clone(), process, client, image, self.network.clone()))
     }

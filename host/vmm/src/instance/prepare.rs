@@ -52,6 +52,7 @@ pub(crate) async fn prepare(
             return Err(LaunchError::Spec { id, why: "it was cancelled" });
         }
         let plan = isolation.plan(&needs);
+        refuse_root(&id, &isolation, &plan.containment)?;
         require(&id, required, &plan.containment)?;
         let failed = |source| LaunchError::Dir { id: id.clone(), source };
         dir.prepare().map_err(failed)?;
@@ -77,6 +78,14 @@ pub(crate) async fn prepare(
     .await
 }
 
+/// Refuses to run a VMM as root, unless that was allowed.
+fn refuse_root(id: &str, isolation: &Isolation, containment: &Containment) -> Result<(), LaunchError> {
+    match isolation.refusal(containment) {
+        Some(why) => Err(LaunchError::Root { id: id.to_owned(), why }),
+        None => Ok(()),
+    }
+}
+
 /// Refuses what is not contained completely, if that was asked for.
 fn require(id: &str, required: bool, containment: &Containment) -> Result<(), LaunchError> {
     let missing = containment.missing_text();
@@ -94,9 +103,11 @@ pub(crate) fn confirm(
     spec: &LaunchSpec,
     mut containment: Containment,
     process: &VmmProcess,
+    isolation: &Isolation,
 ) -> Result<(), LaunchError> {
     containment.verify(process.pid());
     containment.save(&spec.dir).map_err(|source| LaunchError::Dir { id: spec.id.clone(), source })?;
+    refuse_root(&spec.id, isolation, &containment)?;
     require(&spec.id, spec.require_isolation, &containment)
 }
 

@@ -1,5 +1,6 @@
 //! What `/proc` says about a process: parsing is pure, reading is one small function each.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -125,6 +126,14 @@ pub(crate) fn parse_status(text: &str) -> Option<Status> {
 /// The rights of a process; `None` when it is gone.
 pub(crate) fn status(pid: Pid) -> Option<Status> {
     parse_status(&std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?)
+}
+
+/// The ids of all users that any process has.
+pub(crate) fn users() -> HashSet<u32> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return HashSet::new() };
+    let pids =
+        processes.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    pids.filter_map(status).flat_map(|status| status.uids).collect()
 }
 
 /// The rights of each thread of a process; empty when it is gone.

@@ -14,7 +14,9 @@ use crate::mutant::{self, Mutant};
 use crate::state::{PolicyActivation, SetState};
 
 use super::slots::Seating;
-use super::{Busy, Command, CommandError, CommitError, Done, Effect, SetMachine, Token, Update, observe};
+use super::{
+    Busy, Command, CommandError, CommitError, Done, Effect, SetMachine, Token, Update, observe, recordable,
+};
 
 /// A command under way.
 #[derive(Debug)]
@@ -186,6 +188,7 @@ impl SetMachine {
     pub(super) fn on_migrated(&mut self, states: Vec<Result<String, String>>, effects: &mut Vec<Effect>) {
         let waiting = self.pending(|stage| matches!(stage, Stage::Migrating(_)));
         if let Some(Pending { token, actor, stage: Stage::Migrating(seating) }) = waiting {
+            let states = states.into_iter().map(recordable::migrated).collect();
             let change = self.seated(*seating, states);
             self.step(token, actor, Step::Store(Box::new(change)), effects);
         }

@@ -362,16 +362,22 @@ fn policy() -> impl Strategy<Value = PolicySpec> {
         1..=65_536_u64,
         1_024..=16_777_216_u64,
         0..=10_000_u32,
+        20..=3_600_000_u64,
         1..=1_000_000_u32,
     )
-        .prop_map(|(fuel, deadline_ms, pages, output_bytes, log_lines, table_elements)| PolicyLimits {
-            fuel,
-            deadline_ms,
-            memory_bytes: pages << 16,
-            output_bytes,
-            log_lines,
-            table_elements,
-        });
+        .prop_map(
+            |(fuel, deadline_ms, pages, output_bytes, log_lines, wake_after_ms, table_elements)| {
+                PolicyLimits {
+                    fuel,
+                    deadline_ms,
+                    memory_bytes: pages << 16,
+                    output_bytes,
+                    log_lines,
+                    wake_after_ms,
+                    table_elements,
+                }
+            },
+        );
     (module, params, limits, any::<bool>()).prop_map(|(module, params, limits, follow)| PolicySpec {
         name: String::new(),
         module,

@@ -61,7 +61,7 @@ pub(super) fn full_manifest() -> Json {
         "metrics": [{ "name": "a", "series": "b", "path": "/m", "rate": true }],
         "policy": {
             "name": "load", "module": "step", "params": { "a": 1 }, "follow": true,
-            "limits": { "fuel": 20_000, "deadline": "1ms", "memory": "1MiB", "output": "1KiB", "log_lines": 1, "table": 2 },
+            "limits": { "fuel": 20_000, "deadline": "1ms", "memory": "1MiB", "output": "1KiB", "log_lines": 1, "wake_after": "20ms", "table": 2 },
         },
         "combine": "max",
         "guards": { "on_failure": { "static": 3 }, "missing_data": { "default": 3 }, "scale_in_stabilization": "5m",

@@ -8,13 +8,16 @@ use std::time::{Duration, SystemTime};
 use regatta_core::digest::Digest;
 use tokio_util::sync::CancellationToken;
 
-use super::{Fleet, read_module};
+use super::{Fleet, MODULE_MAX_BYTES, read_module};
 use crate::api::types::AvailablePolicy;
+use crate::named_file;
 
 /// Between two looks at the directories.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Files that are looked at in one directory; others are left alone.
 const FILES_MAX: usize = 256;
+/// And at most so many entries of it are looked at.
+const ENTRIES_MAX: usize = 10_000;
 
 /// The directories in which a policy is looked up by its name.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +74,8 @@ impl PolicyDirs {
 
 /// What cannot be read differs: reading it again will tell why.
 fn differ(one: &Path, other: &Path) -> bool {
-    !matches!((std::fs::read(one), std::fs::read(other)), (Ok(one), Ok(other)) if one == other)
+    let read = |path| named_file::read(path, MODULE_MAX_BYTES);
+    !matches!((read(one), read(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Name and path of the modules in directories. The first directory wins.
@@ -79,9 +83,10 @@ fn modules<'a>(dirs: impl IntoIterator<Item = &'a PathBuf>) -> BTreeMap<String, 
     let mut found = BTreeMap::new();
     for dir in dirs {
         let Ok(entries) = std::fs::read_dir(dir) else { continue };
-        for path in entries.flatten().map(|entry| entry.path()).take(FILES_MAX) {
-            if path.extension().is_some_and(|extension| extension == "wasm")
-                    && let Some(name) = path.file_stem().and_then(|name| name.to_str())
+        let paths = entries.flatten().take(ENTRIES_MAX).map(|entry| entry.path());
+        let modules = paths.filter(|path| path.extension().is_some_and(|extension| extension == "wasm"));
+        for path in modules.take(FILES_MAX) {
+            if let Some(name) = path.file_stem().and_then(|name| name.to_str())
                     // Files on their way to a better name.
                     && !name.starts_with('.')
             {
@@ -171,6 +176,11 @@ impl Shelf {
         }
     }
 
+    /// Lets all files be read again at the next look.
+    fn read_all_again(&self) {
+        self.seen().values_mut().for_each(|known| known.settled = false);
+    }
+
     /// Lets a file be read again at the next look.
     fn look_again(&self, path: &Path) {
         if let Some(known) = self.seen().get_mut(path) {
@@ -188,6 +198,10 @@ impl Fleet {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                () = self.shared.reload.notified() => {
+                    self.shelf.read_all_again();
+                    self.look_at_policy_dirs().await;
+                }
                 _ = looks.tick() => self.look_at_policy_dirs().await,
             }
         }

@@ -29,6 +29,7 @@ use crate::api::types::{
 };
 use crate::clock::now_ms;
 use crate::fleet::apply::Prepared;
+use crate::named_file;
 use crate::set::{Call, policy_info};
 use regatta_util::chain;
 
@@ -42,6 +43,7 @@ use self::rehearsal::Ready;
 const COMPILED_HELD: usize = 8;
 /// A module larger than this is refused before it is read.
 const MODULE_MAX_BYTES: u64 = 32 << 20;
+const MODULE_READ_WITHIN: Duration = Duration::from_secs(30);
 /// Digits of a digest that name a module.
 const DIGITS_MIN: usize = 8;
 
@@ -367,13 +369,17 @@ fn activation(compiled: &CompiledPolicy, source: &str, params: String) -> Policy
     }
 }
 
+/// Whoever may write in a policy directory says what is read: a file system that hangs must not hold what waits for the module.
 async fn read_module(path: &Path) -> Result<Vec<u8>, String> {
-    let told = |why: std::io::Error| format!("cannot read the module {}: {why}", path.display());
-    let size = tokio::fs::metadata(path).await.map_err(told)?.len();
-    if size > MODULE_MAX_BYTES {
-        return Err(format!("the module {} has {size} bytes; at most {MODULE_MAX_BYTES}", path.display()));
-    }
-    tokio::fs::read(path).await.map_err(told)
+    let named = path.to_owned();
+    let reading = tokio::task::spawn_blocking(move || named_file::read(&named, MODULE_MAX_BYTES));
+    let why = match tokio::time::timeout(MODULE_READ_WITHIN, reading).await {
+        Ok(Ok(Ok(module))) => return Ok(module),
+        Ok(Ok(Err(why))) => why.to_string(),
+        Ok(Err(why)) => why.to_string(),
+        Err(_) => format!("not read within {} s", MODULE_READ_WITHIN.as_secs()),
+    };
+    Err(format!("cannot read the module {}: {why}", path.display()))
 }
 
 fn params_invalid(source: &str, problems: &[PolicyProblem]) -> ApiError {
