@@ -191,15 +191,9 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
 }
 
 /// Text of others (guests, policies, a manifest's author) without what could steer
-/// a terminal: control characters other than line ends are spelled out.
+/// a terminal or a reader: control characters other than line ends, and what is not seen, are spelled out.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c.is_control() && c != '\n';
-    if !text.contains(steers) {
-        return Cow::Borrowed(text);
-    }
-    let spelled =
-        text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() });
-    Cow::Owned(spelled.collect())
+    regatta_util::lines(text)
 }
 
 /// The same in one line.

@@ -8,6 +8,7 @@ use crate::metric::MetricValue;
 use crate::node::Placement;
 use crate::plan::Action;
 use crate::record::{Direction, TickRecord};
+use regatta_util::one_line;
 
 /// Width of the first column.
 const LABEL: usize = 10;
@@ -35,8 +36,8 @@ pub fn explain(record: &TickRecord, when: &str) -> String {
 }
 
 fn row(out: &mut String, label: &str, text: &str) {
-    // A String takes any write.
-    let _ = writeln!(out, "  {label:<LABEL$}{text}");
+    // Some of it are words of policies and guests: they stay within their row. A String takes any write.
+    let _ = writeln!(out, "  {label:<LABEL$}{}", one_line(text));
 }
 
 fn seen(record: &TickRecord, out: &mut String) {

@@ -10,9 +10,11 @@ mod samples;
 mod seldom;
 mod text;
 pub mod units;
+mod words;
 
 #[cfg(feature = "locks")]
 pub use locks::KeyedLocks;
 pub use samples::{percentile, percentiles};
 pub use seldom::Seldom;
 pub use text::{chain, thousands};
+pub use words::{lines, one_line, steers};

@@ -179,6 +179,22 @@ fn a_failed_policy_explained() {
 }
 
 #[test]
+fn words_of_a_policy_stay_within_their_row() {
+    let mut record = tick(Ok(6), facts());
+    let forged = "fine\n  guards    none changed the decision\u{202e}\u{9b}2J";
+    let decision = record.runs[0].result.as_mut().expect("a decision");
+    let reason =
+        Reason { code: "a\nb".into(), text: forged.into(), evidence: vec![("x\ny".into(), "\r1".into())] };
+    decision.reasons = vec![reason];
+    let honest = explain(&tick(Ok(6), facts()), "now").lines().filter(|row| row.contains("guards")).count();
+    let told = explain(&record, "now");
+    let guards = told.lines().filter(|row| row.trim_start().starts_with("guards")).count();
+    assert_eq!(guards, honest, "{told}");
+    assert!(told.contains(r"a\nb: fine\n  guards    none changed the decision\u{202e}\u{9b}2J"), "{told}");
+    assert!(!told.contains(|c: char| c != '\n' && regatta_util::steers(c)), "{told}");
+}
+
+#[test]
 fn a_deleted_set_goes_to_zero_whatever_the_policy_wants() {
     let record = tick(Ok(5), PlanFacts { deleting: true, ..facts() });
     assert_eq!(record.guards.granted, 0);
