@@ -1,6 +1,7 @@
 //! The real binary: completion scripts, and pipes that break.
 
 use std::io::{Read, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::canned::Canned;
@@ -15,12 +16,17 @@ fn completions(shell: &str) -> String {
 }
 
 #[test]
-fn every_shell_gets_a_script_that_knows_the_commands() {
-    for shell in ["bash", "zsh", "fish"] {
-        let script = completions(shell);
-        for word in ["rollback", "describe", "completions", "scale-out"] {
-            assert!(script.contains(word), "{shell} does not know {word}");
-        }
+fn every_shell_gets_a_script_that_asks_the_program() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(completions(shell).contains("REGATTA_COMPLETE"), "{shell}");
+        let mut program = Command::new(BINARY);
+        program.env("REGATTA_COMPLETE", shell).env("_CLAP_COMPLETE_INDEX", "2").env("_CLAP_IFS", "\n");
+        let output = program.args(["--", "regatta", "policy", "s"]).output().unwrap();
+        let offered = String::from_utf8(output.stdout).unwrap();
+        let word =
+            |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '-').next().map(str::to_owned);
+        let words: Vec<String> = offered.lines().filter_map(word).collect();
+        assert_eq!(words, ["swap", "shadow"], "{shell}: {offered:?}");
     }
 }
 
@@ -28,14 +34,19 @@ fn every_shell_gets_a_script_that_knows_the_commands() {
 fn bash_completes_with_the_script() {
     // Sources the script and asks it what it asks bash to offer.
     let script = format!(
-        "{}\nCOMP_WORDS=(regatta policy s); COMP_CWORD=2; _regatta regatta s policy; echo \"${{COMPREPLY[@]}}\"",
+        "{}\nCOMP_WORDS=(regatta policy s); COMP_CWORD=2; _clap_complete_regatta regatta s policy; \
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
         completions("bash")
     );
     // Longer than an argument may be.
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(script.as_bytes()).unwrap();
-    let output = Command::new("bash").arg("--norc").arg(file.path()).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "swap shadow\n", "{output:?}");
+    let dir = Path::new(BINARY).parent().unwrap();
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("bash").arg("--norc").arg(file.path()).env("PATH", path).output().unwrap();
+    let words: Vec<String> =
+        String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect();
+    assert_eq!(words, ["swap", "shadow"], "{output:?}");
 }
 
 #[test]
