@@ -104,7 +104,14 @@ fn a_shadow_is_judged_survives_a_crash_and_is_promoted() {
     let kinds: Vec<String> = history(&daemon, "web").into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(
         kinds,
-        ["policy-applied", "policy-shadowed", "policy-shadowed", "policy-promoted", "policy-dropped"]
+        [
+            "policy-applied",
+            "policy-shadowed",
+            "policy-shadowed",
+            "policy-failed",
+            "policy-promoted",
+            "policy-dropped"
+        ]
     );
 }
 

@@ -158,7 +158,7 @@ fn the_end_of_a_terminal_does_not_end_the_daemon() {
     signal(daemon.pid(), Signal::HUP);
     wait_for("the daemon to say so", || {
         let log = daemon.log();
-        if log.contains("SIGHUP ignored") { Ok(()) } else { Err(log) }
+        if log.contains("SIGHUP: the policy directories are read again") { Ok(()) } else { Err(log) }
     });
     assert_eq!(daemon.run(&["status"]).code, 0);
     assert!(!daemon.log().contains('\u{1b}'), "no escape codes in a file: {}", daemon.log());

@@ -205,8 +205,11 @@ fn a_take_over_that_fails_leaves_one_daemon_whoever_dies() {
     // The next one dies after it was given everything: the one before has another follow.
     let (mut stream, _) = asks_for_sockets(&daemon);
     stream.read_exact(&mut [0]).expect("the socket, of which the kernel gives us no descriptor");
+    // It hears both at once.
+    kill_process(pid, Signal::STOP).expect("stopped");
     stream.write_all(b"end\n").expect("sent");
     drop(stream);
+    kill_process(pid, Signal::CONT).expect("continued");
     daemon.ends_by_itself();
     wait_for("another daemon", || match daemon.run(&["status"]).code {
         0 => Ok(()),
