@@ -449,3 +449,22 @@ fn a_restart_with_an_empty_cache_loses_no_policy() {
         }
     });
 }
+
+#[test]
+fn a_swap_after_which_nothing_could_start_is_refused_unless_forced() {
+    let daemon = Daemon::start();
+    let by_no_metric = write(&daemon, "none.wasm", &constant(0, u64::MAX));
+    let extra = format!("policy: {{ module: {by_no_metric:?}, params: {{}} }}");
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 0, max: 3 }", "", &extra));
+    let params = r#"{"metric":"cpu","target":0.5}"#;
+    for command in [&["policy", "swap"][..], &["policy", "canary", "--within", "1"]] {
+        let asked = [command, &["web", "target-tracking", "--params", params]].concat();
+        let refused = daemon.run(&asked);
+        assert_eq!(refused.code, 3, "{command:?}: {}", refused.err);
+        for part in ["nothing starts an instance once the set has none", "load_balancer", "--force"] {
+            assert!(refused.err.contains(part), "{command:?}: {part}: {}", refused.err);
+        }
+    }
+    let forced = daemon.run(&["policy", "swap", "web", "target-tracking", "--params", params, "--force"]);
+    assert_eq!(forced.code, 0, "{}", forced.err);
+}

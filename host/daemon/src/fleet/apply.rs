@@ -22,7 +22,7 @@ use crate::images::{ImageProblem, SetImages};
 use crate::set::{Call, Modules, Setup};
 use regatta_util::chain;
 
-const STUCK_AT_ZERO: &str = "with `min: 0` and without a load_balancer, nothing starts an instance once the set has none: its policies \
+pub(super) const STUCK_AT_ZERO: &str = "with `min: 0` and without a load_balancer, nothing starts an instance once the set has none: its policies \
                              decide by metrics of instances";
 
 /// A manifest with everything that it names, ready to be put in force.

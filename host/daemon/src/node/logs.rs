@@ -13,9 +13,9 @@ use regatta_vmm::InstanceDir;
 const KEPT_BYTES: u64 = 16 << 20;
 /// And so much more before it is shortened again.
 const SLACK_BYTES: u64 = 16 << 20;
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks at sizes between two looks for new instances.
-const LOOKS_PER_LIST: u32 = 8;
+const LOOKS_PER_LIST: u32 = 2;
 
 /// Starts to keep the logs of all instances below `instances` short, until the process ends.
 ///

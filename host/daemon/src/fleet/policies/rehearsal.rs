@@ -9,11 +9,13 @@ use regatta_core::digest::Digest;
 use regatta_core::event::PolicyRef;
 use regatta_core::machine::NewPolicy;
 use regatta_core::manifest::PolicyLimits;
+use regatta_core::metrics::{MetricWish, cannot_start_from_zero};
 use regatta_core::observation::Observation;
 use regatta_core::state::{PolicyActivation, PolicySlot, SetState};
 use regatta_policy_host::{CompiledPolicy, DryRun, PrepareError, dry_run};
 use regatta_store::RecordQuery;
 
+use super::super::apply::STUCK_AT_ZERO;
 use super::super::error;
 use super::{Fleet, activation, has_its_metrics, params_invalid, slot_of, told, unknown_metrics};
 use crate::api::control::Answer;
@@ -116,6 +118,10 @@ impl Fleet {
             })
             .map_err(|problems| params_invalid(&request.source, &problems))?;
         let mut activation = activation(&compiled, &request.source, params);
+        if acts && !request.force && ends_first_starts(&view.state, slot, &activation.wishes) {
+            let way_out = "give the set a `load_balancer` or `min: 1`; --force takes it anyway";
+            return Err(refused(format!("{}: {STUCK_AT_ZERO}; {way_out}", request.source)));
+        }
         let mut warnings = unknown_metrics(&view.state.set, &activation);
         let set = &view.state.set.name;
         let tried = self.tried(set, &compiled, &mut activation, limits, acts, request.force).await?;
@@ -197,4 +203,14 @@ fn limits_of(state: &SetState, slot: &str) -> PolicyLimits {
 
 fn count(of: usize) -> u32 {
     u32::try_from(of).unwrap_or(u32::MAX)
+}
+
+/// Whether nothing could start the first instance of a set anymore, with a policy that asks for `wishes` in `slot`.
+fn ends_first_starts(state: &SetState, slot: &PolicySlot, wishes: &[MetricWish]) -> bool {
+    let before = state.policies.iter().map(|it| it.active.wishes.as_slice());
+    let after = state
+        .policies
+        .iter()
+        .map(|it| if it.name == slot.name { wishes } else { it.active.wishes.as_slice() });
+    cannot_start_from_zero(&state.set, after) && !cannot_start_from_zero(&state.set, before)
 }
