@@ -21,9 +21,9 @@ use crate::rig::Place;
 
 const PROMISE: Promise = Promise {
     name: "decision",
-    target: "observation with 1,000 instances → target-tracking in Wasm → guards → plan: median ≤ 150 µs",
+    target: "observation with 1,000 instances → target-tracking in Wasm → guards → plan: median ≤ 63 µs",
     unit: "µs",
-    at_most: 150.0,
+    at_most: 63.0,
     method: "one thread on one CPU, 8 observations in turn (five metrics per instance, windows of 60), a fresh \
              Wasm instance per call, then regatta_core::tick::conclude; median of 4,000 after 400 to warm up",
 };
