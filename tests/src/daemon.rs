@@ -217,7 +217,7 @@ impl Daemon {
         self.inherited = Some(listener);
     }
 
-    /// Leaves the daemon so many descriptors from the next start on.
+    /// Leaves the daemon this many descriptors from the next start on.
     pub fn limit_open_files(&mut self, open_files: u32) {
         self.open_files = Some(open_files);
     }

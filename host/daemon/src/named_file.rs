@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 /// Opens a plain file, and nothing else. Blocking.
 ///
 /// # Errors
-/// It is not there, or is no plain file.
+/// It is not there, or is not a plain file.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -22,7 +22,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// Reads a plain file of at most `limit_bytes`. Blocking.
 ///
 /// # Errors
-/// It is not there, is no plain file, or is larger, whatever its length was when it was opened.
+/// It is not there, is not a plain file, or is larger, whatever its length was when it was opened.
 pub(crate) fn read(path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(limit_bytes.saturating_add(1)).read_to_end(&mut bytes)?;

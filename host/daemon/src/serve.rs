@@ -346,7 +346,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                // Also sent when the terminal ends that it was started from, which is no order to stop.
+                // Also sent when the terminal that it was started from closes, which does not mean stop.
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: the policy directories are read again; SIGTERM stops the daemon");
                     reload.notify_one();

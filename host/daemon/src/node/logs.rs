@@ -20,7 +20,7 @@ const LOOKS_PER_LIST: u32 = 2;
 /// Starts to keep the logs of all instances below `instances` short, until the process ends.
 ///
 /// # Errors
-/// There is no thread to be had.
+/// A thread cannot be started.
 pub(crate) fn keep_short(instances: &Path) -> std::io::Result<()> {
     let mut logs = Logs { instances: instances.to_owned(), dirs: Vec::new(), shortened_at: HashMap::new() };
     thread::Builder::new().name("regatta-logs".to_owned()).spawn(move || {

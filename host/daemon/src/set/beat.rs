@@ -84,7 +84,7 @@ impl Watchdog {
     /// Starts the thread; it ends with the process.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// A thread cannot be started.
     pub(crate) fn start() -> std::io::Result<Self> {
         let watchdog = Self::default();
         let watched = watchdog.clone();

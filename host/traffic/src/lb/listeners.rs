@@ -69,7 +69,7 @@ impl Listeners {
 
     /// Takes what another process has handed over.
     pub fn inherit(&self, sockets: Vec<OwnedFd>) {
-        // What is no listening socket with an address has another purpose.
+        // Anything but a listening socket with an address has another purpose.
         let listening = |it: &TcpListener| it.local_addr().is_ok() && it.set_nonblocking(true).is_ok();
         let sockets = sockets.into_iter().map(TcpListener::from).filter(listening);
         self.inherited.lock().unwrap_or_else(PoisonError::into_inner).extend(sockets);

@@ -16,7 +16,7 @@ use crate::named_file;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Files that are looked at in one directory; others are left alone.
 const FILES_MAX: usize = 256;
-/// And at most so many entries of it are looked at.
+/// Most entries of it that are looked at.
 const ENTRIES_MAX: usize = 10_000;
 
 /// The directories in which a policy is looked up by its name.
