@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::observation::{InstanceRow, InstanceTable, Observation};
 use regatta_policy_host::{
-    Call, CompiledPolicy, Compiler, Engine, EngineOptions, LoadError, MAX_CAPACITY, ParamsError,
+    Call, CompiledPolicy, Engine, EngineOptions, LoadError, MAX_CAPACITY, ParamsError, Place,
 };
 
 /// A body and its name.
@@ -31,12 +31,12 @@ const MESSAGE_BYTES: usize = 8 << 10;
 
 /// Where modules are compiled; this process unless something else is set before the first body runs. Parsers of modules
 /// overflow the stack on some: a body that loads any bytes must be given a child, as the daemon has.
-pub(crate) static COMPILER: OnceLock<Compiler> = OnceLock::new();
+pub(crate) static COMPILER: OnceLock<Place> = OnceLock::new();
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
-    let compiler = COMPILER.get().cloned().unwrap_or(Compiler::InProcess);
+    let compile_in = COMPILER.get().cloned().unwrap_or(Place::InProcess);
     // No pool: address sanitizers want the address space for themselves.
-    let options = EngineOptions { pooling: false, compiler, ..EngineOptions::default() };
+    let options = EngineOptions { pooling: false, compile_in, ..EngineOptions::default() };
     Engine::new(options).expect("an engine starts")
 });
 

@@ -1,5 +1,6 @@
 //! Arguments of `regatta serve`.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -41,13 +42,14 @@ pub struct ServeArgs {
     /// CPU overcommit: total virtual CPUs as a multiple of host CPUs
     #[arg(long, env = "REGATTA_CPU_OVERCOMMIT", hide_env_values = true, value_name = "RATIO", default_value = "16", value_parser = ratio)]
     pub cpu_overcommit: f64,
-    /// User and group ids of VMMs, one each; they need not exist, and nothing else may use them
+    /// User and group ids of VMMs, one each, and the last of them for policies; they need not exist, and nothing else
+    /// may use them
     #[arg(
         long,
         env = "REGATTA_VM_IDS",
         hide_env_values = true,
         value_name = "FIRST-LAST",
-        default_value = "500000-565535"
+        default_value_t
     )]
     pub vm_ids: VmIds,
     /// Run VMMs as root where they cannot have users of their own: a guest that takes over its VMM then owns this host
@@ -69,7 +71,33 @@ pub struct ServeArgs {
 
 /// A range of user ids, written `FIRST-LAST`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmIds(pub RangeInclusive<u32>);
+pub struct VmIds(RangeInclusive<u32>);
+
+impl VmIds {
+    /// Those of VMMs, one each.
+    #[must_use]
+    pub fn vms(&self) -> RangeInclusive<u32> {
+        *self.0.start()..=self.0.end() - 1
+    }
+
+    /// The last: of the processes that compile and run policies.
+    #[must_use]
+    pub fn policies(&self) -> u32 {
+        *self.0.end()
+    }
+}
+
+impl Default for VmIds {
+    fn default() -> Self {
+        Self(500_000..=565_535)
+    }
+}
+
+impl fmt::Display for VmIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0.start(), self.0.end())
+    }
+}
 
 impl FromStr for VmIds {
     type Err = String;
@@ -80,6 +108,9 @@ impl FromStr for VmIds {
         let ids: RangeInclusive<u32> = ids.ok_or("expected two ids such as 500000-565535")?;
         if ids.is_empty() {
             return Err("the last id is less than the first".to_owned());
+        }
+        if ids.start() == ids.end() {
+            return Err("two ids are needed: the last is that of the process that runs policies".to_owned());
         }
         if *ids.start() < 1_000 {
             return Err("ids below 1000 belong to the host".to_owned());

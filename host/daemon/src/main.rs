@@ -4,14 +4,15 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use regatta::cli::{self, Io};
+use regatta::cli::serve_args::VmIds;
 
 fn main() -> ExitCode {
-    // Not a command for people: the daemon starts itself so for each module that it compiles.
+    // Not a command for people: the daemon starts itself so to compile modules and to run policies.
     let mut args = std::env::args_os().skip(1);
     if let (Some(command), Some(job), None) = (args.next(), args.next(), args.next())
-        && command == regatta::serve::COMPILE_COMMAND
+        && command == regatta::serve::POLICY_COMMAND
     {
-        return regatta_policy_host::compile_child(&job);
+        return regatta_policy_host::policy_child(&job);
     }
     cli::answer_shell();
     // `NO_COLOR` counts when it is set and not empty (no-color.org).
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         serve: &regatta::serve::run,
         doctor: &regatta::doctor::examine,
         restore: &regatta::restore::restore,
-        engine: &regatta::serve::policy_engine,
+        engine: &|compiled| regatta::serve::policy_engine(compiled, VmIds::default().policies()),
     };
     let code = cli::run(std::env::args_os(), &mut io);
     // A reader that went away (`regatta … | head`) is not a failure worth words.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use regatta_metrics::Exposition;
-use regatta_policy_host::{Compiler, Engine, EngineOptions};
+use regatta_policy_host::{Engine, EngineOptions, Place, Program};
 use regatta_store::{Options, QUEUE_DEFAULT, RedbStore, StateStore, Store, Writer, refuse_untrusted};
 use regatta_traffic::{Listeners, WatchRuntime};
 use regatta_util::program;
@@ -111,7 +111,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let cgroups = CgroupRoot::detect();
     // The simulator runs no guest that could break out of it.
     let allow_root = args.allow_root_vmms || binary.is_simulator();
-    let options = IsolationOptions { uids: args.vm_ids.0, allow_root, ..IsolationOptions::default() };
+    let options = IsolationOptions { uids: args.vm_ids.vms(), allow_root, ..IsolationOptions::default() };
     let isolation = Isolation::detect(options, &cgroups);
     let root_vmms = root_vmms(&isolation, &binary, args.allow_root_vmms);
     if let Some(told) = &root_vmms {
@@ -168,7 +168,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         file,
         copies: Copies::new(&dirs.copies),
         store,
-        policies: Engine::new(policy_engine(Some(dirs.compiled.clone())))?,
+        policies: Engine::new(policy_engine(Some(dirs.compiled.clone()), args.vm_ids.policies()))?,
         recordings: Recordings::open(&dirs.recordings)?,
         listeners: Arc::clone(&listeners),
         shutdown_grace: args.shutdown_grace,
@@ -221,17 +221,21 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The command by which this program compiles one module for the daemon, with nothing else in the process.
-pub const COMPILE_COMMAND: &str = "compile-module";
+/// The command by which this program compiles a module or runs policies for the daemon, with nothing else in the process.
+pub const POLICY_COMMAND: &str = "policy-child";
 
-/// How policies are compiled and run, by the daemon and by every tool for their authors.
-pub fn policy_engine(compiled: Option<PathBuf>) -> EngineOptions {
+/// How policies are compiled and run, by the daemon and by every tool for their authors: in children that have `user`,
+/// where this process may choose.
+pub fn policy_engine(compiled: Option<PathBuf>, user: u32) -> EngineOptions {
+    let child = Place::Child(Program {
+        // This very program, also when its file has been replaced since it was started.
+        path: "/proc/self/exe".into(),
+        args: vec![POLICY_COMMAND.into()],
+    });
     EngineOptions {
-        compiler: Compiler::Child {
-            // This very program, also when its file has been replaced since it was started.
-            program: "/proc/self/exe".into(),
-            args: vec![COMPILE_COMMAND.into()],
-        },
+        compile_in: child.clone(),
+        run_in: child,
+        user: rustix::process::geteuid().is_root().then_some(user),
         cache: compiled,
         ..EngineOptions::default()
     }

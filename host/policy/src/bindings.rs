@@ -5,4 +5,5 @@
 wasmtime::component::bindgen!({
     path: "../../sdk/wit/v0.1.1",
     world: "policy",
+    additional_derives: [serde::Deserialize, serde::Serialize],
 });

@@ -8,10 +8,12 @@ use base64::prelude::BASE64_STANDARD;
 use regatta_core::decision::PolicyRun;
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::observation::Observation;
+use serde::{Deserialize, Serialize};
 
+use crate::ask::{Answer, Ask};
 use crate::compiled::CompiledPolicy;
-use crate::door::Session;
-use crate::{observe, outcome};
+use crate::failure::unfitting;
+use crate::outcome;
 
 /// One decision, and what it left behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +30,7 @@ pub struct Call {
 }
 
 /// Where the time of a call went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CallTimes {
     /// Folding the observation into the tick.
     pub observe: Duration,
@@ -52,34 +54,15 @@ impl CompiledPolicy {
         limits: &PolicyLimits,
     ) -> Call {
         let start = Instant::now();
-        let wishes = self.wishes(params);
-        let tick = observe::tick(observation, &wishes);
-        let mut times = CallTimes { observe: start.elapsed(), ..CallTimes::default() };
-
-        let started = Instant::now();
-        let session = Session::start(
-            &self.engine,
-            &self.door,
-            self.lane(),
-            Some(Arc::clone(observation)),
-            wishes,
-            limits,
-        );
-        times.instantiate = started.elapsed();
-        let mut memory_bytes = 0;
-        let (result, fuel, log) = match session {
-            Err(failure) => (Err(failure), 0, Vec::new()),
-            Ok(mut session) => {
-                let called = Instant::now();
-                let outcome = session.decide(&tick, params, state);
-                times.guest = called.elapsed();
-                let checked = outcome.and_then(|outcome| outcome::check(outcome, observation, limits));
-                memory_bytes = session.memory_bytes();
-                let (fuel, log) = session.finish();
-                (checked, fuel, log)
-            }
-        };
-        times.total = start.elapsed();
+        let ask =
+            Ask::Decide { observation: Arc::clone(observation), wishes: self.wishes(params), params, state };
+        let ran = self.run(self.lane(), ask, limits);
+        let result = ran.answer.and_then(|answer| match answer {
+            Answer::Outcome(outcome) => outcome::check(outcome, observation, limits),
+            _ => Err(unfitting()),
+        });
+        let (fuel, log, memory_bytes) = (ran.fuel, ran.log, ran.memory_bytes);
+        let times = CallTimes { total: start.elapsed(), ..ran.times };
         self.ended(result.as_ref().err());
         let (result, state_out) = match result {
             Ok((decision, state)) => (Ok(decision), Some(state)),

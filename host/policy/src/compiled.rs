@@ -4,20 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use regatta_core::decision::{FailureKind, PolicyFailure, log_tail};
+use regatta_core::decision::{FailureKind, PolicyFailure};
 use regatta_core::digest::Digest;
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::metrics::{MAX_WISHES, MetricWish, check_wishes};
 
+use crate::ask::{self, Answer, Ask, Ran};
 use crate::bindings::regatta::policy::types;
 use crate::compile::{Built, Origin};
-use crate::door::{Door, Session};
-use crate::engine::Engine;
-use crate::error::{FailedCall, LoadError, MigrateError, ParamsError, ParamsProblem};
+use crate::door::Door;
+use crate::engine::{Engine, Home};
+use crate::error::{LoadError, MigrateError, ParamsError, ParamsProblem};
+use crate::failure::{failed, unfitting};
 use crate::gate::Lane;
 use crate::load::Abi;
 use crate::params;
 use crate::text::capped;
+use crate::worker::Hosted;
 
 /// No module may be larger.
 pub const MAX_MODULE_BYTES: usize = 32 << 20;
@@ -51,7 +54,7 @@ pub struct PolicyManifest {
 /// A policy, ready to run.
 pub struct CompiledPolicy {
     pub(crate) engine: Engine,
-    pub(crate) door: Door,
+    code: Runnable,
     digest: Digest,
     size_bytes: usize,
     manifest: PolicyManifest,
@@ -90,15 +93,17 @@ impl Engine {
         }
         let start = Instant::now();
         let Built { meta, code, from } = self.build(bytes, &digest)?;
-        let door = Door::new(self, &code)?;
         let compile_time = start.elapsed();
 
-        let described =
-            call(self, &door, &setup_limits(&PolicyLimits::default()), |session| session.describe());
-        let manifest = described.map_err(LoadError::Describe).and_then(manifest)?;
+        let limits = setup_limits(&PolicyLimits::default());
+        let manifest = match code.run(self, Lane::Heavy, Ask::Describe, &limits).told() {
+            Ok(Answer::Manifest(answer)) => manifest(answer)?,
+            Ok(_) => return Err(LoadError::Describe(unfitting().into())),
+            Err(failed) => return Err(LoadError::Describe(failed)),
+        };
         let policy = CompiledPolicy {
             engine: self.clone(),
-            door,
+            code,
             digest,
             size_bytes: bytes.len(),
             manifest,
@@ -114,7 +119,34 @@ impl Engine {
     }
 }
 
+/// Code that can be asked.
+pub(crate) enum Runnable {
+    Here(Door),
+    Worker(Hosted),
+}
+
+impl Runnable {
+    /// Asks a fresh instance, when its turn has come.
+    fn run(&self, engine: &Engine, lane: Lane, ask: Ask<'_>, limits: &PolicyLimits) -> Ran {
+        match (self, &engine.inner.home) {
+            (Self::Worker(hosted), Home::Worker(worker)) => {
+                let _permit = engine.enter(lane);
+                worker.run(hosted, &ask, limits)
+            }
+            (Self::Here(door), _) => ask::run(engine, door, lane, ask, limits).0,
+            (Self::Worker(_), Home::Here(_)) => {
+                Ran::failed(failed(FailureKind::Host, "there is no policy worker".to_owned()))
+            }
+        }
+    }
+}
+
 impl CompiledPolicy {
+    /// Asks a fresh instance, when its turn has come.
+    pub(crate) fn run(&self, lane: Lane, ask: Ask<'_>, limits: &PolicyLimits) -> Ran {
+        self.code.run(&self.engine, lane, ask, limits)
+    }
+
     /// Where its next decision stands in line.
     pub(crate) fn lane(&self) -> Lane {
         if self.heavy.load(Ordering::Relaxed) { Lane::Heavy } else { Lane::Light }
@@ -142,8 +174,10 @@ impl CompiledPolicy {
     /// Size of its machine code with the data that belongs to it, bytes.
     #[must_use]
     pub fn compiled_bytes(&self) -> usize {
-        let range = self.door.image_range();
-        range.end.addr() - range.start.addr()
+        match &self.code {
+            Runnable::Here(door) => door.bytes(),
+            Runnable::Worker(hosted) => hosted.bytes(),
+        }
     }
 
     /// Whether it was compiled for this load, or was found on disk.
@@ -182,11 +216,11 @@ impl CompiledPolicy {
     /// All problems that it finds, or how it failed to look.
     pub fn validate(&self, params: &str, limits: &PolicyLimits) -> Result<(), ParamsError> {
         let limits = setup_limits(limits);
-        let checked = call(&self.engine, &self.door, &limits, |session| session.validate(params));
-        let problems = match checked {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(problems)) => problems,
-            Err(failure) => return Err(ParamsError::Failed(failure)),
+        let problems = match self.run(Lane::Heavy, Ask::Validate { params }, &limits).told() {
+            Ok(Answer::Checked(Ok(()))) => return Ok(()),
+            Ok(Answer::Checked(Err(problems))) => problems,
+            Ok(_) => return Err(ParamsError::Failed(unfitting().into())),
+            Err(failed) => return Err(ParamsError::Failed(failed)),
         };
         let problem = |problem: types::Problem| ParamsProblem {
             path: capped(problem.path, MAX_TEXT_BYTES),
@@ -217,7 +251,10 @@ impl CompiledPolicy {
     /// Whether it exports a migration of its state.
     #[must_use]
     pub fn migrates(&self) -> bool {
-        self.door.migrates()
+        match &self.code {
+            Runnable::Here(door) => door.migrates(),
+            Runnable::Worker(hosted) => hosted.migrates(),
+        }
     }
 
     /// Lets it make its state of one that version `from_version` of the state left.
@@ -234,12 +271,11 @@ impl CompiledPolicy {
             return Err(MigrateError::NoMigration);
         }
         let limits = PolicyLimits { output_bytes: limits.output_bytes, ..setup_limits(limits) };
-        let migrated =
-            call(&self.engine, &self.door, &limits, |session| session.migrate(from_version, state));
-        match migrated {
-            Ok(Ok(state)) => Ok(state),
-            Ok(Err(message)) => Err(MigrateError::Refused(capped(message, MAX_TEXT_BYTES))),
-            Err(failure) => Err(MigrateError::Failed(failure)),
+        match self.run(Lane::Heavy, Ask::Migrate { from_version, state }, &limits).told() {
+            Ok(Answer::Migrated(Ok(state))) => Ok(state),
+            Ok(Answer::Migrated(Err(message))) => Err(MigrateError::Refused(capped(message, MAX_TEXT_BYTES))),
+            Ok(_) => Err(MigrateError::Failed(unfitting().into())),
+            Err(failed) => Err(MigrateError::Failed(failed)),
         }
     }
 
@@ -283,21 +319,6 @@ fn named<'a>(params: &'a serde_json::Value, pointer: &str) -> impl Iterator<Item
     let several = several.filter_map(|(index, name)| Some((index, name.as_str()?)));
     let several = several.map(|(index, name)| (format!("{pointer}/{index}"), name)).collect::<Vec<_>>();
     one.into_iter().chain(several)
-}
-
-/// Calls a fresh instance off the tick loop.
-fn call<T>(
-    engine: &Engine,
-    door: &Door,
-    limits: &PolicyLimits,
-    call: impl FnOnce(&mut Session<'_>) -> Result<T, PolicyFailure>,
-) -> Result<T, FailedCall> {
-    let started = Session::start(engine, door, Lane::Heavy, None, Vec::new(), limits);
-    let mut session = started.map_err(|failure| FailedCall { failure, log: Vec::new() })?;
-    call(&mut session).map_err(|failure| {
-        let (_, log) = session.finish();
-        FailedCall { log: log_tail(&log, &failure), failure }
-    })
 }
 
 fn setup_limits(limits: &PolicyLimits) -> PolicyLimits {

@@ -11,19 +11,21 @@ use wasmtime::component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::cache::Cache;
-use crate::compile::{CompileLimits, Compiler};
+use crate::compile::{CompileLimits, Place};
 use crate::compiled::CompiledPolicy;
 use crate::door;
 use crate::error::EngineError;
 use crate::gate::{Gate, Lane, Permit};
 use crate::guest::Guest;
+use crate::jail::WallState;
 use crate::wasi;
+use crate::worker::Worker;
 
 /// Length of an epoch: how exactly a wall-clock deadline is kept.
 pub(crate) const EPOCH_MS: u64 = 10;
 
 /// Calls that run at once; more wait. Each takes slots of the pool.
-const CALLS_AT_ONCE: u32 = 16;
+pub(crate) const CALLS_AT_ONCE: u32 = 16;
 /// A component made of one core module has a few small ones beside it; a large
 /// runtime (Python) has more than 20.
 const CORE_INSTANCES_PER_CALL: u32 = 40;
@@ -48,8 +50,12 @@ pub struct EngineOptions {
     /// cheap but takes some 300 GiB of *address space* (no memory). Where it is
     /// not to be had, the engine falls back to memory on demand by itself.
     pub pooling: bool,
-    /// Where modules are compiled.
-    pub compiler: Compiler,
+    /// Where modules are compiled, and parameters held against the schema of a module.
+    pub compile_in: Place,
+    /// Where policies run.
+    pub run_in: Place,
+    /// The user that children become, where this process may choose. No other process should have it.
+    pub user: Option<u32>,
     /// What compiling one may take, in a child.
     pub compile_limits: CompileLimits,
     /// The directory that keeps compiled modules, made when it is not there; none keeps none.
@@ -62,7 +68,9 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             pooling: true,
-            compiler: Compiler::InProcess,
+            compile_in: Place::InProcess,
+            run_in: Place::InProcess,
+            user: None,
             compile_limits: CompileLimits::default(),
             cache: None,
             cache_bytes: 1 << 30,
@@ -77,16 +85,52 @@ pub struct Engine {
 }
 
 pub(crate) struct Inner {
+    /// What runs policies, or in front of a worker only what code is compiled for.
     pub(crate) engine: wasmtime::Engine,
-    pub(crate) linker: component::Linker<Guest>,
-    /// For core modules of the JSON door.
-    pub(crate) core_linker: wasmtime::Linker<Guest>,
+    pub(crate) home: Home,
     pooling: bool,
     compiled: Mutex<HashMap<Digest, Weak<CompiledPolicy>>>,
     gate: Gate,
     pub(crate) compiling: Gate,
     pub(crate) cache: Option<Cache>,
     pub(crate) options: EngineOptions,
+}
+
+/// Where policies run.
+pub(crate) enum Home {
+    Here(Linkers),
+    Worker(Worker),
+}
+
+/// What modules may import.
+pub(crate) struct Linkers {
+    pub(crate) components: component::Linker<Guest>,
+    /// For core modules of the JSON door.
+    pub(crate) modules: wasmtime::Linker<Guest>,
+}
+
+/// What runs policies, not yet running: it has no thread.
+pub(crate) struct Runtime {
+    engine: wasmtime::Engine,
+    pooling: bool,
+}
+
+/// Has wasmtime set itself up; from a pool if that can be had.
+///
+/// # Errors
+/// When wasmtime cannot run on this machine.
+pub(crate) fn runtime(pooling: bool) -> Result<Runtime, EngineError> {
+    if pooling {
+        match wasmtime::Engine::new(&config(true)) {
+            Ok(engine) => return Ok(Runtime { engine, pooling }),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(error, "no address space for a pool of policy instances; going on without");
+            }
+        }
+    }
+    let engine = wasmtime::Engine::new(&config(false)).map_err(EngineError::wasmtime)?;
+    Ok(Runtime { engine, pooling: false })
 }
 
 impl std::fmt::Debug for Engine {
@@ -96,31 +140,31 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts an engine and the thread that keeps its deadlines; the thread ends
-    /// soon after the last clone and the last policy compiled by it are gone.
+    /// Starts an engine: the thread that keeps its deadlines, or the worker that runs policies. Either ends soon after the
+    /// last clone and the last policy compiled by it are gone.
     ///
     /// # Errors
-    /// When wasmtime cannot run on this machine, or the thread cannot be started.
+    /// When wasmtime cannot run on this machine, or the thread or the worker cannot be started.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
-        let (engine, pooling) = match options.pooling {
-            true => match wasmtime::Engine::new(&config(true)) {
-                Ok(engine) => (engine, true),
-                Err(error) => {
-                    let error = format!("{error:#}");
-                    tracing::warn!(
-                        error,
-                        "no address space for a pool of policy instances; going on without"
-                    );
-                    (wasmtime::Engine::new(&config(false)).map_err(EngineError::wasmtime)?, false)
-                }
-            },
-            false => (wasmtime::Engine::new(&config(false)).map_err(EngineError::wasmtime)?, false),
-        };
-        let mut linker = component::Linker::new(&engine);
-        door::component::link(&mut linker).map_err(EngineError::wasmtime)?;
-        let mut core_linker = wasmtime::Linker::new(&engine);
-        door::json::link(&mut core_linker).map_err(EngineError::wasmtime)?;
-        wasi::preview1::link(&mut core_linker).map_err(EngineError::wasmtime)?;
+        match &options.run_in {
+            Place::InProcess => Self::with_runtime(runtime(options.pooling)?, options),
+            Place::Child(program) => {
+                let worker = Worker::start(program.clone(), options.user, options.pooling)?;
+                let pooling = worker.pooling();
+                let engine = for_compiling(pooling).map_err(EngineError::wasmtime)?;
+                Ok(Self::at(Home::Worker(worker), Runtime { engine, pooling }, options))
+            }
+        }
+    }
+
+    /// Starts an engine in this process.
+    pub(crate) fn with_runtime(runtime: Runtime, options: EngineOptions) -> Result<Self, EngineError> {
+        let engine = &runtime.engine;
+        let mut components = component::Linker::new(engine);
+        door::component::link(&mut components).map_err(EngineError::wasmtime)?;
+        let mut modules = wasmtime::Linker::new(engine);
+        door::json::link(&mut modules).map_err(EngineError::wasmtime)?;
+        wasi::preview1::link(&mut modules).map_err(EngineError::wasmtime)?;
         let weak = engine.weak();
         thread::Builder::new()
             .name("policy-epoch".to_owned())
@@ -132,6 +176,11 @@ impl Engine {
                 }
             })
             .map_err(EngineError::Thread)?;
+        Ok(Self::at(Home::Here(Linkers { components, modules }), runtime, options))
+    }
+
+    fn at(home: Home, runtime: Runtime, options: EngineOptions) -> Self {
+        let Runtime { engine, pooling } = runtime;
         let compiled = Mutex::new(HashMap::new());
         let (gate, compiling) = (
             Gate::new(CALLS_AT_ONCE, heavy_calls_at_once()),
@@ -144,8 +193,26 @@ impl Engine {
             };
             Cache::open(dir, options.cache_bytes).map_err(unusable).ok()
         });
-        let inner = Inner { engine, linker, core_linker, pooling, compiled, gate, compiling, cache, options };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner { engine, home, pooling, compiled, gate, compiling, cache, options };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Process id of the worker that runs policies; none when they run in this process.
+    #[must_use]
+    pub fn worker(&self) -> Option<u32> {
+        match &self.inner.home {
+            Home::Here(_) => None,
+            Home::Worker(worker) => Some(worker.pid()),
+        }
+    }
+
+    /// What the worker cannot reach; nothing when policies run in this process.
+    #[must_use]
+    pub fn walls(&self) -> Vec<WallState> {
+        match &self.inner.home {
+            Home::Here(_) => Vec::new(),
+            Home::Worker(worker) => worker.walls(),
+        }
     }
 
     /// Whether instances come from a pool.

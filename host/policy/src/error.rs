@@ -24,6 +24,14 @@ pub enum EngineError {
     /// The thread that keeps deadlines cannot be started.
     #[error("cannot start the thread that keeps deadlines")]
     Thread(#[source] std::io::Error),
+    /// Policies run in a process of their own, and there is none.
+    #[error("cannot start the policy worker {}", .program.display())]
+    Worker {
+        /// Its program.
+        program: PathBuf,
+        /// Why it cannot.
+        source: std::io::Error,
+    },
 }
 
 impl EngineError {
@@ -99,6 +107,14 @@ pub enum LoadError {
         /// Why it cannot.
         source: std::io::Error,
     },
+    /// The process that runs policies cannot take it. That is the host's fault, not the module's.
+    #[error("cannot get the module ready in the policy worker {}", .program.display())]
+    Worker {
+        /// Its program.
+        program: PathBuf,
+        /// Why it cannot.
+        source: std::io::Error,
+    },
     /// An import or export has another type than the contract's.
     #[error("the module does not fit the policy contract {contract}")]
     Contract {
@@ -140,7 +156,7 @@ impl LoadError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Compiler { .. } => true,
+            Self::Compiler { .. } | Self::Worker { .. } => true,
             Self::Limit(limit) => !matches!(limit, CompileLimit::Count { .. } | CompileLimit::Code { .. }),
             Self::Compile(_) => true,
             Self::Describe(call) => {
@@ -203,6 +219,12 @@ pub struct FailedCall {
     pub failure: PolicyFailure,
     /// The end of what it logged, for people.
     pub log: Vec<String>,
+}
+
+impl From<PolicyFailure> for FailedCall {
+    fn from(failure: PolicyFailure) -> Self {
+        Self { failure, log: Vec::new() }
+    }
 }
 
 /// Lines of a log, each on a line of its own.

@@ -8,7 +8,7 @@ use crate::guest::{Guest, Refused};
 use crate::text::capped;
 
 /// Bytes of a failure's message.
-const MESSAGE_BYTES: usize = 1024;
+pub(crate) const MESSAGE_BYTES: usize = 1024;
 
 /// What the host ends a call for, besides what wasmtime traps.
 #[derive(Debug, Error)]
@@ -37,6 +37,11 @@ pub(crate) fn failed(kind: FailureKind, message: String) -> PolicyFailure {
 /// An answer that breaks the contract.
 pub(crate) fn bad_output(message: impl Into<String>) -> PolicyFailure {
     failed(FailureKind::Output, message.into())
+}
+
+/// An answer to another question than was asked.
+pub(crate) fn unfitting() -> PolicyFailure {
+    failed(FailureKind::Host, "the answer does not fit the question".to_owned())
 }
 
 /// What a trap says, without the words that the kind of failure says already.

@@ -10,6 +10,7 @@
 //! output, logged lines. Whatever it does wrong becomes a
 //! [`PolicyFailure`](regatta_core::decision::PolicyFailure).
 
+mod ask;
 mod bindings;
 mod cache;
 mod call;
@@ -24,6 +25,7 @@ mod failure;
 mod fuel;
 mod gate;
 mod guest;
+mod jail;
 mod limiter;
 mod load;
 mod observe;
@@ -34,9 +36,10 @@ mod sys;
 mod text;
 pub mod vectors;
 mod wasi;
+mod worker;
 
 pub use call::{Call, CallTimes};
-pub use compile::{CompileLimit, CompileLimits, Compiler, Origin, compile_child};
+pub use compile::{CompileLimit, CompileLimits, Origin, Place, Program, policy_child};
 pub use compiled::{CompiledPolicy, MAX_MODULE_BYTES, PolicyManifest};
 pub use contract::{CONTRACT_VERSION, Outline, outline};
 pub use dry_run::{DryRun, dry_run};
@@ -44,6 +47,7 @@ pub use engine::{Engine, EngineOptions};
 pub use error::{
     Cause, EngineError, FailedCall, LoadError, MigrateError, ParamsError, ParamsProblem, PrepareError,
 };
+pub use jail::{Wall, WallState};
 pub use load::Abi;
 pub use outcome::MAX_CAPACITY;
 pub use regatta_core::metrics::MetricWish;

@@ -10,8 +10,8 @@ use regatta_util::chain;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::compile::child::{Work, caged};
-use crate::compile::{CompileLimit, CompileLimits, Compiler};
+use crate::compile::child::caged;
+use crate::compile::{CompileLimit, CompileLimits, Job, Place, Work};
 use crate::compiled::CompiledPolicy;
 use crate::error::LoadError;
 use crate::text::capped;
@@ -45,11 +45,13 @@ impl CompiledPolicy {
     /// When that takes more than it may, or the child that does it cannot be run.
     pub fn against_schema(&self, params: &[Value]) -> Result<SchemaAnswer, String> {
         let question = Question { schema: self.manifest().params_schema.clone(), params: params.to_vec() };
-        let Compiler::Child { program, args } = &self.engine.inner.options.compiler else {
+        let options = &self.engine.inner.options;
+        let Place::Child(program) = &options.compile_in else {
             return Ok(hold(&question));
         };
         let question = serde_json::to_vec(&question).map_err(|error| error.to_string())?;
-        let answer = caged(Work::Schema, program, args, self.engine.pooling(), &LIMITS, &question);
+        let job = Job::new(Work::Schema, false, options.user, Some(&LIMITS));
+        let answer = caged(&job, program, &LIMITS, &question);
         let answer = answer.map_err(|error| match error {
             LoadError::Limit(CompileLimit::Time { seconds }) => {
                 format!("following it takes more than {seconds} s of CPU time: make it simpler")

@@ -1,10 +1,12 @@
-//! The one place of this crate with `unsafe`: machine code that was compiled elsewhere is taken over.
+//! The one place of this crate with `unsafe`: machine code that was compiled elsewhere is taken over, and a child gives
+//! up what it shares with others.
 
 #![expect(
     unsafe_code,
-    reason = "wasmtime trusts the machine code that it is given; what may be given is argued below"
+    reason = "wasmtime trusts the machine code that it is given, and two calls have no safe form; each is argued below"
 )]
 
+use rustix::thread::UnshareFlags;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, Result};
 
@@ -47,4 +49,21 @@ impl Native {
         // SAFETY: the bytes are what wasmtime's own serialization gave, by the contract of `Native`.
         unsafe { Module::deserialize(engine, &self.0) }
     }
+}
+
+/// Gives the calling thread namespaces of its own.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn unshare(namespaces: UnshareFlags) -> rustix::io::Result<()> {
+    let namespaces = namespaces.difference(UnshareFlags::FILES);
+    // SAFETY: only a table of descriptors that threads do not share could break what others rely on; it stays shared.
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }
+}
+
+/// Closes every descriptor but the standard ones.
+pub(crate) fn close_all_others() {
+    // SAFETY: called first in a process, when nothing in it has opened one yet: those that there are were left open by
+    // whoever started it, and nobody here uses them.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
 }

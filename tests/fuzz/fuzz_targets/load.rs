@@ -3,7 +3,7 @@
 #[path = "../bodies.rs"]
 mod bodies;
 
-use regatta_policy_host::Compiler;
+use regatta_policy_host::{Place, Program};
 
 /// Makes this program the compiler that it starts: to be called first of all.
 fn compile_in_children() {
@@ -13,7 +13,7 @@ fn compile_in_children() {
         let code = regatta_policy_host::compile_child(&args.next().unwrap_or_default());
         std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
     }
-    let child = Compiler::Child { program: "/proc/self/exe".into(), args: vec![COMMAND.into()] };
+    let child = Place::Child(Program { path: "/proc/self/exe".into(), args: vec![COMMAND.into()] });
     bodies::COMPILER.set(child).expect("no body has run yet");
 }
 

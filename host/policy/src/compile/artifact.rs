@@ -54,7 +54,7 @@ impl Artifact {
 }
 
 /// Why there is no artifact, in a form that crosses between processes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Refusal {
     Malformed(String),
     ContractVersion(String),
@@ -64,6 +64,7 @@ pub(crate) enum Refusal {
     Componentize(String),
     Compile(String),
     Limit(CompileLimit),
+    Contract(String),
 }
 
 impl From<LoadError> for Refusal {
@@ -77,10 +78,11 @@ impl From<LoadError> for Refusal {
             LoadError::Componentize(cause) => Self::Componentize(told(&*cause)),
             LoadError::Limit(limit) => Self::Limit(limit),
             LoadError::Compile(cause) => Self::Compile(told(&*cause)),
+            LoadError::Contract { source, .. } => Self::Contract(told(&*source)),
             // What is not found out by preparing and compiling.
             error @ (LoadError::TooLarge { .. }
             | LoadError::Compiler { .. }
-            | LoadError::Contract { .. }
+            | LoadError::Worker { .. }
             | LoadError::Describe(_)
             | LoadError::BadManifest(_)) => Self::Compile(told(&error)),
         }
@@ -100,6 +102,9 @@ impl From<Refusal> for LoadError {
             Refusal::Componentize(cause) => Self::Componentize(cause.into()),
             Refusal::Compile(cause) => Self::Compile(cause.into()),
             Refusal::Limit(limit) => Self::Limit(limit),
+            Refusal::Contract(cause) => {
+                Self::Contract { contract: crate::contract::CONTRACT_VERSION, source: cause.into() }
+            }
         }
     }
 }

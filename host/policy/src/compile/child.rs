@@ -3,28 +3,27 @@
 //!
 //! The child sets its own limits before it reads a byte of the module; until then it runs nothing but this program.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getppid, getrlimit, pidfd_open,
-    set_parent_process_death_signal, setrlimit,
+    Pid, PidfdFlags, Resource, Signal, getppid, pidfd_open, set_parent_process_death_signal,
 };
 use serde::{Deserialize, Serialize};
 
 use super::artifact::{Artifact, Refusal};
-use super::{CompileLimit, CompileLimits};
+use super::{CompileLimit, CompileLimits, Program};
 use crate::compiled::MAX_MODULE_BYTES;
-use crate::engine;
 use crate::error::LoadError;
-use crate::schema;
+use crate::jail::{self, Threads};
 use crate::text::capped;
+use crate::worker::serve::serve;
+use crate::{engine, schema, sys};
 
 /// Threads of one compilation: each has a stack and an arena that count as address space.
 const THREADS: &str = "4";
@@ -45,28 +44,67 @@ pub(crate) enum Work {
     Compile,
     /// Holds parameters against a schema.
     Schema,
+    /// Runs policies.
+    Run,
 }
 
 /// What the child is told: the argument that is appended.
 #[derive(Serialize, Deserialize)]
-struct Job {
+pub(crate) struct Job {
     work: Work,
     pooling: bool,
+    /// The user to become.
+    user: Option<u32>,
+    /// None for work that ends when nobody asks for more.
+    limits: Option<JobLimits>,
+    parent: i32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct JobLimits {
     memory_bytes: u64,
     cpu_seconds: u64,
-    parent: i32,
+}
+
+impl Job {
+    pub(crate) fn new(work: Work, pooling: bool, user: Option<u32>, limits: Option<&CompileLimits>) -> Self {
+        let limits = limits.map(|limits| JobLimits {
+            memory_bytes: limits.memory_bytes,
+            cpu_seconds: limits.cpu_time.as_secs().max(1),
+        });
+        let parent = rustix::process::getpid().as_raw_nonzero().get();
+        Self { work, pooling, user, limits, parent }
+    }
+}
+
+impl Program {
+    /// Its command to do `job`: with nothing of this process's environment.
+    ///
+    /// # Errors
+    /// Never, but for a job that cannot be written down.
+    pub(crate) fn command(&self, job: &Job) -> io::Result<Command> {
+        let mut command = Command::new(&self.path);
+        command
+            .args(&self.args)
+            .arg(serde_json::to_string(job)?)
+            .env_clear()
+            .envs([("RAYON_NUM_THREADS", THREADS), ("MALLOC_ARENA_MAX", "2")])
+            .current_dir("/");
+        Ok(command)
+    }
 }
 
 /// Compiles `module` in a child.
 pub(super) fn run(
-    program: &Path,
-    args: &[OsString],
+    program: &Program,
     pooling: bool,
+    user: Option<u32>,
     limits: &CompileLimits,
     module: &[u8],
 ) -> Result<Artifact, LoadError> {
-    let answer = caged(Work::Compile, program, args, pooling, limits, module)?;
-    let failed = |source: io::Error| LoadError::Compiler { program: program.to_owned(), source };
+    let job = Job::new(Work::Compile, pooling, user, Some(limits));
+    let answer = caged(&job, program, limits, module)?;
+    let failed = |source: io::Error| LoadError::Compiler { program: program.path.clone(), source };
     let artifact = match answer.split_first() {
         // The only writer of the pipe was the child.
         Some((&DONE, artifact)) => Artifact::from_trusted(artifact),
@@ -80,31 +118,18 @@ pub(super) fn run(
     artifact.ok_or_else(|| failed(io::Error::other("its answer is none")))
 }
 
-/// Has a child do `work` on `input` and returns its answer.
+/// Has a child do `job` on `input` and returns its answer.
 pub(crate) fn caged(
-    work: Work,
-    program: &Path,
-    args: &[OsString],
-    pooling: bool,
+    job: &Job,
+    program: &Program,
     limits: &CompileLimits,
     input: &[u8],
 ) -> Result<Vec<u8>, LoadError> {
-    let failed = |source: io::Error| LoadError::Compiler { program: program.to_owned(), source };
-    let job = Job {
-        work,
-        pooling,
-        memory_bytes: limits.memory_bytes,
-        cpu_seconds: limits.cpu_time.as_secs().max(1),
-        parent: rustix::process::getpid().as_raw_nonzero().get(),
-    };
-    let job = serde_json::to_string(&job).map_err(|error| failed(error.into()))?;
+    let failed = |source: io::Error| LoadError::Compiler { program: program.path.clone(), source };
     let started = Instant::now();
-    let mut child = Command::new(program)
-        .args(args)
-        .arg(job)
-        .env_clear()
-        .envs([("RAYON_NUM_THREADS", THREADS), ("MALLOC_ARENA_MAX", "2")])
-        .current_dir("/")
+    let mut child = program
+        .command(job)
+        .map_err(failed)?
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -183,24 +208,26 @@ fn crashed(status: ExitStatus, said: &str, limits: &CompileLimits) -> CompileLim
     CompileLimit::Crash { status: capped(format!("{status}: {last}"), 500) }
 }
 
-/// Compiles the module on standard input, within limits that this process sets itself: what the program does that
-/// [`Compiler::Child`](crate::Compiler::Child) starts. `job` is its last argument.
+/// What the program does that [`Place::Child`](crate::Place::Child) names: compiles the module on standard input, or runs
+/// policies for who holds the other end of it, within limits that this process sets itself. `job` is its last argument.
 ///
 /// Exits with 0 when there is an answer on standard output, also one that the module is refused.
 #[must_use]
-pub fn compile_child(job: &OsStr) -> ExitCode {
+pub fn policy_child(job: &OsStr) -> ExitCode {
     match answer(job) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cannot compile: {error}");
+            eprintln!("cannot work on policies: {error}");
             ExitCode::from(2)
         }
     }
 }
 
 fn answer(job: &OsStr) -> io::Result<()> {
+    sys::close_all_others();
     let job: Job = serde_json::from_slice(job.as_encoded_bytes())?;
-    confine(&job)?;
+    let Some(limits) = &job.limits else { return serve(job.user, job.pooling) };
+    confine(&job, limits)?;
     let mut module = Vec::new();
     io::stdin().lock().take(MAX_MODULE_BYTES as u64 + 1).read_to_end(&mut module)?;
     if let Work::Schema = job.work {
@@ -209,7 +236,7 @@ fn answer(job: &OsStr) -> io::Result<()> {
     let engine = engine::for_compiling(job.pooling).map_err(io::Error::other)?;
     let (kind, content) = match super::build(&engine, &module) {
         Ok(artifact) => (DONE, artifact.to_bytes()),
-        Err(error) => (REFUSED, serde_json::to_vec(&refusal(error, &job))?),
+        Err(error) => (REFUSED, serde_json::to_vec(&refusal(error, limits))?),
     };
     let mut out = io::stdout().lock();
     out.write_all(&[kind])?;
@@ -218,39 +245,35 @@ fn answer(job: &OsStr) -> io::Result<()> {
 }
 
 /// Memory that the compiler maps itself is refused with an error; what the allocator is refused ends the process.
-fn refusal(error: LoadError, job: &Job) -> Refusal {
+fn refusal(error: LoadError, limits: &JobLimits) -> Refusal {
     match Refusal::from(error) {
         Refusal::Compile(cause) if cause.contains("os error 12") => {
-            Refusal::Limit(CompileLimit::Memory { mebibytes: job.memory_bytes >> 20 })
+            Refusal::Limit(CompileLimit::Memory { mebibytes: limits.memory_bytes >> 20 })
         }
         refusal => refusal,
     }
 }
 
-fn confine(job: &Job) -> io::Result<()> {
+fn confine(job: &Job, limits: &JobLimits) -> io::Result<()> {
+    // Walls that the host cannot give are told of by the worker, which has the same.
+    jail::confine(
+        job.user,
+        &[
+            (Resource::Core, 0),
+            (Resource::Fsize, 0),
+            (Resource::Nofile, 64),
+            (Resource::Cpu, limits.cpu_seconds),
+            (Resource::As, limits.memory_bytes),
+        ],
+    )?;
+    // Only now: it is forgotten when the user changes.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // It may have gone before that.
     if getppid().map(|parent| parent.as_raw_nonzero().get()) != Some(job.parent) {
         return Err(io::Error::other("who asked for this is gone"));
     }
-    for (resource, limit) in [
-        (Resource::Core, 0),
-        (Resource::Fsize, 0),
-        (Resource::Nofile, 64),
-        (Resource::Cpu, job.cpu_seconds),
-        (Resource::As, job.memory_bytes),
-    ] {
-        // A stricter limit that was there already stays.
-        let bounded =
-            |limit: u64| Some(getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit)));
-        // The signal of the soft limit says which limit it was.
-        let spare = u64::from(resource == Resource::Cpu);
-        setrlimit(
-            resource,
-            Rlimit { current: bounded(limit), maximum: bounded(limit.saturating_add(spare)) },
-        )?;
-    }
     // Threads inherit it.
     rustix::process::nice(NICE)?;
+    jail::restrict_system_calls(Threads::More);
     Ok(())
 }

@@ -10,29 +10,38 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::artifact::{Artifact, Meta};
-pub use self::child::compile_child;
+pub(crate) use self::artifact::Refusal;
+pub(crate) use self::child::{Job, Work};
+pub use self::child::policy_child;
 pub use self::limits::CompileLimit;
 use regatta_core::digest::Digest;
 
 use crate::cache::{Cache, Key};
-use crate::engine::Engine;
+use crate::compiled::Runnable;
+use crate::door::Door;
+use crate::engine::{Engine, Home};
 use crate::error::LoadError;
 use crate::gate::Lane;
 use crate::load::{self, Abi, Code};
 use crate::sys::Native;
 
-/// Where modules are compiled.
+/// Where modules are compiled, or run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Compiler {
+pub enum Place {
     /// In this process, which a bad module may take down with it: for tests, and for modules of one's own.
     InProcess,
-    /// In a child process with limits, which is started for each module.
-    Child {
-        /// The program; `/proc/self/exe` is this one, even when its file has been replaced since.
-        program: PathBuf,
-        /// Its arguments. One more is appended, and the program passes it on to [`compile_child`].
-        args: Vec<OsString>,
-    },
+    /// In a child process that has given up its rights. One is started for each module that is compiled; one runs all
+    /// policies.
+    Child(Program),
+}
+
+/// The program of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Its file; `/proc/self/exe` is this one, even when its file has been replaced since.
+    pub path: PathBuf,
+    /// Its arguments. One more is appended, and the program passes it on to [`policy_child`].
+    pub args: Vec<OsString>,
 }
 
 /// What compiling one module may take, in a child. What a module is refused for before is not adjustable.
@@ -64,7 +73,7 @@ pub enum Origin {
 /// A module that can be instantiated.
 pub(crate) struct Built {
     pub(crate) meta: Meta,
-    pub(crate) code: Code,
+    pub(crate) code: Runnable,
     pub(crate) from: Origin,
 }
 
@@ -109,24 +118,35 @@ impl Engine {
     }
 
     fn ready(&self, artifact: Artifact, from: Origin) -> Result<Built, LoadError> {
-        let code = match artifact.meta.abi {
-            Abi::Component | Abi::CoreCanonical => {
-                artifact.code.component(&self.inner.engine).map(Code::Component)
-            }
-            Abi::CoreJson => artifact.code.module(&self.inner.engine).map(Code::Module),
+        let code = match &self.inner.home {
+            Home::Here(_) => Runnable::Here(self.link(artifact.meta.abi, &artifact.code)?),
+            Home::Worker(worker) => Runnable::Worker(worker.load(artifact.meta.abi, artifact.code)?),
         };
-        let code = code.map_err(|error| LoadError::Compile(artifact::cause(error)))?;
         Ok(Built { meta: artifact.meta, code, from })
+    }
+
+    /// Makes instances of `code` possible in this process.
+    ///
+    /// # Errors
+    /// When it was made for another engine, or does not fit the contract.
+    pub(crate) fn link(&self, abi: Abi, code: &Native) -> Result<Door, LoadError> {
+        let engine = &self.inner.engine;
+        let code = match abi {
+            Abi::Component | Abi::CoreCanonical => code.component(engine).map(Code::Component),
+            Abi::CoreJson => code.module(engine).map(Code::Module),
+        };
+        Door::new(self, &code.map_err(|error| LoadError::Compile(artifact::cause(error)))?)
     }
 }
 
 fn compile(engine: &Engine, bytes: &[u8]) -> Result<Artifact, LoadError> {
     limits::check(bytes)?;
     let inner = &engine.inner;
-    match &inner.options.compiler {
-        Compiler::InProcess => build(&inner.engine, bytes),
-        Compiler::Child { program, args } => {
-            child::run(program, args, engine.pooling(), &inner.options.compile_limits, bytes)
+    match &inner.options.compile_in {
+        Place::InProcess => build(&inner.engine, bytes),
+        Place::Child(program) => {
+            let (limits, user) = (&inner.options.compile_limits, inner.options.user);
+            child::run(program, engine.pooling(), user, limits, bytes)
         }
     }
 }

@@ -10,7 +10,6 @@ use wasmtime::{Result, Store, StoreContextMut};
 use crate::bindings::regatta::policy::{log, types};
 use crate::bindings::{Policy, PolicyIndices};
 use crate::contract::CONTRACT_VERSION;
-use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::failure::{Phase, failure};
 use crate::fuel::charge;
@@ -32,9 +31,9 @@ pub(crate) struct Instance {
 }
 
 impl Door {
-    pub(super) fn new(engine: &Engine, component: &Component) -> Result<Self, LoadError> {
+    pub(super) fn new(linker: &Linker<Guest>, component: &Component) -> Result<Self, LoadError> {
         let link = || {
-            let mut linker = engine.inner.linker.clone();
+            let mut linker = linker.clone();
             wasi::preview2::link(&mut linker, component)?;
             let pre = linker.instantiate_pre(component)?;
             let indices = PolicyIndices::new(&pre)?;

@@ -6,9 +6,7 @@ mod session;
 
 pub(crate) use session::Session;
 
-use std::ops::Range;
-
-use crate::engine::Engine;
+use crate::engine::{Engine, Home};
 use crate::error::LoadError;
 use crate::load::Code;
 
@@ -21,18 +19,25 @@ pub(crate) enum Door {
 impl Door {
     /// Links `code` and checks the types of what it imports and exports.
     pub(crate) fn new(engine: &Engine, code: &Code) -> Result<Self, LoadError> {
+        // In front of a worker, only the worker has instances.
+        let Home::Here(linkers) = &engine.inner.home else {
+            return Err(LoadError::Compile("its instances are made in the policy worker".into()));
+        };
         match code {
-            Code::Component(component) => component::Door::new(engine, component).map(Self::Component),
-            Code::Module(module) => json::Door::new(engine, module).map(Self::Json),
+            Code::Component(component) => {
+                component::Door::new(&linkers.components, component).map(Self::Component)
+            }
+            Code::Module(module) => json::Door::new(&linkers.modules, module).map(Self::Json),
         }
     }
 
-    /// Where its machine code with the data that belongs to it lies.
-    pub(crate) fn image_range(&self) -> Range<*const u8> {
-        match self {
+    /// Size of its machine code with the data that belongs to it.
+    pub(crate) fn bytes(&self) -> usize {
+        let range = match self {
             Self::Component(door) => door.image_range(),
             Self::Json(door) => door.image_range(),
-        }
+        };
+        range.end.addr() - range.start.addr()
     }
 
     /// Whether it has a migration.

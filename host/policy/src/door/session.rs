@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
     }
 
     /// Fuel used, and what was logged.
-    pub(crate) fn finish(mut self) -> (u64, Vec<LogLine>) {
+    pub(crate) fn finish(&mut self) -> (u64, Vec<LogLine>) {
         let left = self.store.get_fuel().unwrap_or(0);
         (self.fuel.saturating_sub(left), self.store.data_mut().take_log())
     }

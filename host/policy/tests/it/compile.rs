@@ -1,19 +1,14 @@
 //! Modules that make compiling dear: the child that compiles them ends in time, and the caller does not notice.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use regatta_policy_host::{CompileLimit, CompileLimits, Compiler, Engine, EngineOptions, LoadError, Origin};
+use regatta_policy_host::{CompileLimit, CompileLimits, Engine, EngineOptions, LoadError, Origin, Place, Program};
 
-use crate::fixtures::{hostile, limits, module, observation};
+use crate::fixtures::{child, hostile, limits, module, observation};
 use crate::modules::fates;
 
-fn child() -> Compiler {
-    Compiler::Child { program: PathBuf::from(env!("CARGO_BIN_EXE_regatta-compile-module")), args: Vec::new() }
-}
-
 fn engine(compile_limits: CompileLimits) -> Engine {
-    Engine::new(EngineOptions { compiler: child(), compile_limits, ..EngineOptions::default() })
+    Engine::new(EngineOptions { compile_in: child(), compile_limits, ..EngineOptions::default() })
         .expect("an engine")
 }
 
@@ -57,7 +52,7 @@ fn it_works_with_the_cache() {
     let load = || {
         let cache = Some(dir.path().to_owned());
         let options = EngineOptions {
-            compiler: child(),
+            compile_in: child(),
             compile_limits: generous(),
             cache,
             ..EngineOptions::default()
@@ -69,8 +64,8 @@ fn it_works_with_the_cache() {
 
 #[test]
 fn a_compiler_that_is_not_there_is_the_hosts_fault() {
-    let compiler = Compiler::Child { program: "/nonexistent/compiler".into(), args: Vec::new() };
-    let engine = Engine::new(EngineOptions { compiler, pooling: false, ..EngineOptions::default() }).unwrap();
+    let compile_in = Place::Child(Program { path: "/nonexistent/compiler".into(), args: Vec::new() });
+    let engine = Engine::new(EngineOptions { compile_in, pooling: false, ..EngineOptions::default() }).unwrap();
     let error = engine.load(&hostile("well-behaved")).unwrap_err();
     assert!(matches!(error, LoadError::Compiler { .. }), "{error}");
     assert_eq!(error.to_string(), "cannot run the compiler /nonexistent/compiler");
@@ -215,10 +210,10 @@ fn each_limit_is_kept_and_named() {
 /// A host that is so busy that the compiler only gets its turn when a limit in wall-clock time would be over.
 #[test]
 fn a_compiler_that_waits_for_its_turn_is_waited_for() {
-    let script = format!("sleep 4; exec {} \"$0\"", env!("CARGO_BIN_EXE_regatta-compile-module"));
-    let compiler = Compiler::Child { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] };
+    let script = format!("sleep 4; exec {} \"$0\"", env!("CARGO_BIN_EXE_regatta-policy-child"));
+    let compile_in = Place::Child(Program { path: "/bin/sh".into(), args: vec!["-c".into(), script.into()] });
     let compile_limits = CompileLimits { cpu_time: Duration::from_secs(3), ..CompileLimits::default() };
-    let options = EngineOptions { compiler, compile_limits, ..EngineOptions::default() };
+    let options = EngineOptions { compile_in, compile_limits, ..EngineOptions::default() };
     Engine::new(options).expect("an engine").load(&hostile("well-behaved")).expect("it is compiled");
 }
 
@@ -226,8 +221,8 @@ fn a_compiler_that_waits_for_its_turn_is_waited_for() {
 fn what_the_host_is_to_blame_for_may_pass_and_what_the_module_is_does_not() {
     let refused = |compiler: &str, module: &[u8]| {
         let args = vec!["-c".into(), "kill -KILL $$".into()];
-        let compiler = Compiler::Child { program: compiler.into(), args };
-        let options = EngineOptions { compiler, pooling: false, ..EngineOptions::default() };
+        let compile_in = Place::Child(Program { path: compiler.into(), args });
+        let options = EngineOptions { compile_in, pooling: false, ..EngineOptions::default() };
         Engine::new(options).expect("an engine").load(module).expect_err("not compiled")
     };
     assert!(refused("/nowhere/compiler", &hostile("well-behaved")).may_pass());
@@ -258,9 +253,9 @@ fn a_compiler_that_crashes_is_told_of() {
         ("echo +garbage; exit 3", "exit status: 3: no words"),
     ] {
         let args = vec!["-c".into(), script.into()];
-        let compiler = Compiler::Child { program: "/bin/sh".into(), args };
+        let compile_in = Place::Child(Program { path: "/bin/sh".into(), args });
         let engine =
-            Engine::new(EngineOptions { compiler, pooling: false, ..EngineOptions::default() }).unwrap();
+            Engine::new(EngineOptions { compile_in, pooling: false, ..EngineOptions::default() }).unwrap();
         match engine.load(&hostile("well-behaved")) {
             Err(LoadError::Limit(CompileLimit::Crash { status })) => {
                 assert!(status.contains(wanted), "{status}");

@@ -7,16 +7,30 @@ use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::metric::MetricValue;
 use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
-use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions};
+use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions, Place, Program};
 
 use crate::modules::hostile_dir;
 pub(crate) use crate::modules::{hostile, module};
 
 pub(crate) const TARGET_TRACKING: &str = r#"{"metric": "utilization", "target": 0.5}"#;
 
+/// A user that nobody has.
+pub(crate) const NOBODY_ELSE: u32 = 499_999;
+
+/// The program of children that compile and run policies.
+pub(crate) fn child() -> Place {
+    Place::Child(Program { path: env!("CARGO_BIN_EXE_regatta-policy-child").into(), args: Vec::new() })
+}
+
+/// Runs policies in a worker, as the daemon does.
+pub(crate) fn confined() -> EngineOptions {
+    let user = rustix::process::geteuid().is_root().then_some(NOBODY_ELSE);
+    EngineOptions { run_in: child(), user, ..EngineOptions::default() }
+}
+
 pub(crate) fn engine() -> Engine {
     static ENGINE: LazyLock<Engine> =
-        LazyLock::new(|| Engine::new(EngineOptions::default()).expect("an engine starts"));
+        LazyLock::new(|| Engine::new(confined()).expect("an engine starts"));
     ENGINE.clone()
 }
 

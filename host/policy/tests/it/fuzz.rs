@@ -127,9 +127,7 @@ impl Drop for Shown<'_> {
 
 #[test]
 fn load() {
-    let program = env!("CARGO_BIN_EXE_regatta-compile-module").into();
-    let child = regatta_policy_host::Compiler::Child { program, args: Vec::new() };
-    assert!(bodies::COMPILER.set(child).is_ok(), "each test has a process of its own");
+    assert!(bodies::COMPILER.set(crate::fixtures::child()).is_ok(), "each test has a process of its own");
     bodies::load(include_bytes!("../../../../tests/fuzz/seeds/packages-in-a-circle"));
     run("load", 500);
 }

@@ -61,7 +61,7 @@ fn refused_for(error: &LoadError) -> &'static str {
         LoadError::Componentize(_) => "componentize",
         LoadError::Compile(_) => "compile",
         LoadError::Limit(_) => "compile-limit",
-        LoadError::Compiler { .. } => "compiler",
+        LoadError::Compiler { .. } | LoadError::Worker { .. } => "host",
         LoadError::Contract { .. } => "contract",
         LoadError::Describe(_) => "describe",
         LoadError::BadManifest(_) => "manifest",

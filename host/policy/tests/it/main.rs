@@ -17,3 +17,4 @@ mod modules;
 mod parity;
 mod sandbox;
 mod wasi;
+mod worker;

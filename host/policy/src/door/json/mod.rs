@@ -15,14 +15,13 @@ mod text;
 use std::ops::Range;
 
 use regatta_core::decision::{LogLevel, PolicyFailure};
-use wasmtime::{ExternType, InstancePre, Memory, Module, Result, Store, TypedFunc, ValType};
+use wasmtime::{ExternType, InstancePre, Linker, Memory, Module, Result, Store, TypedFunc, ValType};
 
 pub(crate) use imports::{IMPORTS, MODULE, link, memory};
 pub(crate) use text::{slice, slice_mut, unsigned};
 
 use crate::bindings::regatta::policy::types;
 use crate::contract::CONTRACT_VERSION;
-use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::failure::{Phase, bad_output, failure};
 use crate::guest::Guest;
@@ -50,11 +49,9 @@ pub(crate) struct Instance {
 }
 
 impl Door {
-    pub(super) fn new(engine: &Engine, module: &Module) -> Result<Self, LoadError> {
+    pub(super) fn new(linker: &Linker<Guest>, module: &Module) -> Result<Self, LoadError> {
         check_types(module)?;
-        let pre = engine
-            .inner
-            .core_linker
+        let pre = linker
             .instantiate_pre(module)
             .map_err(|error| LoadError::Contract { contract: CONTRACT_VERSION, source: error.into() })?;
         let exported = |name: &str| module.get_export(name).is_some();

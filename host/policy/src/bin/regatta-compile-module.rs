@@ -1,8 +1,0 @@
-//! Compiles one module within limits; see `regatta_policy_host::Compiler::Child`. The daemon has the same as a hidden
-//! command: this program is for tests and for tools that do not re-execute themselves.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    regatta_policy_host::compile_child(&std::env::args_os().next_back().unwrap_or_default())
-}
