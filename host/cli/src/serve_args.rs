@@ -44,13 +44,7 @@ pub struct ServeArgs {
     pub cpu_overcommit: f64,
     /// User and group ids of VMMs, one each, and the last of them for policies; they need not exist, and nothing else
     /// may use them
-    #[arg(
-        long,
-        env = "REGATTA_VM_IDS",
-        hide_env_values = true,
-        value_name = "FIRST-LAST",
-        default_value_t
-    )]
+    #[arg(long, env = "REGATTA_VM_IDS", hide_env_values = true, value_name = "FIRST-LAST", default_value_t)]
     pub vm_ids: VmIds,
     /// Run VMMs as root where they cannot have users of their own: a guest that takes over its VMM then owns this host
     #[arg(long, env = "REGATTA_ALLOW_ROOT_VMMS", hide_env_values = true)]

@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use regatta_cli::doctor::{Check, CheckStatus, Examination};
+use regatta_cli::serve_args::VmIds;
+use regatta_policy_host::{Engine, Wall};
 use regatta_store::{StoreError, refuse_untrusted};
 use regatta_util::chain;
 use regatta_vmm::doctor;
+
+use crate::serve::policy_engine;
 
 /// The checks of the host that are walls. One that is missing leaves a VMM that its guest has taken over too much.
 const WALLS: &[&str] = &[
@@ -43,7 +47,37 @@ pub fn examine(what: &Examination) -> Vec<Check> {
         trusted("data-directory", &data, CheckStatus::Fail),
         trusted("policy-directory", &policies, CheckStatus::Warn),
     ];
-    walls.chain(trusted).collect()
+    walls.chain(trusted).chain([policy_worker()]).collect()
+}
+
+/// Starts a process as policies run in, and looks at what it could not give up.
+fn policy_worker() -> Check {
+    let name = "policy-worker";
+    let engine = Engine::new(policy_engine(None, VmIds::default().policies()));
+    let missing = match &engine {
+        Ok(engine) => {
+            engine.walls().into_iter().filter_map(|wall| Some((wall.wall, wall.missing?))).collect()
+        }
+        Err(error) => {
+            let fix = "without it the daemon does not start: mend what it says".to_owned();
+            return Check { name, status: CheckStatus::Fail, seen: chain(error), fix: Some(fix) };
+        }
+    };
+    worker_check(name, missing)
+}
+
+fn worker_check(name: &'static str, missing: Vec<(Wall, String)>) -> Check {
+    if missing.is_empty() {
+        let seen = "policies run in a process without rights, network or files".to_owned();
+        return Check { name, status: CheckStatus::Ok, seen, fix: None };
+    }
+    let told: Vec<String> = missing.iter().map(|(wall, why)| format!("{wall}: {why}")).collect();
+    let fix = if missing.iter().any(|(wall, _)| *wall == Wall::OwnUser) {
+        "run the daemon as root, with CAP_SETUID and CAP_SETGID"
+    } else {
+        "a Linux kernel from 6.2 with Landlock, seccomp and network namespaces has all of them"
+    };
+    Check { name, status: CheckStatus::Warn, seen: told.join("; "), fix: Some(fix.to_owned()) }
 }
 
 /// What a VMM cannot do without: as root without capabilities it owns the files of root.
@@ -74,6 +108,17 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_wall_that_the_worker_lacks_is_told_with_what_to_do() {
+        let found = |missing| worker_check("policy-worker", missing);
+        assert_eq!(found(Vec::new()).status, CheckStatus::Ok);
+        let check = found(vec![(Wall::NoFiles, "the kernel has no Landlock".to_owned())]);
+        assert_eq!(check.seen, "no-files: the kernel has no Landlock");
+        assert!(check.fix.is_some_and(|fix| fix.contains("kernel")));
+        let as_user = found(vec![(Wall::OwnUser, "only root can give it one".to_owned())]);
+        assert!(as_user.fix.is_some_and(|fix| fix.contains("as root")));
+    }
 
     #[test]
     fn each_wall_is_told_and_a_directory_of_others_with_what_to_do() {

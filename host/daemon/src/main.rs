@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use regatta::cli::{self, Io};
 use regatta::cli::serve_args::VmIds;
+use regatta::cli::{self, Io};
 
 fn main() -> ExitCode {
     // Not a command for people: the daemon starts itself so to compile modules and to run policies.

@@ -168,7 +168,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         file,
         copies: Copies::new(&dirs.copies),
         store,
-        policies: Engine::new(policy_engine(Some(dirs.compiled.clone()), args.vm_ids.policies()))?,
+        policies: Engine::new(EngineOptions {
+            own: policy_dirs.own(),
+            ..policy_engine(Some(dirs.compiled.clone()), args.vm_ids.policies())
+        })?,
         recordings: Recordings::open(&dirs.recordings)?,
         listeners: Arc::clone(&listeners),
         shutdown_grace: args.shutdown_grace,

@@ -49,13 +49,7 @@ pub(crate) struct Ran {
 impl Ran {
     /// Of a call that could not be made.
     pub(crate) fn failed(failure: PolicyFailure) -> Self {
-        Self {
-            answer: Err(failure),
-            fuel: 0,
-            log: Vec::new(),
-            memory_bytes: 0,
-            times: CallTimes::default(),
-        }
+        Self { answer: Err(failure), fuel: 0, log: Vec::new(), memory_bytes: 0, times: CallTimes::default() }
     }
 
     /// The answer, or the failure with the end of the log.

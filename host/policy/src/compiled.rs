@@ -13,7 +13,7 @@ use crate::ask::{self, Answer, Ask, Ran};
 use crate::bindings::regatta::policy::types;
 use crate::compile::{Built, Origin};
 use crate::door::Door;
-use crate::engine::{Engine, Home};
+use crate::engine::Engine;
 use crate::error::{LoadError, MigrateError, ParamsError, ParamsProblem};
 use crate::failure::{failed, unfitting};
 use crate::gate::Lane;
@@ -128,13 +128,13 @@ pub(crate) enum Runnable {
 impl Runnable {
     /// Asks a fresh instance, when its turn has come.
     fn run(&self, engine: &Engine, lane: Lane, ask: Ask<'_>, limits: &PolicyLimits) -> Ran {
-        match (self, &engine.inner.home) {
-            (Self::Worker(hosted), Home::Worker(worker)) => {
+        match (self, &engine.inner.worker) {
+            (Self::Worker(hosted), Some(worker)) => {
                 let _permit = engine.enter(lane);
                 worker.run(hosted, &ask, limits)
             }
             (Self::Here(door), _) => ask::run(engine, door, lane, ask, limits).0,
-            (Self::Worker(_), Home::Here(_)) => {
+            (Self::Worker(_), None) => {
                 Ran::failed(failed(FailureKind::Host, "there is no policy worker".to_owned()))
             }
         }

@@ -1,6 +1,6 @@
 //! One wasmtime engine for all policies of a host.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -54,6 +54,9 @@ pub struct EngineOptions {
     pub compile_in: Place,
     /// Where policies run.
     pub run_in: Place,
+    /// Modules that run in this process all the same: those that came with this program. A worker costs each decision
+    /// two changes of process.
+    pub own: HashSet<Digest>,
     /// The user that children become, where this process may choose. No other process should have it.
     pub user: Option<u32>,
     /// What compiling one may take, in a child.
@@ -70,6 +73,7 @@ impl Default for EngineOptions {
             pooling: true,
             compile_in: Place::InProcess,
             run_in: Place::InProcess,
+            own: HashSet::new(),
             user: None,
             compile_limits: CompileLimits::default(),
             cache: None,
@@ -85,21 +89,17 @@ pub struct Engine {
 }
 
 pub(crate) struct Inner {
-    /// What runs policies, or in front of a worker only what code is compiled for.
+    /// What runs policies in this process, or only what code is compiled for.
     pub(crate) engine: wasmtime::Engine,
-    pub(crate) home: Home,
+    /// None when all run in the worker.
+    pub(crate) linkers: Option<Linkers>,
+    pub(crate) worker: Option<Worker>,
     pooling: bool,
     compiled: Mutex<HashMap<Digest, Weak<CompiledPolicy>>>,
     gate: Gate,
     pub(crate) compiling: Gate,
     pub(crate) cache: Option<Cache>,
     pub(crate) options: EngineOptions,
-}
-
-/// Where policies run.
-pub(crate) enum Home {
-    Here(Linkers),
-    Worker(Worker),
 }
 
 /// What modules may import.
@@ -133,6 +133,28 @@ pub(crate) fn runtime(pooling: bool) -> Result<Runtime, EngineError> {
     Ok(Runtime { engine, pooling: false })
 }
 
+/// What modules may import in this process, with the thread that keeps their deadlines.
+fn linkers(runtime: &Runtime) -> Result<Linkers, EngineError> {
+    let engine = &runtime.engine;
+    let mut components = component::Linker::new(engine);
+    door::component::link(&mut components).map_err(EngineError::wasmtime)?;
+    let mut modules = wasmtime::Linker::new(engine);
+    door::json::link(&mut modules).map_err(EngineError::wasmtime)?;
+    wasi::preview1::link(&mut modules).map_err(EngineError::wasmtime)?;
+    let weak = engine.weak();
+    thread::Builder::new()
+        .name("policy-epoch".to_owned())
+        .spawn(move || {
+            loop {
+                thread::sleep(Duration::from_millis(EPOCH_MS));
+                let Some(engine) = weak.upgrade() else { return };
+                engine.increment_epoch();
+            }
+        })
+        .map_err(EngineError::Thread)?;
+    Ok(Linkers { components, modules })
+}
+
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("pooling", &self.inner.pooling).finish_non_exhaustive()
@@ -140,46 +162,43 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Starts an engine: the thread that keeps its deadlines, or the worker that runs policies. Either ends soon after the
+    /// Starts an engine: the thread that keeps its deadlines, and the worker that runs policies. They end soon after the
     /// last clone and the last policy compiled by it are gone.
     ///
     /// # Errors
     /// When wasmtime cannot run on this machine, or the thread or the worker cannot be started.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
-        match &options.run_in {
-            Place::InProcess => Self::with_runtime(runtime(options.pooling)?, options),
-            Place::Child(program) => {
-                let worker = Worker::start(program.clone(), options.user, options.pooling)?;
-                let pooling = worker.pooling();
-                let engine = for_compiling(pooling).map_err(EngineError::wasmtime)?;
-                Ok(Self::at(Home::Worker(worker), Runtime { engine, pooling }, options))
-            }
+        let Place::Child(program) = &options.run_in else {
+            return Self::with_runtime(runtime(options.pooling)?, options);
+        };
+        let worker = Worker::start(program.clone(), options.user, options.pooling)?;
+        // Code is compiled for one of the two.
+        let pooling = worker.pooling();
+        if options.own.is_empty() {
+            let engine = for_compiling(pooling).map_err(EngineError::wasmtime)?;
+            return Ok(Self::at(Runtime { engine, pooling }, None, Some(worker), options));
         }
+        let runtime = runtime(pooling)?;
+        let worker = match runtime.pooling == pooling {
+            true => worker,
+            false => Worker::start(program.clone(), options.user, false)?,
+        };
+        let linkers = linkers(&runtime)?;
+        Ok(Self::at(runtime, Some(linkers), Some(worker), options))
     }
 
-    /// Starts an engine in this process.
+    /// Starts an engine that runs all policies in this process.
     pub(crate) fn with_runtime(runtime: Runtime, options: EngineOptions) -> Result<Self, EngineError> {
-        let engine = &runtime.engine;
-        let mut components = component::Linker::new(engine);
-        door::component::link(&mut components).map_err(EngineError::wasmtime)?;
-        let mut modules = wasmtime::Linker::new(engine);
-        door::json::link(&mut modules).map_err(EngineError::wasmtime)?;
-        wasi::preview1::link(&mut modules).map_err(EngineError::wasmtime)?;
-        let weak = engine.weak();
-        thread::Builder::new()
-            .name("policy-epoch".to_owned())
-            .spawn(move || {
-                loop {
-                    thread::sleep(Duration::from_millis(EPOCH_MS));
-                    let Some(engine) = weak.upgrade() else { return };
-                    engine.increment_epoch();
-                }
-            })
-            .map_err(EngineError::Thread)?;
-        Ok(Self::at(Home::Here(Linkers { components, modules }), runtime, options))
+        let linkers = linkers(&runtime)?;
+        Ok(Self::at(runtime, Some(linkers), None, options))
     }
 
-    fn at(home: Home, runtime: Runtime, options: EngineOptions) -> Self {
+    fn at(
+        runtime: Runtime,
+        linkers: Option<Linkers>,
+        worker: Option<Worker>,
+        options: EngineOptions,
+    ) -> Self {
         let Runtime { engine, pooling } = runtime;
         let compiled = Mutex::new(HashMap::new());
         let (gate, compiling) = (
@@ -193,26 +212,25 @@ impl Engine {
             };
             Cache::open(dir, options.cache_bytes).map_err(unusable).ok()
         });
-        let inner = Inner { engine, home, pooling, compiled, gate, compiling, cache, options };
+        let inner = Inner { engine, linkers, worker, pooling, compiled, gate, compiling, cache, options };
         Self { inner: Arc::new(inner) }
     }
 
     /// Process id of the worker that runs policies; none when they run in this process.
     #[must_use]
     pub fn worker(&self) -> Option<u32> {
-        match &self.inner.home {
-            Home::Here(_) => None,
-            Home::Worker(worker) => Some(worker.pid()),
-        }
+        self.inner.worker.as_ref().map(Worker::pid)
     }
 
-    /// What the worker cannot reach; nothing when policies run in this process.
+    /// What the worker cannot reach; nothing when there is none.
     #[must_use]
     pub fn walls(&self) -> Vec<WallState> {
-        match &self.inner.home {
-            Home::Here(_) => Vec::new(),
-            Home::Worker(worker) => worker.walls(),
-        }
+        self.inner.worker.as_ref().map(Worker::walls).unwrap_or_default()
+    }
+
+    /// The worker, for modules that do not run in this process.
+    pub(crate) fn worker_for(&self, module: &Digest) -> Option<&Worker> {
+        self.inner.worker.as_ref().filter(|_| !self.inner.options.own.contains(module))
     }
 
     /// Whether instances come from a pool.

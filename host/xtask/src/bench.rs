@@ -29,7 +29,7 @@ pub(crate) const PROGRAM: [&str; 10] = [
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Measure only these: decision, machine-tick, replay, swap, compile, fleet, steady, records, hosts or policies.
+    /// Measure only these: decision, worker, machine-tick, replay, swap, compile, fleet, steady, records, hosts or policies.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// The same as NAME. May be repeated.

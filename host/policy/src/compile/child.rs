@@ -27,6 +27,8 @@ use crate::{engine, schema, sys};
 
 /// Threads of one compilation: each has a stack and an arena that count as address space.
 const THREADS: &str = "4";
+/// Bytes of free memory that a child keeps: a worker would have each observation's pages given back and faulted in again.
+const KEPT: &str = "67108864";
 /// Below everything that has a tick to keep.
 const NICE: i32 = 10;
 /// From its start to its end it may take this many times its CPU time. It computes and waits for nobody, so this only ends
@@ -88,7 +90,11 @@ impl Program {
             .args(&self.args)
             .arg(serde_json::to_string(job)?)
             .env_clear()
-            .envs([("RAYON_NUM_THREADS", THREADS), ("MALLOC_ARENA_MAX", "2")])
+            .envs([
+                ("RAYON_NUM_THREADS", THREADS),
+                ("MALLOC_ARENA_MAX", "2"),
+                ("MALLOC_TRIM_THRESHOLD_", KEPT),
+            ])
             .current_dir("/");
         Ok(command)
     }

@@ -9,17 +9,17 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::artifact::{Artifact, Meta};
 pub(crate) use self::artifact::Refusal;
-pub(crate) use self::child::{Job, Work};
+use self::artifact::{Artifact, Meta};
 pub use self::child::policy_child;
+pub(crate) use self::child::{Job, Work};
 pub use self::limits::CompileLimit;
 use regatta_core::digest::Digest;
 
 use crate::cache::{Cache, Key};
 use crate::compiled::Runnable;
 use crate::door::Door;
-use crate::engine::{Engine, Home};
+use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::gate::Lane;
 use crate::load::{self, Abi, Code};
@@ -87,40 +87,40 @@ impl Engine {
             let permit = self.inner.compiling.enter(Lane::Heavy);
             let artifact = compile(self, bytes)?;
             drop(permit);
-            return self.ready(artifact, Origin::Fresh);
+            return self.ready(artifact, digest, Origin::Fresh);
         };
         let key = Key::new(&self.inner.engine, digest);
-        if let Some(built) = self.recall(cache, &key) {
+        if let Some(built) = self.recall(cache, &key, digest) {
             return Ok(built);
         }
         let permit = self.inner.compiling.enter(Lane::Heavy);
         // Another set may have waited for the same module.
-        if let Some(built) = self.recall(cache, &key) {
+        if let Some(built) = self.recall(cache, &key, digest) {
             return Ok(built);
         }
         let artifact = compile(self, bytes)?;
         drop(permit);
         // Only what this engine takes is kept.
         let stored = artifact.to_bytes();
-        let built = self.ready(artifact, Origin::Fresh)?;
+        let built = self.ready(artifact, digest, Origin::Fresh)?;
         cache.put(&key, &stored);
         Ok(built)
     }
 
-    fn recall(&self, cache: &Cache, key: &Key) -> Option<Built> {
+    fn recall(&self, cache: &Cache, key: &Key, digest: &Digest) -> Option<Built> {
         // The cache gives back what was put in, which is what the compiler gave.
         let artifact = Artifact::from_trusted(&cache.get(key)?);
-        let built = artifact.map(|artifact| self.ready(artifact, Origin::Cache));
+        let built = artifact.map(|artifact| self.ready(artifact, digest, Origin::Cache));
         if !matches!(built, Some(Ok(_))) {
             cache.reject(key, "the engine does not take it");
         }
         built?.ok()
     }
 
-    fn ready(&self, artifact: Artifact, from: Origin) -> Result<Built, LoadError> {
-        let code = match &self.inner.home {
-            Home::Here(_) => Runnable::Here(self.link(artifact.meta.abi, &artifact.code)?),
-            Home::Worker(worker) => Runnable::Worker(worker.load(artifact.meta.abi, artifact.code)?),
+    fn ready(&self, artifact: Artifact, digest: &Digest, from: Origin) -> Result<Built, LoadError> {
+        let code = match self.worker_for(digest) {
+            None => Runnable::Here(self.link(artifact.meta.abi, &artifact.code)?),
+            Some(worker) => Runnable::Worker(worker.load(artifact.meta.abi, artifact.code)?),
         };
         Ok(Built { meta: artifact.meta, code, from })
     }

@@ -6,7 +6,7 @@ mod session;
 
 pub(crate) use session::Session;
 
-use crate::engine::{Engine, Home};
+use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::load::Code;
 
@@ -20,7 +20,7 @@ impl Door {
     /// Links `code` and checks the types of what it imports and exports.
     pub(crate) fn new(engine: &Engine, code: &Code) -> Result<Self, LoadError> {
         // In front of a worker, only the worker has instances.
-        let Home::Here(linkers) = &engine.inner.home else {
+        let Some(linkers) = &engine.inner.linkers else {
             return Err(LoadError::Compile("its instances are made in the policy worker".into()));
         };
         match code {

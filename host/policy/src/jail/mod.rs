@@ -146,3 +146,84 @@ fn no_files() -> Result<(), String> {
         Err(error) => Err(format!("Landlock: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::{TcpStream, UdpSocket};
+    use std::os::unix::net::UnixStream;
+    use std::process::Command;
+    use std::{env, thread};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::*;
+
+    const INSIDE: &str = "REGATTA_TEST_INSIDE_THE_JAIL";
+
+    /// Runs in a process of its own: what is given up is given up for good.
+    #[test]
+    #[ignore = "only within the test below"]
+    fn attempts() {
+        let threads = match env::var(INSIDE).as_deref() {
+            Ok("more") => Threads::More,
+            Ok("as-they-are") => Threads::AsTheyAre,
+            _ => return,
+        };
+        let parent = rustix::process::getppid().expect("a parent");
+        let user = rustix::process::geteuid().is_root().then_some(499_998);
+        let program = env::current_exe().expect("this program");
+        let open = File::open("/dev/null").expect("still open to all");
+        confine(user, &[(Resource::Core, 0)]).expect("limits");
+        assert_eq!(restrict_system_calls(threads).missing, None);
+        let mut through = Vec::new();
+        let mut attempt = |what: &str, happened: bool| {
+            if happened {
+                through.push(what.to_owned());
+            }
+        };
+        attempt("read a file", File::open("/etc/passwd").is_ok());
+        attempt("open itself", File::open(program).is_ok());
+        attempt("make a file", File::create("/tmp/regatta-jail").is_ok());
+        attempt("list a directory", std::fs::read_dir("/").is_ok());
+        attempt("look at its parent", std::fs::read("/proc/self/environ").is_ok());
+        attempt("start a program", Command::new("/bin/true").status().is_ok());
+        attempt("open a socket", UdpSocket::bind("127.0.0.1:0").is_ok());
+        attempt("connect to a port", TcpStream::connect("127.0.0.1:22").is_ok());
+        attempt("make a socket pair", UnixStream::pair().is_ok());
+        attempt("connect to a daemon", UnixStream::connect("/run/dbus/system_bus_socket").is_ok());
+        attempt("signal its parent", kill_process(parent, Signal::CONT).is_ok());
+        attempt("signal init", kill_process(Pid::INIT, Signal::CONT).is_ok());
+        attempt("become root", set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).is_ok());
+        attempt("leave its namespaces", sys::unshare(UnshareFlags::NEWUSER).is_ok());
+        attempt("change the terminal", rustix::termios::tcgetattr(&open).is_ok());
+        attempt(
+            "lift its limits",
+            setrlimit(Resource::Core, Rlimit { current: None, maximum: None }).is_ok(),
+        );
+        let started = thread::Builder::new().spawn(|| 7);
+        assert_eq!(started.is_ok(), threads == Threads::More, "threads");
+        if let Ok(thread) = started {
+            // And what it has is no more.
+            attempt("wait for a thread in vain", thread.join().ok() != Some(7));
+        }
+        println!("through: {through:?}");
+        // Past the harness, which would like to do more than this.
+        std::process::exit(i32::from(!through.is_empty()));
+    }
+
+    #[test]
+    fn whoever_is_inside_gets_at_nothing_outside() {
+        for threads in ["more", "as-they-are"] {
+            let inside = Command::new(env::current_exe().expect("this program"))
+                .args(["--exact", "jail::tests::attempts", "--ignored", "--nocapture", "--test-threads=1"])
+                .env(INSIDE, threads)
+                .output()
+                .expect("it runs");
+            let said = String::from_utf8_lossy(&inside.stdout);
+            let words = String::from_utf8_lossy(&inside.stderr);
+            assert!(said.contains("through: []"), "{threads}: {said}{words}");
+            assert!(inside.status.success(), "{threads}: {}: {said}{words}", inside.status);
+        }
+    }
+}

@@ -71,7 +71,11 @@ impl Worker {
             .map_err(|source| EngineError::Worker { program: program.path.clone(), source })?;
         for WallState { wall, missing } in process.walls() {
             if let Some(why) = missing {
-                tracing::warn!(wall = wall.as_str(), why, "the policy worker is less confined than it could be");
+                tracing::warn!(
+                    wall = wall.as_str(),
+                    why,
+                    "the policy worker is less confined than it could be"
+                );
             }
         }
         let pooling = process.pooling();
@@ -105,10 +109,10 @@ impl Worker {
     /// When the worker's engine does not take it, or there is no worker.
     pub(crate) fn load(&self, abi: Abi, code: Native) -> Result<Hosted, LoadError> {
         let id = self.policies.fetch_add(1, Ordering::Relaxed);
-        let unavailable =
-            |source| LoadError::Worker { program: self.program.path.clone(), source };
+        let unavailable = |source| LoadError::Worker { program: self.program.path.clone(), source };
         let process = self.process().map_err(unavailable)?;
-        let loaded = process.with_connection(|connection| load(connection, id, abi, &code)).map_err(unavailable)?;
+        let loaded =
+            process.with_connection(|connection| load(connection, id, abi, &code)).map_err(unavailable)?;
         Ok(Hosted {
             id,
             abi,

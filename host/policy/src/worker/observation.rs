@@ -96,7 +96,11 @@ impl<'a> Packed<'a> {
                 generation: Column::of(&table.generation),
                 protected: Column::collected(table.protected.iter().map(|&protected| u8::from(protected))),
             },
-            metrics: observation.metrics.iter().map(|metric| Metric::of(metric, wished(&metric.name))).collect(),
+            metrics: observation
+                .metrics
+                .iter()
+                .map(|metric| Metric::of(metric, wished(&metric.name)))
+                .collect(),
             last: Cow::Borrowed(&observation.last),
             schedule: Cow::Borrowed(&observation.schedule),
         }
@@ -174,9 +178,97 @@ impl<'a> Metric<'a> {
 }
 
 fn number(state: InstanceState) -> u8 {
-    INSTANCE_STATES.iter().position(|&other| other == state).and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
+    INSTANCE_STATES
+        .iter()
+        .position(|&other| other == state)
+        .and_then(|at| u8::try_from(at).ok())
+        .unwrap_or(u8::MAX)
 }
 
 fn state(number: u8) -> InstanceState {
     INSTANCE_STATES.get(usize::from(number)).copied().unwrap_or(InstanceState::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = MetricValue> {
+        prop_oneof![
+            any::<f64>().prop_map(MetricValue::Fresh),
+            (any::<f64>(), any::<u64>()).prop_map(|(value, age_ms)| MetricValue::Stale { value, age_ms }),
+            Just(MetricValue::Missing),
+        ]
+    }
+
+    prop_compose! {
+        fn metric()(
+            name in "[a-z]{1,8}",
+            of_set in any::<bool>(),
+            values in proptest::collection::vec(value(), 0..20),
+            window in proptest::collection::vec((any::<u64>(), any::<f64>()), 0..20),
+        ) -> MetricObservation {
+            let scope = if of_set { MetricScope::Set } else { MetricScope::Instance };
+            let window = window.into_iter().map(|(at_ms, value)| WindowSample { at_ms, value }).collect();
+            MetricObservation { name, scope, values, window }
+        }
+    }
+
+    prop_compose! {
+        fn observation()(
+            rows in proptest::collection::vec(
+                (any::<u32>(), 0..11_usize, any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>()), 0..20),
+            metrics in proptest::collection::vec(metric(), 0..4),
+            last in proptest::option::of((any::<u64>(), any::<Option<u32>>())),
+            numbers in any::<[u64; 3]>(),
+            schedule in proptest::collection::vec("[a-z]{0,8}", 0..3),
+        ) -> Observation {
+            Observation {
+                set: "web".to_owned(),
+                tick: numbers[0],
+                now_ms: numbers[1],
+                generation: numbers[2],
+                min: 1,
+                max: 2,
+                desired: 3,
+                instances: InstanceTable {
+                    id: rows.iter().map(|row| row.0).collect(),
+                    state: rows.iter().map(|row| INSTANCE_STATES[row.1]).collect(),
+                    state_since_ms: rows.iter().map(|row| row.2).collect(),
+                    created_ms: rows.iter().map(|row| row.3).collect(),
+                    generation: rows.iter().map(|row| row.4).collect(),
+                    protected: rows.iter().map(|row| row.5).collect(),
+                },
+                metrics,
+                last: last.map(|(tick, wanted)| LastDecision {
+                    tick, wanted, granted: 1, reasons: Vec::new(), narrowed_by: vec!["max".to_owned()],
+                }),
+                schedule,
+            }
+        }
+    }
+
+    proptest! {
+        /// Bit for bit, NaN included; of the windows, those that are wished for.
+        #[test]
+        fn nothing_is_lost_on_the_way(observation in observation(), wished in any::<prop::sample::Index>()) {
+            let names: Vec<&str> = observation.metrics.iter().map(|metric| metric.name.as_str()).collect();
+            let wishes: Vec<MetricWish> = (!names.is_empty())
+                .then(|| MetricWish { name: wished.get(&names).to_string(), window_ms: 1 })
+                .into_iter()
+                .collect();
+            let bytes = postcard::to_allocvec(&Packed::of(&observation, &wishes)).unwrap();
+            let arrived = postcard::from_bytes::<Packed<'_>>(&bytes).unwrap().unpack();
+            let mut wanted = observation.clone();
+            for metric in &mut wanted.metrics {
+                if wishes.iter().all(|wish| wish.name != metric.name) {
+                    metric.window.clear();
+                }
+            }
+            // As text: NaN is not equal to itself.
+            prop_assert_eq!(format!("{arrived:?}"), format!("{wanted:?}"));
+        }
+    }
 }

@@ -102,7 +102,8 @@ impl Process {
         ask: impl FnOnce(&mut Connection) -> io::Result<T>,
     ) -> io::Result<T> {
         let connection = lock(&self.idle).pop();
-        let mut connection = connection.ok_or_else(|| io::Error::other("every connection to it is in use"))?;
+        let mut connection =
+            connection.ok_or_else(|| io::Error::other("every connection to it is in use"))?;
         match ask(&mut connection) {
             Ok(answer) => {
                 lock(&self.idle).push(connection);

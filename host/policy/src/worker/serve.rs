@@ -95,8 +95,10 @@ fn serve_lane(engine: &Engine, doors: &Doors, lane: &UnixStream) -> io::Result<(
         match wire::receive(lane, MAX_REQUEST_BYTES, None, &mut request)? {
             Request::Load { id, abi, code } => {
                 let door = load(engine, abi, code);
-                let loaded: Loaded =
-                    door.as_ref().map(|door| Ready { migrates: door.migrates(), bytes: door.bytes() }).map_err(Clone::clone);
+                let loaded: Loaded = door
+                    .as_ref()
+                    .map(|door| Ready { migrates: door.migrates(), bytes: door.bytes() })
+                    .map_err(Clone::clone);
                 if let Ok(door) = door {
                     doors.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(door));
                 }

@@ -171,3 +171,57 @@ fn read_some(from: &mut impl Read, into: &mut [u8], deadline: Option<Instant>) -
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn received<'a, T: Deserialize<'a>>(bytes: &[u8], buffer: &'a mut Vec<u8>) -> io::Result<T> {
+        receive(bytes, 1 << 20, None, buffer)
+    }
+
+    /// Whoever has taken the worker over can send what it likes.
+    #[test]
+    fn what_is_no_answer_is_an_error_and_takes_no_memory() {
+        let frame = |length: u32, content: &[u8]| [&length.to_le_bytes()[..], content].concat();
+        for (bytes, wanted) in [
+            (frame(u32::MAX, b"x"), "a frame of 4294967295 bytes, more than 1048576"),
+            (frame(3, b"abc and more"), "more than one frame"),
+            (frame(4, b"abc"), "unexpected end of file"),
+            (vec![1, 0], "unexpected end of file"),
+            // A text of four billion bytes.
+            (frame(5, b"\xff\xff\xff\xff\x0f"), "end of"),
+            (frame(3, b"\x02\xff\xfe"), "UTF-8"),
+        ] {
+            let mut buffer = Vec::new();
+            let error = received::<String>(&bytes, &mut buffer).unwrap_err().to_string();
+            assert!(error.to_lowercase().contains(&wanted.to_lowercase()), "{bytes:?}: {error}");
+            assert!(buffer.capacity() <= 2 * KEPT_BYTES, "{}", buffer.capacity());
+        }
+    }
+
+    #[test]
+    fn a_frame_that_comes_byte_by_byte_is_read_until_the_deadline() {
+        let (mut from, to) = UnixStream::pair().unwrap();
+        to.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        let mut frame = Vec::new();
+        send(&mut frame, &"a text", &mut Vec::new()).unwrap();
+        let (last, first) = frame.split_last().unwrap();
+        for byte in first {
+            from.write_all(&[*byte]).unwrap();
+        }
+        let mut buffer = Vec::new();
+        let soon = Some(Instant::now() + Duration::from_millis(50));
+        let error = receive::<&str>(&to, 100, soon, &mut buffer).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        from.write_all(first).unwrap();
+        from.write_all(&[*last]).unwrap();
+        assert_eq!(
+            receive::<&str>(&to, 100, Some(Instant::now() + Duration::from_secs(60)), &mut buffer).unwrap(),
+            "a text"
+        );
+    }
+}

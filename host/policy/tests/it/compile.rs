@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use regatta_policy_host::{CompileLimit, CompileLimits, Engine, EngineOptions, LoadError, Origin, Place, Program};
+use regatta_policy_host::{
+    CompileLimit, CompileLimits, Engine, EngineOptions, LoadError, Origin, Place, Program,
+};
 
 use crate::fixtures::{child, hostile, limits, module, observation};
 use crate::modules::fates;
@@ -65,7 +67,8 @@ fn it_works_with_the_cache() {
 #[test]
 fn a_compiler_that_is_not_there_is_the_hosts_fault() {
     let compile_in = Place::Child(Program { path: "/nonexistent/compiler".into(), args: Vec::new() });
-    let engine = Engine::new(EngineOptions { compile_in, pooling: false, ..EngineOptions::default() }).unwrap();
+    let engine =
+        Engine::new(EngineOptions { compile_in, pooling: false, ..EngineOptions::default() }).unwrap();
     let error = engine.load(&hostile("well-behaved")).unwrap_err();
     assert!(matches!(error, LoadError::Compiler { .. }), "{error}");
     assert_eq!(error.to_string(), "cannot run the compiler /nonexistent/compiler");

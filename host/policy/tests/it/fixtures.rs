@@ -29,8 +29,7 @@ pub(crate) fn confined() -> EngineOptions {
 }
 
 pub(crate) fn engine() -> Engine {
-    static ENGINE: LazyLock<Engine> =
-        LazyLock::new(|| Engine::new(confined()).expect("an engine starts"));
+    static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(confined()).expect("an engine starts"));
     ENGINE.clone()
 }
 

@@ -1,11 +1,12 @@
 //! The process that runs policies: what it cannot reach, and what its end costs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::sync::Arc;
 use std::thread;
 
 use regatta_core::decision::FailureKind;
+use regatta_core::digest::Digest;
 use regatta_core::manifest::PolicyLimits;
 use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions, Place, Program};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
@@ -13,6 +14,8 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use crate::fixtures::{
     NOBODY_ELSE, TARGET_TRACKING, built_in, child, confined, hostile, limits, observation,
 };
+
+const STEP: &str = "{}";
 
 fn engine() -> Engine {
     Engine::new(confined()).expect("an engine starts")
@@ -70,7 +73,9 @@ fn every_thread_of_it_has_given_up_its_rights() {
     let kinds: BTreeSet<String> = fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("it runs")
         .filter_map(|fd| fs::read_link(fd.expect("a descriptor").path()).ok())
-        .map(|target| target.to_string_lossy().split(['[', '(']).next().unwrap_or_default().trim_end().to_owned())
+        .map(|target| {
+            target.to_string_lossy().split(['[', '(']).next().unwrap_or_default().trim_end().to_owned()
+        })
         .collect();
     let known = ["/dev/null", "pipe:", "socket:", "/memfd:wasm-memory-image", "pagemap"];
     for kind in kinds {
@@ -85,7 +90,10 @@ fn it_decides_as_this_process_does() {
     for name in ["target-tracking", "step"] {
         let [there, here] = [&worker, &own].map(|engine| engine.load(&built_in(name)).expect("a policy"));
         assert_eq!(there.manifest(), here.manifest());
-        assert_eq!((there.abi(), there.imports(), there.migrates()), (here.abi(), here.imports(), here.migrates()));
+        assert_eq!(
+            (there.abi(), there.imports(), there.migrates()),
+            (here.abi(), here.imports(), here.migrates())
+        );
         assert_eq!(there.compiled_bytes(), here.compiled_bytes());
         for (load, params) in [(0.9, TARGET_TRACKING), (0.1, TARGET_TRACKING), (f64::NAN, "{}")] {
             let observation = observation(40, load);
@@ -109,7 +117,8 @@ fn its_end_between_two_decisions_costs_nothing() {
     let before = pid(&engine);
     kill(before);
     // A decision that is under way when it ends would fail: all of its threads are gone first.
-    let stat = || fs::read_to_string(format!("/proc/{before}/stat")).expect("its end is not taken note of yet");
+    let stat =
+        || fs::read_to_string(format!("/proc/{before}/stat")).expect("its end is not taken note of yet");
     let threads = || fs::read_dir(format!("/proc/{before}/task")).expect("nor is it").count();
     while !stat().contains(") Z ") || threads() > 1 {
         thread::yield_now();
@@ -148,6 +157,25 @@ fn its_end_during_a_decision_is_a_failed_decision_and_the_next_one_is_made() {
     assert_ne!(pid(&engine), before);
 }
 
+/// What came with the program needs no worker; everything else waits for it.
+#[test]
+fn policies_of_ones_own_run_without_it() {
+    let own = built_in("target-tracking");
+    let options = EngineOptions { own: HashSet::from([Digest::of(&own)]), ..confined() };
+    let engine = Engine::new(options).expect("an engine starts");
+    let [own, other] = [own, built_in("step")].map(|module| engine.load(&module).expect("a policy"));
+    let worker = Pid::from_raw(pid(&engine).try_into().expect("a pid")).expect("not 0");
+    kill_process(worker, Signal::STOP).expect("it runs");
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| other.accept(STEP, &limits()));
+        let call = own.decide(&observation(2, 0.9), TARGET_TRACKING, b"", &limits());
+        assert_eq!(call.run.result.expect("a decision").capacity, 4);
+        assert!(!waits.is_finished(), "the worker is stopped");
+        kill_process(worker, Signal::CONT).expect("it is there");
+        assert!(waits.join().expect("no panic").is_err(), "no parameters of step");
+    });
+}
+
 #[test]
 fn it_ends_with_its_engine_and_leaves_no_zombie() {
     let engine = engine();
@@ -184,7 +212,9 @@ fn a_worker_that_cannot_be_started_is_told_of() {
     let start = |script: &str| {
         let args = vec!["-c".into(), script.into()];
         let run_in = Place::Child(Program { path: "/bin/sh".into(), args });
-        regatta_util::chain(&Engine::new(EngineOptions { run_in, ..EngineOptions::default() }).expect_err("no worker"))
+        regatta_util::chain(
+            &Engine::new(EngineOptions { run_in, ..EngineOptions::default() }).expect_err("no worker"),
+        )
     };
     let error = start("echo 'no such thing' >&2; exit 3");
     assert!(error.contains("cannot start the policy worker /bin/sh"), "{error}");

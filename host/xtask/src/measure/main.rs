@@ -64,6 +64,7 @@ struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
     Decision,
+    Worker,
     MachineTick,
     Replay,
     Swap,
@@ -164,6 +165,7 @@ async fn measure(what: What, place: &Place) -> Result<Option<Figure>> {
         // Several figures: not through here.
         What::Policies => return Ok(None),
         What::Decision => decision::measure(place),
+        What::Worker => decision::worker(place),
         What::MachineTick => tick::machine(place.effort),
         What::Replay => tick::replay(place),
         What::Swap => swap::measure(place).await,

@@ -1,11 +1,12 @@
 //! The directories in which policies are looked up by name, and what lies there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use regatta_core::digest::Digest;
+use regatta_store::refuse_untrusted;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fleet, MODULE_MAX_BYTES, read_module};
@@ -64,6 +65,13 @@ impl PolicyDirs {
     /// Whether a file is one of those that can be named.
     fn holds(&self, path: &Path) -> bool {
         self.available().values().any(|named| named == path)
+    }
+
+    /// The policies that come with Regatta, from directories where nobody else could have put them.
+    pub(crate) fn own(&self) -> HashSet<Digest> {
+        let dirs = self.built_in.iter().filter(|dir| refuse_untrusted(dir).is_ok());
+        let files = modules(dirs).into_values();
+        files.filter_map(|path| Some(Digest::of(&named_file::read(&path, MODULE_MAX_BYTES).ok()?))).collect()
     }
 
     /// The file of the built-in policy of that name.
@@ -251,6 +259,9 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -266,6 +277,19 @@ mod tests {
         assert!(!shelf.rests(path, at(3)), "only once");
         assert!(!shelf.rests(path, at(4)));
         assert!(shelf.rests(path, at(4)));
+    }
+
+    #[test]
+    fn what_somebody_else_could_have_put_there_does_not_come_with_regatta() {
+        let own = tempfile::tempdir().unwrap();
+        std::fs::write(own.path().join("step.wasm"), b"step").unwrap();
+        let dirs = PolicyDirs { asked: Vec::new(), built_in: vec![own.path().to_owned()] };
+        assert_eq!(dirs.own(), HashSet::from([Digest::of(b"step")]));
+        std::fs::set_permissions(own.path(), Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(dirs.own(), HashSet::new());
+        // Nor what an operator adds.
+        let asked = PolicyDirs { asked: dirs.built_in, built_in: Vec::new() };
+        assert_eq!(asked.own(), HashSet::new());
     }
 
     #[test]
