@@ -246,12 +246,14 @@ impl Daemon {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log");
         let regatta = bin_dir().join("regatta");
         let (mut command, stdin) = match (self.inherited.take(), self.open_files) {
-            (None, None) if self.open_devices => {
+            (None, open_files) if self.open_devices => {
+                let limit = open_files.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
                 let script = r#"for device in /dev/kvm /dev/net/tun; do
                     [ ! -e $device ] || mount --bind "$0" $device || exit
-                    done; exec "$@""#;
+                    done; [ "$1" = unlimited ] || ulimit -n $1; shift; exec "$@""#;
                 let mut shell = Command::new("unshare");
-                shell.args(["--mount", "sh", "-c", script]).arg(self.home().join("device")).arg(regatta);
+                shell.args(["--mount", "sh", "-c", script]).arg(self.home().join("device"));
+                shell.arg(limit).arg(regatta);
                 (shell, Stdio::null())
             }
             (None, None) => (Command::new(regatta), Stdio::null()),
