@@ -71,7 +71,7 @@ pub(crate) fn quantities(bytes: &[u8]) {
         assert!(!why.is_empty() && why.len() <= 4 * text.len() + 4_096, "{} bytes", why.len());
     }
     let said = Said::from(text);
-    assert!(!said.contains(steers) && Said::from(said.as_str()) == said);
+    assert!(!said.contains(steers) && Said::from(said.as_str()).as_str() == said.as_str());
 }
 
 /// Any bytes as the Prometheus text of a guest.

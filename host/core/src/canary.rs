@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_trial_ends_when_the_policy_fails_and_not_when_the_host_does() {
         let canary = |kind| {
-            let result = Err(PolicyFailure { kind, message: String::new().into() });
+            let result = Err(PolicyFailure { kind, message: "".into() });
             CanaryRun { run: PolicyRun { result, ..run("new", None) }, within: 1 }
         };
         let over = [canary(FailureKind::Host), canary(FailureKind::Trap), canary(FailureKind::Refused)];

@@ -116,7 +116,7 @@ fn wild(dice: &mut Dice, observation: &Observation) -> Decision {
 fn failure(dice: &mut Dice) -> Result<Decision, PolicyFailure> {
     let kinds = [FailureKind::Trap, FailureKind::Deadline, FailureKind::OutOfFuel, FailureKind::Refused];
     let kind = dice.pick(&kinds).unwrap_or(FailureKind::Host);
-    Err(PolicyFailure { kind, message: "it failed, as it shall".to_owned().into() })
+    Err(PolicyFailure { kind, message: "it failed, as it shall".into() })
 }
 
 fn built_in<P: regatta_sdk::Policy>(

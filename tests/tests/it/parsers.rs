@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 #[path = "../../fuzz/parsers.rs"]
-mod parsers;
+mod bodies;
 
 const WORDS: [&[u8]; 14] = [
     b"\n\n{",
@@ -97,7 +97,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 
 /// `inputs` for a target.
 fn run(target: &str, inputs: usize) {
-    let &(_, body) = parsers::TARGETS.iter().find(|(name, _)| *name == target).expect("a target");
+    let &(_, body) = bodies::TARGETS.iter().find(|(name, _)| *name == target).expect("a target");
     let given = std::env::var("REGATTA_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok());
     let (seeds, seed) = (seeds(target), given.unwrap_or_else(|| RandomState::new().build_hasher().finish()));
     println!("REGATTA_FUZZ_SEED={seed}");
@@ -153,7 +153,7 @@ fn files_of_policies() {
 fn every_target_is_run_by_both() {
     let targets = include_str!("../../fuzz/Cargo.toml");
     let here = include_str!("parsers.rs");
-    for (name, _) in parsers::TARGETS {
+    for (name, _) in bodies::TARGETS {
         assert!(targets.contains(&format!("name = \"{name}\"")), "{name} is not a target of cargo-fuzz");
         assert!(here.contains(&format!("run(\"{name}\", ")), "{name} is not run here");
     }

@@ -43,8 +43,8 @@ impl SetMachine {
         // What went wrong in a guest is in its logs.
         let failure = match (cause, &record.detail) {
             (RemovalCause::Failed, detail) => detail.clone(),
-            (RemovalCause::Unhealthy, Some(probe)) => Some(format!("unhealthy: {probe}")).map(Into::into),
-            (RemovalCause::Unhealthy, None) => Some("unhealthy".to_owned()).map(Into::into),
+            (RemovalCause::Unhealthy, Some(probe)) => Some(format!("unhealthy: {probe}").into()),
+            (RemovalCause::Unhealthy, None) => Some("unhealthy".into()),
             _ => None,
         };
         self.want(record, Order::Stop(StopOrder { grace_ms, failure: failure.map(Into::into) }))

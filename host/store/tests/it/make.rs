@@ -126,9 +126,9 @@ pub(crate) fn activation(digest: &str) -> PolicyActivation {
     PolicyActivation {
         number: 1,
         digest: digest.into(),
-        name: "target-tracking".to_owned().into(),
-        version: "0.1.0".to_owned().into(),
-        source: "target-tracking".to_owned().into(),
+        name: "target-tracking".into(),
+        version: "0.1.0".into(),
+        source: "target-tracking".into(),
         params: "{}".to_owned(),
         state_version: 1,
         state: String::new(),

@@ -76,8 +76,8 @@ fn run() -> impl Strategy<Value = PolicyRun> {
     (prop_oneof![decision, failure], any::<(u64, u64)>(), 0u8..4, any::<String>()).prop_map(
         |(result, (fuel, duration_us), digest, message)| PolicyRun {
             slot: String::new(),
-            name: "p".to_owned().into(),
-            version: "1.0.0".to_owned().into(),
+            name: "p".into(),
+            version: "1.0.0".into(),
             digest: module(digest).0,
             params: "{}".to_owned(),
             state_in: "AAAA".to_owned(),

@@ -221,16 +221,16 @@ impl Generator {
                 text: format!("cpu is at {mean:.3}, the target is 0.550: {wanted} instances would meet it")
                     .into(),
                 evidence: vec![
-                    ("mean".to_owned().into(), mean.to_string().into()),
-                    ("target".to_owned().into(), "0.55".to_owned().into()),
-                    ("in-service".to_owned().into(), desired.to_string().into()),
-                    ("wanted".to_owned().into(), wanted.to_string().into()),
+                    ("mean".into(), mean.to_string().into()),
+                    ("target".into(), "0.55".into()),
+                    ("in-service".into(), desired.to_string().into()),
+                    ("wanted".into(), wanted.to_string().into()),
                 ],
             },
             Reason {
-                code: "warming".to_owned().into(),
-                text: "2 instances are not yet in service and were left out of the mean".to_owned().into(),
-                evidence: vec![("warming".to_owned().into(), "2".to_owned().into())],
+                code: "warming".into(),
+                text: "2 instances are not yet in service and were left out of the mean".into(),
+                evidence: vec![("warming".into(), "2".into())],
             },
         ];
         for _ in 0..self.shape.state_bytes_changing {
@@ -278,8 +278,8 @@ impl Generator {
             },
             runs: vec![PolicyRun {
                 slot: String::new(),
-                name: "target-tracking".to_owned().into(),
-                version: "0.1.0".to_owned().into(),
+                name: "target-tracking".into(),
+                version: "0.1.0".into(),
                 digest: ("4f1c2ab99d".repeat(6) + "beef").into(),
                 params: r#"{"metric":"cpu","target":0.55,"tolerance":0.1,"warmup_ms":20000}"#.to_owned(),
                 state_in: base64(&self.state),
@@ -304,9 +304,9 @@ impl Generator {
                     before: Some(wanted),
                     after: granted,
                     reason: Reason {
-                        code: "stabilized".to_owned().into(),
-                        text: "the largest wish of the last 300 s stands".to_owned().into(),
-                        evidence: vec![("window-s".to_owned().into(), "300".to_owned().into())],
+                        code: "stabilized".into(),
+                        text: "the largest wish of the last 300 s stands".into(),
+                        evidence: vec![("window-s".into(), "300".into())],
                     },
                 }],
                 granted,

@@ -112,9 +112,9 @@ fn activation(digest: &str, wishes: Vec<regatta_core::metrics::MetricWish>) -> P
     PolicyActivation {
         number: 1,
         digest: digest.into(),
-        name: "target-tracking".to_owned().into(),
-        version: "1.0.0".to_owned().into(),
-        source: "target-tracking".to_owned().into(),
+        name: "target-tracking".into(),
+        version: "1.0.0".into(),
+        source: "target-tracking".into(),
         params: "{}".to_owned(),
         state_version: 1,
         state: String::new(),

@@ -266,11 +266,8 @@ mod tests {
 
     #[test]
     fn an_answer_crosses_whole() {
-        let reason = CoreReason {
-            code: "c".to_owned().into(),
-            text: "t".to_owned().into(),
-            evidence: vec![("n".to_owned().into(), "v".to_owned().into())],
-        };
+        let reason =
+            CoreReason { code: "c".into(), text: "t".into(), evidence: vec![("n".into(), "v".into())] };
         let decision = Decision {
             capacity: 7,
             standby: Some(0),
