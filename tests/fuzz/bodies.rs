@@ -305,7 +305,7 @@ fn decide(policy: &CompiledPolicy, params: &str, state: &[u8]) -> Call {
     let call = policy.decide(&observation(), params, state, &limits);
     let run = &call.run;
     assert!(run.log.len() as u64 <= u64::from(limits.log_lines) + 1, "{} lines", run.log.len());
-    assert!(run.log.iter().all(|line| line.message.len() <= 1024));
+    assert!(run.log.iter().all(|line| line.message.len() <= regatta_util::SAID_BYTES));
     match &run.result {
         Ok(decision) => {
             assert!(decision.capacity <= MAX_CAPACITY);

@@ -79,6 +79,7 @@ pub struct Daemon {
     replay: bool,
     inherited: Option<OwnedFd>,
     open_files: Option<u32>,
+    open_devices: bool,
 }
 
 /// Sets of tests that run side by side must not share addresses.
@@ -126,6 +127,7 @@ impl Daemon {
             replay: true,
             inherited: None,
             open_files: None,
+            open_devices: false,
         };
         daemon.make_image();
         daemon
@@ -222,6 +224,20 @@ impl Daemon {
         self.open_files = Some(open_files);
     }
 
+    /// Has the next daemons see devices that everyone may use, so that their VMMs can have users of their own: in a mount namespace, and
+    /// nothing but files without content stands for the devices.
+    ///
+    /// # Panics
+    /// When the directory of the test cannot be opened to these users.
+    pub fn open_devices(&mut self) {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+        let device = self.home().join("device");
+        fs::write(&device, "").and_then(|()| mode(&device, 0o666)).expect("a device");
+        mode(self.home(), 0o711).expect("its mode");
+        self.open_devices = true;
+    }
+
     /// Starts the daemon and does not wait for it.
     ///
     /// # Panics
@@ -230,6 +246,16 @@ impl Daemon {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("a log");
         let regatta = bin_dir().join("regatta");
         let (mut command, stdin) = match (self.inherited.take(), self.open_files) {
+            (None, open_files) if self.open_devices => {
+                let limit = open_files.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+                let script = r#"for device in /dev/kvm /dev/net/tun; do
+                    [ ! -e $device ] || mount --bind "$0" $device || exit
+                    done; [ "$1" = unlimited ] || ulimit -n $1; shift; exec "$@""#;
+                let mut shell = Command::new("unshare");
+                shell.args(["--mount", "sh", "-c", script]).arg(self.home().join("device"));
+                shell.arg(limit).arg(regatta);
+                (shell, Stdio::null())
+            }
             (None, None) => (Command::new(regatta), Stdio::null()),
             (None, Some(open_files)) => {
                 let mut shell = Command::new("sh");

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
-use crate::input::{Json, Query, QueryRules};
+use crate::input::{Json, Query, QueryRules, Upload};
 use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
@@ -302,6 +302,12 @@ endpoints!(calls);
 impl<T: Serialize> Json<&T> {
     fn put(self, request: RequestBuilder, limit: Duration) -> (RequestBuilder, Duration) {
         (request.json(self.0), limit)
+    }
+}
+
+impl<T: Serialize> Upload<&T> {
+    fn put(self, request: RequestBuilder, limit: Duration) -> (RequestBuilder, Duration) {
+        Json(self.0).put(request, limit)
     }
 }
 

@@ -40,7 +40,7 @@ macro_rules! endpoints {
 
             /// Creates or changes a set; with `dry_run`, only says what would change.
             post "/v1/apply" [sets, Operator, LONG]
-            apply() request: Json<ApplyRequest> => ApplyOutcome;
+            apply() request: Upload<ApplyRequest> => ApplyOutcome;
 
             /// All sets, by name.
             get "/v1/sets" [sets, Viewer, SHORT]
@@ -80,7 +80,7 @@ macro_rules! endpoints {
 
             /// Replaces the active policy between two ticks.
             post "/v1/sets/{set}/policy/swap" [policy, Operator, LONG]
-            swap_policy(set: &str) request: Json<SwapRequest> => SwapOutcome;
+            swap_policy(set: &str) request: Upload<SwapRequest> => SwapOutcome;
 
             /// Rolls back to the previous policy.
             post "/v1/sets/{set}/policy/rollback" [policy, Operator, LONG]
@@ -88,12 +88,12 @@ macro_rules! endpoints {
 
             /// Runs another policy as a shadow: judged at each tick, never applied.
             post "/v1/sets/{set}/policy/shadow" [policy, Operator, LONG]
-            shadow_policy(set: &str) request: Json<SwapRequest> => PlacedOutcome;
+            shadow_policy(set: &str) request: Upload<SwapRequest> => PlacedOutcome;
 
             /// Runs another policy as a canary, never further than `within` from the active one. It
             /// is taken out again when it fails.
             post "/v1/sets/{set}/policy/canary" [policy, Operator, LONG]
-            canary_policy(set: &str) request: Json<CanaryRequest> => PlacedOutcome;
+            canary_policy(set: &str) request: Upload<CanaryRequest> => PlacedOutcome;
 
             /// Makes a shadow or canary the active policy.
             post "/v1/sets/{set}/policy/promote" [policy, Operator, LONG]
@@ -130,7 +130,7 @@ macro_rules! endpoints {
 
             /// Imports a recording. All of it is checked before anything is stored.
             post "/v1/recordings" [records, Operator, LONG]
-            import_recording() request: Json<ImportRecordingRequest> => RecordingInfo;
+            import_recording() request: Upload<ImportRecordingRequest> => RecordingInfo;
 
             /// Deletes an imported recording.
             delete "/v1/recordings/{recording}" [records, Operator, SHORT]

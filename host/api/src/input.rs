@@ -5,6 +5,9 @@ use std::time::Duration;
 /// As a JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 
+/// The same for what may be large: manifests with modules, recordings. It may take longer to come, too.
+pub(crate) struct Upload<T>(pub(crate) T);
+
 /// In the query of the address.
 pub(crate) struct Query<T>(pub(crate) T);
 

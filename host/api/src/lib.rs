@@ -27,4 +27,4 @@ pub use client::{Client, ClientError};
 pub use control::{Answer, Control};
 pub use endpoints::{ENDPOINTS, Endpoint};
 #[cfg(feature = "server")]
-pub use server::{BODY_LIMIT_BYTES, bind, openapi, router, serve_unix};
+pub use server::{BODY_LIMIT, BodyLimit, UPLOAD_LIMIT, bind, openapi, router, serve_unix};

@@ -28,15 +28,32 @@ pub(super) fn paint(colour: bool, code: &str, text: &str) -> String {
 /// The API's JSON, indented.
 pub(super) fn json(value: &(impl Serialize + ?Sized), io: &mut Io<'_>) -> Outcome {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
-    writeln!(io.out, "{text}")?;
+    writeln!(io.out, "{}", steering_escaped(&text))?;
     Ok(())
 }
 
 /// The API's JSON in one line.
 pub(super) fn json_line(value: &impl Serialize, io: &mut Io<'_>) -> Outcome {
     let text = serde_json::to_string(value).map_err(io::Error::from)?;
-    writeln!(io.out, "{text}")?;
+    writeln!(io.out, "{}", steering_escaped(&text))?;
     Ok(())
+}
+
+/// JSON that says the same without characters that steer a terminal: manifests and parameters may hold any.
+fn steering_escaped(json: &str) -> Cow<'_, str> {
+    let strange = |c: char| c != '\n' && regatta_util::steers(c);
+    if !json.contains(strange) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match strange(c) {
+            // They stand in strings alone.
+            true => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
+            false => text.push(c),
+        }
+    }
+    Cow::Owned(text)
 }
 
 /// A table of columns without lines between them.
@@ -296,6 +313,16 @@ mod tests {
         assert_eq!(plain("größer → 5\nnext"), "größer → 5\nnext");
         assert_eq!(plain("\x1b]0;title\x07\t\u{9b}2J"), r"\u{1b}]0;title\u{7}\t\u{9b}2J");
         assert_eq!(plain_line("a\nb\n"), "a b");
+    }
+
+    #[test]
+    fn json_is_the_same_and_steers_nothing() {
+        let value = json!({"a": "\u{9b}31m\u{202e}\u{e0001}\u{7f}\u{1b}", "ö": ["日本", "\n"]});
+        let pretty = serde_json::to_string_pretty(&value).expect("JSON");
+        let text = steering_escaped(&pretty);
+        assert!(!text.contains(|c: char| c != '\n' && regatta_util::steers(c)), "{text}");
+        assert!(text.contains("\\u009b31m\\u202e\\udb40\\udc01\\u007f") && text.contains("日本"), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), value);
     }
 
     #[test]

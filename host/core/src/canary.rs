@@ -36,11 +36,11 @@ pub fn bounded(active: &PolicyRun, canary: &CanaryRun, desired: u32) -> PolicyRu
             wish.capacity
         );
         let evidence = vec![
-            ("wanted".to_owned(), wish.capacity.to_string()),
-            ("within".to_owned(), within.to_string()),
-            ("in-charge".to_owned(), center.to_string()),
+            ("wanted".into(), wish.capacity.to_string().into()),
+            ("within".into(), within.to_string().into()),
+            ("in-charge".into(), center.to_string().into()),
         ];
-        decision.reasons.insert(0, Reason { code: "canary-bounded".to_owned(), text, evidence });
+        decision.reasons.insert(0, Reason { code: "canary-bounded".into(), text: text.into(), evidence });
     }
     PolicyRun { result: Ok(decision), ..canary.run.clone() }
 }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_trial_ends_when_the_policy_fails_and_not_when_the_host_does() {
         let canary = |kind| {
-            let result = Err(PolicyFailure { kind, message: String::new() });
+            let result = Err(PolicyFailure { kind, message: "".into() });
             CanaryRun { run: PolicyRun { result, ..run("new", None) }, within: 1 }
         };
         let over = [canary(FailureKind::Host), canary(FailureKind::Trap), canary(FailureKind::Refused)];

@@ -124,7 +124,7 @@ pub fn combine(rule: CombineRule, desired: u32, runs: &[PolicyRun]) -> Combined 
         victims,
         wake_after_ms: decisions.iter().filter_map(|(_, decision)| decision.wake_after_ms).min(),
         reasons,
-        decided_by: Some(winning_run.name.clone()),
+        decided_by: Some(winning_run.name.clone().into()),
         decided_by_digest: Some(winning_run.digest.clone()),
         votes,
     }
@@ -138,7 +138,7 @@ mod tests {
     fn run(capacity: Option<u32>) -> PolicyRun {
         PolicyRun {
             slot: "load".into(),
-            name: format!("wants-{capacity:?}"),
+            name: format!("wants-{capacity:?}").into(),
             version: "1".into(),
             digest: "d".into(),
             params: "{}".into(),

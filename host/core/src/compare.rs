@@ -210,7 +210,7 @@ impl SideSums {
         let wanted = run.result.as_ref().ok().map(|decision| decision.capacity);
         let bounded = |capacity: u32| capacity.max(observation.min).min(observation.max);
         let capacity = f64::from(wanted.map_or(observation.desired, bounded));
-        self.last = Some((run.name.clone(), run.version.clone(), run.digest.clone()));
+        self.last = Some((run.name.clone().into(), run.version.clone().into(), run.digest.clone()));
         self.runs += 1;
         self.failures += u64::from(wanted.is_none());
         self.instance_seconds += capacity * lasted_s;
@@ -266,7 +266,7 @@ mod tests {
     fn run(digest: &str, capacity: Option<u32>) -> PolicyRun {
         PolicyRun {
             slot: "load".into(),
-            name: digest.to_uppercase(),
+            name: digest.to_uppercase().into(),
             version: "1".into(),
             digest: digest.into(),
             params: "{}".into(),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use regatta_util::Said;
 
 /// What a policy wants of its scale set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,11 +24,11 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// Stable machine code, for example `above-target`.
-    pub code: String,
+    pub code: Said,
     /// A sentence for people.
-    pub text: String,
+    pub text: Said,
     /// What it rests on: name and value.
-    pub evidence: Vec<(String, String)>,
+    pub evidence: Vec<(Said, Said)>,
 }
 
 /// Why a policy gave no decision.
@@ -75,7 +76,7 @@ pub struct PolicyFailure {
     /// What kind of failure.
     pub kind: FailureKind,
     /// What happened, for people.
-    pub message: String,
+    pub message: Said,
 }
 
 impl PolicyFailure {
@@ -94,9 +95,9 @@ pub struct PolicyRun {
     #[serde(default)]
     pub slot: String,
     /// Name of the policy, as its manifest gives it.
-    pub name: String,
+    pub name: Said,
     /// Its version.
-    pub version: String,
+    pub version: Said,
     /// SHA-256 of the module, lower-case hex.
     pub digest: Digest,
     /// Parameters, as JSON text.
@@ -125,8 +126,7 @@ impl PolicyRun {
     }
 }
 
-/// The end of the log of a call that failed, for people to read: at most 16 lines, cut to a readable length, without control
-/// characters. Empty when all that it says is the failure's message already.
+/// The end of the log of a call that failed, for people to read: at most 16 lines, cut to a readable length. Empty when all that it says is the failure's message already.
 #[must_use]
 pub fn log_tail(log: &[LogLine], failure: &PolicyFailure) -> Vec<String> {
     if log.iter().all(|line| line.message == failure.message) {
@@ -139,11 +139,7 @@ pub fn log_tail(log: &[LogLine], failure: &PolicyFailure) -> Vec<String> {
     }
     lines.extend(log[left_out..].iter().map(|line| {
         let mut chars = line.message.trim_end().chars();
-        let shown: String = chars
-            .by_ref()
-            .take(LOG_SHOWN_CHARS)
-            .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
-            .collect();
+        let shown: String = chars.by_ref().take(LOG_SHOWN_CHARS).collect();
         let cut = if chars.next().is_some() { "…" } else { "" };
         format!("{}: {shown}{cut}", line.level.as_str())
     }));
@@ -156,7 +152,7 @@ pub struct LogLine {
     /// `trace`, `debug`, `info`, `warn` or `error`.
     pub level: LogLevel,
     /// The text.
-    pub message: String,
+    pub message: Said,
 }
 
 /// Level of a [`LogLine`].
@@ -204,10 +200,7 @@ mod tests {
             result: Err(PolicyFailure { kind: FailureKind::Trap, message: "boom".into() }),
             fuel: 0,
             duration_us: 0,
-            log: log
-                .iter()
-                .map(|&line| LogLine { level: LogLevel::Error, message: line.to_owned() })
-                .collect(),
+            log: log.iter().map(|&line| LogLine { level: LogLevel::Error, message: line.into() }).collect(),
         }
     }
 

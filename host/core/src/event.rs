@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::Digest;
+use regatta_util::Said;
 
 /// Something that operators want to know afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct Event {
     /// Which instance, if one.
     pub instance: Option<u32>,
     /// One line for people.
-    pub text: String,
+    pub text: Said,
     /// Who caused it.
     pub actor: Actor,
     /// The policy that it is about, if one.
@@ -32,13 +33,13 @@ pub struct PolicyRef {
     /// Its slot in the set.
     pub slot: String,
     /// Name, as the module describes itself.
-    pub name: String,
+    pub name: Said,
     /// Version, likewise.
-    pub version: String,
+    pub version: Said,
     /// SHA-256 of the module; empty when it was refused before it was known.
     pub digest: Digest,
     /// Where it came from.
-    pub source: String,
+    pub source: Said,
     /// Number of its activation; 0 when it has none.
     #[serde(default)]
     pub activation: u64,

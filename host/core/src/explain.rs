@@ -8,7 +8,6 @@ use crate::metric::MetricValue;
 use crate::node::Placement;
 use crate::plan::Action;
 use crate::record::{Direction, TickRecord};
-use regatta_util::one_line;
 
 /// Width of the first column.
 const LABEL: usize = 10;
@@ -36,8 +35,8 @@ pub fn explain(record: &TickRecord, when: &str) -> String {
 }
 
 fn row(out: &mut String, label: &str, text: &str) {
-    // Some of it are words of policies and guests: they stay within their row. A String takes any write.
-    let _ = writeln!(out, "  {label:<LABEL$}{}", one_line(text));
+    // What others say is [`Said`](regatta_util::Said): it stays within its row. A String takes any write.
+    let _ = writeln!(out, "  {label:<LABEL$}{text}");
 }
 
 fn seen(record: &TickRecord, out: &mut String) {
@@ -114,7 +113,7 @@ fn policies(record: &TickRecord, out: &mut String) {
 }
 
 fn policy(label: &str, run: &PolicyRun, bounds: &str, out: &mut String) {
-    let named = run.slot.is_empty() || run.slot == run.name;
+    let named = run.slot.is_empty() || run.name == run.slot;
     let slot = if named { String::new() } else { format!("{}: ", run.slot) };
     let who = format!("{slot}{} {} ({})", run.name, run.version, run.digest.short());
     match &run.result {

@@ -7,17 +7,18 @@ use crate::metrics::MetricGap;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::{Action, PlanNote, RemovalCause};
 use crate::record::{Direction, InstanceChange, TickRecord};
+use regatta_util::Said;
 
 /// The events of a tick. What lasts since the tick before, `last`, is told once.
 #[must_use]
 pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
     let set = &record.observation.set;
-    let event = |at_ms, kind: EventKind, instance, text| Event {
+    let event = |at_ms, kind: EventKind, instance, text: String| Event {
         at_ms,
         set: set.clone(),
         kind,
         instance,
-        text,
+        text: text.into(),
         actor: Actor::Daemon,
         policy: None,
     };
@@ -103,7 +104,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
             events.push(event(now, EventKind::HostFull, None, text));
         }
         (None, Some(_)) => {
-            events.push(event(now, EventKind::HostHasRoom, None, "the hosts have capacity again".to_owned()))
+            events.push(event(now, EventKind::HostHasRoom, None, "the hosts have capacity again".into()))
         }
         _ => {}
     }
@@ -140,7 +141,7 @@ fn policy_ref(run: &PolicyRun) -> PolicyRef {
         name: run.name.clone(),
         version: run.version.clone(),
         digest: run.digest.clone(),
-        source: String::new(),
+        source: Said::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::node::{Placement, Placements};
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Plan;
+use regatta_util::Said;
 
 /// Version of the record's shape. Version 1 lacked what the plan rests on, so its ticks can be read but not decided again.
 pub const RECORD_VERSION: u32 = 2;
@@ -52,7 +53,7 @@ pub struct TickRecord {
     /// What shall be done.
     pub plan: Plan,
     /// What an operator did to the set since the last tick, one line each.
-    pub operator: Vec<String>,
+    pub operator: Vec<Said>,
 }
 
 /// The run of a policy that acts within bounds, on trial; its place is that of its run.
@@ -91,7 +92,7 @@ pub struct PlanFacts {
     pub deleting: bool,
     /// Why no launch may begin now, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold: Option<String>,
+    pub hold: Option<Said>,
     /// How long daemons have run this set, milliseconds: durations of the plan are measured on this clock.
     #[serde(default)]
     pub lived_ms: u64,
@@ -134,7 +135,7 @@ pub struct NodeCapacity {
     pub launches: u32,
     /// Why no more, when that is less than the set may want.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
+    pub why: Option<Said>,
 }
 
 /// An instance went from one phase to another.
@@ -151,7 +152,7 @@ pub struct InstanceChange {
     /// To.
     pub to: Phase,
     /// What there is to say about it, for example the error of a launch.
-    pub detail: Option<String>,
+    pub detail: Option<Said>,
 }
 
 /// Which way a tick moved the capacity.
@@ -194,7 +195,7 @@ impl TickRecord {
     pub fn reason(&self) -> String {
         let guard = self.guards.steps.last().map(|step| format!("{}: {}", step.guard, step.reason.text));
         guard
-            .or_else(|| self.combined.reasons.first().map(|reason| reason.text.clone()))
+            .or_else(|| self.combined.reasons.first().map(|reason| reason.text.clone()).map(Into::into))
             .unwrap_or_else(|| "the policy gave no reason".to_owned())
     }
 }

@@ -189,12 +189,12 @@ pub fn recovered(
     let records: Vec<InstanceRecord> =
         adopted.iter().map(|identity| record(identity, at, *protect)).collect();
     let name = &state.set.name;
-    let event = |kind, instance, text| Event {
+    let event = |kind, instance, text: String| Event {
         at_ms: now.wall_ms,
         set: name.clone(),
         kind,
         instance,
-        text,
+        text: text.into(),
         actor: actor.clone(),
         policy: None,
     };

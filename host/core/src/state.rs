@@ -15,6 +15,7 @@ use crate::node::Placement;
 use crate::phase::{IllegalTransition, InstanceEvent, Phase, step};
 use crate::record::InstanceChange;
 use crate::time::SetClock;
+use regatta_util::Said;
 
 /// A scale set as it is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -180,11 +181,11 @@ pub struct PolicyActivation {
     /// SHA-256 of the module; its bytes are in the store under this key.
     pub digest: Digest,
     /// Name, as the module describes itself.
-    pub name: String,
+    pub name: Said,
     /// Version, likewise.
-    pub version: String,
+    pub version: Said,
     /// Where it came from: the manifest's module, or the file of a swap.
-    pub source: String,
+    pub source: Said,
     /// Parameters, as JSON text.
     pub params: String,
     /// Version of the state's shape.
@@ -272,7 +273,7 @@ pub struct InstanceRecord {
     /// Its VMM process, once known.
     pub vmm: Option<VmmProcessId>,
     /// What there is to say about its phase.
-    pub detail: Option<String>,
+    pub detail: Option<Said>,
     /// In which ways its VMM is not contained, because the host does not allow them: `own-user`, `landlock`, …
     #[serde(default)]
     pub not_contained: Vec<String>,
@@ -334,7 +335,7 @@ impl InstanceRecord {
         &mut self,
         event: InstanceEvent,
         at: Moment,
-        detail: Option<String>,
+        detail: Option<Said>,
     ) -> Result<Option<InstanceChange>, IllegalTransition> {
         let from = self.phase;
         let to = step(from, event)?;

@@ -13,6 +13,7 @@ use crate::observation::{InstanceRow, LastDecision, Observation};
 use crate::phase::Phase;
 use crate::plan::{PlanInput, PlannedInstance, plan};
 use crate::record::{CanaryRun, InstanceChange, PlanFacts, RECORD_VERSION, ShadowRun, TickRecord};
+use regatta_util::Said;
 
 /// What a tick knows once its policies have run.
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ pub struct TickInput {
     /// What happened to instances since the last tick.
     pub changes: Vec<InstanceChange>,
     /// What an operator did since the last tick.
-    pub operator: Vec<String>,
+    pub operator: Vec<Said>,
     /// What the plan rests on beside the observation.
     pub facts: PlanFacts,
     /// The runs of the active policies.
@@ -159,7 +160,7 @@ fn warming_twice(facts: &PlanFacts) -> u32 {
 fn deletion(combined: &Combined) -> GuardTrail {
     let mut trail = GuardTrail::default();
     let text = "the set is being deleted".to_owned();
-    let reason = Reason { code: "set-deleted".into(), text, evidence: Vec::new() };
+    let reason = Reason { code: "set-deleted".into(), text: text.into(), evidence: Vec::new() };
     trail.step(GuardName::Delete, combined.capacity, 0, reason);
     trail
 }

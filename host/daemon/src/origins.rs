@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use regatta_core::digest::Digest;
 use regatta_core::recovery::Origin;
 
+use crate::named_file;
+
 /// A manifest has at most 1 MiB.
 const BYTES_MAX: u64 = 8 << 20;
 
@@ -49,11 +51,7 @@ impl Origins {
         }
         let path = self.path(digest);
         let failed = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
-        let length = fs::metadata(&path).map_err(|why| failed(&why))?.len();
-        if length > BYTES_MAX {
-            return Err(failed(&"it is longer than a manifest can be"));
-        }
-        let json = fs::read(&path).map_err(|why| failed(&why))?;
+        let json = named_file::read(&path, BYTES_MAX).map_err(|why| failed(&why))?;
         if Digest::of(&json) != digest {
             return Err(failed(&"it is damaged: its contents do not match its name"));
         }
@@ -76,6 +74,7 @@ impl Origins {
         self.dir.join(format!("{digest}.json"))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the data directory is the daemon's alone")]
     fn write(&self, path: &Path, json: &[u8]) -> io::Result<()> {
         // Manifests hold what guests are told at their first boot: for the owner only.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;

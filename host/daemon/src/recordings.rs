@@ -3,16 +3,15 @@
 //! `NAME.rec` is the file as it was exported. `NAME.json` is written after it and removed before it: a recording is there
 //! when that is.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use regatta_policy_tools::{Contents, RecordingError, check_recording};
-use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
 use crate::api::recording_types::{RECORDING_BYTES_MAX, RecordingInfo};
+use crate::named_file;
 
 /// Bytes of a file that one call returns.
 const CHUNK_BYTES: u64 = 4 << 20;
@@ -140,7 +139,7 @@ impl Recordings {
 
     /// The next bytes of a recording's file.
     pub(crate) fn read(&self, name: &str, offset: u64) -> io::Result<Vec<u8>> {
-        let mut file = File::open(self.path(name, FILE))?;
+        let mut file = named_file::open(&self.path(name, FILE))?;
         file.seek(SeekFrom::Start(offset))?;
         let mut bytes = Vec::new();
         file.take(CHUNK_BYTES).read_to_end(&mut bytes)?;
@@ -151,6 +150,7 @@ impl Recordings {
         self.dir.join(name).with_extension(extension)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the data directory is the daemon's alone")]
     fn sync(&self) -> io::Result<()> {
         File::open(&self.dir)?.sync_all()
     }
@@ -158,19 +158,15 @@ impl Recordings {
 
 /// Opens a regular file that is not too large; anything else might never end, or never begin.
 fn open_file(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    let found = file.metadata()?;
-    match found.len() {
-        _ if !found.is_file() => Err(io::Error::other("it is not a file")),
+    let file = named_file::open(path)?;
+    match file.metadata()?.len() {
         0..=RECORDING_BYTES_MAX => Ok(file),
         _ => Err(io::Error::other(format!("it is larger than {} MiB", RECORDING_BYTES_MAX >> 20))),
     }
 }
 
 fn read_info(path: &Path) -> io::Result<RecordingInfo> {
-    let mut json = Vec::new();
-    File::open(path)?.take(INFO_BYTES_MAX).read_to_end(&mut json)?;
+    let json = named_file::read(path, INFO_BYTES_MAX)?;
     serde_json::from_slice(&json)
         .map_err(|why| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display())))
 }
@@ -245,7 +241,7 @@ mod tests {
         File::create(&large).unwrap().set_len(RECORDING_BYTES_MAX + 1).unwrap();
         let refused = |path: &Path| regatta_util::chain(&recordings.check(path).err().unwrap());
         assert!(refused(&text).ends_with("not a Regatta recording"));
-        assert!(refused(&pipe).ends_with("it is not a file"));
+        assert!(refused(&pipe).ends_with("it is not a plain file"));
         assert!(refused(&large).ends_with("it is larger than 256 MiB"));
         assert!(refused(&sources.path().join("absent")).contains("cannot be read"));
         assert_eq!(files(dir.path()), Vec::<String>::new());

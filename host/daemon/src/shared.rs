@@ -62,7 +62,7 @@ impl Shared {
 }
 
 fn log(Event { set, kind, text, actor, .. }: &Event) {
-    let actor = actor.as_str();
+    let (text, actor) = (text.as_str(), actor.as_str());
     if kind.is_trouble() {
         tracing::warn!(set, text, actor, "{kind}");
     } else {

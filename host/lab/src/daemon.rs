@@ -433,5 +433,5 @@ impl World {
 }
 
 fn no_series() -> Arc<NoValue> {
-    Arc::new(NoValue { kind: NoValueKind::NoSeries, text: "there is no such series".to_owned() })
+    Arc::new(NoValue { kind: NoValueKind::NoSeries, text: "there is no such series".into() })
 }

@@ -11,7 +11,12 @@ use regatta_sdk::{InstanceTable, MetricColumn, MetricWindow, TickData};
 #[must_use]
 pub fn decision(outcome: RawOutcome) -> (Decision, Vec<u8>) {
     let RawOutcome { capacity, standby, victims, wake_after_ms, reasons, state } = outcome;
-    let reason = |it: regatta_sdk::Reason| Reason { code: it.code, text: it.text, evidence: it.evidence };
+    let evidence = |(name, value): (String, String)| (name.into(), value.into());
+    let reason = |it: regatta_sdk::Reason| Reason {
+        code: it.code.into(),
+        text: it.text.into(),
+        evidence: it.evidence.into_iter().map(evidence).collect(),
+    };
     let reasons = reasons.into_iter().map(reason).collect();
     (Decision { capacity, standby, victims, wake_after_ms, reasons }, state)
 }
@@ -119,9 +124,9 @@ fn aggregate(name: &str, fold: Aggregate) -> regatta_sdk::Aggregate {
 
 fn last(last: &LastDecision) -> regatta_sdk::LastDecision {
     let reason = |reason: &Reason| regatta_sdk::Reason {
-        code: reason.code.clone(),
-        text: reason.text.clone(),
-        evidence: reason.evidence.clone(),
+        code: reason.code.clone().into(),
+        text: reason.text.clone().into(),
+        evidence: reason.evidence.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
     };
     regatta_sdk::LastDecision {
         tick: last.tick,

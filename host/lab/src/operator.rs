@@ -121,7 +121,7 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
     for (index, policy) in policies.iter().enumerate() {
         let mut spec = spec.clone();
         spec.name = format!("slot-{index}");
-        spec.module.clone_from(&policy.name);
+        spec.module = policy.name.to_string();
         set.policies.push(spec);
     }
     (set, policies)

@@ -38,9 +38,9 @@ pub(crate) fn any(dice: &mut Dice) -> PolicyActivation {
     PolicyActivation {
         number: 0,
         digest: format!("digest-of-{name}-{kind}-{state_version}").into(),
-        name: name.to_owned(),
-        version: format!("1.{state_version}.0"),
-        source: format!("{name}.wasm"),
+        name: name.to_owned().into(),
+        version: format!("1.{state_version}.0").into(),
+        source: format!("{name}.wasm").into(),
         params: params.to_owned(),
         state_version,
         state: String::new(),
@@ -116,7 +116,7 @@ fn wild(dice: &mut Dice, observation: &Observation) -> Decision {
 fn failure(dice: &mut Dice) -> Result<Decision, PolicyFailure> {
     let kinds = [FailureKind::Trap, FailureKind::Deadline, FailureKind::OutOfFuel, FailureKind::Refused];
     let kind = dice.pick(&kinds).unwrap_or(FailureKind::Host);
-    Err(PolicyFailure { kind, message: "it failed, as it shall".to_owned() })
+    Err(PolicyFailure { kind, message: "it failed, as it shall".into() })
 }
 
 fn built_in<P: regatta_sdk::Policy>(
@@ -130,6 +130,6 @@ fn built_in<P: regatta_sdk::Policy>(
         });
     match decided.map(native::decision) {
         Ok((decision, state)) => (Ok(decision), Some(BASE64_STANDARD.encode(state))),
-        Err(message) => (Err(PolicyFailure { kind: FailureKind::Refused, message }), None),
+        Err(message) => (Err(PolicyFailure { kind: FailureKind::Refused, message: message.into() }), None),
     }
 }

@@ -451,11 +451,11 @@ mod tests {
             wake_after_ms: None,
             reasons: Vec::new(),
         };
-        let failed = |kind| PolicyFailure { kind, message: String::new() };
+        let failed = |kind| PolicyFailure { kind, message: "".into() };
         PolicyRun {
             slot: String::new(),
-            name: "target-tracking".to_owned(),
-            version: "0.1.0".to_owned(),
+            name: "target-tracking".into(),
+            version: "0.1.0".into(),
             digest: "".into(),
             params: String::new(),
             state_in: String::new(),
@@ -505,7 +505,7 @@ mod tests {
                     guard: GuardName::MissingData,
                     before: Some(1),
                     after: 2,
-                    reason: Reason { code: String::new(), text: String::new(), evidence: Vec::new() },
+                    reason: Reason { code: "".into(), text: "".into(), evidence: Vec::new() },
                 }],
                 granted: 2,
                 limits: Vec::new(),

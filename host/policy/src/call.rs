@@ -71,8 +71,8 @@ impl CompiledPolicy {
         let manifest = self.manifest();
         let run = PolicyRun {
             slot: String::new(),
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
+            name: manifest.name.clone().into(),
+            version: manifest.version.clone().into(),
             digest: self.digest().clone(),
             params: params.to_owned(),
             state_in: BASE64_STANDARD.encode(state),

@@ -342,6 +342,9 @@ fn manifest(manifest: types::Manifest) -> Result<PolicyManifest, LoadError> {
         let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(valid)
     };
+    let versioned = |version: &str| {
+        (1..=MAX_NAME_BYTES).contains(&version.len()) && version.bytes().all(|byte| byte.is_ascii_graphic())
+    };
     let shown = |text: &str| capped(text.to_owned(), 80);
     require(
         named(&manifest.name),
@@ -351,8 +354,11 @@ fn manifest(manifest: types::Manifest) -> Result<PolicyManifest, LoadError> {
         ),
     );
     require(
-        !manifest.version.is_empty() && manifest.version.len() <= MAX_NAME_BYTES,
-        format!("its version {:?} is not 1 to {MAX_NAME_BYTES} bytes long", shown(&manifest.version)),
+        versioned(&manifest.version),
+        format!(
+            "its version {:?} is not 1 to {MAX_NAME_BYTES} letters, digits and signs without blanks, of ASCII",
+            shown(&manifest.version)
+        ),
     );
     require(
         manifest.description.len() <= MAX_TEXT_BYTES,

@@ -31,7 +31,7 @@ pub(crate) enum Phase {
 }
 
 pub(crate) fn failed(kind: FailureKind, message: String) -> PolicyFailure {
-    PolicyFailure { kind, message: capped(message, MESSAGE_BYTES) }
+    PolicyFailure { kind, message: capped(message, MESSAGE_BYTES).into() }
 }
 
 /// An answer that breaks the contract.

@@ -45,7 +45,7 @@ impl Log {
             self.dropped += 1;
             return;
         }
-        self.lines.push(LogLine { level, message: text::capped(message, LOG_LINE_BYTES) });
+        self.lines.push(LogLine { level, message: text::capped(message, LOG_LINE_BYTES).into() });
     }
 }
 
@@ -84,7 +84,7 @@ impl Guest {
         let mut lines = std::mem::take(&mut log.lines);
         if log.dropped > 0 {
             let message = format!("{} more lines dropped", log.dropped);
-            lines.push(LogLine { level: LogLevel::Warn, message });
+            lines.push(LogLine { level: LogLevel::Warn, message: message.into() });
         }
         lines
     }

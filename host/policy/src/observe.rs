@@ -117,5 +117,10 @@ fn last(last: &LastDecision) -> types::LastDecision {
 }
 
 fn reason(reason: &Reason) -> types::Reason {
-    types::Reason { code: reason.code.clone(), text: reason.text.clone(), evidence: reason.evidence.clone() }
+    let evidence = reason.evidence.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    types::Reason {
+        code: reason.code.to_string(),
+        text: reason.text.to_string(),
+        evidence: evidence.collect(),
+    }
 }

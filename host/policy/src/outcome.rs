@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use regatta_core::decision::{Decision, FailureKind, PolicyFailure, Reason};
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::observation::Observation;
+use regatta_util::Said;
 
 use crate::bindings::regatta::policy::types;
 use crate::text::capped;
@@ -27,7 +28,7 @@ pub(crate) fn check(
     observation: &Observation,
     limits: &PolicyLimits,
 ) -> Result<(Decision, Vec<u8>), PolicyFailure> {
-    let refuse = |message: String| Err(PolicyFailure { kind: FailureKind::Output, message });
+    let refuse = |message: String| Err(PolicyFailure { kind: FailureKind::Output, message: message.into() });
     for (what, wanted) in [("capacity", Some(outcome.capacity)), ("standby", outcome.standby)] {
         if let Some(wanted) = wanted.filter(|&wanted| wanted > MAX_CAPACITY) {
             return refuse(format!(
@@ -60,10 +61,14 @@ pub(crate) fn check(
 }
 
 fn reason(reason: types::Reason) -> Reason {
+    let said = |text, bytes| Said::from(capped(text, bytes));
     let evidence = reason.evidence.into_iter().take(MAX_EVIDENCE);
-    let evidence =
-        evidence.map(|(name, value)| (capped(name, CODE_BYTES), capped(value, EVIDENCE_BYTES))).collect();
-    Reason { code: capped(reason.code, CODE_BYTES), text: capped(reason.text, TEXT_BYTES), evidence }
+    let evidence = evidence.map(|(name, value)| (said(name, CODE_BYTES), said(value, EVIDENCE_BYTES)));
+    Reason {
+        code: said(reason.code, CODE_BYTES),
+        text: said(reason.text, TEXT_BYTES),
+        evidence: evidence.collect(),
+    }
 }
 
 /// Bytes of state, victims and reasons.

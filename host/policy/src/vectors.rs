@@ -194,7 +194,7 @@ impl Found<'_> {
                 Expect::Decision { capacity, standby, victims, wake_after_ms, reasons, state },
                 Ok(decision),
             ) => {
-                let codes = decision.reasons.iter().map(|reason| reason.code.clone()).collect();
+                let codes = decision.reasons.iter().map(|reason| reason.code.to_string()).collect();
                 self.same("capacity", capacity.as_ref(), &decision.capacity);
                 self.same("standby", standby.as_ref(), &decision.standby);
                 self.same("victims", victims.as_ref(), &decision.victims);

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use regatta_core::manifest::{GuestMetric, Health, Probe};
+use regatta_core::manifest::{GuestMetric, Health, Probe, ValueRange};
 use regatta_traffic::{
     Endpoint, GuestClient, LbConfig, LoadBalancer, ProbePhase, ProbeTarget, Prober, ScrapeTarget, Scraper,
     WatchRuntime,
@@ -143,6 +143,7 @@ async fn watch(addrs: &[SocketAddr], interval_ms: u64, seconds: u64) -> Outcome<
         series: format!("guest_series_{n}"),
         path: "/metrics".to_owned(),
         rate: false,
+        range: ValueRange::ALL,
     };
     let scrape = ScrapeTarget::new(&[metric(1), metric(20)], Duration::from_secs(1))?;
     let (probe_sender, mut probe_reports) = mpsc::channel(1_024);

@@ -85,12 +85,16 @@ impl Page {
         let whole = |kind, text| vec![Err(Arc::new(NoValue { kind, text })); self.series.len()];
         let reply = match client.get(&self.request).await {
             Ok(reply) if reply.status == 200 => reply,
-            Ok(reply) => return whole(NoValueKind::Status, format!("status {} for `{path}`", reply.status)),
-            Err(error) => return whole(NoValueKind::NoAnswer, chain(&error).to_string()),
+            Ok(reply) => {
+                return whole(NoValueKind::Status, format!("status {} for `{path}`", reply.status).into());
+            }
+            Err(error) => return whole(NoValueKind::NoAnswer, chain(&error).to_string().into()),
         };
         let found = match text::scan(&reply.body, &self.series) {
             Ok(found) => found,
-            Err(error) => return whole(NoValueKind::Unreadable, format!("`{path}` is not usable: {error}")),
+            Err(error) => {
+                return whole(NoValueKind::Unreadable, format!("`{path}` is not usable: {error}").into());
+            }
         };
         let named = |(found, series): (Result<f64, SeriesError>, &String)| {
             found.map_err(|error| {
@@ -99,7 +103,7 @@ impl Page {
                     SeriesError::Syntax { .. } => NoValueKind::Unreadable,
                     SeriesError::OutOfRange { .. } => NoValueKind::OutOfRange,
                 };
-                Arc::new(NoValue { kind, text: format!("`{series}` at `{path}`: {error}") })
+                Arc::new(NoValue { kind, text: format!("`{series}` at `{path}`: {error}").into() })
             })
         };
         found.into_iter().zip(&self.series).map(named).collect()

@@ -6,6 +6,7 @@ pub mod guest_http;
 #[cfg(feature = "locks")]
 mod locks;
 pub mod program;
+mod said;
 mod samples;
 mod seldom;
 mod text;
@@ -14,7 +15,8 @@ mod words;
 
 #[cfg(feature = "locks")]
 pub use locks::KeyedLocks;
+pub use said::{SAID_BYTES, Said};
 pub use samples::{percentile, percentiles};
 pub use seldom::Seldom;
 pub use text::{chain, thousands};
-pub use words::{lines, one_line, steers};
+pub use words::{cut, lines, one_line, steers};

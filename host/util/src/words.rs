@@ -44,6 +44,16 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     spelled_out(text, |c| c != '\n' && steers(c))
 }
 
+/// At most so many bytes of a text, at the end of a character; what was cut ends in `…`.
+#[must_use]
+pub fn cut(text: &str, bytes: usize) -> Cow<'_, str> {
+    if text.len() <= bytes {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(bytes.saturating_sub('…'.len_utf8()));
+    Cow::Owned(format!("{}…", &text[..end]))
+}
+
 fn spelled_out(text: &str, strange: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&strange) {
         return Cow::Borrowed(text);
@@ -55,6 +65,13 @@ fn spelled_out(text: &str, strange: impl Fn(char) -> bool) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_cuts_at_the_end_of_a_character() {
+        assert_eq!(cut("héllo", 6), "héllo");
+        assert_eq!(cut("hééééé", 7), "hé…");
+        assert_eq!(cut("", 0), "");
+    }
 
     #[test]
     fn what_is_not_seen_is_spelled_out_and_all_else_stays() {

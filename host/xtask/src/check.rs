@@ -11,7 +11,7 @@ use regatta_util::program::on_path;
 
 use crate::ui::{self, Steps};
 use crate::workspace::Workspace;
-use crate::{bench, cargo, guest_image, languages, policies, proc, setup};
+use crate::{bench, cargo, dependencies, guest_image, languages, policies, proc, setup};
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -89,7 +89,7 @@ impl Verdict {
 /// The task.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let mut report = Report { stages: Vec::new(), total: 12 };
+    let mut report = Report { stages: Vec::new(), total: 13 };
     let mut without = Vec::new();
     let cargo = |arguments: &[&str]| {
         let mut command = cargo::command();
@@ -104,6 +104,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         setup::programs(&mut steps)
     });
     report.stage("fmt", &[ready], || proc::run(&mut cargo(&["fmt", "--all", "--", "--check"])));
+    report.stage("dependencies", &[], || dependencies::check(workspace));
     let guests = report.stage("guests for wasm32", &[ready], || {
         policies::build(workspace, &workspace.target.join("policies"), &mut Steps::new(1))
     });

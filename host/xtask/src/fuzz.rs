@@ -1,6 +1,9 @@
 //! `cargo xtask fuzz`: the targets of `tests/fuzz` under cargo-fuzz.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
+use regatta_util::units::parse_duration;
 
 use crate::cargo;
 use crate::proc;
@@ -15,8 +18,12 @@ pub(crate) struct Args {
     /// One target; all of them, one after the other, when it is left out.
     target: Option<String>,
     /// How long each runs.
-    #[arg(long, default_value_t = 60)]
-    seconds: u32,
+    #[arg(long = "for", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    time: Duration,
+}
+
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    parse_duration(text).map_err(|error| format!("{error}: for example 60s"))
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
@@ -41,7 +48,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
             .args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", "--sanitizer", "none", &target])
             .args([
                 "--",
-                &format!("-max_total_time={}", args.seconds),
+                &format!("-max_total_time={}", args.time.as_secs().max(1)),
                 "-max_len=16384",
                 "-rss_limit_mb=4096",
             ]);

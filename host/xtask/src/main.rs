@@ -14,6 +14,7 @@ mod build;
 mod cargo;
 mod check;
 mod demo;
+mod dependencies;
 mod dst;
 mod files;
 mod fuzz;

@@ -1,7 +1,9 @@
 //! Anonymous clients of a load balancer, and what they cannot do to its instances.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
 use regatta_tests::{Daemon, IDLE, get, wait_for};
 use rustix::io::Errno;
@@ -81,4 +83,38 @@ fn connections_without_number_cost_no_vm() {
 
     drop(held);
     wait_for("service for others", || get(lb, "/").map(|_| ()));
+}
+
+/// Twice as many as the daemon serves at once with so few descriptors.
+const CALLERS: usize = 100;
+
+#[test]
+fn callers_that_send_or_read_slowly_keep_nobody_out_for_long() {
+    let mut daemon = Daemon::prepare(&[]);
+    daemon.limit_open_files(OPEN_FILES);
+    daemon.launch();
+    daemon.apply_ok(&daemon.manifest("web", "{ min: 1, max: 1 }", "", IDLE));
+    daemon.wait_in_service("web", 1);
+    let socket = daemon.data().join("api.sock");
+    let head = "POST /v1/sets/web/scale HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n";
+    let slow: Vec<UnixStream> = (0..CALLERS)
+        .filter_map(|_| {
+            // As many as the kernel queues.
+            let mut caller = UnixStream::connect(&socket).ok()?;
+            caller.set_nonblocking(true).expect("set");
+            caller.write_all(head.as_bytes()).ok()?;
+            Some(caller)
+        })
+        .collect();
+    assert!(slow.len() > 50, "{}", slow.len());
+    // They go on sending, a byte now and then.
+    wait_for("an answer beside them", || {
+        for mut caller in &slow {
+            let _ = caller.write(b" ");
+        }
+        let status = daemon.run(&["status"]);
+        if status.code == 0 { Ok(()) } else { Err(status.err) }
+    });
+    assert!(daemon.run(&["scale", "web", "1"]).code == 0, "{}", daemon.log());
+    assert_eq!(events(&daemon, "instance-died"), 0);
 }

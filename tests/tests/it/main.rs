@@ -20,6 +20,7 @@ mod live_policies;
 mod modules;
 mod neighbours;
 mod networks;
+mod parsers;
 mod policies;
 mod policy_tools;
 mod readme;

@@ -4,32 +4,56 @@
 use std::convert::Infallible;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
-use super::BODY_LIMIT_BYTES;
 use super::failure::Failure;
+use super::{BODY_LIMIT, BodyLimit, UPLOAD_LIMIT};
 use crate::caller::Caller;
-use crate::input::{Json, Query, QueryRules};
+use crate::input::{Json, Query, QueryRules, Upload};
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        match axum::Json::from_request(request, state).await {
-            Ok(axum::Json(body)) => Ok(Self(body)),
-            Err(rejection) => Err(body_failure(&rejection)),
+        body(request, state, BODY_LIMIT).await.map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Upload<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        body(request, state, UPLOAD_LIMIT).await.map(Self)
+    }
+}
+
+/// Reads a body whole. What is too long or too slow ends the connection: the rest of it is not waited for.
+async fn body<S: Send + Sync, T: DeserializeOwned>(
+    mut request: Request,
+    state: &S,
+    limit: BodyLimit,
+) -> Result<T, Failure> {
+    DefaultBodyLimit::max(limit.bytes).apply(&mut request);
+    match timeout(limit.within, axum::Json::from_request(request, state)).await {
+        Ok(Ok(axum::Json(body))) => Ok(body),
+        Ok(Err(rejection)) => Err(body_failure(&rejection, limit)),
+        Err(_) => {
+            let seconds = limit.within.as_secs();
+            let what = format!("the body did not come within {seconds} s");
+            Err(Failure::bad_request(StatusCode::REQUEST_TIMEOUT, what))
         }
     }
 }
 
-fn body_failure(rejection: &JsonRejection) -> Failure {
+fn body_failure(rejection: &JsonRejection, limit: BodyLimit) -> Failure {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Failure::bad_request(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {} MiB", BODY_LIMIT_BYTES >> 20),
+            format!("the body is larger than {} MiB", limit.bytes >> 20),
         ),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Failure::bad_request(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

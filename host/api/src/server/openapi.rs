@@ -11,7 +11,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
-use crate::input::{Json, Query};
+use crate::input::{Json, Query, Upload};
 use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
@@ -78,6 +78,12 @@ impl<T: ToSchema> Json<T> {
         let body =
             RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
         operation.request_body(Some(body.build()))
+    }
+}
+
+impl<T: ToSchema> Upload<T> {
+    fn describe(operation: OperationBuilder, schemas: &mut Schemas) -> OperationBuilder {
+        Json::<T>::describe(operation, schemas)
     }
 }
 

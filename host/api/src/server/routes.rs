@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -14,12 +14,12 @@ use tokio::sync::watch;
 
 use super::extract::{Parameter, Path};
 use super::failure::Failure;
-use super::{BODY_LIMIT_BYTES, import_stream, openapi};
+use super::{import_stream, openapi};
 use crate::caller::Caller;
 use crate::control::{Answer, Control};
 use crate::endpoints::{Endpoint, endpoints};
 use crate::image_types::*;
-use crate::input::{Json, Query};
+use crate::input::{Json, Query, Upload};
 use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
@@ -71,7 +71,6 @@ pub fn router(control: Arc<dyn Control>) -> Router {
         .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], document)))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
         .layer(from_fn(sign))
         .with_state(control)
 }

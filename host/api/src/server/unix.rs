@@ -22,6 +22,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::impatient::Impatient;
 use crate::caller::{Caller, Role};
 
 /// Connections that the kernel keeps for us beyond those that are served.
@@ -29,6 +30,9 @@ const BACKLOG: i32 = 128;
 
 /// How long a client may take to send the head of a request, the first one included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may leave an answer unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long requests may still take once the daemon shall stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -146,7 +150,7 @@ fn connection(
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT)), service)
 }
 
 #[cfg(test)]

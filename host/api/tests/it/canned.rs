@@ -226,7 +226,7 @@ pub(crate) fn record(tick: u64) -> TickRecord {
     let reason = |code: &str, text: &str, evidence: &[(&str, &str)]| Reason {
         code: code.into(),
         text: text.into(),
-        evidence: evidence.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        evidence: evidence.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
     };
     let above =
         reason("above-target", "utilization is above its target", &[("mean", "0.85"), ("target", "0.6")]);

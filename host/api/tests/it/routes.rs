@@ -1,9 +1,11 @@
 //! The routes over raw HTTP: statuses, headers and bodies.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use regatta_api::types::{ApiError, ErrorCode};
-use regatta_api::{BODY_LIMIT_BYTES, Client, ClientError};
+use regatta_api::{BODY_LIMIT, Client, ClientError, UPLOAD_LIMIT};
 use reqwest::{Method, StatusCode, header};
 
 use crate::canned::Canned;
@@ -97,10 +99,28 @@ fn a_body_over_the_limit_is_refused_and_a_large_module_is_not() {
     let swap =
         |characters: usize| format!("{{\"source\": \"big\", \"module\": \"{}\"}}", "A".repeat(characters));
     let path = "/v1/sets/web/policy/swap";
-    let (status, code, message) = refused(&server, Method::POST, path, Some(&swap(BODY_LIMIT_BYTES)));
+    let (status, code, message) = refused(&server, Method::POST, path, Some(&swap(UPLOAD_LIMIT.bytes)));
     assert_eq!((status, code), (413, ErrorCode::BadRequest));
     assert_eq!(message, "the body is larger than 48 MiB");
     assert_eq!(ask(&server, Method::POST, path, Some(&swap(43 << 20))).0, 200);
+
+    let scale = format!("{{\"capacity\": 3, \"note\": \"{}\"}}", "A".repeat(BODY_LIMIT.bytes));
+    let (status, _, message) = refused(&server, Method::POST, "/v1/sets/web/scale", Some(&scale));
+    assert_eq!((status, message.as_str()), (413, "the body is larger than 1 MiB"));
+}
+
+#[test]
+fn a_body_that_does_not_come_in_time_is_answered_and_ends_the_connection() {
+    let server = Server::start(Canned::with_web());
+    let mut caller = UnixStream::connect(&server.socket).unwrap();
+    let head = "POST /v1/sets/web/scale HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
+    caller.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("the body did not come within 10 s"),
+        "{answer}"
+    );
 }
 
 #[test]

@@ -346,7 +346,11 @@ impl Agent {
         } else {
             shortage.map(|shortage| shortage.to_string())
         };
-        NodeCapacity { placement: self.placement.clone(), launches: launches.min(addresses), why }
+        NodeCapacity {
+            placement: self.placement.clone(),
+            launches: launches.min(addresses),
+            why: why.map(Into::into),
+        }
     }
 
     /// What the agent has of an instance.

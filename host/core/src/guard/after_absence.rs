@@ -27,8 +27,9 @@ impl Guard for AfterAbsenceGuard {
             code: "after-absence".into(),
             text: format!(
                 "scale-in to {proposed} held back: the daemon was away and instances warm up for {left}"
-            ),
-            evidence: vec![("left".into(), left)],
+            )
+            .into(),
+            evidence: vec![("left".into(), left.into())],
         };
         Some((desired, reason))
     }

@@ -13,9 +13,9 @@ pub(super) fn bind(observation: &Observation, capacity: u32) -> Option<(u32, Rea
         std::cmp::Ordering::Less => ("max", max),
     };
     let reason = Reason {
-        code: format!("capped-at-{name}"),
-        text: format!("the set's {name} is {limit}"),
-        evidence: vec![(name.into(), limit.to_string())],
+        code: format!("capped-at-{name}").into(),
+        text: format!("the set's {name} is {limit}").into(),
+        evidence: vec![(name.into(), limit.to_string().into())],
     };
     Some((granted, reason))
 }

@@ -43,7 +43,7 @@ pub(super) fn stand_in(setting: MissingData, context: &GuardContext<'_>) -> Opti
 
 fn reason(code: &str, text: String, context: &GuardContext<'_>) -> Reason {
     let metrics = context.metrics_without_data.join(", ");
-    Reason { code: code.into(), text, evidence: vec![("metrics".into(), metrics)] }
+    Reason { code: code.into(), text: text.into(), evidence: vec![("metrics".into(), metrics.into())] }
 }
 
 /// The metrics among `wanted` that have no fresh value for at least one instance

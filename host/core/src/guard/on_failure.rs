@@ -12,7 +12,7 @@ pub(super) fn stand_in(setting: OnFailure, desired: u32) -> (u32, Reason) {
             format!("no policy returned a decision; keeping at least the static capacity {capacity}"),
         ),
     };
-    (capacity, Reason { code: "policy-failed".into(), text, evidence: Vec::new() })
+    (capacity, Reason { code: "policy-failed".into(), text: text.into(), evidence: Vec::new() })
 }
 
 #[cfg(test)]

@@ -74,9 +74,9 @@ impl Guard for RateGuard {
         }
         let period = format_duration_ms(limit.period_ms);
         let reason = Reason {
-            code: format!("{what}-rate"),
-            text: format!("{what} to {proposed} limited to {furthest}: {limit} (from {from})"),
-            evidence: vec![("from".into(), from.to_string()), ("period".into(), period)],
+            code: format!("{what}-rate").into(),
+            text: format!("{what} to {proposed} limited to {furthest}: {limit} (from {from})").into(),
+            evidence: vec![("from".into(), from.to_string().into()), ("period".into(), period.into())],
         };
         Some((furthest, reason))
     }

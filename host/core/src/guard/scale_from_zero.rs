@@ -13,8 +13,8 @@ pub(super) fn wake(observation: &Observation) -> Option<Reason> {
     let what = if waiting < 2.0 { "connection waits" } else { "connections wait" };
     Some(Reason {
         code: "clients-waiting".into(),
-        text: format!("{waiting} {what} for an instance"),
-        evidence: vec![(CONNECTIONS_WAITING.into(), waiting.to_string())],
+        text: format!("{waiting} {what} for an instance").into(),
+        evidence: vec![(CONNECTIONS_WAITING.into(), waiting.to_string().into())],
     })
 }
 

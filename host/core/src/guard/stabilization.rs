@@ -60,8 +60,9 @@ impl Guard for StabilizationGuard {
         let window = format_duration_ms(self.window_ms);
         let reason = Reason {
             code: "scale-in-stabilized".into(),
-            text: format!("scale-in to {proposed} held back: {largest} wanted within the last {window}"),
-            evidence: vec![("largest".into(), largest.to_string()), ("window".into(), window)],
+            text: format!("scale-in to {proposed} held back: {largest} wanted within the last {window}")
+                .into(),
+            evidence: vec![("largest".into(), largest.to_string().into()), ("window".into(), window.into())],
         };
         Some((largest, reason))
     }

@@ -90,7 +90,7 @@ impl SetMachine {
             set: self.state.set.name.clone(),
             kind,
             instance: None,
-            text,
+            text: text.into(),
             actor,
             policy: None,
         }

@@ -71,14 +71,14 @@ pub fn create(new: NewSet, now: Time, actor: Actor) -> (SetState, Batch) {
         set: name.clone(),
         kind: EventKind::SetCreated,
         instance: None,
-        text: format!("{name} created, initial capacity {}", state.desired),
+        text: format!("{name} created, initial capacity {}", state.desired).into(),
         actor,
         policy: None,
     };
     let events = std::iter::once(event.clone())
         .chain(state.policies.iter().map(|slot| Event {
             kind: EventKind::PolicyApplied,
-            text: slots::applied(None, &slot.active),
+            text: slots::applied(None, &slot.active).into(),
             policy: Some(slot.active.as_ref_in(&slot.name)),
             ..event.clone()
         }))

@@ -45,7 +45,7 @@ impl SetMachine {
     pub(super) fn meet(&mut self, id: u32, event: InstanceEvent, detail: Option<String>) {
         let at = self.moment();
         let Some(instance) = self.instances.get_mut(&id) else { return };
-        let Ok(Some(change)) = instance.record.meet(event, at, detail) else { return };
+        let Ok(Some(change)) = instance.record.meet(event, at, detail.map(Into::into)) else { return };
         self.unstored.insert(id);
         if change.to == Phase::InService {
             self.state.launch_failures_in_a_row = 0;

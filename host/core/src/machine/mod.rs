@@ -55,6 +55,7 @@ use crate::phase::Phase;
 use crate::record::{InstanceChange, TickRecord};
 use crate::state::{InstanceRecord, Moment, SetState};
 use crate::time::{SetClock, Time};
+use regatta_util::Said;
 
 pub use self::create::{NewSet, create};
 pub use self::input::{
@@ -119,7 +120,7 @@ pub struct SetMachine {
     unserved: Option<u64>,
     /// Since the last record.
     changes: Vec<InstanceChange>,
-    operator: Vec<String>,
+    operator: Vec<Said>,
     /// Events that wait for a tick to store them.
     told: Vec<Event>,
     last: Option<Arc<TickRecord>>,

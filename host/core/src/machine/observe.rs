@@ -1,11 +1,13 @@
 //! What a tick sees: the set's instances and metrics, frozen.
 
+use std::sync::Arc;
+
 use crate::balancer::BalancerFull;
 use crate::instance_state::InstanceState;
 use crate::metric::MetricValue;
 use crate::metrics::{
     self, CONNECTION_RATE, CONNECTIONS, CONNECTIONS_WAITING, CPU, CounterRate, MEMORY, MetricGap, MetricSpec,
-    Reading, longest_wishes,
+    NoValue, longest_wishes,
 };
 use crate::mutant::{self, Mutant};
 use crate::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
@@ -78,22 +80,30 @@ impl SetMachine {
         let Some(instance) = self.instances.get_mut(&scrape.id) else { return };
         let metrics = &self.manifest.metrics;
         instance.meters.guest.resize_with(metrics.len(), CounterRate::default);
-        for ((metric, value), rate) in metrics.iter().zip(&scrape.values).zip(&mut instance.meters.guest) {
+        let mut no_value = Vec::new();
+        for (at, ((metric, value), rate)) in
+            metrics.iter().zip(&scrape.values).zip(&mut instance.meters.guest).enumerate()
+        {
             let value = match value {
-                Err(_) if mutant::is(Mutant::MissingIsZero) => Some(0.0),
-                Err(_) => None,
-                Ok(value) if metric.rate => rate.push(lived_ms, *value),
-                Ok(value) => Some(*value),
+                Err(_) if mutant::is(Mutant::MissingIsZero) => Ok(Some(0.0)),
+                Err(why) => Err(Arc::clone(why)),
+                Ok(value) if metric.rate => Ok(rate.push(lived_ms, *value)),
+                Ok(value) => Ok(Some(*value)),
             };
-            if let Some(value) = value {
-                self.windows.push_instance(&metric.name, scrape.id, at_ms, value);
+            let value = value.and_then(|value| match value.filter(|value| !metric.range.contains(*value)) {
+                Some(outlier) => Err(Arc::new(NoValue::outside(outlier, metric.range))),
+                None => Ok(value),
+            });
+            match value {
+                Ok(Some(value)) => self.windows.push_instance(&metric.name, scrape.id, at_ms, value),
+                Ok(None) => {}
+                Err(why) => {
+                    no_value.resize(at, None);
+                    no_value.push(Some(why));
+                }
             }
         }
-        let why = |reading: &Reading| reading.as_ref().err().cloned();
-        instance.no_value = match scrape.values.iter().any(Result::is_err) {
-            true => scrape.values.iter().map(why).collect(),
-            false => Vec::new(),
-        };
+        instance.no_value = no_value;
     }
 
     /// Metrics of the manifest that instances in service have no fresh value of, although they were scraped.
@@ -179,13 +189,11 @@ fn as_metric(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::testing::Rig;
     use super::*;
     use crate::agent::{Found, Running};
     use crate::event::EventKind;
-    use crate::metrics::{NoValue, NoValueKind};
+    use crate::metrics::{NoValueKind, Reading};
     use crate::record::TickRecord;
 
     const SECOND_NS: u64 = 1_000_000_000;
@@ -303,7 +311,7 @@ mod tests {
 
     fn out_of_range() -> Reading {
         let text = "`l` at `/metrics`: the value is 1e308: ignored".to_owned();
-        Err(Arc::new(NoValue { kind: NoValueKind::OutOfRange, text }))
+        Err(Arc::new(NoValue { kind: NoValueKind::OutOfRange, text: text.into() }))
     }
 
     #[test]
@@ -334,6 +342,47 @@ mod tests {
             rig.store.told(EventKind::MetricBack),
             ["metric load: all instances have a fresh value again"]
         );
+    }
+
+    /// One guest's wild value does not decide for all: neither in the mean, nor by counting as the value before.
+    #[test]
+    fn a_value_outside_of_its_range_counts_as_none_and_its_instance_is_named() {
+        let mut rig = Rig::serving("metrics: [{ name: load, series: l, range: [0, 1] }]");
+        for _ in 0..5 {
+            scraped(&mut rig, Ok(1e300));
+        }
+        let observation = &rig.store.last_record().observation;
+        let mean = observation.aggregate(observation.metric("load").expect("it is kept")).mean;
+        assert_eq!(mean, MetricValue::Fresh(0.5));
+        assert_eq!(value(&rig, "load", 1), MetricValue::Missing);
+        let told = "metric load: no fresh value from 1 of 2 instances (web-2: the value is 1e300, outside of metrics[].range [0, 1]: ignored)";
+        assert_eq!(rig.machine.problems(), [told]);
+        assert_eq!(rig.store.told(EventKind::MetricGap), [told]);
+        for end in [0.0, 1.0] {
+            scraped(&mut rig, Ok(end));
+            assert_eq!(value(&rig, "load", 1), MetricValue::Fresh(end), "the ends count");
+        }
+        assert_eq!(rig.machine.problems(), [""; 0]);
+    }
+
+    #[test]
+    fn the_range_of_a_rate_is_that_of_the_rate() {
+        let mut rig = Rig::serving("metrics: [{ name: errors, series: e, rate: true, range: [0, 50] }]");
+        let seen = |rig: &mut Rig, count| {
+            rig.pass(1_000);
+            let at_mono_ms = rig.now.mono_ms;
+            rig.run(super::super::Input::Scraped(vec![Scrape {
+                id: 1,
+                at_mono_ms,
+                values: vec![Ok(count)],
+            }]));
+            rig.tick_after(0);
+            value(rig, "errors", 0)
+        };
+        assert_eq!(seen(&mut rig, 1_000.0), MetricValue::Missing, "a counter has no rate yet");
+        assert_eq!(seen(&mut rig, 1_050.0), MetricValue::Fresh(50.0));
+        assert_eq!(seen(&mut rig, 9_000.0), MetricValue::Fresh(50.0), "the one before is still fresh");
+        assert_eq!(seen(&mut rig, 9_010.0), MetricValue::Fresh(10.0), "counted on from what it was");
     }
 
     /// Whatever a guest shows, ticks are decided and recorded, and what others show still counts.

@@ -29,7 +29,7 @@ pub(super) fn refuse_unrecordable(answers: &mut [Answer]) {
                     "its state and its decision, {bytes} bytes as JSON, cannot be recorded: at most {POLICIES_BYTES_MAX} for \
                      all policies of a set"
                 );
-                answer.run.result = Err(PolicyFailure { kind: FailureKind::Output, message });
+                answer.run.result = Err(PolicyFailure { kind: FailureKind::Output, message: message.into() });
             }
         }
     }

@@ -108,7 +108,7 @@ mod tests {
         let mut rig = Rig::new("capacity: { min: 1, max: 10 }\ninstance: { shutdown_timeout: 7s }");
         rig.tick();
         let record = rig.store.instances.get_mut(&1).expect("it");
-        (record.phase, record.served, record.detail) = (phase, served, Some("as it was".to_owned()));
+        (record.phase, record.served, record.detail) = (phase, served, Some("as it was".into()));
         rig.restart_after(5_000, |_| found.clone());
         let wants = rig.wants();
         (rig, wants)

@@ -26,7 +26,7 @@ impl SetMachine {
             Report::Stuck { .. } if mutant::is(Mutant::RemoveBeforeCleaned) => {
                 self.meet(id, InstanceEvent::Cleaned, None);
             }
-            Report::Stuck { why } => self.note(id, |record| record.detail = Some(why)),
+            Report::Stuck { why } => self.note(id, |record| record.detail = Some(why.into())),
             Report::Cleaned { note } => self.meet(id, InstanceEvent::Cleaned, note),
             Report::Found(found) => self.on_found(id, found),
         }

@@ -339,9 +339,9 @@ impl SetMachine {
             Done::Applied(ended) => *ended = texts,
             Done::Ok => {}
         }
-        let event = |kind, slot: &str, activation: &PolicyActivation, text| Event {
+        let event = |kind, slot: &str, activation: &PolicyActivation, text: String| Event {
             kind,
-            text,
+            text: text.into(),
             policy: Some(activation.as_ref_in(slot)),
             ..main.clone()
         };

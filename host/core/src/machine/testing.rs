@@ -47,9 +47,9 @@ pub(crate) fn activation(name: &str, state_version: u32) -> PolicyActivation {
     PolicyActivation {
         number: 0,
         digest: format!("digest of {name} {state_version}").into(),
-        name: name.to_owned(),
-        version: format!("{state_version}.0"),
-        source: "test".to_owned(),
+        name: name.to_owned().into(),
+        version: format!("{state_version}.0").into(),
+        source: "test".into(),
         params: "{}".to_owned(),
         state_version,
         state: format!("rehearsed {state_version}"),
@@ -351,7 +351,7 @@ impl Rig {
                     wake_after_ms: self.wake_after_ms,
                     reasons: Vec::new(),
                 })
-                .map_err(|message| PolicyFailure { kind: FailureKind::Trap, message }),
+                .map_err(|message| PolicyFailure { kind: FailureKind::Trap, message: message.into() }),
             fuel: 0,
             duration_us: 0,
             log: Vec::new(),

@@ -178,7 +178,7 @@ impl SetMachine {
             launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { launches.resume_ms },
             back_off: launches.back_off(),
             deleting: self.state.deleting,
-            hold: self.snapshot_hold(),
+            hold: self.snapshot_hold().map(Into::into),
             lived_ms: self.clock.lived_ms,
             resumed_ms: self.resumed_ms,
             phase: Vec::with_capacity(rows),

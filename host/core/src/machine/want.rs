@@ -43,11 +43,11 @@ impl SetMachine {
         // What went wrong in a guest is in its logs.
         let failure = match (cause, &record.detail) {
             (RemovalCause::Failed, detail) => detail.clone(),
-            (RemovalCause::Unhealthy, Some(probe)) => Some(format!("unhealthy: {probe}")),
-            (RemovalCause::Unhealthy, None) => Some("unhealthy".to_owned()),
+            (RemovalCause::Unhealthy, Some(probe)) => Some(format!("unhealthy: {probe}").into()),
+            (RemovalCause::Unhealthy, None) => Some("unhealthy".into()),
             _ => None,
         };
-        self.want(record, Order::Stop(StopOrder { grace_ms, failure }))
+        self.want(record, Order::Stop(StopOrder { grace_ms, failure: failure.map(Into::into) }))
     }
 
     /// An instance whose termination is stored shall end: told once.

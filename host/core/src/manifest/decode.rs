@@ -18,6 +18,7 @@ use super::types::{
     Capacity, DrainMode, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, LoadBalancer,
     MissingData, OnFailure, Overlay, Probe, Repair, ScaleSet,
 };
+use super::value_range::ValueRange;
 
 /// Reads the whole manifest. Everything that can be checked is checked, whatever
 /// else is wrong.
@@ -326,7 +327,9 @@ fn metrics(item: Item<'_>) -> Result<Vec<GuestMetric>, Invalid> {
                 names.push((name.clone(), index));
                 Ok(name)
             });
-            GuestMetric::read(&section, unique)
+            let range =
+                section.optional("range").and_then(|item| item.map_or(Ok(ValueRange::ALL), Item::range));
+            GuestMetric::read(&section, unique, range)
         }));
     }
     read.into_iter().collect()

@@ -13,6 +13,7 @@ use super::types::{
     Overlay, PolicySpec, Probe, ScaleSet, SeedKind,
 };
 use super::units::{format_duration_ms, format_size_bytes};
+use super::value_range::ValueRange;
 
 /// A manifest in the order in which people write it.
 #[derive(Debug, Clone, PartialEq)]
@@ -261,6 +262,16 @@ pub(crate) fn missing_data(missing_data: &MissingData) -> Tree {
         MissingData::Ignore => text("ignore"),
         MissingData::Default { capacity } => map([("default", number(capacity))]),
     }
+}
+
+/// One value, so that a change of it is one.
+pub(crate) fn range(range: &ValueRange) -> Tree {
+    #[expect(clippy::cast_possible_truncation, reason = "whole numbers that an i64 holds")]
+    let number = |end: f64| match end {
+        end if end.fract() == 0.0 && end.abs() < 1e15 => Json::from(end as i64),
+        end => Json::from(end),
+    };
+    Tree::Scalar(Json::Array(range.ends().map(number).to_vec()))
 }
 
 pub(crate) fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tree {

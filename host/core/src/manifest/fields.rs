@@ -10,6 +10,7 @@ use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
 use super::section::{Item, Section};
 use super::types::{DrainMode, DrainPolicy, MissingData, OnFailure, Probe};
+use super::value_range::ValueRange;
 
 const fn field(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> Field {
     Field { name, kind, presence, doc, new_instances: false }
@@ -36,6 +37,10 @@ const fn integer_u64(min: u64, max: u64) -> Kind {
 
 const fn duration(min_ms: u64, max_ms: u64) -> Kind {
     Kind::Duration { min_ms, max_ms }
+}
+
+const fn range() -> Kind {
+    Kind::Range
 }
 
 const fn size(min_bytes: u64, max_bytes: u64, multiple_bytes: u64) -> Kind {
@@ -325,6 +330,10 @@ section! {
     path, "path": Text(Format::HttpPath) = "/metrics";
     /// Turns a counter into its rate per second.
     rate, "rate": boolean() = "false";
+    /// Lowest and highest value that count, of a `rate` per second. An instance that shows another one counts as one without
+    /// a value, and is named. Without it, every value counts.
+    #[serde(default)]
+    range: ValueRange => export::range, "range": range() = none;
 }
 
 static POLICY: Object = Object {

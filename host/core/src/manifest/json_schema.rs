@@ -68,6 +68,9 @@ fn kind(kind: &Kind) -> Json {
         Kind::Texts { of, max } => {
             json!({ "type": "array", "items": { "type": "string", "pattern": of.pattern() }, "maxItems": max })
         }
+        Kind::Range => {
+            json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 })
+        }
         Kind::Json => json!({ "type": "object" }),
         Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(self::kind).collect::<Vec<_>>() }),
     }

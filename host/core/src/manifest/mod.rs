@@ -24,6 +24,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod types;
+mod value_range;
 
 pub use self::decode::default_policy_name;
 pub use diff::{Change, affects_new_instances_only, diff};
@@ -41,3 +42,4 @@ pub use types::{
     ImageDisk, InstanceTemplate, LoadBalancer, MissingData, OnFailure, Overlay, PolicyLimits, PolicySpec,
     Probe, Repair, ScaleSet, SeedKind, SharedDisk, StartMode,
 };
+pub use value_range::ValueRange;

@@ -73,6 +73,17 @@ impl Node {
 }
 
 impl Value {
+    /// The number that it is.
+    #[expect(clippy::cast_precision_loss, reason = "as precise as a metric is")]
+    pub(crate) fn number(&self) -> Option<f64> {
+        match *self {
+            Self::Unsigned(value) => Some(value as f64),
+            Self::Negative(value) => Some(value as f64),
+            Self::Float(value) => Some(value),
+            _ => None,
+        }
+    }
+
     /// What it is, within a sentence: `the number 3`, `a list`.
     pub(crate) fn describe(&self) -> String {
         match self {

@@ -78,6 +78,8 @@ pub(crate) enum Kind {
         of: Format,
         max: usize,
     },
+    /// Two numbers, the lowest and the highest value of something.
+    Range,
     /// A mapping that is handed on as JSON.
     Json,
     /// One of several shapes; at most one of them is a mapping.

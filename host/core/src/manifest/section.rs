@@ -11,6 +11,8 @@ use super::report::{Invalid, Report, child, item};
 use super::schema::{Field, Kind, Object, Presence};
 use super::source::Place;
 use super::units::{self, QuantityError};
+use super::value_range::ValueRange;
+use crate::metrics::VALUE_MAX;
 
 /// A mapping of the manifest, with the table of its fields.
 pub(crate) struct Section<'t> {
@@ -350,6 +352,22 @@ impl<'t> Item<'t> {
         };
         let read: Vec<_> = nodes.iter().enumerate().map(read).collect();
         read.into_iter().collect()
+    }
+
+    /// Two numbers, the first less than the second.
+    pub(crate) fn range(self) -> Result<ValueRange, Invalid> {
+        let (Kind::Range, Value::List(nodes)) = (self.kind, &self.node.value) else {
+            return Err(self.mismatch());
+        };
+        let ends: Option<Vec<f64>> = nodes.iter().map(|node| node.value.number()).collect();
+        let Some([low, high]) = ends.as_deref() else {
+            return Err(self.complain("must be two numbers, such as `[0, 1]`", None));
+        };
+        let range = ValueRange::new(*low, *high);
+        range.ok_or_else(|| {
+            let message = format!("must be from a number to a greater one, is from {low} to {high}");
+            self.complain(message, Some(format!("both within ±{VALUE_MAX:e}")))
+        })
     }
 
     /// A mapping as JSON.

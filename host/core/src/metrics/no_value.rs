@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::ValueRange;
+use regatta_util::Said;
+
 /// A value further from zero is not a measurement: it is ignored, and said so. Sums over any fleet stay finite.
 pub const VALUE_MAX: f64 = 1e21;
 
@@ -17,7 +20,17 @@ pub struct NoValue {
     /// In short, for counters.
     pub kind: NoValueKind,
     /// For people.
-    pub text: String,
+    pub text: Said,
+}
+
+impl NoValue {
+    /// Shown, and outside of what the manifest lets count.
+    pub(crate) fn outside(value: f64, range: ValueRange) -> Self {
+        // Short for any number.
+        let value = if value.abs() < 1e6 { value.to_string() } else { format!("{value:e}") };
+        let text = format!("the value is {value}, outside of metrics[].range {range}: ignored");
+        Self { kind: NoValueKind::OutOfRange, text: text.into() }
+    }
 }
 
 impl fmt::Display for NoValue {
@@ -37,7 +50,7 @@ pub enum NoValueKind {
     Unreadable,
     /// The page does not show the series.
     NoSeries,
-    /// The value is not a number, or beyond [`VALUE_MAX`].
+    /// The value is not a number, or beyond [`VALUE_MAX`] or the range that the manifest gives.
     OutOfRange,
 }
 
@@ -67,7 +80,7 @@ pub struct MetricGap {
     /// One of them.
     pub example: u32,
     /// Why that one has none.
-    pub why: String,
+    pub why: Said,
 }
 
 impl MetricGap {

@@ -17,7 +17,7 @@ pub(super) fn missing(draft: &mut Draft<'_>) -> Report {
         return waiting(PlanNote::LaunchesFailed { short, retry_in_ms: input.launches_resume_in_ms });
     }
     if let Some(why) = input.hold {
-        return waiting(PlanNote::LaunchesHeld { short, why: why.to_owned() });
+        return waiting(PlanNote::LaunchesHeld { short, why: why.into() });
     }
     if input.nodes.is_empty() {
         return waiting(PlanNote::NoNode { short });
@@ -35,9 +35,9 @@ pub(super) fn missing(draft: &mut Draft<'_>) -> Report {
     let mut report = Report::default();
     if capacity < short.min(budget) {
         let why = input.nodes.iter().find_map(|node| node.why.clone());
-        let why = why.unwrap_or_else(|| "no node has capacity for more".to_owned());
+        let why = why.unwrap_or_else(|| "no node has capacity for more".into());
         report.notes.push(PlanNote::NodesFull { short: short - now, why: why.clone() });
-        report.short = Some(why);
+        report.short = Some(why.into());
     } else if now < short && input.one_at_a_time {
         report.notes.push(PlanNote::OneAtATime { short });
     } else if now < short {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use regatta_util::Said;
+
 /// Why something that one might expect is not in the plan. Its [`Display`](fmt::Display) is the text that users read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "note", rename_all = "kebab-case")]
@@ -20,14 +22,14 @@ pub enum PlanNote {
         /// Instances short of the granted capacity.
         short: u32,
         /// For what.
-        why: String,
+        why: Said,
     },
     /// The nodes have no capacity for all that are missing.
     NodesFull {
         /// Instances that stay missing.
         short: u32,
         /// What the nodes are short of.
-        why: String,
+        why: Said,
     },
     /// No node is known to create instances on.
     NoNode {
@@ -165,7 +167,7 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<PlanNote> {
-        let why = "the host is out of memory".to_owned();
+        let why = "the host is out of memory".into();
         vec![
             PlanNote::LaunchesFailed { short: 3, retry_in_ms: 2_500 },
             PlanNote::LaunchesFailed { short: 1, retry_in_ms: 60_000 },

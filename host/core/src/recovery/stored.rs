@@ -134,7 +134,7 @@ impl Adoption {
             set: name.clone(),
             kind: EventKind::InstanceAdopted,
             instance: Some(identity.id),
-            text: format!("{name}-{} adopted: it was an orphan", identity.id),
+            text: format!("{name}-{} adopted: it was an orphan", identity.id).into(),
             actor: actor.clone(),
             policy: None,
         };

@@ -37,7 +37,7 @@ fn instance(id: u32, phase: P) -> Instance {
 }
 
 fn local(launches: u32, why: Option<&str>) -> NodeCapacity {
-    NodeCapacity { placement: Placement::default(), launches, why: why.map(str::to_owned) }
+    NodeCapacity { placement: Placement::default(), launches, why: why.map(str::to_owned).map(Into::into) }
 }
 
 /// What may differ between the plans of these tests.
@@ -264,7 +264,7 @@ fn any_nodes() -> impl Strategy<Value = Vec<NodeCapacity>> {
     let node = |(index, (domain, launches)): (usize, (u8, u32))| NodeCapacity {
         placement: placement(u8::try_from(index).expect("few nodes"), domain),
         launches,
-        why: (launches < 100).then(|| format!("node-{index} is out of memory")),
+        why: (launches < 100).then(|| format!("node-{index} is out of memory")).map(Into::into),
     };
     let capacity = (0u8..3, prop_oneof![0u32..10, Just(1_000)]);
     prop::collection::vec(capacity, 0..5)

@@ -77,7 +77,7 @@ prop_compose! {
     fn any_nodes()(
         nodes in prop::collection::vec((any_placement(), 0u32..50, proptest::option::of("[a-z ]{1,20}")), 0..4)
     ) -> Vec<NodeCapacity> {
-        nodes.into_iter().map(|(placement, launches, why)| NodeCapacity { placement, launches, why }).collect()
+        nodes.into_iter().map(|(placement, launches, why)| NodeCapacity { placement, launches, why: why.map(Into::into) }).collect()
     }
 }
 
@@ -96,7 +96,7 @@ prop_compose! {
     ) -> (TickInput, u64) {
         let observation = observation();
         let (mut instances, mut values) = (InstanceTable::default(), Vec::new());
-        let mut facts = PlanFacts { next_id, launches_resume_ms: resume_ms, deleting, hold, nodes, ..PlanFacts::default() };
+        let mut facts = PlanFacts { next_id, launches_resume_ms: resume_ms, deleting, hold: hold.map(Into::into), nodes, ..PlanFacts::default() };
         for (id, (phase, since_ms, since_lived_ms, generation, protected, placement, value, drained)) in (0..).zip(rows) {
             let state = phase.state();
             instances.push(InstanceRow { id, state, state_since_ms: since_ms, created_ms: 0, generation, protected });

@@ -34,7 +34,7 @@ impl Fleet {
         for kept in self.kept_logs_of(set).await?.into_iter().filter(|kept| kept.id == id.to_string()) {
             let reason = kept.reason.clone();
             if let Some(text) = tail(move || kept.tail(log, bytes)).await? {
-                return Ok(LogContent { kept_because: Some(reason), text });
+                return Ok(LogContent { kept_because: Some(reason.into()), text });
             }
         }
         let message = format!(
@@ -63,7 +63,7 @@ async fn tail(read: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static) -> An
 fn info(kept: KeptLogs) -> Option<KeptLogInfo> {
     let since = kept.at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let at_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    Some(KeptLogInfo { id: kept.id.parse().ok()?, at_ms, reason: kept.reason })
+    Some(KeptLogInfo { id: kept.id.parse().ok()?, at_ms, reason: kept.reason.into() })
 }
 
 fn unreadable(why: &io::Error) -> crate::api::types::ApiError {

@@ -182,7 +182,7 @@ pub(super) fn event_of(orphan: &Orphan, kind: EventKind, text: String, actor: Ac
         set: orphan.dir.set().to_owned(),
         kind,
         instance: orphan.dir.id().parse().ok(),
-        text,
+        text: text.into(),
         actor,
         policy: None,
     }

@@ -130,7 +130,7 @@ impl Fleet {
             set: event.set,
             kind: event.kind.to_string(),
             instance: event.instance,
-            text: event.text,
+            text: event.text.into(),
             actor: event.actor.to_string(),
         };
         Ok(events.into_iter().map(entry).collect())

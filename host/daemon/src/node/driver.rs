@@ -11,7 +11,7 @@ use regatta_vmm::{InstanceDir, LaunchError, LaunchSpec, StartFrom, StopHow, Stop
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use regatta_util::chain;
+use regatta_util::{Said, chain};
 
 /// Between two tries to remove an instance that resists.
 const RETRY_MIN: Duration = Duration::from_millis(200);
@@ -226,7 +226,9 @@ async fn end_and_remove(vmm: &Vmm, order: &mut StopOrder, vmms: &VmmHost) -> Res
 
 async fn discard(dir: &InstanceDir, order: &mut StopOrder, vmms: &VmmHost) -> Result<(), Resists> {
     let failure = order.failure.take();
-    vmms.discard(dir, failure.as_deref()).await.map_err(|error| Resists { note: None, why: chain(&error) })
+    vmms.discard(dir, failure.map(Said::from).as_ref())
+        .await
+        .map_err(|error| Resists { note: None, why: chain(&error) })
 }
 
 /// How a VMM ended, in words.

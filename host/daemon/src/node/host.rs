@@ -65,6 +65,7 @@ impl Disk {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "/proc")]
 fn memory_total_bytes() -> Option<u64> {
     parse_memory_total(&fs::read_to_string("/proc/meminfo").ok()?)
 }

@@ -1,7 +1,6 @@
 //! Guests can print without end. Nobody else shortens their logs, so a thread of its own looks at them all the time: what a guest
 //! can add is bounded by what it prints between two looks.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -22,7 +21,7 @@ const LOOKS_PER_LIST: u32 = 2;
 /// # Errors
 /// A thread cannot be started.
 pub(crate) fn keep_short(instances: &Path) -> std::io::Result<()> {
-    let mut logs = Logs { instances: instances.to_owned(), dirs: Vec::new(), shortened_at: HashMap::new() };
+    let mut logs = Logs { instances: instances.to_owned(), dirs: Vec::new() };
     thread::Builder::new().name("regatta-logs".to_owned()).spawn(move || {
         loop {
             logs.list();
@@ -38,8 +37,6 @@ pub(crate) fn keep_short(instances: &Path) -> std::io::Result<()> {
 struct Logs {
     instances: PathBuf,
     dirs: Vec<InstanceDir>,
-    /// How long the longest log of each directory was then.
-    shortened_at: HashMap<PathBuf, u64>,
 }
 
 impl Logs {
@@ -48,26 +45,15 @@ impl Logs {
             Ok(dirs) => self.dirs = dirs,
             Err(error) => tracing::debug!(error = chain(&error), "the instances' logs cannot be looked at"),
         }
-        self.shortened_at.retain(|path, _| self.dirs.iter().any(|dir| dir.path() == path));
     }
 
     fn shorten(&mut self, kept_bytes: u64, slack_bytes: u64) {
         for dir in &self.dirs {
-            let length = dir.longest_log_bytes();
-            // One that became shorter is another one.
-            let before = self.shortened_at.get(dir.path()).copied().filter(|&before| before <= length);
-            if length <= before.unwrap_or(kept_bytes).saturating_add(slack_bytes) {
+            if dir.largest_log_disk_bytes() <= kept_bytes.saturating_add(slack_bytes) {
                 continue;
             }
-            match dir.limit_logs(kept_bytes) {
-                Ok(()) => drop(self.shortened_at.insert(dir.path().to_owned(), length)),
-                Err(error) => {
-                    tracing::debug!(
-                        instance = dir.id(),
-                        error = chain(&error),
-                        "its logs cannot be shortened"
-                    );
-                }
+            if let Err(error) = dir.limit_logs(kept_bytes) {
+                tracing::debug!(instance = dir.id(), error = chain(&error), "its logs cannot be shortened");
             }
         }
     }
@@ -84,8 +70,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = InstanceDir::new(root.path(), "web", "1").unwrap();
         std::fs::create_dir_all(dir.path()).unwrap();
-        let mut logs =
-            Logs { instances: root.path().to_owned(), dirs: Vec::new(), shortened_at: HashMap::new() };
+        let mut logs = Logs { instances: root.path().to_owned(), dirs: Vec::new() };
         logs.list();
         let takes = || std::fs::metadata(dir.serial_log()).unwrap().blocks() * 512;
         let chunk = vec![b'x'; 64 << 10];
@@ -97,9 +82,12 @@ mod tests {
             assert!(takes() <= 384 << 10, "{}", takes());
         }
         assert_eq!(std::fs::metadata(dir.serial_log()).unwrap().len(), 4 << 20);
-        assert!(logs.shortened_at.len() == 1);
-        std::fs::remove_dir_all(dir.path()).unwrap();
-        logs.list();
-        assert!(logs.shortened_at.is_empty());
+        // It need not become longer to take more.
+        let log = std::fs::OpenOptions::new().write(true).open(dir.serial_log()).unwrap();
+        log.set_len(1 << 40).unwrap();
+        logs.shorten(128 << 10, 128 << 10);
+        std::os::unix::fs::FileExt::write_all_at(&log, &vec![b'x'; 4 << 20], 0).unwrap();
+        logs.shorten(128 << 10, 128 << 10);
+        assert!(takes() <= 384 << 10, "{}", takes());
     }
 }

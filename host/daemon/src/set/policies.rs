@@ -107,7 +107,7 @@ fn failed(slot: &str, activation: &PolicyActivation, message: String) -> PolicyR
         digest: activation.digest.clone(),
         params: activation.params.clone(),
         state_in: activation.state.clone(),
-        result: Err(PolicyFailure { kind: FailureKind::Host, message }),
+        result: Err(PolicyFailure { kind: FailureKind::Host, message: message.into() }),
         fuel: 0,
         duration_us: 0,
         log: Vec::new(),

@@ -188,7 +188,7 @@ impl SetView {
             connections: u64::from(connections),
             metrics: self.last.as_deref().map(|record| metrics_of(record, instance)).unwrap_or_default(),
             not_contained: instance.not_contained.clone(),
-            detail: instance.detail.clone(),
+            detail: instance.detail.clone().map(Into::into),
             start: instance.start.clone(),
         }
     }
@@ -200,10 +200,10 @@ pub(crate) fn policy_info(slot: &str, activation: &PolicyActivation) -> PolicyIn
     PolicyInfo {
         slot: slot.to_owned(),
         activation: activation.number,
-        name: activation.name.clone(),
-        version: activation.version.clone(),
+        name: activation.name.clone().into(),
+        version: activation.version.clone().into(),
         digest: activation.digest.clone(),
-        source: activation.source.clone(),
+        source: activation.source.clone().into(),
         params: serde_json::from_str(&activation.params).unwrap_or_default(),
         since_ms: activation.since_ms,
     }

@@ -116,7 +116,9 @@ impl Subject for ModuleSubject<'_> {
                 Ok(outcome(decision))
             }
             // Cut off by our budget, not by a limit.
-            Err(failure) if failure.kind == FailureKind::Deadline && self.has_ended() => Err(failure.message),
+            Err(failure) if failure.kind == FailureKind::Deadline && self.has_ended() => {
+                Err(failure.message.into())
+            }
             Err(failure) => {
                 self.overran += u32::from(overruns(failure.kind));
                 let told = format!("{}: {}", failure.kind.as_str(), failure.message);
@@ -252,12 +254,19 @@ fn state(state: regatta_sdk::InstanceState) -> InstanceState {
 }
 
 fn reason(reason: Reason) -> decision::Reason {
-    decision::Reason { code: reason.code, text: reason.text, evidence: reason.evidence }
+    decision::Reason {
+        code: reason.code.into(),
+        text: reason.text.into(),
+        evidence: reason.evidence.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+    }
 }
 
 fn outcome(decision: decision::Decision) -> Outcome {
-    let reason =
-        |reason: decision::Reason| Reason { code: reason.code, text: reason.text, evidence: reason.evidence };
+    let reason = |reason: decision::Reason| Reason {
+        code: reason.code.into(),
+        text: reason.text.into(),
+        evidence: reason.evidence.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+    };
     Outcome {
         capacity: decision.capacity,
         standby: decision.standby,

@@ -17,8 +17,9 @@ type Outcome = (String, String);
 
 /// Loads a fixture, lets it check parameters, and lets it decide the ticks from 1 on until it fails, at most `ticks`.
 fn became(name: &str, ticks: u64, limits: &PolicyLimits) -> Outcome {
-    let failed =
-        |how: &str, failure: PolicyFailure| (format!("{how}: {}", failure.kind.as_str()), failure.message);
+    let failed = |how: &str, failure: PolicyFailure| {
+        (format!("{how}: {}", failure.kind.as_str()), failure.message.into())
+    };
     let policy = match engine().load(&hostile(name)) {
         Ok(policy) => policy,
         Err(LoadError::Describe(call)) => return failed("describe fails", call.failure),

@@ -118,8 +118,8 @@ fn a_tiny_module_is_a_policy() {
     let decision = call.run.result.clone().unwrap();
     assert_eq!((decision.capacity, decision.standby, decision.wake_after_ms), (3, Some(1), Some(500)));
     assert_eq!(decision.victims, [2, 1]);
-    let evidence = vec![("name".to_owned(), "value".to_owned())];
-    assert_eq!(decision.reasons, [Reason { code: "c".to_owned(), text: "t".to_owned(), evidence }]);
+    let evidence = vec![("name".into(), "value".into())];
+    assert_eq!(decision.reasons, [Reason { code: "c".into(), text: "t".into(), evidence }]);
     assert_eq!(
         call.state.as_deref(),
         Some(&br#"{"streak":[1.50,"a b"]}"#[..]),
@@ -132,11 +132,7 @@ fn a_tiny_module_is_a_policy() {
 #[test]
 fn the_argument_has_the_shape_of_the_contract() {
     let mut observation = observation_of(2, &[0.25, f64::INFINITY]);
-    let reason = Reason {
-        code: "a".to_owned(),
-        text: "b".to_owned(),
-        evidence: vec![("c".to_owned(), "d".to_owned())],
-    };
+    let reason = Reason { code: "a".into(), text: "b".into(), evidence: vec![("c".into(), "d".into())] };
     let narrowed_by = vec!["max".to_owned()];
     observation.last =
         Some(LastDecision { tick: 6, wanted: Some(9), granted: 4, reasons: vec![reason], narrowed_by });

@@ -122,9 +122,9 @@ fn same<P: Policy>(
             .map_err(TestCaseError::fail)?;
         let call = policy.decide(&Arc::new(observation), params, &wasm_state, &limits());
         let reason = |reason: regatta_sdk::Reason| Reason {
-            code: reason.code,
-            text: reason.text,
-            evidence: reason.evidence,
+            code: reason.code.into(),
+            text: reason.text.into(),
+            evidence: reason.evidence.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
         };
         let wanted = Decision {
             capacity: expected.capacity,

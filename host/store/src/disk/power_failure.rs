@@ -133,7 +133,7 @@ fn batch(number: u64) -> Batch {
         set: part.to_string(),
         kind: EventKind::Protection,
         instance: None,
-        text: Digest::of(&number.to_le_bytes()).repeat((number % 7 * 20) as usize),
+        text: Digest::of(&number.to_le_bytes()).repeat((number % 7 * 20) as usize).into(),
         policy: None,
         actor: Actor::User(number.to_string()),
     });

@@ -126,9 +126,9 @@ pub(crate) fn activation(digest: &str) -> PolicyActivation {
     PolicyActivation {
         number: 1,
         digest: digest.into(),
-        name: "target-tracking".to_owned(),
-        version: "0.1.0".to_owned(),
-        source: "target-tracking".to_owned(),
+        name: "target-tracking".into(),
+        version: "0.1.0".into(),
+        source: "target-tracking".into(),
         params: "{}".to_owned(),
         state_version: 1,
         state: String::new(),
@@ -153,7 +153,7 @@ pub(crate) fn event(set: &str, text: &str) -> Event {
         set: set.to_owned(),
         kind: EventKind::Protection,
         instance: None,
-        text: text.to_owned(),
+        text: text.to_owned().into(),
         actor: Actor::Daemon,
         policy: None,
     }

@@ -51,8 +51,13 @@ fn value() -> impl Strategy<Value = MetricValue> {
 }
 
 fn reason() -> impl Strategy<Value = Reason> {
-    ("[a-z-]{1,8}", any::<String>(), vec((any::<String>(), any::<String>()), 0..3))
-        .prop_map(|(code, text, evidence)| Reason { code, text, evidence })
+    ("[a-z-]{1,8}", any::<String>(), vec((any::<String>(), any::<String>()), 0..3)).prop_map(
+        |(code, text, evidence)| Reason {
+            code: code.into(),
+            text: text.into(),
+            evidence: evidence.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        },
+    )
 }
 
 fn run() -> impl Strategy<Value = PolicyRun> {
@@ -66,20 +71,20 @@ fn run() -> impl Strategy<Value = PolicyRun> {
         .prop_map(|(capacity, standby, victims, wake_after_ms, reasons)| {
             Ok(Decision { capacity, standby, victims, wake_after_ms, reasons })
         });
-    let failure =
-        any::<String>().prop_map(|message| Err(PolicyFailure { kind: FailureKind::Deadline, message }));
+    let failure = any::<String>()
+        .prop_map(|message| Err(PolicyFailure { kind: FailureKind::Deadline, message: message.into() }));
     (prop_oneof![decision, failure], any::<(u64, u64)>(), 0u8..4, any::<String>()).prop_map(
         |(result, (fuel, duration_us), digest, message)| PolicyRun {
             slot: String::new(),
-            name: "p".to_owned(),
-            version: "1.0.0".to_owned(),
+            name: "p".into(),
+            version: "1.0.0".into(),
             digest: module(digest).0,
             params: "{}".to_owned(),
             state_in: "AAAA".to_owned(),
             result,
             fuel,
             duration_us,
-            log: vec![LogLine { level: LogLevel::Warn, message }],
+            log: vec![LogLine { level: LogLevel::Warn, message: message.into() }],
         },
     )
 }
@@ -140,7 +145,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                         event: INSTANCE_EVENTS[event],
                         from: PHASES[state],
                         to: PHASES[0],
-                        detail,
+                        detail: detail.map(Into::into),
                     })
                     .collect(),
                 facts: PlanFacts {
@@ -183,7 +188,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                     notes: Vec::new(),
                     short: None,
                 },
-                operator,
+                operator: operator.into_iter().map(Into::into).collect(),
             }
         },
     )

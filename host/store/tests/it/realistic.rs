@@ -217,19 +217,20 @@ impl Generator {
         let granted = if moves { desired + 1 } else { desired };
         let reasons = vec![
             Reason {
-                code: if wanted > desired { "above-target" } else { "within-tolerance" }.to_owned(),
-                text: format!("cpu is at {mean:.3}, the target is 0.550: {wanted} instances would meet it"),
+                code: if wanted > desired { "above-target" } else { "within-tolerance" }.to_owned().into(),
+                text: format!("cpu is at {mean:.3}, the target is 0.550: {wanted} instances would meet it")
+                    .into(),
                 evidence: vec![
-                    ("mean".to_owned(), mean.to_string()),
-                    ("target".to_owned(), "0.55".to_owned()),
-                    ("in-service".to_owned(), desired.to_string()),
-                    ("wanted".to_owned(), wanted.to_string()),
+                    ("mean".into(), mean.to_string().into()),
+                    ("target".into(), "0.55".into()),
+                    ("in-service".into(), desired.to_string().into()),
+                    ("wanted".into(), wanted.to_string().into()),
                 ],
             },
             Reason {
-                code: "warming".to_owned(),
-                text: "2 instances are not yet in service and were left out of the mean".to_owned(),
-                evidence: vec![("warming".to_owned(), "2".to_owned())],
+                code: "warming".into(),
+                text: "2 instances are not yet in service and were left out of the mean".into(),
+                evidence: vec![("warming".into(), "2".into())],
             },
         ];
         for _ in 0..self.shape.state_bytes_changing {
@@ -277,8 +278,8 @@ impl Generator {
             },
             runs: vec![PolicyRun {
                 slot: String::new(),
-                name: "target-tracking".to_owned(),
-                version: "0.1.0".to_owned(),
+                name: "target-tracking".into(),
+                version: "0.1.0".into(),
                 digest: ("4f1c2ab99d".repeat(6) + "beef").into(),
                 params: r#"{"metric":"cpu","target":0.55,"tolerance":0.1,"warmup_ms":20000}"#.to_owned(),
                 state_in: base64(&self.state),
@@ -303,9 +304,9 @@ impl Generator {
                     before: Some(wanted),
                     after: granted,
                     reason: Reason {
-                        code: "stabilized".to_owned(),
-                        text: "the largest wish of the last 300 s stands".to_owned(),
-                        evidence: vec![("window-s".to_owned(), "300".to_owned())],
+                        code: "stabilized".into(),
+                        text: "the largest wish of the last 300 s stands".into(),
+                        evidence: vec![("window-s".into(), "300".into())],
                     },
                 }],
                 granted,

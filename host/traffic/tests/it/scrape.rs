@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regatta_core::manifest::GuestMetric;
+use regatta_core::manifest::{GuestMetric, ValueRange};
 use regatta_core::metrics::{NoValueKind, Reading};
 use regatta_traffic::{GuestClient, ScrapeTarget, Scraper};
 use tokio::sync::mpsc;
@@ -11,7 +11,14 @@ use crate::guest::{Answer, Guest};
 use crate::soon;
 
 fn metric(name: &str, series: &str, path: &str) -> GuestMetric {
-    GuestMetric { name: name.to_owned(), series: series.to_owned(), path: path.to_owned(), rate: false }
+    let range = ValueRange::ALL;
+    GuestMetric {
+        name: name.to_owned(),
+        series: series.to_owned(),
+        path: path.to_owned(),
+        rate: false,
+        range,
+    }
 }
 
 fn values(readings: &[Reading]) -> Vec<Option<f64>> {

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use regatta_util::{Said, cut};
+
 /// What went wrong, as far as the caller can act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ApiErrorKind {
@@ -64,7 +66,7 @@ pub struct ApiError {
     /// The HTTP status, if there was an answer.
     pub status: Option<u16>,
     /// The messages of the VMM, outermost first; or one message of ours when there was no answer.
-    pub chain: Vec<String>,
+    pub chain: Vec<Said>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -76,7 +78,7 @@ impl fmt::Display for ApiError {
         }
         // "Error from API" opens every chain and says nothing.
         let chain = match &self.chain[..] {
-            [first, rest @ ..] if first == "Error from API" && !rest.is_empty() => rest,
+            [first, rest @ ..] if *first == "Error from API" && !rest.is_empty() => rest,
             chain => chain,
         };
         for message in chain {
@@ -101,7 +103,7 @@ impl ApiError {
 
     pub(crate) fn timeout(call: &'static str, after: Duration) -> Self {
         let message = format!("no answer within {} ms", after.as_millis());
-        Self { call, kind: ApiErrorKind::Timeout, status: None, chain: vec![message], source: None }
+        Self { call, kind: ApiErrorKind::Timeout, status: None, chain: vec![message.into()], source: None }
     }
 
     pub(crate) fn connection(
@@ -109,17 +111,29 @@ impl ApiError {
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
         let chain = vec!["connection to the VMM failed".to_owned()];
-        Self { call, kind: ApiErrorKind::ConnectionLost, status: None, chain, source: Some(Box::new(source)) }
+        Self {
+            call,
+            kind: ApiErrorKind::ConnectionLost,
+            status: None,
+            chain: chain.into_iter().map(Into::into).collect(),
+            source: Some(Box::new(source)),
+        }
     }
 
     /// Nothing was sent: it is another process that would have got it.
     pub(crate) fn stranger(call: &'static str, why: String) -> Self {
-        Self { call, kind: ApiErrorKind::Stranger, status: None, chain: vec![why], source: None }
+        Self { call, kind: ApiErrorKind::Stranger, status: None, chain: vec![why.into()], source: None }
     }
 
     pub(crate) fn too_large(call: &'static str, size_bytes: usize, limit_bytes: usize) -> Self {
         let message = format!("request of {size_bytes} bytes is over the VMM's limit of {limit_bytes}");
-        Self { call, kind: ApiErrorKind::RequestTooLarge, status: None, chain: vec![message], source: None }
+        Self {
+            call,
+            kind: ApiErrorKind::RequestTooLarge,
+            status: None,
+            chain: vec![message.into()],
+            source: None,
+        }
     }
 
     pub(crate) fn bad_response(call: &'static str, status: u16, message: String) -> Self {
@@ -127,7 +141,7 @@ impl ApiError {
             call,
             kind: ApiErrorKind::BadResponse,
             status: Some(status),
-            chain: vec![message],
+            chain: vec![message.into()],
             source: None,
         }
     }
@@ -135,7 +149,7 @@ impl ApiError {
 
 /// The chain in a body: a JSON array of strings, or an object with `error` (whose value may hold a raw line break, so that it is no
 /// valid JSON), or, failing both, the text itself. Never empty messages, never more than 32, each at most 2 KiB.
-fn parse_chain(body: &[u8]) -> Vec<String> {
+fn parse_chain(body: &[u8]) -> Vec<Said> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
     let messages = serde_json::from_str::<Vec<String>>(text).unwrap_or_else(|_| {
@@ -151,22 +165,13 @@ fn parse_chain(body: &[u8]) -> Vec<String> {
         .map(|message| without_backtrace(&message).to_owned())
         .filter(|message| !message.is_empty())
         .take(32)
-        .map(|message| shorten(message, 2048))
+        .map(|message| Said::from(cut(&message, 2048).as_ref()))
         .collect()
 }
 
 /// Some messages of Cloud Hypervisor are made by `{:?}` of an `anyhow::Error`, which adds where in its own code they arose.
 fn without_backtrace(message: &str) -> &str {
     message.split("\n\nStack backtrace:").next().unwrap_or(message)
-}
-
-fn shorten(mut message: String, limit_bytes: usize) -> String {
-    if message.len() > limit_bytes {
-        let end = (0..=limit_bytes).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
-        message.truncate(end);
-        message.push('…');
-    }
-    message
 }
 
 /// One line of the table: every message of `all` must begin some message of the chain.
@@ -226,7 +231,7 @@ const RULES: &[Rule] = {
 };
 
 /// The class of an error answer: by its messages, and where they say nothing known, by its status. Total: every input has one.
-fn classify(status: u16, chain: &[String]) -> ApiErrorKind {
+fn classify(status: u16, chain: &[Said]) -> ApiErrorKind {
     let matches =
         |rule: &Rule| rule.all.iter().all(|start| chain.iter().any(|message| message.starts_with(start)));
     if let Some(rule) = RULES.iter().find(|rule| matches(rule)) {

@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::removal::remove_tree;
 use crate::api::{Listener, listener};
 use crate::guarded::{Access, GuardedDir, read_tail};
 
@@ -198,11 +199,12 @@ impl InstanceDir {
         read_tail(self.open_log(log, Access::Read)?, limit_bytes)
     }
 
-    /// Length of its longest log; 0 without any. Nothing is opened.
+    /// What its largest log takes of the disk, bytes; 0 without any. Nothing is opened. How long a log is says little: it may have holes,
+    /// and grow in them.
     #[must_use]
-    pub fn longest_log_bytes(&self) -> u64 {
-        let length = |log| self.path.join(log).symlink_metadata().map_or(0, |found| found.len());
-        LOGS.into_iter().map(length).max().unwrap_or(0)
+    pub fn largest_log_disk_bytes(&self) -> u64 {
+        let taken = |log| self.path.join(log).symlink_metadata().map_or(0, |found| found.blocks() * 512);
+        LOGS.into_iter().map(taken).max().unwrap_or(0)
     }
 
     /// Opens one of the logs. They are ours, but not what else its VMM may have made of these names.
@@ -247,12 +249,8 @@ impl InstanceDir {
 
     /// Like [`InstanceDir::remove`], for a directory whose VMM is known to be dead or dying.
     pub(crate) fn remove_dead(&self) -> Result<(), DirError> {
-        match fs::remove_dir_all(&self.path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(DirError::Io { what: "remove", path: self.path.clone(), source });
-            }
-            _ => {}
-        }
+        let removed = remove_tree(&self.path);
+        removed.map_err(|source| DirError::Io { what: "remove", path: self.path.clone(), source })?;
         if let Some(set) = self.path.parent() {
             // Only works when it is empty, which is all that is wanted.
             let _ = fs::remove_dir(set);
@@ -358,7 +356,6 @@ mod tests {
 
     #[test]
     fn long_logs_give_their_space_back_and_keep_their_end() {
-        use std::os::unix::fs::MetadataExt;
         let data = tempfile::tempdir().expect("temp dir");
         let dir = InstanceDir::new(data.path(), "s", "i").expect("dir");
         dir.prepare().expect("fresh");

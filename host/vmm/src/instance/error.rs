@@ -8,6 +8,7 @@ use crate::api::ApiError;
 use crate::net::NetworkError;
 use crate::overlay::OverlayError;
 use crate::process::{SpawnError, VmmExit};
+use regatta_util::Said;
 
 /// A launch failed. Whatever it had made is gone again, but for kept logs.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +93,7 @@ pub enum LaunchError {
         /// How it ended.
         exit: VmmExit,
         /// Its last words, at most 2 KiB.
-        log_tail: String,
+        log_tail: Said,
     },
     /// Another process answers on the VMM's socket.
     #[error("process {found} answers on the socket of instance {id}, not the VMM started as {expected}")]
@@ -114,7 +115,7 @@ pub enum LaunchError {
         /// How far it came.
         reached: &'static str,
         /// The VMM's last words, at most 2 KiB.
-        log_tail: String,
+        log_tail: Said,
     },
     /// A call to the VMM failed.
     #[error("the VM of instance {id} was not booted")]

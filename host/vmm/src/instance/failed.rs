@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use super::dir::{InstanceDir, LOGS};
 use crate::guarded::{Access, GuardedDir, read_tail};
+use regatta_util::Said;
 
 /// Logs are cut to their last part when kept: a guest can print without end.
 const LOG_LIMIT_BYTES: u64 = 1 << 20;
@@ -29,7 +30,7 @@ pub struct KeptLogs {
     /// When it failed.
     pub at: SystemTime,
     /// Why.
-    pub reason: String,
+    pub reason: Said,
     /// Where its logs are.
     pub dir: PathBuf,
 }
@@ -63,7 +64,7 @@ impl FailedLogs {
         let kept = |(at, dir): (SystemTime, PathBuf)| {
             let (of, id) = named(&dir)?;
             let reason = tail_in(&dir, REASON, LOG_LIMIT_BYTES).ok()?;
-            let reason = String::from_utf8_lossy(&reason).trim_end().to_owned();
+            let reason = String::from_utf8_lossy(&reason).trim_end().into();
             (of == set).then(|| KeptLogs { id: id.to_owned(), at, reason, dir: dir.clone() })
         };
         Ok(self.places()?.into_iter().rev().filter_map(kept).collect())
@@ -81,7 +82,7 @@ impl FailedLogs {
 
     /// Copies the end of `vmm.log`, `serial.log` and `events.json` of an instance here, with `reason` beside them, and returns where to.
     /// Best effort: a failure to keep logs must not hide the failure itself. `None` if nothing was kept.
-    pub fn keep(&self, instance: &InstanceDir, reason: &str) -> Option<PathBuf> {
+    pub fn keep(&self, instance: &InstanceDir, reason: &Said) -> Option<PathBuf> {
         if self.keep == 0 {
             return None;
         }
@@ -94,7 +95,7 @@ impl FailedLogs {
         }
     }
 
-    fn try_keep(&self, instance: &InstanceDir, reason: &str) -> io::Result<Option<PathBuf>> {
+    fn try_keep(&self, instance: &InstanceDir, reason: &Said) -> io::Result<Option<PathBuf>> {
         let mut logs = Vec::new();
         for name in LOGS {
             match instance.open_log(name, Access::Read) {
@@ -171,10 +172,10 @@ mod tests {
         let mut places = Vec::new();
         for round in 0..3 {
             instance.prepare().expect("prepare");
-            assert_eq!(failed.keep(&instance, "nothing to keep"), None);
+            assert_eq!(failed.keep(&instance, &"nothing to keep".into()), None);
             fs::write(instance.vmm_log(), format!("round {round}")).expect("write");
             fs::write(instance.serial_log(), vec![b'x'; (LOG_LIMIT_BYTES + 5) as usize]).expect("write");
-            places.push(failed.keep(&instance, "boot failed").expect("kept"));
+            places.push(failed.keep(&instance, &"boot failed".into()).expect("kept"));
         }
         assert!(!places[0].exists(), "the oldest is gone");
         for place in &places[1..] {
@@ -183,7 +184,7 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(places[2].join("vmm.log")).expect("log"), "round 2");
         let kept = failed.of_set("web").expect("read");
-        let told = |logs: &KeptLogs| (logs.id.clone(), logs.reason.clone(), logs.dir.clone());
+        let told = |logs: &KeptLogs| (logs.id.clone(), logs.reason.to_string(), logs.dir.clone());
         let expected = |place: &PathBuf| ("a".to_owned(), "boot failed".to_owned(), place.clone());
         assert_eq!(kept.iter().map(told).collect::<Vec<_>>(), [expected(&places[2]), expected(&places[1])]);
         assert_eq!(failed.of_set("we").expect("read"), []);
@@ -193,15 +194,15 @@ mod tests {
             let other = InstanceDir::new(data.path(), "db", id).expect("dir");
             other.prepare().expect("prepare");
             fs::write(other.vmm_log(), "db").expect("write");
-            failed.keep(&other, "exited").expect("kept");
+            failed.keep(&other, &"exited".into()).expect("kept");
         }
         assert_eq!(failed.of_set("web").expect("read").len(), 2);
         let fewer = FailedLogs { keep: 3, ..failed };
         instance.prepare().expect("prepare");
         fs::write(instance.vmm_log(), "the last").expect("write");
-        fewer.keep(&instance, "boot failed").expect("kept");
+        fewer.keep(&instance, &"boot failed".into()).expect("kept");
         assert_eq!(fewer.of_set("web").expect("read").len(), 1, "the newest three are of both sets");
         assert_eq!(fewer.of_set("db").expect("read").len(), 2);
-        assert_eq!(FailedLogs::new(data.path(), 0, 9).keep(&instance, "x"), None);
+        assert_eq!(FailedLogs::new(data.path(), 0, 9).keep(&instance, &"x".into()), None);
     }
 }

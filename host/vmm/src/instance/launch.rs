@@ -30,6 +30,7 @@ use crate::net::{Attachment, HostNetwork, Namespace, NetworkError};
 use crate::process::procfs::{self, FileId};
 use crate::process::{self, CgroupLimits, CgroupRoot, Place, SpawnError, Spawned, VmmExit, VmmProcess};
 use crate::snapshot::{self, Restore, Started};
+use regatta_util::Said;
 
 /// How much of a VMM's last words an error carries.
 const LOG_TAIL_BYTES: u64 = 2048;
@@ -163,7 +164,7 @@ impl VmmHost {
         }
         // A directory that was in use by another VMM is not ours to look into.
         if spec.keep_failed_logs && attempt.dir.is_some() {
-            self.failed.keep(&spec.dir, &regatta_util::chain(&error));
+            self.failed.keep(&spec.dir, &regatta_util::chain(&error).into());
         }
         let (network, dir) = (attempt.network.take(), attempt.dir.take());
         blocking(move || drop((network, dir))).await;
@@ -392,7 +393,7 @@ fn exited(spec: &LaunchSpec, exit: VmmExit) -> LaunchError {
     LaunchError::Exited { id: spec.id.clone(), exit, log_tail: log_tail(&spec.dir) }
 }
 
-fn log_tail(dir: &InstanceDir) -> String {
+fn log_tail(dir: &InstanceDir) -> Said {
     let tail = dir.log_tail(VMM_LOG, LOG_TAIL_BYTES);
-    tail.map(|tail| String::from_utf8_lossy(&tail).into_owned()).unwrap_or_default()
+    tail.map(|tail| String::from_utf8_lossy(&tail).trim().into()).unwrap_or_default()
 }

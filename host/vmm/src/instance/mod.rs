@@ -16,6 +16,7 @@ mod launch;
 mod notes;
 mod prepare;
 mod remains;
+mod removal;
 mod spec;
 mod stop;
 mod uses;

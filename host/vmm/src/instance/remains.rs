@@ -5,6 +5,7 @@ use super::error::DiscardError;
 use super::launch::VmmHost;
 use super::prepare::blocking;
 use crate::net::NetworkError;
+use regatta_util::Said;
 
 impl VmmHost {
     /// Removes what is left of an instance whose VMM has ended: its network, its directory and its cgroup. With `failure`, its logs are kept first, with
@@ -12,9 +13,9 @@ impl VmmHost {
     ///
     /// # Errors
     /// A VMM still listens in the directory (nothing was touched then), or the system refused.
-    pub async fn discard(&self, dir: &InstanceDir, failure: Option<&str>) -> Result<(), DiscardError> {
+    pub async fn discard(&self, dir: &InstanceDir, failure: Option<&Said>) -> Result<(), DiscardError> {
         let (this, dir) = (self.clone(), dir.clone());
-        let failure = failure.map(str::to_owned);
+        let failure = failure.cloned();
         blocking(move || {
             let failed = |source| DiscardError::Dir { id: dir.id().to_owned(), source };
             dir.check_unused().map_err(failed)?;

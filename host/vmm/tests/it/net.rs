@@ -112,7 +112,7 @@ async fn a_killed_vmm_takes_its_interfaces_along_and_discarding_it_removes_the_r
     signal(vmm.identity().pid, Signal::KILL);
     vmm.exited().await;
     eventually("the kernel's clean-up", || (interfaces("thread-self").len() == 1).then_some(())).await;
-    data.host.discard(vmm.dir(), Some("killed by a test")).await.expect("discarded");
+    data.host.discard(vmm.dir(), Some(&"killed by a test".into())).await.expect("discarded");
     assert_eq!(leftovers(), Vec::<String>::new());
 }
 

@@ -125,9 +125,9 @@ async fn leftovers_are_found_and_discarded_with_their_logs_kept() {
     crate::support::signal(vmm.identity().pid, rustix::process::Signal::KILL);
     vmm.exited().await;
     assert_eq!(InstanceDir::list(&data.instances()).expect("listed"), std::slice::from_ref(&dir));
-    data.host.discard(&dir, Some("killed by a test")).await.expect("discarded");
+    data.host.discard(&dir, Some(&"killed by a test".into())).await.expect("discarded");
     assert!(!data.instances().join("set").exists());
     assert_eq!(data.failures().len(), 1);
-    data.host.discard(&dir, Some("again")).await.expect("nothing left is not an error");
+    data.host.discard(&dir, Some(&"again".into())).await.expect("nothing left is not an error");
     assert_eq!(data.failures().len(), 1);
 }

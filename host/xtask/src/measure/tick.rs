@@ -112,9 +112,9 @@ fn activation(digest: &str, wishes: Vec<regatta_core::metrics::MetricWish>) -> P
     PolicyActivation {
         number: 1,
         digest: digest.into(),
-        name: "target-tracking".to_owned(),
-        version: "1.0.0".to_owned(),
-        source: "target-tracking".to_owned(),
+        name: "target-tracking".into(),
+        version: "1.0.0".into(),
+        source: "target-tracking".into(),
         params: "{}".to_owned(),
         state_version: 1,
         state: String::new(),

@@ -7,6 +7,7 @@ use regatta_core::decision::{Decision, Reason as CoreReason};
 use regatta_core::instance_state::INSTANCE_STATES;
 use regatta_core::metric::MetricValue;
 use regatta_core::observation::{InstanceTable, MetricObservation, MetricScope, Observation};
+use regatta_util::Said;
 
 use crate::decider::Answer;
 
@@ -208,10 +209,10 @@ impl Metric {
 impl From<Answer> for RunResponse {
     fn from(Answer { decision, state }: Answer) -> Self {
         let Decision { capacity, standby, victims, wake_after_ms, reasons } = decision;
-        let evidence = |(name, value)| Evidence { name, value };
+        let evidence = |(name, value): (Said, Said)| Evidence { name: name.into(), value: value.into() };
         let reason = |reason: CoreReason| Reason {
-            code: reason.code,
-            text: reason.text,
+            code: reason.code.into(),
+            text: reason.text.into(),
             evidence: reason.evidence.into_iter().map(evidence).collect(),
         };
         let reasons = reasons.into_iter().map(reason).collect();
@@ -223,9 +224,9 @@ impl From<RunResponse> for Answer {
     fn from(response: RunResponse) -> Self {
         let RunResponse { capacity, standby, victims, wake_after_ms, reasons, state } = response;
         let reason = |reason: Reason| CoreReason {
-            code: reason.code,
-            text: reason.text,
-            evidence: reason.evidence.into_iter().map(|evidence| (evidence.name, evidence.value)).collect(),
+            code: reason.code.into(),
+            text: reason.text.into(),
+            evidence: reason.evidence.into_iter().map(|it| (it.name.into(), it.value.into())).collect(),
         };
         let reasons = reasons.into_iter().map(reason).collect();
         Self { decision: Decision { capacity, standby, victims, wake_after_ms, reasons }, state }
@@ -265,11 +266,8 @@ mod tests {
 
     #[test]
     fn an_answer_crosses_whole() {
-        let reason = CoreReason {
-            code: "c".to_owned(),
-            text: "t".to_owned(),
-            evidence: vec![("n".to_owned(), "v".to_owned())],
-        };
+        let reason =
+            CoreReason { code: "c".into(), text: "t".into(), evidence: vec![("n".into(), "v".into())] };
         let decision = Decision {
             capacity: 7,
             standby: Some(0),

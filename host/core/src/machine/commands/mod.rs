@@ -204,7 +204,7 @@ impl SetMachine {
         let result = match result {
             Ok(_) => {
                 let Change { next, text, done, protect, .. } = *change;
-                self.operator.push(format!("{text} ({actor})"));
+                self.operator.push(format!("{text} ({actor})").into());
                 if let Some((id, protected)) = protect {
                     self.note(id, |record| record.protected = protected);
                 }

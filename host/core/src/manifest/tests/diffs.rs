@@ -47,9 +47,9 @@ fn elements_with_names_are_told_apart_by_them() {
     assert_eq!(
         changes(old, new),
         [
-            "metrics[a]: {\"name\":\"a\",\"path\":\"/metrics\",\"rate\":false,\"series\":\"x\"} → -",
+            "metrics[a]: {\"name\":\"a\",\"path\":\"/metrics\",\"range\":[-1e+21,1e+21],\"rate\":false,\"series\":\"x\"} → -",
             "metrics[b].series: \"y\" → \"w\"",
-            "metrics[d]: - → {\"name\":\"d\",\"path\":\"/metrics\",\"rate\":false,\"series\":\"x\"}",
+            "metrics[d]: - → {\"name\":\"d\",\"path\":\"/metrics\",\"range\":[-1e+21,1e+21],\"rate\":false,\"series\":\"x\"}",
         ],
     );
     assert_eq!(

@@ -346,9 +346,12 @@ fn load_balancer() -> impl Strategy<Value = LoadBalancer> {
 
 fn metrics() -> impl Strategy<Value = Vec<GuestMetric>> {
     let free = |name: &String| !BUILT_IN_METRICS.contains(&name.as_str());
-    let metric = ("[a-zA-Z_:][a-zA-Z0-9_:]{0,20}", http_path(), any::<bool>());
+    let range = of((-1e6..0.0, 0.5..1e20)).prop_map(|ends: Option<(f64, f64)>| {
+        ends.map_or(ValueRange::ALL, |(low, high)| ValueRange::new(low, high).expect("a range"))
+    });
+    let metric = ("[a-zA-Z_:][a-zA-Z0-9_:]{0,20}", http_path(), any::<bool>(), range);
     btree_map("[a-z][a-z0-9_]{0,63}".prop_filter("not built in", free), metric, 0..6).prop_map(|metrics| {
-        let metric = |(name, (series, path, rate))| GuestMetric { name, series, path, rate };
+        let metric = |(name, (series, path, rate, range))| GuestMetric { name, series, path, rate, range };
         metrics.into_iter().map(metric).collect()
     })
 }

@@ -58,7 +58,7 @@ pub(super) fn full_manifest() -> Json {
             "healthy_threshold": 1, "unhealthy_threshold": 1,
         },
         "load_balancer": { "listen": "127.0.0.1:80", "drain_timeout": "1s", "drain": "idle", "idle_timeout": "9s", "queue_timeout": "7s", "max_connections": 9, "panic_threshold": 1 },
-        "metrics": [{ "name": "a", "series": "b", "path": "/m", "rate": true }],
+        "metrics": [{ "name": "a", "series": "b", "path": "/m", "rate": true, "range": [-0.5, 1] }],
         "policy": {
             "name": "load", "module": "step", "params": { "a": 1 }, "follow": true,
             "limits": { "fuel": 20_000, "deadline": "1ms", "memory": "1MiB", "output": "1KiB", "log_lines": 1, "wake_after": "20ms", "table": 2 },

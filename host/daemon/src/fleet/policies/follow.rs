@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use regatta_core::digest::Digest;
 use regatta_core::event::PolicyRef;
 use regatta_core::manifest::PolicySpec;
+use regatta_util::Said;
 use serde::{Deserialize, Serialize};
 
 use super::{Fleet, told};
@@ -171,10 +172,10 @@ impl Fleet {
 fn unread(spec: &PolicySpec) -> PolicyRef {
     PolicyRef {
         slot: spec.name.clone(),
-        name: String::new(),
-        version: String::new(),
+        name: Said::default(),
+        version: Said::default(),
         digest: Digest::default(),
-        source: spec.module.clone(),
+        source: spec.module.clone().into(),
         activation: 0,
         params: String::new(),
     }

@@ -35,7 +35,8 @@ impl Fleet {
         self.find(set)?;
         let entry = |event: Event| {
             let policy = event.policy.as_ref();
-            let text = |of: fn(&PolicyRef) -> &String| policy.map(of).filter(|it| !it.is_empty()).cloned();
+            let text =
+                |of: fn(&PolicyRef) -> &str| policy.map(of).filter(|it| !it.is_empty()).map(str::to_owned);
             PolicyHistoryEntry {
                 at_ms: event.at_ms,
                 slot: text(|it| &it.slot),
@@ -46,7 +47,7 @@ impl Fleet {
                 params: text(|it| &it.params).and_then(|params| serde_json::from_str(&params).ok()),
                 actor: event.actor.to_string(),
                 kind: event.kind.to_string(),
-                outcome: event.text,
+                outcome: event.text.into(),
             }
         };
         Ok(self.policy_events(set).await?.into_iter().map(entry).collect())
@@ -60,7 +61,7 @@ impl Fleet {
             set: set.to_owned(),
             kind: EventKind::PolicyRefused,
             instance: None,
-            text: format!("{} is refused: {why}", policy.source),
+            text: format!("{} is refused: {why}", policy.source).into(),
             actor: actor.into(),
             policy: Some(policy),
         };

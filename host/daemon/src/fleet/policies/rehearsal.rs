@@ -21,7 +21,7 @@ use super::{Fleet, activation, has_its_metrics, params_invalid, slot_of, told, u
 use crate::api::control::Answer;
 use crate::api::types::{ApiError, ErrorCode, SwapRequest};
 use crate::set::SetView;
-use regatta_util::chain;
+use regatta_util::{Said, chain};
 
 /// Recorded ticks that a new policy is tried on before it takes over.
 const REHEARSED_TICKS: usize = 20;
@@ -76,10 +76,10 @@ impl Fleet {
             Err(why) => {
                 let policy = PolicyRef {
                     slot: slot.name.clone(),
-                    name: String::new(),
-                    version: String::new(),
+                    name: Said::default(),
+                    version: Said::default(),
                     digest,
-                    source: request.source.clone(),
+                    source: request.source.clone().into(),
                     activation: 0,
                     params: request.params.as_ref().map(ToString::to_string).unwrap_or_default(),
                 };
