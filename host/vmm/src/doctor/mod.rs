@@ -80,6 +80,9 @@ pub struct Examination {
 pub fn examine(what: &Examination) -> Vec<Check> {
     let cgroups = CgroupRoot::look();
     let isolation = Isolation::detect(IsolationOptions::default(), &cgroups);
+    // Isolated networks do without.
+    let mut bridge_rules = checks::bridge_rules();
+    bridge_rules.status = bridge_rules.status.min(CheckStatus::Warn);
     let mut found = vec![
         checks::kvm(),
         checks::vmm(what.vmm.as_deref()),
@@ -87,6 +90,7 @@ pub fn examine(what: &Examination) -> Vec<Check> {
         checks::tun(),
         checks::namespaces(),
         checks::nftables(),
+        bridge_rules,
         checks::capabilities(),
         checks::forwarding(),
     ];
@@ -97,7 +101,7 @@ pub fn examine(what: &Examination) -> Vec<Check> {
     found
 }
 
-/// Whether the program is missing that networks of mode `isolated` need: what is seen, and what to do. Quick, unlike
+/// Whether the program is missing that networks of mode `isolated` and `bridge` need: what is seen, and what to do. Quick, unlike
 /// [`examine_network`].
 #[must_use]
 pub fn lacks_nft() -> Option<(&'static str, &'static str)> {
@@ -108,8 +112,9 @@ pub fn lacks_nft() -> Option<(&'static str, &'static str)> {
 #[must_use]
 pub fn examine_network(isolated: bool) -> Vec<Check> {
     let mut found = vec![checks::tun()];
-    if isolated {
-        found.extend([checks::namespaces(), checks::nftables()]);
+    match isolated {
+        true => found.extend([checks::namespaces(), checks::nftables()]),
+        false => found.push(checks::bridge_rules()),
     }
     found.retain(|check| check.status == CheckStatus::Fail);
     found

@@ -3,7 +3,7 @@
 use rtnetlink::{LinkBridge, LinkMessageBuilder};
 
 use super::links::{Links, keep_tap, make_tap, set_sysctl};
-use super::plan::{Kind, Listed, Record};
+use super::plan::{Kind, LinkRules, Listed, Record};
 use super::{HostNetwork, NetworkError, Steps};
 use crate::instance::BridgedNetwork;
 
@@ -28,6 +28,13 @@ impl HostNetwork {
         let bridge = self.bridge(&links, spec, steps).await?;
         steps.reached("bridge there")?;
 
+        // The tap's name may send as nobody else before there is a tap.
+        let Some(LinkRules::Port(port)) = &record.rules else {
+            return Err(NetworkError::Spec { why: "its record has no rules".to_owned() });
+        };
+        self.admit_port(&mut held, &record.link, port).await?;
+        steps.reached("port rules set")?;
+
         // The tap is only kept once it says whose it is: until then the kernel removes it with our descriptor.
         let tap = make_tap(&record.link)?;
         steps.reached("tap made")?;
@@ -35,9 +42,11 @@ impl HostNetwork {
         links.change(&record.link, index, |link| link.alias(alias)).await?;
         set_sysctl(&format!("ipv6/conf/{}/disable_ipv6", record.link), "1", true)?;
         links.change(&record.link, index, |link| link.controller(bridge)).await?;
+        if !spec.peers {
+            links.isolate_port(&record.link, index).await?;
+        }
         steps.reached("tap on bridge")?;
         keep_tap(&tap, &record.link, owner)?;
-        held.taps.insert(record.link.clone());
         drop((tap, held));
         steps.reached("tap kept")?;
         links.change(&record.link, index, |link| link.up()).await?;

@@ -9,6 +9,10 @@ mod isolated;
 mod links;
 mod nft;
 mod plan;
+mod port_rules;
+mod ports;
+mod reach;
+mod recorded;
 mod rules;
 #[allow(clippy::disallowed_methods, reason = "/proc/thread-self")]
 mod space;
@@ -25,7 +29,8 @@ pub use error::NetworkError;
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::links::Links;
-use self::plan::{INNER_TAP, Names, Record};
+use self::plan::{INNER_TAP, LinkRules, Names, Record};
+use self::recorded::Recorded;
 pub(crate) use self::space::Namespace;
 use self::table::Table;
 use crate::instance::{InstanceDir, NETWORK, NetworkSpec};
@@ -138,28 +143,31 @@ impl HostNetwork {
                 Some(_) => return Ok(()),
                 None => {}
             }
-            table.taps.remove(&record.link);
             if let Some(bridge) = &record.managed_bridge {
                 self.remove_unused_bridge(&links, bridge).await?;
             }
-            if record.isolated {
-                self.dismiss(&mut table, &links, &record.link).await?;
+            match &record.rules {
+                _ if record.isolated => self.dismiss(&mut table, &links, &record.link).await,
+                Some(LinkRules::Port(port)) => {
+                    self.dismiss_port(&mut table, &links, &record.link, Some(port)).await
+                }
+                _ => self.dismiss_port(&mut table, &links, &record.link, None).await,
             }
-            Ok(())
         })
     }
 
     /// Removes what belongs to instances of this data directory that are not among `live`: interfaces, rules about them, and the table and
-    /// the managed bridges that nobody uses any more. Returns what was removed, in words. Blocking.
+    /// the managed bridges that nobody uses any more. Rules that somebody else removed come back. Returns what was removed, in words. Blocking.
     ///
     /// # Errors
     /// The system refused. Call again.
     pub(crate) fn sweep(&self, live: &[InstanceDir]) -> Result<Vec<String>, NetworkError> {
+        let recorded = Recorded::of(live);
         let live = live.iter().map(|dir| (dir.set().to_owned(), dir.id().to_owned())).collect();
         self.outer()?.run_async(|| async {
             let mut table = self.table().await;
             let links = Links::connect()?;
-            let busy = table.users.union(&table.taps).cloned().collect();
+            let busy = table.users.keys().chain(table.taps.keys()).cloned().collect();
             let plan = plan::sweep(self.names(), &links.list().await?, &live, &busy);
             let mut removed = Vec::new();
             for link in &plan.remove {
@@ -168,7 +176,10 @@ impl HostNetwork {
             }
             // Without permission there can be no table of ours, and it could not be looked for.
             if check_permission("look for rules", false).is_ok() {
-                removed.extend(self.sweep_table(&mut table, plan.veths).await?);
+                let veths = recorded.veths(plan.veths, &table);
+                removed.extend(self.sweep_table(&mut table, veths).await?);
+                let ports = recorded.ports(plan.taps, &table);
+                removed.extend(self.sweep_ports(&mut table, ports).await?);
             }
             Ok(removed)
         })

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use regatta_vmm::{
-    Adoption, BridgedNetwork, IsolatedNetwork, LaunchError, LaunchSpec, NetworkError, NetworkSpec,
+    Adoption, BridgedNetwork, IsolatedNetwork, LaunchError, LaunchSpec, NetworkError, NetworkSpec, Outbound,
 };
 use rustix::process::Signal;
 
@@ -60,7 +60,7 @@ fn isolated(data: &Data, id: &str, number: u8) -> LaunchSpec {
         prefix: 30,
         gateway: Ipv4Addr::new(192, 168, 213, 1),
         mac: "52:54:00:12:34:56".to_owned(),
-        outbound: false,
+        outbound: None,
         published: false,
     });
     spec
@@ -94,9 +94,10 @@ async fn a_port_of_a_managed_bridge_goes_with_its_vmm() {
         managed: Some((Ipv4Addr::new(10, 78, 0, 1), 24)),
         address: Ipv4Addr::new(10, 78, 0, 2),
         mac: "52:54:00:12:34:56".to_owned(),
+        peers: false,
     });
     let vmm = data.host.launch(&spec).await.expect("launched");
-    assert_eq!(leftovers().len(), 2, "a bridge and a tap: {:?}", leftovers());
+    assert_eq!(leftovers().len(), 4, "a bridge, a tap and two tables: {:?}", leftovers());
     assert_eq!(interfaces(&vmm.identity().pid.to_string()), interfaces("thread-self"));
     vmm.stop(Duration::ZERO).await.expect("stopped");
     assert_eq!(leftovers(), Vec::<String>::new());
@@ -173,7 +174,7 @@ async fn a_launch_that_fails_before_or_after_its_network_leaves_nothing() {
     let data = Data::new();
     let mut spec = isolated(&data, "a", 1);
     let NetworkSpec::Isolated(network) = &mut spec.network else { unreachable!("made isolated") };
-    network.outbound = true;
+    network.outbound = Some(Outbound::default());
     match data.host.launch(&spec).await {
         Err(LaunchError::Network { source: NetworkError::NoForwarding, .. }) => {}
         other => panic!("{other:?}"),

@@ -6,7 +6,7 @@ use rtnetlink::LinkBridge;
 
 use super::guest::{Guest, get};
 use super::{Host, bridged};
-use crate::instance::NetworkSpec;
+use crate::instance::{BridgedNetwork, NetworkSpec};
 
 fn add_bridge(host: &Host, name: &str, alias: Option<&str>) {
     host.space.with_links(async |links| {
@@ -24,11 +24,11 @@ fn add_bridge(host: &Host, name: &str, alias: Option<&str>) {
 }
 
 fn plug(host: &Host, name: &'static str, number: u8, managed: bool) -> Guest {
-    let spec = NetworkSpec::Bridged(bridged(number, managed));
+    let spec = NetworkSpec::Bridged(BridgedNetwork { peers: true, ..bridged(number, managed) });
     assert!(host.attach(name, &spec).is_none(), "a bridged instance has no namespace");
-    let (tap, _) = host.network.device(&spec).expect("a tap");
+    let (tap, mac) = host.network.device(&spec).expect("a tap");
     let address = Ipv4Addr::new(10, 78, 0, number);
-    Guest::plug(name, &host.space, &tap, address, 24, Ipv4Addr::new(10, 78, 0, 1))
+    Guest::plug(name, &host.space, &tap, mac, address, 24, Ipv4Addr::new(10, 78, 0, 1))
 }
 
 #[test]
@@ -56,9 +56,9 @@ fn a_managed_bridge_comes_with_its_first_port_and_goes_with_its_last() {
     assert_eq!(get(&one.space, Ipv4Addr::new(10, 78, 0, 12)).expect("answer"), "two sees 10.78.0.11");
     drop((one, two));
     host.network.tear_down(&host.dir("one")).expect("torn down");
-    assert_eq!(host.leftovers().len(), 2, "the bridge stays for the other port");
+    assert_eq!(host.leftovers().len(), 4, "the bridge stays for the other port, with the rules");
     host.restarted().sweep(&[host.dir("two")]).expect("swept");
-    assert_eq!(host.leftovers().len(), 2, "a sweep leaves what lives");
+    assert_eq!(host.leftovers().len(), 4, "a sweep leaves what lives");
     host.network.tear_down(&host.dir("two")).expect("torn down");
     assert_eq!(host.leftovers(), Vec::<String>::new());
     host.network.tear_down(&host.dir("two")).expect("once more");
@@ -72,7 +72,7 @@ fn taps_of_dead_instances_go_in_a_sweep_with_their_bridge() {
     }
     assert_eq!(host.network.sweep(&[]).expect("swept"), Vec::<String>::new(), "made by this very process");
     let removed = host.restarted().sweep(&[]).expect("swept");
-    assert_eq!(removed.len(), 3, "{removed:?}");
+    assert_eq!(removed.len(), 4, "{removed:?}");
     assert_eq!(host.leftovers(), Vec::<String>::new());
     assert_eq!(host.restarted().sweep(&[]).expect("swept"), Vec::<String>::new());
 }
