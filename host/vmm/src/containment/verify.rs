@@ -6,7 +6,7 @@ use super::{Containment, Measure};
 use crate::process::procfs;
 
 impl Containment {
-    /// Takes back every measure that the process does not show. Measures that the kernel does not tell of (Landlock, limits) stay.
+    /// Takes back every measure that the process does not show. Measures that the kernel does not tell of stay: limits, and what is requested.
     pub(crate) fn verify(&mut self, pid: i32) {
         let Some(pid) = Pid::from_raw(pid) else { return };
         let Some(status) = procfs::status(pid) else { return };
@@ -44,6 +44,6 @@ mod tests {
         assert!(!containment.has(Measure::OwnUser));
         assert_eq!(containment.has(Measure::NoPrivileges), own.no_new_privs && own.capabilities == 0);
         assert_eq!(containment.has(Measure::Seccomp), own.seccomp_filter);
-        assert!(containment.has(Measure::Landlock) && containment.has(Measure::ResourceLimits));
+        assert!(!containment.has(Measure::Landlock) && containment.has(Measure::ResourceLimits));
     }
 }
