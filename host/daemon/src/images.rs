@@ -301,7 +301,13 @@ fn kernel_cmdline(base: &str, name: &str, network: &Network, instance: &Identity
 }
 
 fn network_spec(network: &Network, instance: &Identity, guest: Option<GuestAddress>) -> NetworkSpec {
-    let Some(GuestAddress { mac, gateway, .. }) = guest else { return NetworkSpec::None };
+    let Some(GuestAddress { mac, gateway, .. }) = guest else {
+        return if matches!(network, Network::Loopback { .. }) {
+            NetworkSpec::Host
+        } else {
+            NetworkSpec::None
+        };
+    };
     match network {
         Network::Isolated { guest, guest_prefix, outbound, published, .. } => {
             NetworkSpec::Isolated(IsolatedNetwork {
@@ -323,7 +329,8 @@ fn network_spec(network: &Network, instance: &Identity, guest: Option<GuestAddre
                 peers: *peers,
             })
         }
-        Network::Loopback { .. } | Network::None => NetworkSpec::None,
+        Network::Loopback { .. } => NetworkSpec::Host,
+        Network::None => NetworkSpec::None,
     }
 }
 

@@ -38,11 +38,13 @@ pub enum Measure {
     ResourceLimits,
     /// No descriptor of the daemon is inherited.
     NoInheritedDescriptors,
+    /// A network namespace of its own, in which is nothing but its guest's network.
+    OwnNetwork,
 }
 
 impl Measure {
     /// Every measure.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OwnUser,
         Self::NoPrivileges,
         Self::Seccomp,
@@ -50,6 +52,7 @@ impl Measure {
         Self::Cgroup,
         Self::ResourceLimits,
         Self::NoInheritedDescriptors,
+        Self::OwnNetwork,
     ];
 
     /// Its name in records and messages, such as `own-user`.
@@ -63,6 +66,7 @@ impl Measure {
             Self::Cgroup => "cgroup",
             Self::ResourceLimits => "resource-limits",
             Self::NoInheritedDescriptors => "no-inherited-descriptors",
+            Self::OwnNetwork => "own-network",
         }
     }
 

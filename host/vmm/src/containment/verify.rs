@@ -19,6 +19,11 @@ impl Containment {
             let why = format!("it has capabilities {:#x}, or could get some", status.capabilities);
             self.withdraw(Measure::NoPrivileges, why);
         }
+        if procfs::network_namespace(&pid.as_raw_nonzero().to_string())
+            .is_none_or(|its| Some(its) == procfs::network_namespace("thread-self"))
+        {
+            self.withdraw(Measure::OwnNetwork, "it is in the host's network namespace".to_owned());
+        }
         // Cloud Hypervisor filters each of its threads but not the first, which only waits.
         if !procfs::threads(pid).into_iter().any(|thread| thread.seccomp_filter) {
             let why = "no thread of the VMM has a filter, though it was asked for (--seccomp true)";
@@ -44,6 +49,7 @@ mod tests {
         assert!(!containment.has(Measure::OwnUser));
         assert_eq!(containment.has(Measure::NoPrivileges), own.no_new_privs && own.capabilities == 0);
         assert_eq!(containment.has(Measure::Seccomp), own.seccomp_filter);
+        assert!(!containment.has(Measure::OwnNetwork));
         assert!(!containment.has(Measure::Landlock) && containment.has(Measure::ResourceLimits));
     }
 }

@@ -171,6 +171,8 @@ pub(super) fn containment(isolation: &Isolation) -> Vec<Check> {
         Measure::ResourceLimits => Some(("resource-limits", "can be set")),
         // True wherever the daemon runs.
         Measure::NoInheritedDescriptors => None,
+        // As `network-namespaces`.
+        Measure::OwnNetwork => None,
     };
     let checks = host.measures.iter().filter_map(|state| {
         let (name, seen) = name(state.measure)?;

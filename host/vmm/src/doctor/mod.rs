@@ -111,11 +111,8 @@ pub fn lacks_nft() -> Option<(&'static str, &'static str)> {
 /// What keeps instances from having networks of their own here, `isolated` or on a bridge. As [`examine`] otherwise.
 #[must_use]
 pub fn examine_network(isolated: bool) -> Vec<Check> {
-    let mut found = vec![checks::tun()];
-    match isolated {
-        true => found.extend([checks::namespaces(), checks::nftables()]),
-        false => found.push(checks::bridge_rules()),
-    }
+    let rules = if isolated { checks::nftables() } else { checks::bridge_rules() };
+    let mut found = vec![checks::tun(), checks::namespaces(), rules];
     found.retain(|check| check.status == CheckStatus::Fail);
     found
 }

@@ -133,8 +133,10 @@ pub struct Smbios {
 /// How an instance is reached. Its network device has the id `net0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkSpec {
-    /// No network device.
+    /// No network device; the VMM is in a network namespace with nothing in it.
     None,
+    /// No network device; the VMM shares the host's network. For the simulator, whose guests answer on the host's loopback.
+    Host,
     /// A network namespace of its own, with the same guest address as every other.
     Isolated(IsolatedNetwork),
     /// A port of a bridge of the host.

@@ -98,7 +98,7 @@ async fn make_inner_tap(
 }
 
 /// Makes both ends where they belong, as moving one takes the kernel much longer. Returns the index of the outer one.
-async fn make_veth(
+pub(super) async fn make_veth(
     outer: &Links,
     name: &str,
     alias: &str,

@@ -33,7 +33,7 @@ use self::plan::{INNER_TAP, LinkRules, Names, Record};
 use self::recorded::Recorded;
 pub(crate) use self::space::Namespace;
 use self::table::Table;
-use crate::instance::{InstanceDir, NETWORK, NetworkSpec};
+use crate::instance::{BridgedNetwork, InstanceDir, IsolatedNetwork, NETWORK, NetworkSpec};
 
 /// The networks of the instances of one data directory. Clones share them.
 ///
@@ -61,11 +61,11 @@ impl HostNetwork {
     }
 
     /// The tap that the VMM of an instance opens, and the guest's hardware address on it.
-    pub(crate) fn device<'a>(&self, spec: &'a NetworkSpec) -> Option<(String, &'a str)> {
+    pub(crate) fn device<'a>(&self, spec: &'a NetworkSpec) -> Option<(&'static str, &'a str)> {
         match spec {
-            NetworkSpec::None => None,
-            NetworkSpec::Isolated(spec) => Some((INNER_TAP.to_owned(), &spec.mac)),
-            NetworkSpec::Bridged(spec) => Some((self.names().link(spec.address), &spec.mac)),
+            NetworkSpec::None | NetworkSpec::Host => None,
+            NetworkSpec::Isolated(IsolatedNetwork { mac, .. })
+            | NetworkSpec::Bridged(BridgedNetwork { mac, .. }) => Some((INNER_TAP, mac)),
         }
     }
 
@@ -91,7 +91,8 @@ impl HostNetwork {
         steps: &mut Steps<'_>,
     ) -> Result<Attachment, NetworkError> {
         let record = match spec {
-            NetworkSpec::None => return Ok(Attachment { namespace: None, made: None }),
+            NetworkSpec::None => return Ok(Attachment { namespace: self.empty_namespace(), made: None }),
+            NetworkSpec::Host => return Ok(Attachment { namespace: None, made: None }),
             NetworkSpec::Isolated(spec) => {
                 plan::check_isolated(spec)?;
                 Record::of_isolated(self.names(), spec)
@@ -102,22 +103,29 @@ impl HostNetwork {
             }
         };
         let alias = self.names().alias(dir)?;
-        check_permission("make the network of an instance", matches!(spec, NetworkSpec::Isolated(_)))?;
+        check_permission("make the network of an instance", true)?;
         write_record(dir, &record)?;
         let mut attachment =
             Attachment { namespace: None, made: Some((self.clone(), alias.clone(), record.clone())) };
         attachment.namespace = self.outer()?.run_async(|| async {
             match spec {
-                NetworkSpec::None => Ok(None),
+                NetworkSpec::None | NetworkSpec::Host => Ok(None),
                 NetworkSpec::Isolated(spec) => {
                     self.make_isolated(spec, &record, &alias, owner, steps).await.map(Some)
                 }
                 NetworkSpec::Bridged(spec) => {
-                    self.make_bridged(spec, &record, &alias, owner, steps).await.map(|()| None)
+                    self.make_bridged(spec, &record, &alias, owner, steps).await.map(Some)
                 }
             }
         })?;
         Ok(attachment)
+    }
+
+    /// For a VMM without a network device: a namespace with nothing in it. None where none can be made; the VMM shares the host's network
+    /// then, and is recorded as not contained in this way.
+    fn empty_namespace(&self) -> Option<Namespace> {
+        let made = self.outer().ok()?.run(Namespace::enter_new).and_then(|made| made);
+        made.inspect_err(|error| tracing::debug!(%error, "no network namespace for a VMM")).ok()
     }
 
     /// Removes an instance's network, as far as there is one. Blocking.
@@ -167,7 +175,7 @@ impl HostNetwork {
         self.outer()?.run_async(|| async {
             let mut table = self.table().await;
             let links = Links::connect()?;
-            let busy = table.users.keys().chain(table.taps.keys()).cloned().collect();
+            let busy = table.users.keys().chain(table.ports.keys()).cloned().collect();
             let plan = plan::sweep(self.names(), &links.list().await?, &live, &busy);
             let mut removed = Vec::new();
             for link in &plan.remove {
@@ -178,7 +186,7 @@ impl HostNetwork {
             if check_permission("look for rules", false).is_ok() {
                 let veths = recorded.veths(plan.veths, &table);
                 removed.extend(self.sweep_table(&mut table, veths).await?);
-                let ports = recorded.ports(plan.taps, &table);
+                let ports = recorded.ports(plan.ports, &table);
                 removed.extend(self.sweep_ports(&mut table, ports).await?);
             }
             Ok(removed)

@@ -121,7 +121,7 @@ pub(crate) struct Record {
     pub(crate) version: u32,
     /// The interface in the host's namespace.
     pub(crate) link: String,
-    /// Whether it is the outer end of a veth (else a tap).
+    /// Whether its network is an isolated one (else it is a port of a bridge).
     pub(crate) isolated: bool,
     /// The managed bridge that it is a port of.
     pub(crate) managed_bridge: Option<String>,
@@ -212,15 +212,22 @@ pub(crate) struct Listed {
     pub(crate) master: Option<u32>,
 }
 
+impl Listed {
+    /// Whether one of ours is a guest's port of a bridge: a veth on it, or a tap as earlier versions made them.
+    pub(crate) fn is_port(&self) -> bool {
+        self.kind == Kind::Other || self.kind == Kind::Veth && self.master.is_some()
+    }
+}
+
 /// What a sweep must do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sweep {
     /// Interfaces to remove, ports before bridges.
     pub(crate) remove: Vec<Listed>,
-    /// Names of the veths of ours that stay, which are those that may be in the table.
+    /// Names of the veths of isolated networks that stay, which are those that may be in the table.
     pub(crate) veths: BTreeSet<String>,
-    /// Names of the taps of ours that stay.
-    pub(crate) taps: BTreeSet<String>,
+    /// Names of our ports of bridges that stay.
+    pub(crate) ports: BTreeSet<String>,
 }
 
 /// Decides what goes: interfaces of this data directory whose instance is not in `live` (set and id), and managed bridges that are left
@@ -239,10 +246,10 @@ pub(crate) fn sweep(
                 if !busy.contains(&link.name) && !live.contains(&(set, id)) {
                     gone.insert(link.index);
                     sweep.remove.push(link.clone());
+                } else if link.is_port() {
+                    sweep.ports.insert(link.name.clone());
                 } else if link.kind == Kind::Veth {
                     sweep.veths.insert(link.name.clone());
-                } else if link.kind == Kind::Other {
-                    sweep.taps.insert(link.name.clone());
                 }
             }
             Some(Owner::Bridge) | None => {}

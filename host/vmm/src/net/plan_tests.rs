@@ -107,6 +107,7 @@ fn a_sweep_takes_what_is_dead_and_ours_and_nothing_else() {
         listed(4, "busy", Some(&ours("starting")), Kind::Veth, None),
         listed(5, "tap-dead", Some(&ours("dead2")), Kind::Other, Some(10)),
         listed(6, "tap-alive", Some(&ours("alive2")), Kind::Other, Some(11)),
+        listed(9, "port-alive", Some(&ours("alive")), Kind::Veth, Some(11)),
         listed(7, "theirs", Some(&other), Kind::Veth, None),
         listed(8, "theirs2", Some("regatta"), Kind::Veth, None),
         listed(10, "empty", Some(&bridge), Kind::Bridge, None),
@@ -117,7 +118,7 @@ fn a_sweep_takes_what_is_dead_and_ours_and_nothing_else() {
     let done = sweep(&names, &links, &live, &["busy".to_owned()].into());
     let removed: Vec<&str> = done.remove.iter().map(|link| link.name.as_str()).collect();
     assert_eq!(removed, ["dead", "tap-dead", "empty"]);
-    assert_eq!(done.taps, ["tap-alive".to_owned()].into());
+    assert_eq!(done.ports, ["tap-alive", "port-alive"].map(str::to_owned).into());
     assert_eq!(done.veths, ["alive", "busy"].map(str::to_owned).into());
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::links::Links;
-use super::plan::{Kind, Listed, PortRules};
+use super::plan::{Listed, Owner, PortRules};
 use super::table::Table;
 use super::{HostNetwork, NetworkError, nft, port_rules};
 
 impl HostNetwork {
-    /// Gives a tap that is about to become a port its rules.
+    /// Gives an interface that is about to become a port its rules.
     pub(super) async fn admit_port(
         &self,
         table: &mut Table,
@@ -21,16 +21,16 @@ impl HostNetwork {
         if !table.ports_in_order || nft::apply(what, &place).await.is_err() {
             // First use, or someone else removed the tables. What a former daemon put into them stays.
             table.ports_in_order = false;
-            let known = table.taps.iter().map(|(link, port)| port_rules::add(&name, link, port.as_ref()));
+            let known = table.ports.iter().map(|(link, port)| port_rules::add(&name, link, port.as_ref()));
             let script = port_rules::rules(&name) + &known.collect::<String>() + &place;
             nft::apply(what, &script).await?;
             table.ports_in_order = true;
         }
-        table.taps.insert(link.to_owned(), Some(port.clone()));
+        table.ports.insert(link.to_owned(), Some(port.clone()));
         Ok(())
     }
 
-    /// Takes a tap that is gone out of the tables; they go with the last one.
+    /// Takes a port that is gone out of the tables; they go with the last one.
     pub(super) async fn dismiss_port(
         &self,
         table: &mut Table,
@@ -38,9 +38,9 @@ impl HostNetwork {
         link: &str,
         port: Option<&PortRules>,
     ) -> Result<(), NetworkError> {
-        table.taps.remove(link);
+        table.ports.remove(link);
         let name = self.names().table();
-        let unused = table.taps.is_empty() && self.taps(&links.list().await?).next().is_none();
+        let unused = table.ports.is_empty() && self.ports(&links.list().await?).next().is_none();
         let script = match port {
             _ if unused => port_rules::drop_tables(&name),
             Some(port) => port_rules::remove(&name, link, port),
@@ -85,15 +85,15 @@ impl HostNetwork {
                     .map(|link| format!("rules about {link}")),
             );
         }
-        table.taps = ports;
+        table.ports = ports;
         Ok(removed)
     }
 
-    /// Our taps among these interfaces.
-    fn taps<'a>(&self, links: &'a [Listed]) -> impl Iterator<Item = &'a Listed> {
+    /// Our ports among these interfaces.
+    fn ports<'a>(&self, links: &'a [Listed]) -> impl Iterator<Item = &'a Listed> {
         links.iter().filter(|link| {
-            link.kind == Kind::Other
-                && link.alias.as_ref().is_some_and(|alias| self.names().owner(alias).is_some())
+            let owner = link.alias.as_ref().and_then(|alias| self.names().owner(alias));
+            link.is_port() && matches!(owner, Some(Owner::Instance { .. }))
         })
     }
 }

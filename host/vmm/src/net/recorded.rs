@@ -38,14 +38,18 @@ impl Recorded {
         veths.into_iter().map(|veth| (veth.clone(), rules(&veth))).collect()
     }
 
-    /// Who is behind these taps. Those of earlier versions are left out: they were made without rules.
-    pub(super) fn ports(&self, taps: BTreeSet<String>, table: &Table) -> BTreeMap<String, Option<PortRules>> {
-        let rules = |tap: &String| match (table.taps.get(tap), self.0.get(tap)) {
+    /// Who is behind these ports. Those of earlier versions are left out: they were made without rules.
+    pub(super) fn ports(
+        &self,
+        ports: BTreeSet<String>,
+        table: &Table,
+    ) -> BTreeMap<String, Option<PortRules>> {
+        let rules = |link: &String| match (table.ports.get(link), self.0.get(link)) {
             (Some(known), _) => Some(known.clone()),
             (None, Some(Some(LinkRules::Port(port)))) => Some(Some(port.clone())),
             (None, Some(None)) => None,
             (None, _) => Some(None),
         };
-        taps.into_iter().filter_map(|tap| Some((tap.clone(), rules(&tap)?))).collect()
+        ports.into_iter().filter_map(|link| Some((link.clone(), rules(&link)?))).collect()
     }
 }

@@ -18,9 +18,9 @@ pub(super) struct Table {
     pub(super) users: BTreeMap<String, VethRules>,
     /// Whether the tables of bridges have all their rules.
     pub(super) ports_in_order: bool,
-    /// Taps on bridges, under the same lock. Of a sweep's own making, or of this process, whose taps a sweep leaves alone; none when nothing is
-    /// known of one.
-    pub(super) taps: BTreeMap<String, Option<PortRules>>,
+    /// Ports of bridges, under the same lock: those that a sweep found, and those that this process made, which a sweep leaves alone. None
+    /// when nothing is known of one.
+    pub(super) ports: BTreeMap<String, Option<PortRules>>,
 }
 
 impl HostNetwork {
@@ -123,6 +123,7 @@ impl HostNetwork {
     fn veths(&self, links: &[Listed]) -> BTreeSet<String> {
         let ours = |link: &&Listed| {
             link.kind == plan::Kind::Veth
+                && !link.is_port()
                 && link.alias.as_ref().is_some_and(|alias| self.names().owner(alias).is_some())
         };
         links.iter().filter(ours).map(|link| link.name.clone()).collect()

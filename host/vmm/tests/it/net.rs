@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use regatta_vmm::{
-    Adoption, BridgedNetwork, IsolatedNetwork, LaunchError, LaunchSpec, NetworkError, NetworkSpec, Outbound,
+    Adoption, BridgedNetwork, IsolatedNetwork, LaunchError, LaunchSpec, Measure, NetworkError, NetworkSpec,
+    Outbound,
 };
 use rustix::process::Signal;
 
@@ -97,9 +98,33 @@ async fn a_port_of_a_managed_bridge_goes_with_its_vmm() {
         peers: false,
     });
     let vmm = data.host.launch(&spec).await.expect("launched");
-    assert_eq!(leftovers().len(), 4, "a bridge, a tap and two tables: {:?}", leftovers());
-    assert_eq!(interfaces(&vmm.identity().pid.to_string()), interfaces("thread-self"));
+    assert_eq!(leftovers().len(), 4, "a bridge, a veth and two tables: {:?}", leftovers());
+    let inside: Vec<String> = interfaces(&vmm.identity().pid.to_string()).into_iter().collect();
+    assert_eq!(inside, ["lo", "rg-joint", "rg-tap", "uplink"]);
+    assert!(!vmm.containment().missing().any(|(measure, _)| measure == Measure::OwnNetwork));
     vmm.stop(Duration::ZERO).await.expect("stopped");
+    assert_eq!(leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_vmm_without_a_network_device_has_no_network_and_one_on_the_loopback_is_said_to_share_the_hosts() {
+    if !own_network() {
+        return;
+    }
+    let data = Data::new();
+    let own = |vmm: &regatta_vmm::Vmm| vmm.containment().has(Measure::OwnNetwork);
+    let mut spec = data.spec("none");
+    spec.network = NetworkSpec::None;
+    let none = data.host.launch(&spec).await.expect("launched");
+    let inside: Vec<String> = interfaces(&none.identity().pid.to_string()).into_iter().collect();
+    assert_eq!(inside, ["lo"]);
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).expect("a namespace");
+    assert_ne!(namespace(&none.identity().pid.to_string()), namespace("thread-self"));
+    let shared = data.host.launch(&data.spec("host")).await.expect("launched");
+    assert_eq!(namespace(&shared.identity().pid.to_string()), namespace("thread-self"));
+    assert_eq!((own(&none), own(&shared)), (true, false));
+    none.stop(Duration::ZERO).await.expect("stopped");
+    shared.stop(Duration::ZERO).await.expect("stopped");
     assert_eq!(leftovers(), Vec::<String>::new());
 }
 

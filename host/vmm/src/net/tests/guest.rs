@@ -41,7 +41,10 @@ impl Guest {
             let index = links.index("eth0").await.expect("eth0");
             links.address(index, address, prefix).await.expect("address");
             let mac: Result<Vec<u8>, _> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
-            links.change("eth0", index, |link| link.address(mac.expect("an address")).up()).await.expect("up");
+            links
+                .change("eth0", index, |link| link.address(mac.expect("an address")).up())
+                .await
+                .expect("up");
         });
         space.default_route("eth0", gateway);
         let (stopped, stop) = rustix::pipe::pipe().expect("pipe");

@@ -10,6 +10,7 @@ use super::space::PATIENCE;
 use super::{Host, bridged};
 use crate::instance::{BridgedNetwork, NetworkSpec};
 use crate::net::links::{keep_tap, make_tap};
+use crate::net::plan::INNER_TAP;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 const SOMEBODY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 200);
@@ -47,10 +48,7 @@ fn port(number: u8, peers: bool) -> NetworkSpec {
 }
 
 fn plug(host: &Host, id: &str, number: u8, peers: bool) -> Card {
-    let spec = port(number, peers);
-    assert!(host.attach(id, &spec).is_none());
-    let (tap, _) = host.network.device(&spec).expect("a tap");
-    Card::plug(&host.space, &tap)
+    Card::plug(&host.attach(id, &port(number, peers)).expect("namespace"), INNER_TAP)
 }
 
 /// Which of the attacks get through from guest 11.
@@ -103,8 +101,9 @@ fn a_daemon_that_starts_again_keeps_the_rules_or_makes_them_again() {
     let Some(host) = Host::new() else { return };
     let lan = bridge_with_uplink(&host);
     let evil = plug(&host, "evil", 11, false);
-    host.attach("dead", &port(12, false));
+    host.attach("dead", &port(12, false)).expect("namespace");
     lan.hears(&evil, &honest(11, usize::MAX));
+    let mut new = None;
     for flushed in [false, true] {
         if flushed {
             host.space.nft(&["flush", "ruleset"]);
@@ -113,7 +112,10 @@ fn a_daemon_that_starts_again_keeps_the_rules_or_makes_them_again() {
         // Before it has looked around, too: its first launch takes nothing away.
         if !flushed {
             let cancelled = std::sync::atomic::AtomicBool::new(false);
-            next.set_up(&host.dir("new"), &port(13, false), None, &cancelled).expect("set up").keep();
+            let made = next.set_up(&host.dir("new"), &port(13, false), None, &cancelled);
+            let mut attachment = made.expect("set up");
+            new = attachment.namespace.take();
+            attachment.keep();
             assert_eq!(through(&evil, &lan), Vec::<&str>::new());
         }
         let removed = next.sweep(&[host.dir("evil"), host.dir("new")]).expect("swept");
@@ -123,6 +125,7 @@ fn a_daemon_that_starts_again_keeps_the_rules_or_makes_them_again() {
         assert!(rules.contains("10.78.0.11") && rules.contains("10.78.0.13"), "{rules}");
         assert!(!rules.contains("10.78.0.12"), "{rules}");
     }
+    drop(new);
     // Without its record nobody knows who it is: it is cut off, not set free.
     host.dir("evil").remove().expect("its record is lost");
     std::fs::create_dir_all(host.dir("evil").path()).expect("directory");
@@ -162,9 +165,9 @@ fn guests_that_are_kept_apart_do_not_meet_by_way_of_the_host_either() {
     host.space.forward_packets();
     let evil = plug(&host, "evil", 11, false);
     let spec = port(12, false);
-    host.attach("other", &spec);
+    let space = host.attach("other", &spec).expect("namespace");
     let (tap, mac) = host.network.device(&spec).expect("a tap");
-    let other = Guest::plug("other", &host.space, &tap, mac, address(12), 24, GATEWAY);
+    let other = Guest::plug("other", &space, tap, mac, address(12), 24, GATEWAY);
     lan.hears(&evil, &honest(11, 0));
     let open = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7)).expect("a socket");
     let (listener, asker) = (other.space.run(open), host.space.run(open));
@@ -180,7 +183,8 @@ fn guests_that_are_kept_apart_do_not_meet_by_way_of_the_host_either() {
     // The host knows the other's hardware address from now on.
     asker.send_to(b"host", (address(12), 7)).expect("sent");
     assert_eq!(heard(), "host");
-    let by_the_host = ethernet(gateway, self::mac(11), 0x0800, &udp((address(11), address(12)), (7, 7), b"evil"));
+    let by_the_host =
+        ethernet(gateway, self::mac(11), 0x0800, &udp((address(11), address(12)), (7, 7), b"evil"));
     evil.send(&by_the_host);
     asker.send_to(b"after", (address(12), 7)).expect("sent");
     assert_eq!(heard(), "after", "it came by way of the host");

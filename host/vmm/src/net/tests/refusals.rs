@@ -43,7 +43,7 @@ fn an_interface_of_a_stranger_with_our_name_is_left_alone() {
         let address = match &spec {
             NetworkSpec::Isolated(spec) => spec.address,
             NetworkSpec::Bridged(spec) => spec.address,
-            NetworkSpec::None => unreachable!("not among them"),
+            NetworkSpec::None | NetworkSpec::Host => unreachable!("not among them"),
         };
         let name = host.network.names().link(address);
         let theirs = add_other(&host, &name, alias, None);
