@@ -294,7 +294,8 @@ pub struct InstanceInfo {
     /// Its metrics at the last tick; only fresh ones.
     pub metrics: BTreeMap<String, f64>,
     /// In which ways its VMM is not contained, because the host does not allow
-    /// them: `own-user`, `landlock`, …
+    /// them: `own-user`, `cgroup`, … With ` (requested)` at the end: the VMM was asked, and nobody
+    /// can see whether it complied.
     #[serde(default)]
     pub not_contained: Vec<String>,
     /// What there is to say about its state.

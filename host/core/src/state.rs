@@ -274,7 +274,8 @@ pub struct InstanceRecord {
     pub vmm: Option<VmmProcessId>,
     /// What there is to say about its phase.
     pub detail: Option<Said>,
-    /// In which ways its VMM is not contained, because the host does not allow them: `own-user`, `landlock`, …
+    /// In which ways its VMM is not contained, because the host does not allow them: `own-user`, `cgroup`, … With ` (requested)` at the end:
+    /// the VMM was asked, and nobody can see whether it complied.
     #[serde(default)]
     pub not_contained: Vec<String>,
     /// When its guest last rebooted itself, Unix milliseconds; 0 for never.

@@ -11,12 +11,14 @@ use std::time::Duration;
 use regatta_core::agent::Identity;
 use regatta_core::catalogue::{NamedDisk, NamedFile, NamedImage};
 use regatta_core::cloud_init::{instance_name, seed_files, smbios_serial};
-use regatta_core::manifest::{FileRef, GuestAddress, Image, Network, Overlay, ScaleSet, isolated_gateway};
+use regatta_core::manifest::{
+    self, FileRef, GuestAddress, Image, Network, Overlay, ScaleSet, isolated_gateway,
+};
 use regatta_core::state::ImageDigests;
 use regatta_vmm::{
     BootSource, BridgedNetwork, DataDisk, Digest, GoldenImage, ImageError, ImageStore, InstanceDir,
-    IsolatedNetwork, LaunchSpec, NetworkSpec, OverlayKind, RootDisk, Seed, SharedDisk, Smbios, StartFrom,
-    StoredFile,
+    IsolatedNetwork, LaunchSpec, NetworkSpec, Outbound, OverlayKind, RootDisk, Seed, SharedDisk, Smbios,
+    StartFrom, StoredFile,
 };
 
 use regatta_util::chain;
@@ -300,7 +302,13 @@ fn kernel_cmdline(base: &str, name: &str, network: &Network, instance: &Identity
 }
 
 fn network_spec(network: &Network, instance: &Identity, guest: Option<GuestAddress>) -> NetworkSpec {
-    let Some(GuestAddress { mac, gateway, .. }) = guest else { return NetworkSpec::None };
+    let Some(GuestAddress { mac, gateway, .. }) = guest else {
+        return if matches!(network, Network::Loopback { .. }) {
+            NetworkSpec::Host
+        } else {
+            NetworkSpec::None
+        };
+    };
     match network {
         Network::Isolated { guest, guest_prefix, outbound, published, .. } => {
             NetworkSpec::Isolated(IsolatedNetwork {
@@ -309,17 +317,31 @@ fn network_spec(network: &Network, instance: &Identity, guest: Option<GuestAddre
                 prefix: *guest_prefix,
                 gateway: gateway.unwrap_or_else(|| isolated_gateway(*guest, *guest_prefix)),
                 mac,
-                outbound: *outbound,
+                outbound: self::outbound(outbound),
                 published: *published,
             })
         }
-        Network::Bridge { bridge, managed, subnet_prefix, .. } => NetworkSpec::Bridged(BridgedNetwork {
-            bridge: bridge.clone(),
-            managed: managed.map(|address| (address, *subnet_prefix)),
-            address: instance.address,
-            mac,
-        }),
-        Network::Loopback { .. } | Network::None => NetworkSpec::None,
+        Network::Bridge { bridge, managed, subnet_prefix, peers, .. } => {
+            NetworkSpec::Bridged(BridgedNetwork {
+                bridge: bridge.clone(),
+                managed: managed.map(|address| (address, *subnet_prefix)),
+                address: instance.address,
+                mac,
+                peers: *peers,
+            })
+        }
+        Network::Loopback { .. } => NetworkSpec::Host,
+        Network::None => NetworkSpec::None,
+    }
+}
+
+fn outbound(outbound: &manifest::Outbound) -> Option<Outbound> {
+    let nets = |nets: &[manifest::Ipv4Net]| nets.iter().map(|net| (net.base, net.prefix)).collect();
+    match outbound {
+        manifest::Outbound::Switch(open) => open.then(Outbound::default),
+        manifest::Outbound::Limited { allow, deny } => {
+            Some(Outbound { allow: nets(allow), deny: nets(deny) })
+        }
     }
 }
 
@@ -398,7 +420,7 @@ mod tests {
             prefix: 16,
             guest: Ipv4Addr::new(10, 88, 0, 2),
             guest_prefix: 24,
-            outbound: false,
+            outbound: manifest::Outbound::Switch(false),
             published: false,
             dns: Vec::new(),
             port: 80,

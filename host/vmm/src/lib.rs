@@ -60,8 +60,9 @@ pub use image::{
 };
 pub use instance::{
     BootSource, BridgedNetwork, DataDisk, DirError, DiscardError, DiskError, FailedLogs, ImagesInUse,
-    InstanceDir, IsolatedNetwork, KeptLogs, LaunchError, LaunchSpec, NetworkSpec, RootDisk, SERIAL_LOG, Seed,
-    SharedDisk, Smbios, StartFrom, StartLimiter, StopError, StopHow, Stopped, VMM_LOG, Vmm, VmmHost,
+    InstanceDir, IsolatedNetwork, KeptLogs, LaunchError, LaunchSpec, NetworkSpec, Outbound, RootDisk,
+    SERIAL_LOG, Seed, SharedDisk, Smbios, StartFrom, StartLimiter, StopError, StopHow, Stopped, VMM_LOG, Vmm,
+    VmmHost,
 };
 pub use net::{HostNetwork, NetworkError};
 pub use overlay::{OverlayError, OverlayKind, reflink};

@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::fields::VERSION;
 use super::network::Network;
+use super::outbound::Outbound;
 use super::rate_limit::RateLimit;
 use super::types::{
     CloudInit, DrainMode, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate, MissingData, OnFailure,
@@ -153,14 +154,14 @@ fn network(network: &Network) -> Tree {
                 ("pool", net(base, *prefix)),
                 ("port", number(*port)),
                 ("guest_address", net(guest, *guest_prefix)),
-                ("outbound", boolean(*outbound)),
+                ("outbound", self::outbound(outbound)),
                 ("published", boolean(*published)),
             ]);
             if !dns.is_empty() {
                 fields.push(("dns", texts(dns)));
             }
         }
-        Network::Bridge { bridge, managed, base, prefix, subnet_prefix, gateway, dns, port } => {
+        Network::Bridge { bridge, managed, base, prefix, subnet_prefix, gateway, peers, dns, port } => {
             let bridge = match managed {
                 Some(address) => map([("name", text(bridge)), ("address", net(address, *subnet_prefix))]),
                 None => text(bridge),
@@ -176,6 +177,7 @@ fn network(network: &Network) -> Tree {
                 fields.push(("subnet", net(&subnet, *subnet_prefix)));
             }
             fields.extend(gateway.map(|gateway| ("gateway", text(&gateway.to_string()))));
+            fields.push(("peers", boolean(*peers)));
             if !dns.is_empty() {
                 fields.push(("dns", texts(dns)));
             }
@@ -186,6 +188,16 @@ fn network(network: &Network) -> Tree {
         Network::None => fields.push(("mode", text("none"))),
     }
     map(fields)
+}
+
+fn outbound(outbound: &Outbound) -> Tree {
+    match outbound {
+        Outbound::Switch(open) => boolean(*open),
+        Outbound::Limited { allow, deny } => {
+            let lists = [("allow", allow), ("deny", deny)].into_iter().filter(|(_, nets)| !nets.is_empty());
+            map(lists.map(|(name, nets)| (name, texts(nets))))
+        }
+    }
 }
 
 pub(crate) fn boolean(value: bool) -> Tree {

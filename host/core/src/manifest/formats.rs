@@ -6,7 +6,7 @@ use super::problem::quote;
 
 mod host;
 
-pub(crate) use self::host::{address, host_address, ipv4_network};
+pub(crate) use self::host::{address, destination, host_address, ipv4_network};
 use self::host::{disk_name, interface, ssh_key, url, user_data};
 
 /// Metrics that the host measures itself; a manifest must not define them.
@@ -47,6 +47,7 @@ pub(crate) enum Format {
     HttpPath,
     Ipv4Network,
     HostAddress,
+    Destination,
     Address,
     Interface,
     DiskName,
@@ -68,6 +69,7 @@ impl Format {
             Self::HttpPath => "a path such as `/healthz`",
             Self::Ipv4Network => "a network such as `10.213.0.0/16`",
             Self::HostAddress => "an address with its prefix length, such as `10.9.0.1/24`",
+            Self::Destination => "a network such as `10.0.0.0/8`",
             Self::Address => "an IPv4 address",
             Self::Interface => "the name of a network interface",
             Self::DiskName => "the name of a disk",
@@ -89,7 +91,9 @@ impl Format {
             Self::Cmdline => "^[^\\u0000-\\u001f\\u007f]*$",
             Self::Sha256 => "^[0-9a-fA-F]{64}$",
             Self::HttpPath => "^/[!-~]*$",
-            Self::Ipv4Network | Self::HostAddress => "^[0-9]+\\.[0-9]+\\.[0-9]+\\.[0-9]+/[0-9]+$",
+            Self::Ipv4Network | Self::HostAddress | Self::Destination => {
+                "^[0-9]+\\.[0-9]+\\.[0-9]+\\.[0-9]+/[0-9]+$"
+            }
             Self::Address => "^[0-9]+\\.[0-9]+\\.[0-9]+\\.[0-9]+$",
             Self::Interface => "^[^/\\s:]{1,15}$",
             Self::DiskName => "^[a-z][a-z0-9-]{0,19}$",
@@ -113,6 +117,7 @@ impl Format {
             Self::HttpPath => http_path(text),
             Self::Ipv4Network => ipv4_network(text).map(drop),
             Self::HostAddress => host_address(text).map(drop),
+            Self::Destination => destination(text).map(drop),
             Self::Address => address(text).map(drop),
             Self::Interface => interface(text),
             Self::DiskName => disk_name(text),

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::outbound::Outbound;
+
 /// The host's end of every link into an isolated network; no pool may contain it.
 pub const LINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 213, 1);
 
@@ -22,8 +24,8 @@ pub enum Network {
         guest: Ipv4Addr,
         /// Prefix length of the guest's network.
         guest_prefix: u8,
-        /// Whether guests may open connections beyond the host.
-        outbound: bool,
+        /// Where guests may open connections beyond the host.
+        outbound: Outbound,
         /// Whether others than the host may open connections to guests.
         published: bool,
         /// Name servers that the guest is told.
@@ -45,6 +47,9 @@ pub enum Network {
         subnet_prefix: u8,
         /// The guests' gateway.
         gateway: Option<Ipv4Addr>,
+        /// Whether guests may talk to each other, and to those of other sets that may.
+        #[serde(default = "as_ever")]
+        peers: bool,
         /// Name servers that the guest is told.
         dns: Vec<Ipv4Addr>,
         /// Port of the guest's service.
@@ -62,6 +67,11 @@ pub enum Network {
     },
     /// No network device.
     None,
+}
+
+/// Sets that were stored before there was the field keep what they had.
+const fn as_ever() -> bool {
+    true
 }
 
 /// What a guest must know to use its network.
@@ -231,7 +241,7 @@ mod tests {
             prefix: 29,
             guest: Ipv4Addr::new(10, 88, 0, 2),
             guest_prefix: 24,
-            outbound: false,
+            outbound: Outbound::Switch(false),
             published: false,
             dns: Vec::new(),
             port: 8080,
@@ -251,6 +261,7 @@ mod tests {
             prefix: 30,
             subnet_prefix: 24,
             gateway: None,
+            peers: false,
             dns: Vec::new(),
             port: 80,
         };

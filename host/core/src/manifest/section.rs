@@ -120,6 +120,11 @@ impl<'t> Section<'t> {
         self.entries.iter().any(|entry| entry.key == name)
     }
 
+    /// Whether some field is unknown, which has been reported: it may have been meant to be any.
+    pub(crate) fn has_unknown(&self) -> bool {
+        self.entries.iter().any(|entry| self.object.field(&entry.key).is_none())
+    }
+
     /// Reports a problem of a field: at its value, or at the section when the
     /// field is not there.
     pub(crate) fn complain(&self, name: &str, message: impl Into<String>, hint: Option<String>) -> Invalid {

@@ -16,10 +16,9 @@ impl Fleet {
 
     fn network_condition(&self) -> Option<DaemonCondition> {
         let sets = self.sets_now().clone();
-        let isolated = sets
-            .into_iter()
-            .filter(|(_, handle)| matches!(handle.view().state.set.network, Network::Isolated { .. }));
-        network_condition(isolated.map(|(name, _)| name).collect(), doctor::lacks_nft)
+        let ruled = |network: &Network| matches!(network, Network::Isolated { .. } | Network::Bridge { .. });
+        let ruled = sets.into_iter().filter(|(_, handle)| ruled(&handle.view().state.set.network));
+        network_condition(ruled.map(|(name, _)| name).collect(), doctor::lacks_nft)
     }
 
     fn not_probed_condition(&self) -> Option<DaemonCondition> {
@@ -63,18 +62,18 @@ impl Fleet {
     }
 }
 
-/// What `status` says when sets of that network mode lack a program.
+/// What `status` says when sets whose networks have rules lack the program that sets them.
 fn network_condition(
-    isolated: Vec<String>,
+    ruled: Vec<String>,
     lacking: impl FnOnce() -> Option<(&'static str, &'static str)>,
 ) -> Option<DaemonCondition> {
-    if isolated.is_empty() {
+    if ruled.is_empty() {
         return None;
     }
     let (seen, fix) = lacking()?;
     let message = format!(
-        "no instance of {} can be launched with network.mode isolated: {seen}; {fix} (`regatta doctor` checks the host)",
-        isolated.join(", ")
+        "no instance of {} can be launched with its network.mode: {seen}; {fix} (`regatta doctor` checks the host)",
+        ruled.join(", ")
     );
     Some(DaemonCondition { kind: ConditionKind::Network, message })
 }

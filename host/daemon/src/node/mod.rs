@@ -25,7 +25,9 @@ use regatta_core::record::NodeCapacity;
 use regatta_core::recovery::{Birth, Origin};
 use regatta_core::state::VmmProcessId;
 use regatta_traffic::{ProbeReport, ScrapeReport, WatchRuntime};
-use regatta_vmm::{EventTail, ImageStore, InstanceDir, LaunchSpec, SnapshotStore, Vmm, VmmHost, doctor};
+use regatta_vmm::{
+    Containment, EventTail, ImageStore, InstanceDir, LaunchSpec, SnapshotStore, Vmm, VmmHost, doctor,
+};
 use tokio::sync::mpsc;
 
 pub(crate) use self::adopt::birth_in;
@@ -123,6 +125,15 @@ fn demand_of(manifest: &ScaleSet, images: &SetImages) -> Demand {
         disk_bytes: images.disk_demand_bytes(manifest),
         open_files: OPEN_FILES_PER_INSTANCE,
     }
+}
+
+/// Ends the name of a measure that a VMM was asked to take, of which nobody can see whether it did.
+pub(crate) const REQUESTED: &str = " (requested)";
+
+/// What does not contain a VMM, and what nobody knows of.
+fn not_contained(containment: &Containment) -> Vec<String> {
+    let missing = containment.missing().map(|(measure, _)| measure.as_str().to_owned());
+    missing.chain(containment.requested().map(|measure| format!("{measure}{REQUESTED}"))).collect()
 }
 
 /// Where what happens to the instances of a set is told.
@@ -316,11 +327,7 @@ impl LocalInstances {
                 .ok()
                 .map(|pid| VmmProcessId { pid, start_time_ticks: identity.start_time_ticks }),
             start: vmm.started().map(ToString::to_string),
-            not_contained: vmm
-                .containment()
-                .missing()
-                .map(|(measure, _)| measure.as_str().to_owned())
-                .collect(),
+            not_contained: not_contained(&vmm.containment()),
         };
         live.vmm = Some(vmm);
         running

@@ -18,6 +18,7 @@ use super::beat::Beat;
 use crate::api::types::{
     InstanceInfo, MetricNow, PolicyEntry, PolicyInfo, PolicyRole, SetDetail, SetSummary, TrafficInfo,
 };
+use crate::node::REQUESTED;
 
 /// A set as its loop last published it.
 #[derive(Debug, Clone)]
@@ -156,10 +157,7 @@ impl SetView {
             .iter()
             .flat_map(|instance| instance.not_contained.iter().map(String::as_str))
             .collect();
-        let lacking: Vec<&str> = lacking.into_iter().collect();
-        let contained = (!lacking.is_empty())
-            .then(|| format!("VMMs are not contained by {}: `regatta doctor` tells why", lacking.join(", ")));
-        planned.into_iter().chain(contained).collect()
+        planned.into_iter().chain(isolation_notes(&lacking)).collect()
     }
 
     /// The instances, by id.
@@ -192,6 +190,19 @@ impl SetView {
             start: instance.start.clone(),
         }
     }
+}
+
+/// What is to be said of measures that are not in force.
+fn isolation_notes(measures: &BTreeSet<&str>) -> Vec<String> {
+    let (requested, missing): (Vec<&str>, Vec<&str>) =
+        measures.iter().partition(|measure| measure.ends_with(REQUESTED));
+    let missing = (!missing.is_empty())
+        .then(|| format!("VMMs are not contained by {}: `regatta doctor` tells why", missing.join(", ")));
+    let requested = (!requested.is_empty()).then(|| {
+        let names: Vec<&str> = requested.iter().map(|name| name.trim_end_matches(REQUESTED)).collect();
+        format!("VMMs are asked to use {}, which cannot be verified", names.join(", "))
+    });
+    missing.into_iter().chain(requested).collect()
 }
 
 /// A policy as the API shows it.

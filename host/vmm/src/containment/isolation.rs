@@ -11,7 +11,7 @@ use regatta_util::program::installed;
 use super::access::{self, Door, Use};
 use super::uids::{Lease, Uids};
 use super::{Containment, Measure, hand_over, make_logs};
-use crate::instance::{BootSource, DirError, InstanceDir, LaunchSpec, NetworkSpec};
+use crate::instance::{BootSource, DirError, InstanceDir, LaunchSpec, NetworkSpec, root_size_bytes};
 use crate::process::{CgroupRoot, open_files, procfs};
 use crate::sys;
 
@@ -62,6 +62,7 @@ struct Facts {
     cgroup: Result<(), String>,
     resource_limits: Result<(), String>,
     descriptors: Result<(), String>,
+    own_network: Result<(), String>,
 }
 
 impl Isolation {
@@ -106,6 +107,7 @@ impl Isolation {
             cgroup,
             resource_limits,
             descriptors: Ok(()),
+            own_network: own_network(),
             options,
         };
         Self { facts: Arc::new(facts) }
@@ -126,6 +128,7 @@ impl Isolation {
             cgroup: missing(),
             resource_limits: missing(),
             descriptors: missing(),
+            own_network: missing(),
         };
         Self { facts: Arc::new(facts) }
     }
@@ -165,6 +168,7 @@ impl Isolation {
             (Measure::Cgroup, &facts.cgroup),
             (Measure::ResourceLimits, &facts.resource_limits),
             (Measure::NoInheritedDescriptors, &facts.descriptors),
+            (Measure::OwnNetwork, &facts.own_network),
         ] {
             containment.set(measure, state.clone());
         }
@@ -186,12 +190,21 @@ impl Isolation {
                 Err(why) => containment.withdraw(Measure::OwnUser, why),
             }
         }
+        if needs.host_network {
+            let why = "its guest answers on the host's loopback: use another network.mode";
+            containment.withdraw(Measure::OwnNetwork, why.to_owned());
+        }
         let wrapper = containment.has(Measure::NoPrivileges).then(|| {
             let user = containment.uid.map(|uid| (uid, groups.as_slice()));
             let mut wrapper = self.facts.wrapper.clone();
-            if user.is_some() && self.facts.resource_limits.is_ok() && wrapper.len() > 1 {
-                // After the program's name. It counts what the user has, and this one has one VMM only.
-                wrapper.insert(1, format!("--nproc={PROCESSES}:{PROCESSES}").into());
+            if self.facts.resource_limits.is_ok() && wrapper.len() > 1 {
+                // After the program's name.
+                let limit = needs.largest_file_bytes;
+                wrapper.insert(1, format!("--fsize={limit}:{limit}").into());
+                if user.is_some() {
+                    // It counts what the user has, and this one has one VMM only.
+                    wrapper.insert(1, format!("--nproc={PROCESSES}:{PROCESSES}").into());
+                }
             }
             wrapper.extend(setpriv_options(rustix::process::geteuid().is_root(), user));
             wrapper
@@ -246,7 +259,13 @@ pub(crate) struct Needs {
     dir: InstanceDir,
     files: Vec<(PathBuf, Use)>,
     tap: bool,
+    host_network: bool,
+    /// No file of a VMM is larger: its disks, its memory in a snapshot, logs until they are cut.
+    largest_file_bytes: u64,
 }
+
+/// Room for a VMM's other files, and for what a qcow2 file holds beside its guest's data.
+const FILE_SLACK_BYTES: u64 = 256 << 20;
 
 impl Needs {
     pub(crate) fn of(spec: &LaunchSpec, vmm: &Path) -> Self {
@@ -264,7 +283,15 @@ impl Needs {
         }
         files.extend(spec.root.as_ref().map(|root| read(root.image.path())));
         files.extend(spec.shared_disks.iter().map(|disk| read(&disk.path)));
-        Self { dir: spec.dir.clone(), files, tap: spec.network != NetworkSpec::None }
+        let disks = spec.data_disks.iter().map(|disk| disk.size_bytes).chain(root_size_bytes(spec));
+        let largest = disks.fold(spec.memory_bytes, u64::max);
+        Self {
+            dir: spec.dir.clone(),
+            files,
+            tap: matches!(spec.network, NetworkSpec::Isolated(_) | NetworkSpec::Bridged(_)),
+            host_network: spec.network == NetworkSpec::Host,
+            largest_file_bytes: largest.saturating_add(largest / 64).saturating_add(FILE_SLACK_BYTES),
+        }
     }
 }
 
@@ -346,6 +373,16 @@ fn probe(wrapper: &[OsString], options: &[OsString]) -> Result<(), String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{SETPRIV} does not work here: {}", said.lines().next().unwrap_or("no reason given")))
+}
+
+/// Tried in a thread of its own, with which the namespace vanishes.
+fn own_network() -> Result<(), String> {
+    let fix = "run the daemon as root, in a container with --privileged";
+    match std::thread::spawn(sys::unshare_network).join() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("no network namespace can be made ({error}): {fix}")),
+        Err(_) => Err(format!("no network namespace can be tried: {fix}")),
+    }
 }
 
 fn seccomp() -> Result<(), String> {

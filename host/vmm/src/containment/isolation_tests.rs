@@ -1,7 +1,13 @@
 use super::*;
 
 fn needs(data: &Path) -> Needs {
-    Needs { dir: InstanceDir::new(data, "s", "i").expect("dir"), files: Vec::new(), tap: false }
+    Needs {
+        dir: InstanceDir::new(data, "s", "i").expect("dir"),
+        files: Vec::new(),
+        tap: false,
+        host_network: false,
+        largest_file_bytes: 1 << 30,
+    }
 }
 
 fn detect(kvm: &Path) -> Isolation {

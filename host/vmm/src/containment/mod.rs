@@ -38,11 +38,13 @@ pub enum Measure {
     ResourceLimits,
     /// No descriptor of the daemon is inherited.
     NoInheritedDescriptors,
+    /// A network namespace of its own, in which is nothing but its guest's network.
+    OwnNetwork,
 }
 
 impl Measure {
     /// Every measure.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OwnUser,
         Self::NoPrivileges,
         Self::Seccomp,
@@ -50,6 +52,7 @@ impl Measure {
         Self::Cgroup,
         Self::ResourceLimits,
         Self::NoInheritedDescriptors,
+        Self::OwnNetwork,
     ];
 
     /// Its name in records and messages, such as `own-user`.
@@ -63,7 +66,13 @@ impl Measure {
             Self::Cgroup => "cgroup",
             Self::ResourceLimits => "resource-limits",
             Self::NoInheritedDescriptors => "no-inherited-descriptors",
+            Self::OwnNetwork => "own-network",
         }
+    }
+
+    /// Whether only the VMM could tell that it is in force: the kernel shows nobody which Landlock rules a process has.
+    const fn is_claim(self) -> bool {
+        matches!(self, Self::Landlock)
     }
 }
 
@@ -78,6 +87,9 @@ impl std::fmt::Display for Measure {
 pub struct MeasureState {
     /// The measure.
     pub measure: Measure,
+    /// The VMM was told to do it itself, and nobody can see whether it did: not in force as far as anyone knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requested: bool,
     /// Why it is not in force, and how to get it; `None` when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
@@ -95,14 +107,21 @@ pub struct Containment {
 impl Containment {
     /// Nothing in force, each measure for the same reason.
     pub(crate) fn none(why: &str) -> Self {
-        let state = |measure| MeasureState { measure, missing: Some(why.to_owned()) };
+        let state = |measure| MeasureState { measure, requested: false, missing: Some(why.to_owned()) };
         Self { uid: None, measures: Measure::ALL.map(state).to_vec() }
     }
 
-    /// Whether a measure is in force.
+    /// Whether a measure is in force, and the kernel says so or we did it.
     #[must_use]
     pub fn has(&self, measure: Measure) -> bool {
-        self.measures.iter().any(|state| state.measure == measure && state.missing.is_none())
+        self.measures
+            .iter()
+            .any(|state| state.measure == measure && state.missing.is_none() && !state.requested)
+    }
+
+    /// The measures that the VMM was told to take, of which nobody can see whether it did.
+    pub fn requested(&self) -> impl Iterator<Item = Measure> {
+        self.measures.iter().filter(|state| state.requested).map(|state| state.measure)
     }
 
     /// The measures that are not in force, with the reason and what to do about it.
@@ -117,16 +136,17 @@ impl Containment {
     }
 
     pub(crate) fn set(&mut self, measure: Measure, state: Result<(), String>) {
-        let missing = state.err();
+        let state =
+            MeasureState { measure, requested: measure.is_claim() && state.is_ok(), missing: state.err() };
         match self.measures.iter_mut().find(|known| known.measure == measure) {
-            Some(known) => known.missing = missing,
-            None => self.measures.push(MeasureState { measure, missing }),
+            Some(known) => *known = state,
+            None => self.measures.push(state),
         }
     }
 
     /// Takes back a measure that turned out not to work; never makes a missing one appear to be there.
     pub(crate) fn withdraw(&mut self, measure: Measure, why: String) {
-        if self.has(measure) {
+        if self.has(measure) || self.requested().any(|requested| requested == measure) {
             self.set(measure, Err(why));
         }
     }
@@ -141,13 +161,48 @@ impl Containment {
     /// # Errors
     /// It is there, and cannot be read or understood.
     pub(crate) fn load(dir: &InstanceDir) -> Result<Option<Self>, DirError> {
-        dir.note_as(CONTAINMENT)
+        let mut found: Option<Self> = dir.note_as(CONTAINMENT)?;
+        // Earlier versions wrote down what they had asked for as if it were in force.
+        for state in found.iter_mut().flat_map(|record| &mut record.measures) {
+            state.requested = state.measure.is_claim() && state.missing.is_none();
+        }
+        Ok(found)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_the_vmm_could_tell_is_requested_and_never_in_force() {
+        let data = tempfile::tempdir().expect("temp dir");
+        let dir = InstanceDir::new(data.path(), "s", "i").expect("dir");
+        dir.prepare().expect("dir");
+        let mut containment = Containment::none("x");
+        containment.set(Measure::Landlock, Ok(()));
+        let check = |containment: &Containment| {
+            assert!(!containment.has(Measure::Landlock));
+            assert!(containment.missing().all(|(measure, _)| measure != Measure::Landlock));
+            assert_eq!(containment.requested().collect::<Vec<_>>(), [Measure::Landlock]);
+        };
+        check(&containment);
+        containment.save(&dir).expect("saved");
+        check(&Containment::load(&dir).expect("loaded").expect("there"));
+        let text = serde_json::to_value(&containment).expect("JSON");
+        assert!(
+            text["measures"].to_string().contains(r#"{"measure":"landlock","requested":true}"#),
+            "{text}"
+        );
+
+        // As an earlier version wrote it.
+        let old = serde_json::json!({ "uid": null, "measures": [{ "measure": "landlock" }] });
+        dir.write_note_as(CONTAINMENT, &old).expect("written");
+        check(&Containment::load(&dir).expect("loaded").expect("there"));
+
+        containment.withdraw(Measure::Landlock, "it said no".to_owned());
+        assert_eq!(containment.requested().count(), 0);
+    }
 
     #[test]
     fn the_record_reads_back_and_what_is_missing_is_told() {

@@ -6,7 +6,7 @@ use super::{Containment, Measure};
 use crate::process::procfs;
 
 impl Containment {
-    /// Takes back every measure that the process does not show. Measures that the kernel does not tell of (Landlock, limits) stay.
+    /// Takes back every measure that the process does not show. Measures that the kernel does not tell of stay: limits, and what is requested.
     pub(crate) fn verify(&mut self, pid: i32) {
         let Some(pid) = Pid::from_raw(pid) else { return };
         let Some(status) = procfs::status(pid) else { return };
@@ -18,6 +18,11 @@ impl Containment {
         if !status.no_new_privs || status.capabilities != 0 {
             let why = format!("it has capabilities {:#x}, or could get some", status.capabilities);
             self.withdraw(Measure::NoPrivileges, why);
+        }
+        if procfs::network_namespace(&pid.as_raw_nonzero().to_string())
+            .is_none_or(|its| Some(its) == procfs::network_namespace("thread-self"))
+        {
+            self.withdraw(Measure::OwnNetwork, "it is in the host's network namespace".to_owned());
         }
         // Cloud Hypervisor filters each of its threads but not the first, which only waits.
         if !procfs::threads(pid).into_iter().any(|thread| thread.seccomp_filter) {
@@ -44,6 +49,7 @@ mod tests {
         assert!(!containment.has(Measure::OwnUser));
         assert_eq!(containment.has(Measure::NoPrivileges), own.no_new_privs && own.capabilities == 0);
         assert_eq!(containment.has(Measure::Seccomp), own.seccomp_filter);
-        assert!(containment.has(Measure::Landlock) && containment.has(Measure::ResourceLimits));
+        assert!(!containment.has(Measure::OwnNetwork));
+        assert!(!containment.has(Measure::Landlock) && containment.has(Measure::ResourceLimits));
     }
 }

@@ -102,26 +102,38 @@ pub(super) fn namespaces() -> Check {
 /// What is seen, and what to do.
 pub(super) const NO_NFT: (&str, &str) = ("there is no nft", "install nftables");
 
-/// A dry run: the kernel is asked what it has, nothing is changed.
+/// What isolated networks need.
 pub(super) fn nftables() -> Check {
-    const NAME: &str = "nftables";
     const RULES: &str = "table inet regatta_doctor {
         chain nat { type nat hook postrouting priority 100; ip saddr 10.0.0.0/8 masquerade; }
     }";
+    let fix = "run as root; modprobe nf_tables nft_nat nft_masq (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ)";
+    takes_rules("nftables", "NAT rules", RULES, fix)
+}
+
+/// What bridges need, so that their guests can speak for nobody but themselves.
+pub(super) fn bridge_rules() -> Check {
+    const RULES: &str = "table bridge regatta_doctor {
+        set senders { type ifname . ether_addr . ipv4_addr; }
+        chain from { type filter hook prerouting priority -300; iifname . ether saddr . ip saddr != @senders drop; }
+    }";
+    let fix = "run as root; a kernel with CONFIG_NF_TABLES_BRIDGE; until then network.mode: bridge launches nothing";
+    takes_rules("bridge-rules", "rules for bridges", RULES, fix)
+}
+
+/// A dry run: the kernel is asked what it has, nothing is changed.
+fn takes_rules(name: &'static str, kind: &str, rules: &str, fix: &str) -> Check {
     let Some(nft) = installed("nft") else {
         let (seen, fix) = NO_NFT;
-        return Check::bad(NAME, CheckStatus::Fail, seen, fix);
+        return Check::bad(name, CheckStatus::Fail, seen, fix);
     };
     let version = said(Command::new(&nft).arg("--version"), "").unwrap_or_default();
     let version = version.split_whitespace().nth(1).unwrap_or("nft").to_owned();
-    match said(Command::new(&nft).args(["-c", "-f", "-"]), RULES) {
-        Ok(_) => Check::ok(NAME, format!("{version}, takes NAT rules")),
-        Err(why) => Check::bad(
-            NAME,
-            CheckStatus::Fail,
-            format!("{version} does not take NAT rules ({why})"),
-            "run as root; modprobe nf_tables nft_nat nft_masq (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ)",
-        ),
+    match said(Command::new(&nft).args(["-c", "-f", "-"]), rules) {
+        Ok(_) => Check::ok(name, format!("{version}, takes {kind}")),
+        Err(why) => {
+            Check::bad(name, CheckStatus::Fail, format!("{version} does not take {kind} ({why})"), fix)
+        }
     }
 }
 
@@ -159,6 +171,8 @@ pub(super) fn containment(isolation: &Isolation) -> Vec<Check> {
         Measure::ResourceLimits => Some(("resource-limits", "can be set")),
         // True wherever the daemon runs.
         Measure::NoInheritedDescriptors => None,
+        // As `network-namespaces`.
+        Measure::OwnNetwork => None,
     };
     let checks = host.measures.iter().filter_map(|state| {
         let (name, seen) = name(state.measure)?;
@@ -178,7 +192,10 @@ fn with_fix(check: Check) -> Check {
 
 fn landlock() -> Check {
     match sys::landlock_abi() {
-        Ok(abi @ 3..) => Check::ok("landlock", format!("version {abi}")),
+        Ok(abi @ 3..) => Check::ok(
+            "landlock",
+            format!("version {abi}, requested of each VMM; whether it complies cannot be seen"),
+        ),
         Ok(abi) => Check::bad(
             "landlock",
             CheckStatus::Warn,

@@ -80,6 +80,9 @@ pub struct Examination {
 pub fn examine(what: &Examination) -> Vec<Check> {
     let cgroups = CgroupRoot::look();
     let isolation = Isolation::detect(IsolationOptions::default(), &cgroups);
+    // Isolated networks do without.
+    let mut bridge_rules = checks::bridge_rules();
+    bridge_rules.status = bridge_rules.status.min(CheckStatus::Warn);
     let mut found = vec![
         checks::kvm(),
         checks::vmm(what.vmm.as_deref()),
@@ -87,6 +90,7 @@ pub fn examine(what: &Examination) -> Vec<Check> {
         checks::tun(),
         checks::namespaces(),
         checks::nftables(),
+        bridge_rules,
         checks::capabilities(),
         checks::forwarding(),
     ];
@@ -97,7 +101,7 @@ pub fn examine(what: &Examination) -> Vec<Check> {
     found
 }
 
-/// Whether the program is missing that networks of mode `isolated` need: what is seen, and what to do. Quick, unlike
+/// Whether the program is missing that networks of mode `isolated` and `bridge` need: what is seen, and what to do. Quick, unlike
 /// [`examine_network`].
 #[must_use]
 pub fn lacks_nft() -> Option<(&'static str, &'static str)> {
@@ -107,10 +111,8 @@ pub fn lacks_nft() -> Option<(&'static str, &'static str)> {
 /// What keeps instances from having networks of their own here, `isolated` or on a bridge. As [`examine`] otherwise.
 #[must_use]
 pub fn examine_network(isolated: bool) -> Vec<Check> {
-    let mut found = vec![checks::tun()];
-    if isolated {
-        found.extend([checks::namespaces(), checks::nftables()]);
-    }
+    let rules = if isolated { checks::nftables() } else { checks::bridge_rules() };
+    let mut found = vec![checks::tun(), checks::namespaces(), rules];
     found.retain(|check| check.status == CheckStatus::Fail);
     found
 }

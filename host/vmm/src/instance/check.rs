@@ -63,7 +63,7 @@ pub(crate) fn body(
 ) -> Result<Value, LaunchError> {
     let net = network.device(&spec.network).map(|(tap, mac)| NetConfig {
         id: "net0".to_owned(),
-        tap,
+        tap: tap.to_owned(),
         mac: mac.to_owned(),
     });
     serde_json::to_value(vm_config(spec, root, net, &spec.dir.serial_log(), landlock))

@@ -205,7 +205,8 @@ impl VmmHost {
         }
 
         let client = VmmClient::new(&spec.dir.api_socket(), process.pid());
-        let description = body(&self.network, spec, root.as_ref(), plan.containment.has(Measure::Landlock))?;
+        let landlock = plan.containment.requested().any(|measure| measure == Measure::Landlock);
+        let description = body(&self.network, spec, root.as_ref(), landlock)?;
         let span = tracing::debug_span!("boot", instance = spec.id);
         let started = match &spec.start {
             StartFrom::Snapshot(snapshot) => {

@@ -32,7 +32,7 @@ pub use launch::{StartLimiter, VmmHost};
 pub(crate) use notes::{CONTAINMENT, NETWORK, PROCESS};
 pub(crate) use prepare::{blocking, planned_root, root_size_bytes};
 pub use spec::{
-    BootSource, BridgedNetwork, DataDisk, IsolatedNetwork, LaunchSpec, NetworkSpec, RootDisk, Seed,
+    BootSource, BridgedNetwork, DataDisk, IsolatedNetwork, LaunchSpec, NetworkSpec, Outbound, RootDisk, Seed,
     SharedDisk, Smbios, StartFrom,
 };
 pub use stop::{StopError, StopHow, Stopped};

@@ -86,7 +86,8 @@ fn refuse_root(id: &str, isolation: &Isolation, containment: &Containment) -> Re
     }
 }
 
-/// Refuses what is not contained completely, if that was asked for.
+/// Refuses what is not contained completely, if that was asked for. What is only requested counts neither way: it is a wall that nobody can
+/// rely on, and the rest must do without it.
 fn require(id: &str, required: bool, containment: &Containment) -> Result<(), LaunchError> {
     let missing = containment.missing_text();
     if required && !missing.is_empty() {

@@ -133,8 +133,10 @@ pub struct Smbios {
 /// How an instance is reached. Its network device has the id `net0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkSpec {
-    /// No network device.
+    /// No network device; the VMM is in a network namespace with nothing in it.
     None,
+    /// No network device; the VMM shares the host's network. For the simulator, whose guests answer on the host's loopback.
+    Host,
     /// A network namespace of its own, with the same guest address as every other.
     Isolated(IsolatedNetwork),
     /// A port of a bridge of the host.
@@ -154,10 +156,19 @@ pub struct IsolatedNetwork {
     pub gateway: Ipv4Addr,
     /// The guest's address on the wire, as in `52:54:00:12:34:56`.
     pub mac: String,
-    /// Whether the guest may open connections beyond the host.
-    pub outbound: bool,
+    /// Where the guest may open connections, to the host and beyond; none for nowhere.
+    pub outbound: Option<Outbound>,
     /// Whether others than the host may open connections to the guest.
     pub published: bool,
+}
+
+/// Where a guest may open connections: networks, by first address and prefix length.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbound {
+    /// Only there, when any is named. One within a special range (cloud metadata and the like) opens it, others leave those closed.
+    pub allow: Vec<(Ipv4Addr, u8)>,
+    /// Not there, whatever is allowed.
+    pub deny: Vec<(Ipv4Addr, u8)>,
 }
 
 /// A tap on a bridge.
@@ -169,6 +180,8 @@ pub struct BridgedNetwork {
     pub managed: Option<(Ipv4Addr, u8)>,
     /// The guest's address on the bridge's network; unique on the host.
     pub address: Ipv4Addr,
-    /// The guest's address on the wire.
+    /// The guest's address on the wire; it can use no other.
     pub mac: String,
+    /// Whether the guest may talk to other guests on the bridge that may.
+    pub peers: bool,
 }

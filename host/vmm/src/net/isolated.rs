@@ -10,7 +10,8 @@ use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::links::{Links, forwards, keep_tap, make_tap, set_sysctl};
-use super::plan::{HOST_END, INNER_TAP, Record, UPLINK};
+use super::plan::{HOST_END, INNER_TAP, LinkRules, Record, UPLINK};
+use super::reach::Reach;
 use super::space::Namespace;
 use super::{HostNetwork, NetworkError, Steps, nft, rules};
 use crate::instance::IsolatedNetwork;
@@ -30,7 +31,10 @@ impl HostNetwork {
     ) -> Result<Namespace, NetworkError> {
         let host = self.outer()?;
         let outer = Links::connect()?;
-        if (spec.outbound || spec.published) && !forwards()? {
+        let Some(LinkRules::Veth(may)) = record.rules else {
+            return Err(NetworkError::Spec { why: "its record has no rules".to_owned() });
+        };
+        if (may.outbound || may.published) && !forwards()? {
             return Err(NetworkError::NoForwarding);
         }
         self.free_name(&outer, &record.link, alias).await?;
@@ -43,14 +47,14 @@ impl HostNetwork {
         prepare_namespace(&inner).await?;
         make_inner_tap(&inner, spec, owner).await?;
         steps.reached("tap made")?;
-        nft::apply("set the rules of the instance", &rules::inner(spec.address, spec.guest, spec.outbound))
-            .await?;
+        let reach = spec.outbound.as_ref().map(Reach::of).unwrap_or_default();
+        nft::apply("set the rules of the instance", &rules::inner(spec.address, spec.guest, &reach)).await?;
         steps.reached("inner rules set")?;
 
         // From the table's rules to the alias of the interface they are for, no other may find the table unused and remove it.
         let mut table = self.table().await;
         host.enter().map_err(entered)?;
-        self.admit(&mut table, &outer, &record.link, spec.outbound, spec.published).await?;
+        self.admit(&mut table, &outer, &record.link, may).await?;
         steps.reached("outer rules set")?;
         let index = make_veth(&outer, &record.link, alias, &namespace, steps).await?;
         drop(table);
@@ -94,7 +98,7 @@ async fn make_inner_tap(
 }
 
 /// Makes both ends where they belong, as moving one takes the kernel much longer. Returns the index of the outer one.
-async fn make_veth(
+pub(super) async fn make_veth(
     outer: &Links,
     name: &str,
     alias: &str,

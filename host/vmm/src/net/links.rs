@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteScope, RouteType};
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 use super::NetworkError;
@@ -89,6 +89,13 @@ impl Links {
         let message = change(LinkUnspec::new_with_index(index)).build();
         let changed = self.handle.link().change(message).execute().await;
         changed.map_err(|error| failed(format!("change interface {name}"), error))
+    }
+
+    /// Keeps a port of a bridge from all other ports that are kept so.
+    pub(super) async fn isolate_port(&self, name: &str, index: u32) -> Result<(), NetworkError> {
+        let message = LinkBridgePort::new(index).isolated(true).build();
+        let changed = self.handle.link().set_port(message).execute().await;
+        changed.map_err(|error| failed(format!("isolate port {name}"), error))
     }
 
     /// Removes an interface; nothing happens when it has gone by itself.

@@ -9,6 +9,10 @@ mod isolated;
 mod links;
 mod nft;
 mod plan;
+mod port_rules;
+mod ports;
+mod reach;
+mod recorded;
 mod rules;
 #[allow(clippy::disallowed_methods, reason = "/proc/thread-self")]
 mod space;
@@ -25,10 +29,11 @@ pub use error::NetworkError;
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::links::Links;
-use self::plan::{INNER_TAP, Names, Record};
+use self::plan::{INNER_TAP, LinkRules, Names, Record};
+use self::recorded::Recorded;
 pub(crate) use self::space::Namespace;
 use self::table::Table;
-use crate::instance::{InstanceDir, NETWORK, NetworkSpec};
+use crate::instance::{BridgedNetwork, InstanceDir, IsolatedNetwork, NETWORK, NetworkSpec};
 
 /// The networks of the instances of one data directory. Clones share them.
 ///
@@ -56,11 +61,11 @@ impl HostNetwork {
     }
 
     /// The tap that the VMM of an instance opens, and the guest's hardware address on it.
-    pub(crate) fn device<'a>(&self, spec: &'a NetworkSpec) -> Option<(String, &'a str)> {
+    pub(crate) fn device<'a>(&self, spec: &'a NetworkSpec) -> Option<(&'static str, &'a str)> {
         match spec {
-            NetworkSpec::None => None,
-            NetworkSpec::Isolated(spec) => Some((INNER_TAP.to_owned(), &spec.mac)),
-            NetworkSpec::Bridged(spec) => Some((self.names().link(spec.address), &spec.mac)),
+            NetworkSpec::None | NetworkSpec::Host => None,
+            NetworkSpec::Isolated(IsolatedNetwork { mac, .. })
+            | NetworkSpec::Bridged(BridgedNetwork { mac, .. }) => Some((INNER_TAP, mac)),
         }
     }
 
@@ -86,7 +91,8 @@ impl HostNetwork {
         steps: &mut Steps<'_>,
     ) -> Result<Attachment, NetworkError> {
         let record = match spec {
-            NetworkSpec::None => return Ok(Attachment { namespace: None, made: None }),
+            NetworkSpec::None => return Ok(Attachment { namespace: self.empty_namespace(), made: None }),
+            NetworkSpec::Host => return Ok(Attachment { namespace: None, made: None }),
             NetworkSpec::Isolated(spec) => {
                 plan::check_isolated(spec)?;
                 Record::of_isolated(self.names(), spec)
@@ -97,22 +103,29 @@ impl HostNetwork {
             }
         };
         let alias = self.names().alias(dir)?;
-        check_permission("make the network of an instance", matches!(spec, NetworkSpec::Isolated(_)))?;
+        check_permission("make the network of an instance", true)?;
         write_record(dir, &record)?;
         let mut attachment =
             Attachment { namespace: None, made: Some((self.clone(), alias.clone(), record.clone())) };
         attachment.namespace = self.outer()?.run_async(|| async {
             match spec {
-                NetworkSpec::None => Ok(None),
+                NetworkSpec::None | NetworkSpec::Host => Ok(None),
                 NetworkSpec::Isolated(spec) => {
                     self.make_isolated(spec, &record, &alias, owner, steps).await.map(Some)
                 }
                 NetworkSpec::Bridged(spec) => {
-                    self.make_bridged(spec, &record, &alias, owner, steps).await.map(|()| None)
+                    self.make_bridged(spec, &record, &alias, owner, steps).await.map(Some)
                 }
             }
         })?;
         Ok(attachment)
+    }
+
+    /// For a VMM without a network device: a namespace with nothing in it. None where none can be made; the VMM shares the host's network
+    /// then, and is recorded as not contained in this way.
+    fn empty_namespace(&self) -> Option<Namespace> {
+        let made = self.outer().ok()?.run(Namespace::enter_new).and_then(|made| made);
+        made.inspect_err(|error| tracing::debug!(%error, "no network namespace for a VMM")).ok()
     }
 
     /// Removes an instance's network, as far as there is one. Blocking.
@@ -138,28 +151,31 @@ impl HostNetwork {
                 Some(_) => return Ok(()),
                 None => {}
             }
-            table.taps.remove(&record.link);
             if let Some(bridge) = &record.managed_bridge {
                 self.remove_unused_bridge(&links, bridge).await?;
             }
-            if record.isolated {
-                self.dismiss(&mut table, &links, &record.link).await?;
+            match &record.rules {
+                _ if record.isolated => self.dismiss(&mut table, &links, &record.link).await,
+                Some(LinkRules::Port(port)) => {
+                    self.dismiss_port(&mut table, &links, &record.link, Some(port)).await
+                }
+                _ => self.dismiss_port(&mut table, &links, &record.link, None).await,
             }
-            Ok(())
         })
     }
 
     /// Removes what belongs to instances of this data directory that are not among `live`: interfaces, rules about them, and the table and
-    /// the managed bridges that nobody uses any more. Returns what was removed, in words. Blocking.
+    /// the managed bridges that nobody uses any more. Rules that somebody else removed come back. Returns what was removed, in words. Blocking.
     ///
     /// # Errors
     /// The system refused. Call again.
     pub(crate) fn sweep(&self, live: &[InstanceDir]) -> Result<Vec<String>, NetworkError> {
+        let recorded = Recorded::of(live);
         let live = live.iter().map(|dir| (dir.set().to_owned(), dir.id().to_owned())).collect();
         self.outer()?.run_async(|| async {
             let mut table = self.table().await;
             let links = Links::connect()?;
-            let busy = table.users.union(&table.taps).cloned().collect();
+            let busy = table.users.keys().chain(table.ports.keys()).cloned().collect();
             let plan = plan::sweep(self.names(), &links.list().await?, &live, &busy);
             let mut removed = Vec::new();
             for link in &plan.remove {
@@ -168,7 +184,10 @@ impl HostNetwork {
             }
             // Without permission there can be no table of ours, and it could not be looked for.
             if check_permission("look for rules", false).is_ok() {
-                removed.extend(self.sweep_table(&mut table, plan.veths).await?);
+                let veths = recorded.veths(plan.veths, &table);
+                removed.extend(self.sweep_table(&mut table, veths).await?);
+                let ports = recorded.ports(plan.ports, &table);
+                removed.extend(self.sweep_ports(&mut table, ports).await?);
             }
             Ok(removed)
         })

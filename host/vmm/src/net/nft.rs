@@ -20,10 +20,10 @@ pub(super) async fn apply(what: &str, script: &str) -> Result<(), NetworkError> 
     if output.status.success() { Ok(()) } else { Err(refused(what, &output)) }
 }
 
-/// Table `table` of family `ip` as JSON; `None` when there is none, or when there is no `nft` that could have made it.
-pub(super) async fn list(table: &str) -> Result<Option<Vec<u8>>, NetworkError> {
+/// A table as JSON; `None` when there is none, or when there is no `nft` that could have made it.
+pub(super) async fn list(family: &str, table: &str) -> Result<Option<Vec<u8>>, NetworkError> {
     let what = format!("list table {table}");
-    let output = match run(&what, &["-j", "list", "table", "ip", table], "").await {
+    let output = match run(&what, &["-j", "list", "table", family, table], "").await {
         Err(NetworkError::NoNft) => return Ok(None),
         other => other?,
     };

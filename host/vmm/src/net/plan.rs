@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::NetworkError;
+use super::reach::Reach;
 use crate::instance::{BridgedNetwork, InstanceDir, IsolatedNetwork};
 
 /// The tap inside an instance's namespace. Not `tap0`: VMMs look up a tap's properties by name in `/sys`, which shows the host's
@@ -120,17 +121,60 @@ pub(crate) struct Record {
     pub(crate) version: u32,
     /// The interface in the host's namespace.
     pub(crate) link: String,
-    /// Whether it is the outer end of a veth (else a tap).
+    /// Whether its network is an isolated one (else it is a port of a bridge).
     pub(crate) isolated: bool,
     /// The managed bridge that it is a port of.
     pub(crate) managed_bridge: Option<String>,
+    /// What its rules are made of again when they are lost; none in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rules: Option<LinkRules>,
+}
+
+/// What the rules in the host's namespace say about an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LinkRules {
+    Veth(VethRules),
+    Port(PortRules),
+}
+
+/// What the instance behind a veth may do; by default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VethRules {
+    /// Open connections.
+    pub(crate) outbound: bool,
+    /// Also to special ranges, as its own rules say.
+    pub(crate) special: bool,
+    /// Be reached from beyond the host.
+    pub(crate) published: bool,
+}
+
+/// Who the guest behind a port of a bridge is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PortRules {
+    pub(crate) mac: String,
+    pub(crate) address: Ipv4Addr,
+    /// Whether it may talk to other guests that may.
+    pub(crate) peers: bool,
 }
 
 impl Record {
     pub(crate) const VERSION: u32 = 1;
 
     pub(crate) fn of_isolated(names: &Names, spec: &IsolatedNetwork) -> Self {
-        Self { version: Self::VERSION, link: names.link(spec.address), isolated: true, managed_bridge: None }
+        let reach = spec.outbound.as_ref().map(Reach::of).unwrap_or_default();
+        let rules = VethRules {
+            outbound: spec.outbound.is_some(),
+            special: reach.is_special(),
+            published: spec.published,
+        };
+        Self {
+            version: Self::VERSION,
+            link: names.link(spec.address),
+            isolated: true,
+            managed_bridge: None,
+            rules: Some(LinkRules::Veth(rules)),
+        }
     }
 
     pub(crate) fn of_bridged(names: &Names, spec: &BridgedNetwork) -> Self {
@@ -139,6 +183,11 @@ impl Record {
             link: names.link(spec.address),
             isolated: false,
             managed_bridge: spec.managed.map(|_| spec.bridge.clone()),
+            rules: Some(LinkRules::Port(PortRules {
+                mac: spec.mac.clone(),
+                address: spec.address,
+                peers: spec.peers,
+            })),
         }
     }
 }
@@ -163,13 +212,22 @@ pub(crate) struct Listed {
     pub(crate) master: Option<u32>,
 }
 
+impl Listed {
+    /// Whether one of ours is a guest's port of a bridge: a veth on it, or a tap as earlier versions made them.
+    pub(crate) fn is_port(&self) -> bool {
+        self.kind == Kind::Other || self.kind == Kind::Veth && self.master.is_some()
+    }
+}
+
 /// What a sweep must do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sweep {
     /// Interfaces to remove, ports before bridges.
     pub(crate) remove: Vec<Listed>,
-    /// Names of the veths of ours that stay, which are those that may be in the table.
+    /// Names of the veths of isolated networks that stay, which are those that may be in the table.
     pub(crate) veths: BTreeSet<String>,
+    /// Names of our ports of bridges that stay.
+    pub(crate) ports: BTreeSet<String>,
 }
 
 /// Decides what goes: interfaces of this data directory whose instance is not in `live` (set and id), and managed bridges that are left
@@ -188,6 +246,8 @@ pub(crate) fn sweep(
                 if !busy.contains(&link.name) && !live.contains(&(set, id)) {
                     gone.insert(link.index);
                     sweep.remove.push(link.clone());
+                } else if link.is_port() {
+                    sweep.ports.insert(link.name.clone());
                 } else if link.kind == Kind::Veth {
                     sweep.veths.insert(link.name.clone());
                 }

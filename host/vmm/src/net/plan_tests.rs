@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::instance::Outbound;
 
 fn names() -> Names {
     Names::new(Path::new("/var/lib/my regatta"))
@@ -19,7 +20,7 @@ fn isolated() -> IsolatedNetwork {
         prefix: 30,
         gateway: Ipv4Addr::new(192, 168, 213, 1),
         mac: "52:54:00:12:34:56".to_owned(),
-        outbound: true,
+        outbound: Some(Outbound::default()),
         published: false,
     }
 }
@@ -67,6 +68,7 @@ fn networks_that_cannot_work_are_refused() {
         managed,
         address: Ipv4Addr::new(10, 78, 0, 2),
         mac: "52:54:00:12:34:56".to_owned(),
+        peers: false,
     };
     check_bridged(&bridged("br0", Some((Ipv4Addr::new(10, 78, 0, 1), 24)))).expect("works");
     check_bridged(&bridged("br0", None)).expect("works");
@@ -105,6 +107,7 @@ fn a_sweep_takes_what_is_dead_and_ours_and_nothing_else() {
         listed(4, "busy", Some(&ours("starting")), Kind::Veth, None),
         listed(5, "tap-dead", Some(&ours("dead2")), Kind::Other, Some(10)),
         listed(6, "tap-alive", Some(&ours("alive2")), Kind::Other, Some(11)),
+        listed(9, "port-alive", Some(&ours("alive")), Kind::Veth, Some(11)),
         listed(7, "theirs", Some(&other), Kind::Veth, None),
         listed(8, "theirs2", Some("regatta"), Kind::Veth, None),
         listed(10, "empty", Some(&bridge), Kind::Bridge, None),
@@ -115,6 +118,7 @@ fn a_sweep_takes_what_is_dead_and_ours_and_nothing_else() {
     let done = sweep(&names, &links, &live, &["busy".to_owned()].into());
     let removed: Vec<&str> = done.remove.iter().map(|link| link.name.as_str()).collect();
     assert_eq!(removed, ["dead", "tap-dead", "empty"]);
+    assert_eq!(done.ports, ["tap-alive", "port-alive"].map(str::to_owned).into());
     assert_eq!(done.veths, ["alive", "busy"].map(str::to_owned).into());
 }
 
@@ -150,6 +154,7 @@ proptest! {
             managed: managed.then_some((Ipv4Addr::new(10, 0, 0, 1), 24)),
             address: Ipv4Addr::from_bits(address),
             mac: String::new(),
+            peers: managed,
         };
         let record = Record::of_bridged(&names(), &spec);
         let text = serde_json::to_vec(&record).expect("serialised");

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::plan::{HOST_END, INNER_TAP, UPLINK};
+use super::plan::{HOST_END, INNER_TAP, UPLINK, VethRules};
+use super::reach::{Reach, special_elements};
 
 /// Every interface of ours.
 const LINKS: &str = "links";
@@ -11,15 +12,18 @@ const LINKS: &str = "links";
 const PUBLISHED: &str = "published";
 /// Those that may open connections beyond the host.
 const OUTBOUND: &str = "outbound";
+/// Those of the latter whose own rules let them into special ranges. Which addresses exactly, the rules in their namespace say.
+const SPECIAL: &str = "special";
 
 /// The rules inside an instance's namespace, which is new and empty.
 ///
 /// What comes for `address` goes to the guest. The host's link-local address is hidden behind the gateway's, since a guest may take it for
 /// one of its own network; a published instance's other callers keep theirs. The VMM itself, which is in the
 /// namespace too, can open no connection.
-pub(crate) fn inner(address: Ipv4Addr, guest: Ipv4Addr, outbound: bool) -> String {
-    let from_guest =
-        if outbound { format!("iifname \"{INNER_TAP}\" oifname \"{UPLINK}\" accept") } else { String::new() };
+pub(crate) fn inner(address: Ipv4Addr, guest: Ipv4Addr, reach: &Reach) -> String {
+    let from_guest = reach.elements().map_or(String::new(), |reached| {
+        format!("iifname \"{INNER_TAP}\" oifname \"{UPLINK}\" ip daddr {{ {reached} }} accept")
+    });
     format!(
         r#"table ip regatta {{
   chain prerouting {{
@@ -55,13 +59,18 @@ pub(crate) fn inner(address: Ipv4Addr, guest: Ipv4Addr, outbound: bool) -> Strin
 }
 
 /// The table in the host's namespace with its rules, made or renewed; its elements stay. Only packets from and to interfaces of ours are
-/// matched.
+/// matched. A namespace may be bent from within, so nothing here believes in its rules but for what of special ranges it opens.
 pub(crate) fn outer_rules(table: &str) -> String {
+    let special = special_elements();
     format!(
         r#"table ip {table} {{
   set {LINKS} {{ type ifname; }}
   set {PUBLISHED} {{ type ifname; }}
   set {OUTBOUND} {{ type ifname; }}
+  set {SPECIAL} {{ type ifname; }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+  }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
   }}
@@ -69,14 +78,21 @@ pub(crate) fn outer_rules(table: &str) -> String {
     type nat hook postrouting priority srcnat; policy accept;
   }}
 }}
+flush chain ip {table} input
 flush chain ip {table} forward
 flush chain ip {table} postrouting
 table ip {table} {{
+  chain input {{
+    iifname @{LINKS} ct state established,related accept
+    iifname @{LINKS} iifname != @{OUTBOUND} drop
+    iifname @{LINKS} iifname != @{SPECIAL} ip daddr {{ {special} }} drop
+  }}
   chain forward {{
     oifname @{LINKS} ct state established,related accept
     oifname @{LINKS} oifname != @{PUBLISHED} drop
     iifname @{LINKS} ct state established,related accept
     iifname @{LINKS} iifname != @{OUTBOUND} drop
+    iifname @{LINKS} iifname != @{SPECIAL} ip daddr {{ {special} }} drop
   }}
   chain postrouting {{
     iifname @{OUTBOUND} oifname != @{LINKS} masquerade
@@ -87,8 +103,8 @@ table ip {table} {{
 }
 
 /// Adds an interface to a table that is there and does not know it.
-pub(crate) fn outer_add(table: &str, link: &str, outbound: bool, published: bool) -> String {
-    let sets = [(LINKS, true), (PUBLISHED, published), (OUTBOUND, outbound)];
+pub(crate) fn outer_add(table: &str, link: &str, may: VethRules) -> String {
+    let sets = [(LINKS, true), (PUBLISHED, may.published), (OUTBOUND, may.outbound), (SPECIAL, may.special)];
     let wanted = sets.into_iter().filter(|(_, member)| *member);
     wanted.map(|(set, _)| format!("add element ip {table} {set} {{ \"{link}\" }}\n")).collect()
 }
@@ -97,7 +113,7 @@ pub(crate) fn outer_add(table: &str, link: &str, outbound: bool, published: bool
 pub(crate) fn outer_remove<'a>(table: &str, links: impl IntoIterator<Item = &'a str>) -> String {
     let mut script = String::new();
     for link in links {
-        for set in [LINKS, PUBLISHED, OUTBOUND] {
+        for set in [LINKS, PUBLISHED, OUTBOUND, SPECIAL] {
             // Deleting what is not there is an error, adding what is there is none.
             script.push_str(&format!(
                 "add element ip {table} {set} {{ \"{link}\" }}\ndelete element ip {table} {set} {{ \"{link}\" }}\n"

@@ -3,10 +3,10 @@
 //! To add an element is cheap; whatever removes something makes the kernel wait. So its rules are set once per process and not once per
 //! instance.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::links::Links;
-use super::plan::{self, Listed};
+use super::plan::{self, Listed, PortRules, VethRules};
 use super::{HostNetwork, NetworkError, nft, rules};
 
 /// What this process knows about the table.
@@ -14,10 +14,13 @@ use super::{HostNetwork, NetworkError, nft, rules};
 pub(super) struct Table {
     /// Whether the table has all its rules, and no element but those of interfaces that are there.
     in_order: bool,
-    /// Interfaces that have elements in it. Before the table is in order, there may be more.
-    pub(super) users: BTreeSet<String>,
-    /// Taps on bridges that this process made. Nothing of the table, but under the same lock: a sweep leaves them alone.
-    pub(super) taps: BTreeSet<String>,
+    /// Interfaces that have elements in it, with what they may do. Before the table is in order, there may be more.
+    pub(super) users: BTreeMap<String, VethRules>,
+    /// Whether the tables of bridges have all their rules.
+    pub(super) ports_in_order: bool,
+    /// Ports of bridges, under the same lock: those that a sweep found, and those that this process made, which a sweep leaves alone. None
+    /// when nothing is known of one.
+    pub(super) ports: BTreeMap<String, Option<PortRules>>,
 }
 
 impl HostNetwork {
@@ -27,35 +30,34 @@ impl HostNetwork {
         table: &mut Table,
         links: &Links,
         link: &str,
-        outbound: bool,
-        published: bool,
+        may: VethRules,
     ) -> Result<(), NetworkError> {
         let name = self.names().table();
-        let place = rules::outer_add(&name, link, outbound, published);
+        let place = rules::outer_add(&name, link, may);
         let what = "set the rules of the host";
         // An interface of this name that went without being dismissed left its elements.
-        let usual = table.in_order && !table.users.contains(link);
+        let usual = table.in_order && !table.users.contains_key(link);
         if !usual || nft::apply(what, &place).await.is_err() {
             // First use, or someone else removed the table (a firewall that was loaded anew does so).
             table.in_order = false;
             let veths = self.veths(&links.list().await?);
-            let members = match nft::list(&name).await? {
+            let members = match nft::list("ip", &name).await? {
                 Some(listed) => rules::members(&listed).unwrap_or_default(),
                 None => BTreeSet::new(),
             };
             let stale = members.difference(&veths).map(String::as_str);
             let mut script = rules::outer_rules(&name);
             script.push_str(&rules::outer_remove(&name, stale));
-            // What others were allowed is not known here; that they are ours is.
-            for veth in veths.difference(&members) {
-                script.push_str(&rules::outer_add(&name, veth, false, false));
+            // What others may do is not always known; that they are ours is.
+            for veth in veths {
+                let may = *table.users.entry(veth.clone()).or_default();
+                script.push_str(&rules::outer_add(&name, &veth, may));
             }
             script.push_str(&place);
             nft::apply(what, &script).await?;
             table.in_order = true;
-            table.users.extend(veths);
         }
-        table.users.insert(link.to_owned());
+        table.users.insert(link.to_owned(), may);
         Ok(())
     }
 
@@ -78,7 +80,7 @@ impl HostNetwork {
         match nft::apply("remove the rules of the instance", &script).await {
             // Then there are no rules either.
             Err(NetworkError::NoNft) => Ok(()),
-            Err(_) if nft::list(&name).await?.is_none() => {
+            Err(_) if nft::list("ip", &name).await?.is_none() => {
                 table.in_order = false;
                 Ok(())
             }
@@ -86,26 +88,32 @@ impl HostNetwork {
         }
     }
 
-    /// Leaves only these interfaces in the table; with none, the table goes. Returns what was removed, in words.
+    /// Leaves only these interfaces in the table, and puts those in it that it lost; with none, the table goes. Returns what was removed, in
+    /// words.
     pub(super) async fn sweep_table(
         &self,
         table: &mut Table,
-        veths: BTreeSet<String>,
+        veths: BTreeMap<String, VethRules>,
     ) -> Result<Vec<String>, NetworkError> {
         let name = self.names().table();
+        let listed = nft::list("ip", &name).await?;
         let mut removed = Vec::new();
-        if let Some(listed) = nft::list(&name).await? {
-            let members = rules::members(&listed).unwrap_or_default();
-            let stale: Vec<&str> = members.difference(&veths).map(String::as_str).collect();
-            if veths.is_empty() {
+        if veths.is_empty() {
+            table.in_order = false;
+            if listed.is_some() {
                 nft::apply("remove the rules of the host", &rules::outer_drop(&name)).await?;
-                table.in_order = false;
                 removed.push(format!("table {name}"));
-            } else if !stale.is_empty() {
-                let script = rules::outer_rules(&name) + &rules::outer_remove(&name, stale.iter().copied());
-                nft::apply("remove the rules of dead instances", &script).await?;
-                removed.extend(stale.iter().map(|name| format!("rules about {name}")));
             }
+        } else {
+            let members = listed.and_then(|listed| rules::members(&listed)).unwrap_or_default();
+            let stale: Vec<&str> =
+                members.iter().map(String::as_str).filter(|member| !veths.contains_key(*member)).collect();
+            let mut script = rules::outer_rules(&name) + &rules::outer_remove(&name, stale.iter().copied());
+            let lost = veths.iter().filter(|(veth, _)| !members.contains(*veth));
+            script.extend(lost.map(|(veth, may)| rules::outer_add(&name, veth, *may)));
+            nft::apply("set the rules of the host", &script).await?;
+            table.in_order = true;
+            removed.extend(stale.iter().map(|name| format!("rules about {name}")));
         }
         table.users = veths;
         Ok(removed)
@@ -115,6 +123,7 @@ impl HostNetwork {
     fn veths(&self, links: &[Listed]) -> BTreeSet<String> {
         let ours = |link: &&Listed| {
             link.kind == plan::Kind::Veth
+                && !link.is_port()
                 && link.alias.as_ref().is_some_and(|alias| self.names().owner(alias).is_some())
         };
         links.iter().filter(ours).map(|link| link.name.clone()).collect()

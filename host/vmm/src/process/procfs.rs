@@ -123,6 +123,12 @@ pub(crate) fn parse_status(text: &str) -> Option<Status> {
     })
 }
 
+/// The network namespace of a process or of `thread-self`, as its inode; `None` when it cannot be seen.
+pub(crate) fn network_namespace(of: &str) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(format!("/proc/{of}/ns/net")).ok().map(|facts| facts.ino())
+}
+
 /// The rights of a process; `None` when it is gone.
 pub(crate) fn status(pid: Pid) -> Option<Status> {
     parse_status(&std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?)

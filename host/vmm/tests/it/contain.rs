@@ -65,6 +65,10 @@ async fn each_vmm_has_a_user_of_its_own_and_no_way_to_more() {
             line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(limit("Max core file size"), ["0", "0"]);
+        // Its largest file is its memory here; a little more than that, and less than twice.
+        let largest: u64 = limit("Max file size")[1].parse().expect("a limit");
+        let wanted = spec.memory_bytes.max(1 << 20);
+        assert!(largest > wanted && largest < wanted * 2 + (512 << 20), "{largest}");
         let files: u64 = limit("Max open files")[1].parse().expect("a number");
         assert!(files <= 16_384, "{files}");
         assert!(uids.insert(uid), "{uid} twice");

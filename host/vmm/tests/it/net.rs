@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use regatta_vmm::{
-    Adoption, BridgedNetwork, IsolatedNetwork, LaunchError, LaunchSpec, NetworkError, NetworkSpec,
+    Adoption, BridgedNetwork, IsolatedNetwork, LaunchError, LaunchSpec, Measure, NetworkError, NetworkSpec,
+    Outbound,
 };
 use rustix::process::Signal;
 
@@ -60,7 +61,7 @@ fn isolated(data: &Data, id: &str, number: u8) -> LaunchSpec {
         prefix: 30,
         gateway: Ipv4Addr::new(192, 168, 213, 1),
         mac: "52:54:00:12:34:56".to_owned(),
-        outbound: false,
+        outbound: None,
         published: false,
     });
     spec
@@ -94,11 +95,36 @@ async fn a_port_of_a_managed_bridge_goes_with_its_vmm() {
         managed: Some((Ipv4Addr::new(10, 78, 0, 1), 24)),
         address: Ipv4Addr::new(10, 78, 0, 2),
         mac: "52:54:00:12:34:56".to_owned(),
+        peers: false,
     });
     let vmm = data.host.launch(&spec).await.expect("launched");
-    assert_eq!(leftovers().len(), 2, "a bridge and a tap: {:?}", leftovers());
-    assert_eq!(interfaces(&vmm.identity().pid.to_string()), interfaces("thread-self"));
+    assert_eq!(leftovers().len(), 4, "a bridge, a veth and two tables: {:?}", leftovers());
+    let inside: Vec<String> = interfaces(&vmm.identity().pid.to_string()).into_iter().collect();
+    assert_eq!(inside, ["lo", "rg-joint", "rg-tap", "uplink"]);
+    assert!(!vmm.containment().missing().any(|(measure, _)| measure == Measure::OwnNetwork));
     vmm.stop(Duration::ZERO).await.expect("stopped");
+    assert_eq!(leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_vmm_without_a_network_device_has_no_network_and_one_on_the_loopback_is_said_to_share_the_hosts() {
+    if !own_network() {
+        return;
+    }
+    let data = Data::new();
+    let own = |vmm: &regatta_vmm::Vmm| vmm.containment().has(Measure::OwnNetwork);
+    let mut spec = data.spec("none");
+    spec.network = NetworkSpec::None;
+    let none = data.host.launch(&spec).await.expect("launched");
+    let inside: Vec<String> = interfaces(&none.identity().pid.to_string()).into_iter().collect();
+    assert_eq!(inside, ["lo"]);
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).expect("a namespace");
+    assert_ne!(namespace(&none.identity().pid.to_string()), namespace("thread-self"));
+    let shared = data.host.launch(&data.spec("host")).await.expect("launched");
+    assert_eq!(namespace(&shared.identity().pid.to_string()), namespace("thread-self"));
+    assert_eq!((own(&none), own(&shared)), (true, false));
+    none.stop(Duration::ZERO).await.expect("stopped");
+    shared.stop(Duration::ZERO).await.expect("stopped");
     assert_eq!(leftovers(), Vec::<String>::new());
 }
 
@@ -173,7 +199,7 @@ async fn a_launch_that_fails_before_or_after_its_network_leaves_nothing() {
     let data = Data::new();
     let mut spec = isolated(&data, "a", 1);
     let NetworkSpec::Isolated(network) = &mut spec.network else { unreachable!("made isolated") };
-    network.outbound = true;
+    network.outbound = Some(Outbound::default());
     match data.host.launch(&spec).await {
         Err(LaunchError::Network { source: NetworkError::NoForwarding, .. }) => {}
         other => panic!("{other:?}"),

@@ -174,7 +174,7 @@ pub(crate) fn spec(data: &Path, instances: &Path, id: &str) -> LaunchSpec {
         shared_disks: Vec::new(),
         seed: None,
         smbios: None,
-        network: NetworkSpec::None,
+        network: NetworkSpec::Host,
         require_isolation: false,
         boot_timeout: PATIENCE,
         keep_failed_logs: true,

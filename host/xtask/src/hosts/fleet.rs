@@ -147,7 +147,7 @@ impl Fleet {
                 prefix: 24,
                 gateway: Ipv4Addr::new(10, 88, 0, 1),
                 mac: format!("52:54:00:00:00:{number:02x}"),
-                outbound: false,
+                outbound: None,
                 published: false,
             }),
             require_isolation: false,

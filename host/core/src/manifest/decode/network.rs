@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::super::formats;
 use super::super::network::{LINK_ADDRESS, Network, isolated_gateway, overlap, pool_room, same_network};
+use super::super::outbound::Outbound;
 use super::super::report::Invalid;
 use super::super::section::{Item, Section};
 use super::Bounds;
@@ -14,7 +15,7 @@ const ISOLATED_POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 213, 0, 0), 16);
 const GUEST_ADDRESS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 88, 0, 2), 24);
 
 /// Fields that belong to some modes only.
-const OF_MODES: [(&str, &[&str]); 9] = [
+const OF_MODES: [(&str, &[&str]); 10] = [
     ("pool", &["isolated", "bridge", "loopback"]),
     ("port", &["isolated", "bridge", "loopback"]),
     ("guest_address", &["isolated"]),
@@ -23,6 +24,7 @@ const OF_MODES: [(&str, &[&str]); 9] = [
     ("bridge", &["bridge"]),
     ("subnet", &["bridge"]),
     ("gateway", &["bridge"]),
+    ("peers", &["bridge"]),
     ("dns", &["isolated", "bridge"]),
 ];
 
@@ -40,7 +42,8 @@ pub(super) fn network(section: &Section<'_>, bounds: Bounds) -> Result<Network, 
         .optional("guest_address")
         .and_then(|item| item.map(|i| i.parse(formats::host_address)).transpose());
     let flag = |name| section.optional(name).and_then(|item| item.map(Item::boolean).transpose());
-    let (outbound, published) = (flag("outbound"), flag("published"));
+    let outbound = section.optional("outbound").and_then(|item| item.map(outbound).transpose());
+    let (published, peers) = (flag("published"), flag("peers"));
     let bridge = section.optional("bridge").and_then(|item| item.map(bridge).transpose());
     let subnet =
         section.optional("subnet").and_then(|item| item.map(|i| i.parse(formats::ipv4_network)).transpose());
@@ -63,14 +66,14 @@ pub(super) fn network(section: &Section<'_>, bounds: Bounds) -> Result<Network, 
             let (base, prefix) = loopback_pool(section, pool)?;
             Ok(Network::Loopback { base, prefix, port: port? })
         }),
-        "bridge" => bridged(section, Bridged { pool, bridge, subnet, gateway, dns, port }),
+        "bridge" => bridged(section, Bridged { pool, bridge, subnet, gateway, peers, dns, port }),
         _ => isolated(section, pool, guest).and_then(|((base, prefix), (guest, guest_prefix))| {
             Ok(Network::Isolated {
                 base,
                 prefix,
                 guest,
                 guest_prefix,
-                outbound: outbound?.unwrap_or(false),
+                outbound: outbound?.unwrap_or(Outbound::Switch(false)),
                 published: published?.unwrap_or(false),
                 dns: dns?,
                 port: port?,
@@ -164,6 +167,38 @@ fn routable(section: &Section<'_>, pool: Pool) -> Result<Pool, Invalid> {
     Ok(pool)
 }
 
+fn outbound(item: Item<'_>) -> Result<Outbound, Invalid> {
+    let item = item.choose()?;
+    if !item.is_mapping() {
+        return item.boolean().map(Outbound::Switch);
+    }
+    let section = item.section()?;
+    let list = |name| {
+        let item = section.optional(name)?;
+        item.map_or(Ok(Vec::new()), |item| item.texts(formats::destination))
+    };
+    let (allow, deny) = (list("allow"), list("deny"));
+    let (allow, deny) = (allow?, deny?);
+    if allow.is_empty() && deny.is_empty() {
+        if section.has_unknown() {
+            return Err(Invalid);
+        }
+        let hint = "`outbound: true` allows everywhere, `outbound: false` nowhere";
+        return Err(section.complain_here("needs `allow` or `deny`", Some(hint.to_owned())));
+    }
+    if allow.is_empty() && section.has("allow") {
+        let hint = "leave it out to allow everywhere but `deny`, or set `outbound: false`";
+        return Err(section.complain("allow", "must not be empty", Some(hint.to_owned())));
+    }
+    let useless =
+        allow.iter().find_map(|net| deny.iter().find(|denied| denied.contains(*net)).map(|d| (net, d)));
+    if let Some((net, denied)) = useless {
+        let message = format!("{net} is never reached: `deny` has {denied}");
+        return Err(section.complain("allow", message, Some("what is denied wins".to_owned())));
+    }
+    Ok(Outbound::Limited { allow, deny })
+}
+
 /// A bridge: its name, and its own address if it is to be made.
 struct BridgeField {
     name: String,
@@ -186,6 +221,7 @@ struct Bridged {
     bridge: Given<BridgeField>,
     subnet: Given<Pool>,
     gateway: Given<Ipv4Addr>,
+    peers: Given<bool>,
     dns: Result<Vec<Ipv4Addr>, Invalid>,
     port: Result<u16, Invalid>,
 }
@@ -229,6 +265,7 @@ fn bridged(section: &Section<'_>, fields: Bridged) -> Result<Network, Invalid> {
         prefix,
         subnet_prefix: subnet.1,
         gateway,
+        peers: fields.peers?.unwrap_or(false),
         dns: fields.dns?,
         port: fields.port?,
     })

@@ -55,7 +55,8 @@ pub(super) static INSTANCE: Object = Object {
             Kind::Boolean,
             Default("false"),
             "Launches nothing where the host does not allow every measure that contains a VMM: a user of its \
-             own, seccomp, Landlock, cgroup limits (`regatta doctor` tells). Otherwise instances go without, \
+             own, seccomp, cgroup limits and so on (`regatta doctor` tells). Landlock must be there, but is not \
+             relied on: the VMM is asked to use it, which cannot be verified. Otherwise instances go without, \
              and say so.",
         )
         .for_new_instances(),

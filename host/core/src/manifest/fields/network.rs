@@ -39,10 +39,11 @@ pub(super) static NETWORK: Object = Object {
         .for_new_instances(),
         field(
             "outbound",
-            Kind::Boolean,
+            Kind::Either(&[Kind::Boolean, Kind::Object(&OUTBOUND)]),
             Optional,
-            "`isolated`: guests may open connections beyond the host; the host must forward \
-             (`net.ipv4.ip_forward=1`). `false` without it.",
+            "`isolated`: guests may open connections to the host and beyond; the host must forward \
+             (`net.ipv4.ip_forward=1`). `true`: everywhere but special ranges, such as 169.254.0.0/16 with the \
+             cloud's metadata; a mapping: to some destinations only. `false` without it.",
         )
         .for_new_instances(),
         field(
@@ -76,10 +77,39 @@ pub(super) static NETWORK: Object = Object {
         )
         .for_new_instances(),
         field(
+            "peers",
+            Kind::Boolean,
+            Optional,
+            "`bridge`: guests may talk to each other, and to those of other sets with `peers: true` on the same \
+             bridge. `false` without it: they reach the host and what else is on the bridge only.",
+        )
+        .for_new_instances(),
+        field(
             "dns",
             Kind::Texts { of: Format::Address, max: 3 },
             Optional,
             "`isolated` and `bridge`: name servers that cloud-init tells the guests. Without it, none.",
+        )
+        .for_new_instances(),
+    ],
+};
+
+static OUTBOUND: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "allow",
+            Kind::Texts { of: Format::Destination, max: 64 },
+            Optional,
+            "Only these networks. One that lies within a special range opens it: `169.254.169.254/32` does, \
+             `0.0.0.0/0` does not. Without it, everywhere but special ranges.",
+        )
+        .for_new_instances(),
+        field(
+            "deny",
+            Kind::Texts { of: Format::Destination, max: 64 },
+            Optional,
+            "Not these networks, whatever is allowed. At least one of `allow` and `deny`.",
         )
         .for_new_instances(),
     ],

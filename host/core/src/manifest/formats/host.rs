@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::super::outbound::Ipv4Net;
 use super::super::problem::quote;
 use super::{Complaint, complain, complain_with, list, lower_case_word, not_longer_than};
 use crate::template::{self, VARIABLES};
@@ -51,6 +52,30 @@ pub(crate) fn ipv4_network(text: &str) -> Result<(Ipv4Addr, u8), Complaint> {
         return complain("is not a network that hosts have addresses in");
     }
     Ok((address, prefix))
+}
+
+/// Reads a network that packets may go to: its first address and its prefix length, 0 to 32.
+pub(crate) fn destination(text: &str) -> Result<Ipv4Net, Complaint> {
+    let Some((address, prefix)) = text.split_once('/') else {
+        return match text.parse::<Ipv4Addr>() {
+            Ok(address) => complain_with("has no prefix length", format!("did you mean `{address}/32`?")),
+            Err(_) => complain_with(format!("{} is not a network", quote(text)), "for example `10.0.0.0/8`"),
+        };
+    };
+    let base = self::address(address)?;
+    let digits = !prefix.is_empty() && prefix.chars().all(|c| c.is_ascii_digit());
+    let Some(prefix) = prefix.parse::<u8>().ok().filter(|prefix| digits && *prefix <= 32) else {
+        return complain_with(format!("{} is not a prefix length", quote(prefix)), "0 to 32");
+    };
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    let network = Ipv4Addr::from(u32::from(base) & mask);
+    if network != base {
+        return complain_with(
+            format!("{base} is not the first address of a /{prefix}"),
+            format!("did you mean `{network}/{prefix}`?"),
+        );
+    }
+    Ok(Ipv4Net { base, prefix })
 }
 
 /// What the kernel takes as the name of an interface (`dev_valid_name`).

@@ -254,7 +254,7 @@ fn network() -> impl Strategy<Value = Network> {
     let isolated = (
         (12..=17_u8, 0x0a00_0000..=0x0a4f_ffff_u32),
         (8..=30_u8, 0xac10_0000..=0xac1f_ffff_u32),
-        any::<(bool, bool)>(),
+        (outbound(), any::<bool>()),
         dns(),
         1..=u16::MAX,
     )
@@ -274,12 +274,12 @@ fn network() -> impl Strategy<Value = Network> {
     let bridge = (
         (8..=16_u8, 0..=1_u8),
         any::<u32>(),
-        any::<(bool, bool)>(),
+        any::<(bool, bool, bool)>(),
         "[a-z0-9.-]{1,12}x",
         dns(),
         1..=u16::MAX,
     )
-        .prop_map(|((subnet_prefix, longer), address, (managed, gateway), bridge, dns, port)| {
+        .prop_map(|((subnet_prefix, longer), address, (managed, gateway, peers), bridge, dns, port)| {
             let prefix = subnet_prefix + longer;
             let base = within(prefix, 0x0a00_0000 | (address & 0x00ff_ffff));
             let inside = |offset| Ipv4Addr::from(u32::from(base) + offset);
@@ -290,11 +290,28 @@ fn network() -> impl Strategy<Value = Network> {
                 prefix,
                 subnet_prefix,
                 gateway: gateway.then(|| inside(2)),
+                peers,
                 dns,
                 port,
             }
         });
     prop_oneof![loopback, isolated, bridge, Just(Network::None)]
+}
+
+fn outbound() -> impl Strategy<Value = Outbound> {
+    let nets = |range: std::ops::RangeInclusive<u32>| {
+        let net = (1..=32_u8, range)
+            .prop_map(|(prefix, address)| Ipv4Net { base: within(prefix, address), prefix });
+        vec(net, 1..=4)
+    };
+    // A denied network may not contain an allowed one.
+    let (low, high) = (0..=0x7fff_ffff, 0x8000_0000..=u32::MAX);
+    let limited = (nets(low), nets(high), 0..=2_u8).prop_map(|(allow, deny, which)| match which {
+        0 => Outbound::Limited { allow, deny: Vec::new() },
+        1 => Outbound::Limited { allow: Vec::new(), deny },
+        _ => Outbound::Limited { allow, deny },
+    });
+    prop_oneof![any::<bool>().prop_map(Outbound::Switch), limited]
 }
 
 fn http_path() -> impl Strategy<Value = String> {

@@ -51,7 +51,7 @@ pub(super) fn full_manifest() -> Json {
         },
         "network": {
             "mode": "isolated", "pool": "10.40.0.0/24", "port": 81, "guest_address": "10.41.0.2/24",
-            "outbound": true, "published": true, "dns": ["9.9.9.9"],
+            "outbound": { "allow": ["10.0.0.0/8"], "deny": ["10.9.0.0/16"] }, "published": true, "dns": ["9.9.9.9"],
         },
         "health": {
             "http": { "path": "/h", "port": 82 }, "interval": "1s", "timeout": "1s",
@@ -80,7 +80,7 @@ fn other_manifest() -> Json {
     manifest["instance"]["cloud_init"] = json!({ "seed": "smbios", "seed_url": "http://10.88.0.1/" });
     manifest["network"] = json!({
         "mode": "bridge", "bridge": { "name": "br0", "address": "10.9.0.1/24" }, "pool": "10.9.0.0/24",
-        "gateway": "10.9.0.254",
+        "gateway": "10.9.0.254", "peers": true,
     });
     manifest
 }

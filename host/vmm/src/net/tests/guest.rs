@@ -29,6 +29,7 @@ impl Guest {
         name: &'static str,
         tap_space: &Space,
         tap: &str,
+        mac: &str,
         address: Ipv4Addr,
         prefix: u8,
         gateway: Ipv4Addr,
@@ -39,7 +40,11 @@ impl Guest {
         space.with_links(async |links| {
             let index = links.index("eth0").await.expect("eth0");
             links.address(index, address, prefix).await.expect("address");
-            links.change("eth0", index, |link| link.up()).await.expect("up");
+            let mac: Result<Vec<u8>, _> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect();
+            links
+                .change("eth0", index, |link| link.address(mac.expect("an address")).up())
+                .await
+                .expect("up");
         });
         space.default_route("eth0", gateway);
         let (stopped, stop) = rustix::pipe::pipe().expect("pipe");

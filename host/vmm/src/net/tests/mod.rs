@@ -2,7 +2,9 @@
 
 mod bridge;
 mod crash;
+mod frames;
 mod guest;
+mod hostile;
 mod many;
 mod refusals;
 mod space;
@@ -77,7 +79,7 @@ fn isolated(number: u8) -> IsolatedNetwork {
         prefix: 30,
         gateway: Ipv4Addr::new(192, 168, 213, 1),
         mac: format!("52:54:00:00:00:{number:02x}"),
-        outbound: false,
+        outbound: None,
         published: false,
     }
 }
@@ -88,5 +90,6 @@ fn bridged(number: u8, managed: bool) -> BridgedNetwork {
         managed: managed.then_some((Ipv4Addr::new(10, 78, 0, 1), 24)),
         address: Ipv4Addr::new(10, 78, 0, number),
         mac: format!("52:54:00:00:01:{number:02x}"),
+        peers: false,
     }
 }

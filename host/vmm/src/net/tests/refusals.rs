@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use rtnetlink::LinkBridge;
 
 use super::{Host, bridged, isolated};
-use crate::instance::{IsolatedNetwork, NetworkSpec};
+use crate::instance::{IsolatedNetwork, NetworkSpec, Outbound};
 use crate::net::NetworkError;
 use crate::net::links::{keep_tap, make_tap};
 use crate::net::plan::{INNER_TAP, Listed};
@@ -43,7 +43,7 @@ fn an_interface_of_a_stranger_with_our_name_is_left_alone() {
         let address = match &spec {
             NetworkSpec::Isolated(spec) => spec.address,
             NetworkSpec::Bridged(spec) => spec.address,
-            NetworkSpec::None => unreachable!("not among them"),
+            NetworkSpec::None | NetworkSpec::Host => unreachable!("not among them"),
         };
         let name = host.network.names().link(address);
         let theirs = add_other(&host, &name, alias, None);
@@ -97,7 +97,7 @@ fn addresses_that_the_host_knows_are_refused() {
 fn a_host_that_does_not_forward_is_told_how_and_not_changed() {
     let Some(host) = Host::new() else { return };
     for spec in [
-        IsolatedNetwork { outbound: true, ..isolated(1) },
+        IsolatedNetwork { outbound: Some(Outbound::default()), ..isolated(1) },
         IsolatedNetwork { published: true, ..isolated(1) },
     ] {
         let text = refusal(&host, &NetworkSpec::Isolated(spec));

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::guest::{Guest, get, is_blocked, serve};
 use super::space::{Space, eventually};
 use super::{Host, isolated};
-use crate::instance::{IsolatedNetwork, NetworkSpec};
+use crate::instance::{IsolatedNetwork, NetworkSpec, Outbound};
 use crate::net::plan::{HOST_END, INNER_TAP};
 
 const HOST_IN_WORLD: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
@@ -25,7 +25,7 @@ fn host_and_world() -> Option<(Host, Space)> {
 
 fn plug(host: &Host, name: &'static str, spec: &IsolatedNetwork) -> Guest {
     let space = host.attach(name, &NetworkSpec::Isolated(spec.clone())).expect("namespace");
-    Guest::plug(name, &space, INNER_TAP, spec.guest, spec.prefix, spec.gateway)
+    Guest::plug(name, &space, INNER_TAP, &spec.mac, spec.guest, spec.prefix, spec.gateway)
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn the_host_reaches_guests_of_the_same_address_and_each_sees_its_gateway() {
 fn a_guest_without_outbound_opens_no_connection_and_one_with_it_is_seen_as_the_host() {
     let Some((host, world)) = host_and_world() else { return };
     let shut = isolated(1);
-    let open = IsolatedNetwork { outbound: true, ..isolated(2) };
+    let open = IsolatedNetwork { outbound: Some(Outbound::default()), ..isolated(2) };
     let (shut_guest, open_guest) = (plug(&host, "shut", &shut), plug(&host, "open", &open));
 
     assert_eq!(get(&open_guest.space, WORLD).expect("answer"), "world sees 10.88.0.1");
@@ -69,6 +69,94 @@ fn a_guest_without_outbound_opens_no_connection_and_one_with_it_is_seen_as_the_h
     assert_eq!(get(&world, HOST_IN_WORLD).expect("the host's own traffic goes on"), "host sees 10.88.0.2");
 }
 
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// A host in a cloud: the machine beyond it has the metadata of the host.
+fn host_in_a_cloud() -> Option<(Host, Space)> {
+    let (host, world) = host_and_world()?;
+    world.with_links(async |links| {
+        let index = links.index("lan").await.expect("index");
+        links.address(index, METADATA, 32).await.expect("address");
+    });
+    host.space.with_links(async |links| {
+        let index = links.index("lan").await.expect("index");
+        links.route_to_neighbour(METADATA, index, HOST_IN_WORLD).await.expect("route");
+    });
+    assert_eq!(get(&host.space, METADATA).expect("the host's own"), "world sees 10.88.0.1");
+    Some((host, world))
+}
+
+fn reaching(number: u8, allow: &[(Ipv4Addr, u8)], deny: &[(Ipv4Addr, u8)]) -> IsolatedNetwork {
+    IsolatedNetwork {
+        outbound: Some(Outbound { allow: allow.to_vec(), deny: deny.to_vec() }),
+        ..isolated(number)
+    }
+}
+
+#[test]
+fn outbound_leads_to_no_metadata_by_two_walls() {
+    let Some((host, _world)) = host_in_a_cloud() else { return };
+    let spec = reaching(1, &[], &[]);
+    let space = host.attach("a", &NetworkSpec::Isolated(spec.clone())).expect("namespace");
+    let guest = Guest::plug("a", &space, INNER_TAP, &spec.mac, spec.guest, spec.prefix, spec.gateway);
+    assert_eq!(get(&guest.space, WORLD).expect("answer"), "world sees 10.88.0.1");
+    for target in [METADATA, HOST_END] {
+        assert!(is_blocked(&guest.space, target), "{target} reached");
+    }
+    // Were the rules of its namespace gone, but for the translation of addresses.
+    space.nft(&["add chain ip regatta forward { policy accept; }; flush chain ip regatta forward"]);
+    for target in [METADATA, HOST_END] {
+        assert!(is_blocked(&guest.space, target), "{target} reached past the host's rules");
+    }
+    // And those of the host, too, it would reach it.
+    let table = host.network.names().table();
+    host.space.nft(&[&format!("flush chain ip {table} forward; flush chain ip {table} input")]);
+    assert_eq!(get(&guest.space, METADATA).expect("answer"), "world sees 10.88.0.1");
+    assert_eq!(get(&guest.space, HOST_END).expect("answer"), "host sees 10.77.0.1");
+}
+
+#[test]
+fn outbound_reaches_what_its_lists_say() {
+    let Some((host, _world)) = host_in_a_cloud() else { return };
+    let (lan, metadata) = ((Ipv4Addr::new(10, 88, 0, 0), 24), (METADATA, 32));
+    let everywhere = (Ipv4Addr::UNSPECIFIED, 0);
+    let cases = [
+        ("metadata", reaching(1, &[metadata], &[]), [true, false, false]),
+        ("both", reaching(2, &[everywhere, metadata], &[]), [true, true, true]),
+        ("everywhere", reaching(3, &[everywhere], &[]), [false, true, true]),
+        ("not-there", reaching(4, &[], &[lan]), [false, false, false]),
+        ("not-the-host", reaching(5, &[lan], &[(HOST_IN_WORLD, 32)]), [false, true, false]),
+    ];
+    for (id, spec, reached) in cases {
+        let guest = plug(&host, id, &spec);
+        for (target, reached) in [METADATA, WORLD, HOST_IN_WORLD].into_iter().zip(reached) {
+            match reached {
+                true => assert!(get(&guest.space, target).is_some(), "{id} does not reach {target}"),
+                false => assert!(is_blocked(&guest.space, target), "{id} reaches {target}"),
+            }
+        }
+        // Whatever it reaches, it answers.
+        assert!(get(&host.space, spec.address).is_some(), "{id} answers");
+    }
+}
+
+#[test]
+fn a_daemon_that_starts_again_makes_lost_rules_again() {
+    let Some((host, world)) = host_in_a_cloud() else { return };
+    let open = IsolatedNetwork { published: true, ..reaching(1, &[(METADATA, 32), (WORLD, 32)], &[]) };
+    let guest = plug(&host, "open", &open);
+    let before = host.space.nft(&["list", "ruleset"]);
+    for lost in [false, true] {
+        if lost {
+            host.space.nft(&["flush", "ruleset"]);
+        }
+        host.restarted().sweep(&[host.dir("open")]).expect("swept");
+        assert_eq!(host.space.nft(&["list", "ruleset"]), before, "lost: {lost}");
+    }
+    assert_eq!(get(&guest.space, METADATA).expect("answer"), "world sees 10.88.0.1");
+    assert_eq!(get(&world, open.address).expect("answer"), "open sees 10.88.0.2");
+}
+
 #[test]
 fn a_vmm_that_turned_bad_gets_no_further_than_the_host() {
     let Some((host, world)) = host_and_world() else { return };
@@ -78,8 +166,10 @@ fn a_vmm_that_turned_bad_gets_no_further_than_the_host() {
     }
     // Even if it rid itself of the rules around it.
     space.nft(&["flush", "ruleset"]);
-    assert!(get(&space, HOST_END).is_some(), "the rules are gone");
-    assert!(is_blocked(&space, WORLD), "reached without outbound");
+    assert_eq!(space.tables(), Vec::<String>::new());
+    for target in [WORLD, HOST_END, HOST_IN_WORLD] {
+        assert!(is_blocked(&space, target), "{target} reached without outbound");
+    }
     serve(&space, "bad");
     assert!(is_blocked(&world, isolated(1).address), "reached though unpublished");
 }
@@ -133,8 +223,8 @@ fn a_firewall_loaded_anew_gets_our_table_back_with_the_next_instance() {
     let three = plug(&host, "three", &open_at(3));
     assert_eq!(get(&world, open_at(3).address).expect("answer"), "three sees 10.88.0.2");
     assert_eq!(get(&three.space, WORLD).expect("answer"), "world sees 10.88.0.1");
-    // What it was allowed was lost with the table, that it is ours was not.
-    assert!(is_blocked(&world, open.address));
+    // What it was allowed as well.
+    assert_eq!(get(&world, open.address).expect("answer"), "one sees 10.88.0.2");
     for id in ["one", "three"] {
         host.network.tear_down(&host.dir(id)).expect("torn down");
     }
@@ -142,7 +232,7 @@ fn a_firewall_loaded_anew_gets_our_table_back_with_the_next_instance() {
 }
 
 fn open_at(number: u8) -> IsolatedNetwork {
-    IsolatedNetwork { outbound: true, published: true, ..isolated(number) }
+    IsolatedNetwork { outbound: Some(Outbound::default()), published: true, ..isolated(number) }
 }
 
 #[test]
