@@ -8,7 +8,7 @@ use crate::guest::{Guest, Refused};
 use crate::text::capped;
 
 /// Bytes of a failure's message.
-pub(crate) const MESSAGE_BYTES: usize = 1024;
+const MESSAGE_BYTES: usize = 1024;
 
 /// What the host ends a call for, besides what wasmtime traps.
 #[derive(Debug, Error)]

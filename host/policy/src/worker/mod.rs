@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use regatta_core::decision::{FailureKind, LogLine};
+use regatta_core::decision::FailureKind;
 use regatta_core::manifest::PolicyLimits;
+use regatta_util::SAID_BYTES;
 
 use self::process::{Connection, Process};
 use self::wire::{Loaded, PolicyId, Question, Ready, Request};
@@ -22,12 +23,10 @@ use crate::ask::{Ask, Ran};
 use crate::compile::Program;
 use crate::engine::CALLS_AT_ONCE;
 use crate::error::{EngineError, LoadError};
-use crate::failure::{MESSAGE_BYTES, failed};
-use crate::guest::LOG_LINE_BYTES;
+use crate::failure::failed;
 use crate::jail::WallState;
 use crate::load::Abi;
 use crate::sys::Native;
-use crate::text::capped;
 
 /// Calls that run at once.
 const LANES: usize = CALLS_AT_ONCE as usize;
@@ -199,21 +198,17 @@ fn load(
 
 /// Bytes that a reply may have.
 fn most(limits: &PolicyLimits) -> usize {
-    let logged = u64::from(limits.log_lines).saturating_mul(LOG_LINE_BYTES as u64 + 16);
+    let logged = u64::from(limits.log_lines).saturating_mul(SAID_BYTES as u64 + 16);
     // Lifted texts may be longer than the exact check lets through, which comes after.
     let most = limits.output_bytes.saturating_mul(4).saturating_add(logged).saturating_add(REPLY_BYTES);
     usize::try_from(most).unwrap_or(usize::MAX)
 }
 
-/// What the worker says may be what a policy that has taken it over says.
+/// What the worker says may be what a policy that has taken it over says. Its words are bounded by their type.
 fn bounded(mut ran: Ran, limits: &PolicyLimits) -> Ran {
     ran.fuel = ran.fuel.min(limits.fuel);
     // And one that tells how many were dropped.
     ran.log.truncate(usize::try_from(limits.log_lines).unwrap_or(usize::MAX).saturating_add(1));
-    for LogLine { message, .. } in &mut ran.log {
-        *message = capped(std::mem::take(message), LOG_LINE_BYTES);
-    }
-    ran.answer = ran.answer.map_err(|failure| failed(failure.kind, capped(failure.message, MESSAGE_BYTES)));
     ran
 }
 
