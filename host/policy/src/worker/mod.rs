@@ -144,7 +144,7 @@ impl Worker {
             }
             connection.send(&Request::Run {
                 id: policy.id,
-                limits: limits.clone(),
+                limits: *limits,
                 ask: Question::of(ask),
             })?;
             let deadline = Instant::now() + Duration::from_millis(limits.deadline_ms) + GRACE;

@@ -69,7 +69,7 @@ pub(super) enum Question<'a> {
     },
     Decide {
         #[serde(borrow)]
-        observation: Packed<'a>,
+        observation: Box<Packed<'a>>,
         wishes: Vec<MetricWish>,
         params: &'a str,
         #[serde(borrow, with = "serde_bytes")]
@@ -84,7 +84,7 @@ impl<'a> Question<'a> {
             Ask::Validate { params } => Self::Validate { params },
             Ask::Migrate { from_version, state } => Self::Migrate { from_version: *from_version, state },
             Ask::Decide { observation, wishes, params, state } => Self::Decide {
-                observation: Packed::of(observation, wishes),
+                observation: Box::new(Packed::of(observation, wishes)),
                 wishes: wishes.clone(),
                 params,
                 state,

@@ -171,7 +171,7 @@ impl Rig {
         let policy = engine.load(&bytes)?;
         let set = set(instances)?;
         let [spec] = set.policies.as_slice() else { bail!("the set has not one policy") };
-        let (params, limits) = (spec.params.to_string(), spec.limits.clone());
+        let (params, limits) = (spec.params.to_string(), spec.limits);
         let observations = SEEDS.map(|seed| observation(&set, instances, seed)).collect();
         let wanted_metrics = policy.wishes(&params).into_iter().map(|wish| wish.name).collect();
         Ok(Self { policy, set, params, limits, observations, wanted_metrics, instances })
