@@ -1,10 +1,11 @@
 //! The form of an entry: `magic`, key, MAC, content; and the secret of the MAC.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 
 use hmac::{Hmac, KeyInit, Mac};
+use rustix::rand::GetRandomFlags;
 use sha2::Sha256;
 
 use super::files::{self, Temporary};
@@ -73,7 +74,7 @@ impl Secret {
 pub(super) fn secret(dir: &Path) -> io::Result<Secret> {
     let path = dir.join(SECRET_FILE);
     let read = || {
-        let bytes = files::read_own(&path, SECRET_BYTES as u64)?;
+        let (_, bytes) = files::read_own(&path, SECRET_BYTES as u64)?;
         bytes
             .try_into()
             .map(Secret)
@@ -88,7 +89,8 @@ pub(super) fn secret(dir: &Path) -> io::Result<Secret> {
         }
     }
     let mut bytes = [0; SECRET_BYTES];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    // So short a piece comes whole.
+    rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
     let temporary = Temporary::new(dir)?;
     let mut file = temporary.file()?;
     file.write_all(&bytes)?;

@@ -36,11 +36,12 @@ pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
     owned(&found, 0o022)
 }
 
-/// Reads a file that is ours alone, at most `most` bytes.
+/// Opens and reads a file that is ours alone, at most `most` bytes.
 ///
 /// # Errors
 /// When it is not there, is not a file, or is larger.
-pub(super) fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+#[expect(clippy::disallowed_methods, reason = "the door itself: what it opened is looked at")]
+pub(super) fn read_own(path: &Path, most: u64) -> io::Result<(File, Vec<u8>)> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).map_err(io::Error::other)?;
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     // Of what was opened, not of what the name stands for a moment later.
@@ -54,7 +55,7 @@ pub(super) fn read_own(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
     let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default());
     file.by_ref().take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok((file, bytes))
 }
 
 fn owned(found: &fs::Metadata, closed: u32) -> io::Result<()> {
@@ -109,6 +110,7 @@ impl Temporary {
     }
 
     /// Makes it, for its owner only.
+    #[expect(clippy::disallowed_methods, reason = "only a file that was not there before")]
     pub(super) fn file(&self) -> io::Result<File> {
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.0)
     }

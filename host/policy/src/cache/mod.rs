@@ -46,10 +46,11 @@ impl Cache {
     /// What was stored under `key`. What is there and cannot be trusted is taken away.
     pub(crate) fn get(&self, key: &Key) -> Option<Vec<u8>> {
         let path = self.path(key);
-        match files::read_own(&path, MAX_ENTRY_BYTES).and_then(|sealed| self.secret.open(key, sealed)) {
-            Ok(content) => {
+        let opened = files::read_own(&path, MAX_ENTRY_BYTES);
+        match opened.and_then(|(file, sealed)| Ok((file, self.secret.open(key, sealed)?))) {
+            Ok((file, content)) => {
                 // The order in which entries go; where it cannot be kept, another goes first.
-                let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                let _ = file.set_modified(SystemTime::now());
                 Some(content)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,

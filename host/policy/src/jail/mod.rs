@@ -164,6 +164,7 @@ mod tests {
     /// Runs in a process of its own: what is given up is given up for good.
     #[test]
     #[ignore = "only within the test below"]
+    #[expect(clippy::disallowed_methods, reason = "attempts, which must fail")]
     fn attempts() {
         let threads = match env::var(INSIDE).as_deref() {
             Ok("more") => Threads::More,
