@@ -142,11 +142,7 @@ impl Worker {
                     .map_err(|error| io::Error::other(regatta_util::chain(&error)))?;
                 policy.process.store(process.number(), Ordering::Release);
             }
-            connection.send(&Request::Run {
-                id: policy.id,
-                limits: *limits,
-                ask: Question::of(ask),
-            })?;
+            connection.send(&Request::Run { id: policy.id, limits: *limits, ask: Question::of(ask) })?;
             let deadline = Instant::now() + Duration::from_millis(limits.deadline_ms) + GRACE;
             connection.receive(most(limits), deadline)
         });
