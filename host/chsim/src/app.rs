@@ -453,6 +453,8 @@ fn handle(request: &Request, sender: &mpsc::Sender<Message>, faults: &Faults) ->
             CallFault::Crash => {
                 let _ =
                     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                // The first process of a PID namespace does not hear its own signals.
+                std::process::abort();
             }
             CallFault::Exit(code) => std::process::exit(code),
         }

@@ -11,12 +11,13 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::process::Pid;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -140,9 +141,31 @@ pub(crate) fn process_cpu_time_ns(pid: Pid) -> io::Result<u64> {
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN.
 pub(crate) fn unshare_network() -> io::Result<()> {
-    use rustix::thread::UnshareFlags;
+    unshare(UnshareFlags::NEWNET)
+}
+
+/// Gives the calling thread, and no other, an IPC namespace that is new and empty, and the next process that it starts a PID
+/// namespace of which it is the first. A thread that has done this can start no other thread before [`forget_processes`].
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN.
+pub(crate) fn unshare_processes() -> io::Result<()> {
+    unshare(UnshareFlags::NEWPID | UnshareFlags::NEWIPC)
+}
+
+/// Has the calling thread start processes and threads again where itself is, after [`unshare_processes`].
+///
+/// # Errors
+/// `/proc` is not there, or `EPERM`.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own link")]
+pub(crate) fn forget_processes() -> io::Result<()> {
+    let own = File::open("/proc/thread-self/ns/pid")?;
+    Ok(move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))?)
+}
+
+fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
     // SAFETY: descriptors and all else that threads share stay shared.
-    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?)
+    Ok(unsafe { rustix::thread::unshare_unsafe(namespaces) }?)
 }
 
 /// Attaches `tun` (an open `/dev/net/tun`) to the tap `name` in the calling thread's network namespace, which is made if it is not there.

@@ -286,6 +286,8 @@ impl Engine {
                 crate::log::error!("the guest's fault `crash` kills the VMM");
                 let _ =
                     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                // The first process of a PID namespace does not hear its own signals.
+                std::process::abort();
             }
             Timer::Hang => self.halt(),
             Timer::Panic => {

@@ -63,6 +63,7 @@ struct Facts {
     resource_limits: Result<(), String>,
     descriptors: Result<(), String>,
     own_network: Result<(), String>,
+    own_processes: Result<(), String>,
 }
 
 impl Isolation {
@@ -107,7 +108,8 @@ impl Isolation {
             cgroup,
             resource_limits,
             descriptors: Ok(()),
-            own_network: own_network(),
+            own_network: own_namespace("network", sys::unshare_network),
+            own_processes: own_namespace("PID", sys::unshare_processes),
             options,
         };
         Self { facts: Arc::new(facts) }
@@ -129,6 +131,7 @@ impl Isolation {
             resource_limits: missing(),
             descriptors: missing(),
             own_network: missing(),
+            own_processes: missing(),
         };
         Self { facts: Arc::new(facts) }
     }
@@ -169,6 +172,7 @@ impl Isolation {
             (Measure::ResourceLimits, &facts.resource_limits),
             (Measure::NoInheritedDescriptors, &facts.descriptors),
             (Measure::OwnNetwork, &facts.own_network),
+            (Measure::OwnProcesses, &facts.own_processes),
         ] {
             containment.set(measure, state.clone());
         }
@@ -193,6 +197,7 @@ impl Isolation {
         if needs.host_network {
             let why = "its guest answers on the host's loopback: use another network.mode";
             containment.withdraw(Measure::OwnNetwork, why.to_owned());
+            containment.withdraw(Measure::OwnProcesses, why.to_owned());
         }
         let wrapper = containment.has(Measure::NoPrivileges).then(|| {
             let user = containment.uid.map(|uid| (uid, groups.as_slice()));
@@ -376,12 +381,12 @@ fn probe(wrapper: &[OsString], options: &[OsString]) -> Result<(), String> {
 }
 
 /// Tried in a thread of its own, with which the namespace vanishes.
-fn own_network() -> Result<(), String> {
+fn own_namespace(kind: &str, unshare: fn() -> std::io::Result<()>) -> Result<(), String> {
     let fix = "run the daemon as root, in a container with --privileged";
-    match std::thread::spawn(sys::unshare_network).join() {
+    match std::thread::spawn(unshare).join() {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("no network namespace can be made ({error}): {fix}")),
-        Err(_) => Err(format!("no network namespace can be tried: {fix}")),
+        Ok(Err(error)) => Err(format!("no {kind} namespace can be made ({error}): {fix}")),
+        Err(_) => Err(format!("no {kind} namespace can be tried: {fix}")),
     }
 }
 

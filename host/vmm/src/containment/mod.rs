@@ -40,11 +40,13 @@ pub enum Measure {
     NoInheritedDescriptors,
     /// A network namespace of its own, in which is nothing but its guest's network.
     OwnNetwork,
+    /// PID and IPC namespaces of its own: what it starts ends with it.
+    OwnProcesses,
 }
 
 impl Measure {
     /// Every measure.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OwnUser,
         Self::NoPrivileges,
         Self::Seccomp,
@@ -53,6 +55,7 @@ impl Measure {
         Self::ResourceLimits,
         Self::NoInheritedDescriptors,
         Self::OwnNetwork,
+        Self::OwnProcesses,
     ];
 
     /// Its name in records and messages, such as `own-user`.
@@ -67,6 +70,7 @@ impl Measure {
             Self::ResourceLimits => "resource-limits",
             Self::NoInheritedDescriptors => "no-inherited-descriptors",
             Self::OwnNetwork => "own-network",
+            Self::OwnProcesses => "own-processes",
         }
     }
 

@@ -19,10 +19,15 @@ impl Containment {
             let why = format!("it has capabilities {:#x}, or could get some", status.capabilities);
             self.withdraw(Measure::NoPrivileges, why);
         }
-        if procfs::network_namespace(&pid.as_raw_nonzero().to_string())
-            .is_none_or(|its| Some(its) == procfs::network_namespace("thread-self"))
-        {
+        let shares = |kind| {
+            let its = procfs::namespace(&pid.as_raw_nonzero().to_string(), kind);
+            its.is_none_or(|its| Some(its) == procfs::namespace("thread-self", kind))
+        };
+        if shares("net") {
             self.withdraw(Measure::OwnNetwork, "it is in the host's network namespace".to_owned());
+        }
+        if shares("pid") || shares("ipc") {
+            self.withdraw(Measure::OwnProcesses, "it is among the host's processes".to_owned());
         }
         // Cloud Hypervisor filters each of its threads but not the first, which only waits.
         if !procfs::threads(pid).into_iter().any(|thread| thread.seccomp_filter) {
@@ -49,7 +54,7 @@ mod tests {
         assert!(!containment.has(Measure::OwnUser));
         assert_eq!(containment.has(Measure::NoPrivileges), own.no_new_privs && own.capabilities == 0);
         assert_eq!(containment.has(Measure::Seccomp), own.seccomp_filter);
-        assert!(!containment.has(Measure::OwnNetwork));
+        assert!(!containment.has(Measure::OwnNetwork) && !containment.has(Measure::OwnProcesses));
         assert!(!containment.has(Measure::Landlock) && containment.has(Measure::ResourceLimits));
     }
 }

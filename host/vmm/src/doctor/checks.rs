@@ -172,7 +172,7 @@ pub(super) fn containment(isolation: &Isolation) -> Vec<Check> {
         // True wherever the daemon runs.
         Measure::NoInheritedDescriptors => None,
         // As `network-namespaces`.
-        Measure::OwnNetwork => None,
+        Measure::OwnNetwork | Measure::OwnProcesses => None,
     };
     let checks = host.measures.iter().filter_map(|state| {
         let (name, seen) = name(state.measure)?;

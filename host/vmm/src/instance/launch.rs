@@ -28,7 +28,9 @@ use crate::host::VmmBinary;
 use crate::identity::ProcessNote;
 use crate::net::{Attachment, HostNetwork, Namespace, NetworkError};
 use crate::process::procfs::{self, FileId};
-use crate::process::{self, CgroupLimits, CgroupRoot, Place, SpawnError, Spawned, VmmExit, VmmProcess};
+use crate::process::{
+    self, Among, CgroupLimits, CgroupRoot, Place, SpawnError, Spawned, VmmExit, VmmProcess,
+};
 use crate::snapshot::{self, Restore, Started};
 use regatta_util::Said;
 
@@ -265,15 +267,19 @@ impl VmmHost {
         let place = self.cgroups.as_ref().map(|root| Place { root, name: &name, limits });
         let (program, args) = plan.command(program, args);
         let _span = tracing::debug_span!("spawn", instance = spec.id).entered();
-        let spawn = || process::spawn(&program, &args, &self.env, &log, place);
+        let among = match plan.containment.has(Measure::OwnProcesses) {
+            true => Among::ItsOwn,
+            false => Among::Ours,
+        };
+        let spawn = |among| process::spawn(&program, &args, &self.env, &log, place, among);
         let spawned = match namespace {
-            None => spawn(),
+            None => spawn(Among::Ours),
             Some(namespace) => {
                 // What watches the process belongs to this runtime, not to the thread that starts it.
                 let runtime = tokio::runtime::Handle::current();
                 let entered = namespace.run(|| {
                     let _runtime = runtime.enter();
-                    spawn()
+                    spawn(among)
                 });
                 entered.map_err(|source| LaunchError::Network {
                     id: spec.id.clone(),
@@ -373,7 +379,10 @@ async fn wait_for_answer(client: &VmmClient, id: &str, pid: i32) -> Result<(), L
         // Looking is far cheaper than connecting, and 200 of these run at once.
         if client.socket().exists() {
             match client.ping(PING_WITHIN).await {
-                Ok(ping) if ping.pid == i64::from(pid) => return Ok(()),
+                // It knows itself by its number among its own processes.
+                Ok(ping) if ping.pid == i64::from(pid) || Some(ping.pid) == procfs::inner_pid(pid) => {
+                    return Ok(());
+                }
                 Ok(ping) => {
                     return Err(LaunchError::Stranger { id: id.to_owned(), expected: pid, found: ping.pid });
                 }

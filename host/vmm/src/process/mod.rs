@@ -6,5 +6,5 @@ mod watch;
 
 pub(crate) use cgroup::CgroupLimits;
 pub use cgroup::CgroupRoot;
-pub(crate) use watch::{Place, Spawned, VmmProcess, open_files, spawn};
+pub(crate) use watch::{Among, Place, Spawned, VmmProcess, open_files, spawn};
 pub use watch::{SpawnError, VmmExit, VmmIdentity};

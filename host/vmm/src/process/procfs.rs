@@ -124,9 +124,16 @@ pub(crate) fn parse_status(text: &str) -> Option<Status> {
 }
 
 /// The network namespace of a process or of `thread-self`, as its inode; `None` when it cannot be seen.
-pub(crate) fn network_namespace(of: &str) -> Option<u64> {
+pub(crate) fn namespace(of: &str, kind: &str) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(format!("/proc/{of}/ns/net")).ok().map(|facts| facts.ino())
+    std::fs::metadata(format!("/proc/{of}/ns/{kind}")).ok().map(|facts| facts.ino())
+}
+
+/// The process id that a process has among those of its own namespace; `None` when it is gone.
+pub(crate) fn inner_pid(pid: i32) -> Option<i64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().last()?.parse().ok()
 }
 
 /// The rights of a process; `None` when it is gone.

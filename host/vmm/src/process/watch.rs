@@ -103,6 +103,15 @@ pub(crate) struct VmmProcess {
     cgroup: Option<Cgroup>,
 }
 
+/// Among which processes a VMM is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Among {
+    /// Those of the daemon.
+    Ours,
+    /// None but those that it starts, which end with it. The calling thread keeps the IPC namespace: it should end soon.
+    ItsOwn,
+}
+
 /// The cgroup that a VMM is to get.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
@@ -134,11 +143,23 @@ pub(crate) fn spawn(
     env: &[(OsString, OsString)],
     output: &File,
     place: Option<Place<'_>>,
+    among: Among,
 ) -> Result<Spawned, SpawnError> {
     let null = File::open("/dev/null")
         .map_err(|source| SpawnError::Open { path: PathBuf::from("/dev/null"), source })?;
-    let pid = sys::spawn_detached(program, args, env, null.as_fd(), output.as_fd())
-        .map_err(|source| SpawnError::Exec { program: program.to_path_buf(), source })?;
+    let failed = |source| SpawnError::Exec { program: program.to_path_buf(), source };
+    let start = || sys::spawn_detached(program, args, env, null.as_fd(), output.as_fd());
+    let pid = match among {
+        Among::Ours => start(),
+        Among::ItsOwn => sys::unshare_processes().and_then(|()| {
+            let started = start();
+            if let Err(error) = sys::forget_processes() {
+                tracing::warn!(%error, "the thread that started a VMM stays among its processes");
+            }
+            started
+        }),
+    };
+    let pid = pid.map_err(failed)?;
     let (cgroup, limited) = match place {
         None => (None, Err("no cgroup was asked for".to_owned())),
         Some(place) => match place.root.adopt(place.name, pid, place.limits) {

@@ -123,6 +123,8 @@ async fn a_vmm_without_a_network_device_has_no_network_and_one_on_the_loopback_i
     let shared = data.host.launch(&data.spec("host")).await.expect("launched");
     assert_eq!(namespace(&shared.identity().pid.to_string()), namespace("thread-self"));
     assert_eq!((own(&none), own(&shared)), (true, false));
+    let among_its_own = |vmm: &regatta_vmm::Vmm| vmm.containment().has(Measure::OwnProcesses);
+    assert_eq!((among_its_own(&none), among_its_own(&shared)), (true, false));
     none.stop(Duration::ZERO).await.expect("stopped");
     shared.stop(Duration::ZERO).await.expect("stopped");
     assert_eq!(leftovers(), Vec::<String>::new());
@@ -216,4 +218,42 @@ async fn a_launch_that_fails_before_or_after_its_network_leaves_nothing() {
     assert!(matches!(data.host.launch(&spec).await, Err(LaunchError::Api { .. })));
     assert!(!spec.dir.path().exists());
     assert_eq!(leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_a_vmm_started_ends_with_it() {
+    if !own_network() {
+        return;
+    }
+    let data = Data::new();
+    let mut spec = data.spec("a");
+    spec.network = NetworkSpec::None;
+    let vmm = data.host.launch(&spec).await.expect("launched");
+    let pid = vmm.identity().pid;
+    for kind in ["pid", "ipc"] {
+        let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/{kind}")).expect("a namespace");
+        assert_ne!(namespace(&pid.to_string()), namespace("self"), "{kind}");
+    }
+    // As a helper that it leaves behind: in its namespace, in a session and a process group of its own.
+    let mut helper = tokio::process::Command::new("nsenter")
+        .args(["--pid", "--target", &pid.to_string(), "setsid", "sleep", "3600"])
+        .kill_on_drop(true)
+        .spawn()
+        .expect("util-linux");
+    let inside = || {
+        let sleeping = |entry: std::fs::DirEntry| {
+            let namespace = std::fs::read_link(entry.path().join("ns/pid")).ok()?;
+            let its = std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok()?;
+            (namespace == its && std::fs::read(entry.path().join("comm")).ok()? == b"sleep\n").then_some(())
+        };
+        std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(sleeping).count()
+    };
+    while inside() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let vmms = rustix::process::Pid::from_raw(pid).expect("not 0");
+    rustix::process::kill_process(vmms, rustix::process::Signal::KILL).expect("it runs");
+    let ended = tokio::time::timeout(Duration::from_secs(60), helper.wait()).await;
+    ended.expect("it ends with the VMM").expect("waited for");
+    vmm.stop(Duration::ZERO).await.expect("stopped");
 }
