@@ -191,8 +191,11 @@ mod tests {
     #[test]
     fn ids_are_a_range_above_those_of_the_host() {
         assert_eq!("500000-565535".parse(), Ok(VmIds(500_000..=565_535)));
-        assert_eq!("1000-1000".parse(), Ok(VmIds(1_000..=1_000)));
-        for wrong in ["", "5", "2000-1999", "0-5000", "a-b", "1000-99999999999"] {
+        assert_eq!("1000-1001".parse(), Ok(VmIds(1_000..=1_001)));
+        let ids = VmIds::default();
+        assert_eq!((ids.vms(), ids.policies()), (500_000..=565_534, 565_535));
+        assert_eq!(ids.to_string().parse(), Ok(ids));
+        for wrong in ["1000-1000", "", "5", "2000-1999", "0-5000", "a-b", "1000-99999999999"] {
             assert!(wrong.parse::<VmIds>().is_err(), "{wrong}");
         }
     }

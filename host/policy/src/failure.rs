@@ -5,7 +5,7 @@ use thiserror::Error;
 use wasmtime::Trap;
 
 use crate::guest::{Guest, Refused};
-use crate::text::capped;
+use crate::text::said;
 
 /// Bytes of a failure's message.
 const MESSAGE_BYTES: usize = 1024;
@@ -31,7 +31,7 @@ pub(crate) enum Phase {
 }
 
 pub(crate) fn failed(kind: FailureKind, message: String) -> PolicyFailure {
-    PolicyFailure { kind, message: capped(message, MESSAGE_BYTES).into() }
+    PolicyFailure { kind, message: said(message, MESSAGE_BYTES) }
 }
 
 /// An answer that breaks the contract.

@@ -45,7 +45,7 @@ impl Log {
             self.dropped += 1;
             return;
         }
-        self.lines.push(LogLine { level, message: text::capped(message, LOG_LINE_BYTES).into() });
+        self.lines.push(LogLine { level, message: text::said(message, LOG_LINE_BYTES) });
     }
 }
 

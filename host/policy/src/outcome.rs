@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use regatta_core::decision::{Decision, FailureKind, PolicyFailure, Reason};
 use regatta_core::manifest::PolicyLimits;
 use regatta_core::observation::Observation;
-use regatta_util::Said;
 
 use crate::bindings::regatta::policy::types;
-use crate::text::capped;
+use crate::text::said;
 
 /// More instances than this are nonsense, not a wish that the set's bounds cut.
 pub const MAX_CAPACITY: u32 = 1_000_000;
@@ -61,7 +60,6 @@ pub(crate) fn check(
 }
 
 fn reason(reason: types::Reason) -> Reason {
-    let said = |text, bytes| Said::from(capped(text, bytes));
     let evidence = reason.evidence.into_iter().take(MAX_EVIDENCE);
     let evidence = evidence.map(|(name, value)| (said(name, CODE_BYTES), said(value, EVIDENCE_BYTES)));
     Reason {

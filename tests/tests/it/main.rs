@@ -12,6 +12,7 @@ mod guest_events;
 mod host_full;
 mod hostile;
 mod hostile_client;
+mod hostile_guest;
 mod hostile_user;
 mod hostile_vmm;
 mod images;
