@@ -132,7 +132,12 @@ fn kills_at_any_moment_leave_no_link_no_rule_and_no_namespace() {
         serves(&daemon, set, 2);
     }
     let veths = traces_in_own_network().iter().filter(|line| line.contains("@if")).count();
-    assert_eq!(veths, 2, "one link for each isolated instance: {:?}", traces_in_own_network());
+    assert_eq!(
+        veths,
+        4,
+        "one link for each instance, isolated or on the bridge: {:?}",
+        traces_in_own_network()
+    );
     for set in ["iso", "bri"] {
         assert_eq!(daemon.run(&["delete", set, "--yes", "--wait"]).code, 0);
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Resource, getrlimit};
 
 use crate::Place;
 
@@ -86,18 +87,23 @@ pub(crate) fn deep(place: &Place) {
     std::env::set_current_dir(here).expect("a directory");
 }
 
+/// So many bytes, or what its limit lets a file have: more would end it.
+pub(crate) fn as_long_as_it_may(bytes: u64) -> u64 {
+    getrlimit(Resource::Fsize).current.map_or(bytes, |limit| limit.min(bytes))
+}
+
 /// A console of a terabyte, then a crash, so that it is to be kept.
 pub(crate) fn sparse_logs(place: &Place) -> ExitCode {
     for name in ["serial.log", "events.json"] {
         let log = OpenOptions::new().write(true).open(place.file(name)).expect("its log");
-        log.set_len(1 << 40).expect("a hole");
+        log.set_len(as_long_as_it_may(1 << 40)).expect("a hole");
     }
     ExitCode::from(7)
 }
 
 pub(crate) fn sparse_overlay(place: &Place) {
     let overlay = OpenOptions::new().write(true).open(place.file("root.qcow2")).expect("its overlay");
-    overlay.set_len(1 << 43).expect("a hole");
+    overlay.set_len(as_long_as_it_may(1 << 43)).expect("a hole");
 }
 
 /// Begins when the test says so; tells it when it is done.
@@ -149,7 +155,7 @@ pub(crate) fn print_on_the_console(place: &Place) {
 /// A console whose length never changes while it takes more and more of the disk.
 pub(crate) fn fill_a_hole(place: &Place) {
     let file = OpenOptions::new().write(true).open(place.file("serial.log")).expect("its console");
-    file.set_len(1 << 40).expect("a hole");
+    file.set_len(as_long_as_it_may(1 << 40)).expect("a hole");
     // The daemon has looked at it at least once.
     std::thread::sleep(Duration::from_secs(3));
     let chunk = vec![b'x'; 1 << 20];

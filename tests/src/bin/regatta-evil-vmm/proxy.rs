@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::Place;
+use crate::{Place, files};
 
 /// What is done to an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Attack {
             (Self::NestedInfo, "vm.info") => answer(to, "200 OK", &"[".repeat(100_000)),
             (Self::SparseConfig, "vm.snapshot") => {
                 let config = place.join("snapshot/config.json");
-                OpenOptions::new().write(true).open(config)?.set_len(3 << 29)?;
+                OpenOptions::new().write(true).open(config)?.set_len(files::as_long_as_it_may(3 << 29))?;
                 Ok(false)
             }
             (Self::LinkedConfig, "vm.snapshot") => {

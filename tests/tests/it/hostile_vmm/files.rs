@@ -82,7 +82,10 @@ fn logs_without_end_are_kept_to_their_last_part() {
         assert!(length <= 1 << 20, "{}: {length} bytes", file.path().display());
     }
     assert!(peak_bytes(&daemon) < PEAK_BYTES, "{} bytes", peak_bytes(&daemon));
-    assert!(events(&daemon, "launch-failed")[0]["text"].as_str().expect("a text").contains("code 7"));
+    wait_for("the failed launch to be told", || match events(&daemon, "launch-failed").first() {
+        Some(event) if event["text"].as_str().is_some_and(|text| text.contains("code 7")) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }
 
 #[test]
