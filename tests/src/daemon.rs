@@ -454,6 +454,26 @@ impl Daemon {
         found
     }
 
+    /// The process in which this daemon's policies run.
+    ///
+    /// # Panics
+    /// When there is none, or more than one.
+    #[must_use]
+    pub fn policy_worker(&self) -> u32 {
+        let ours = format!("PPid:\t{}\n", self.pid());
+        let workers: Vec<u32> = fs::read_dir("/proc")
+            .expect("/proc")
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let read = |file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                read("status").contains(&ours) && read("cmdline").contains("policy-child\0{\"work\":\"Run\"")
+            })
+            .collect();
+        let [worker] = workers[..] else { panic!("{workers:?}") };
+        worker
+    }
+
     /// What the daemon has logged.
     #[must_use]
     pub fn log(&self) -> String {

@@ -33,7 +33,12 @@ fn a_killed_daemon_finds_every_vm_again() {
     let (pids, counts) = (daemon.vm_pids("stay"), served(&daemon, "stay"));
     let tick = daemon.json(&["describe", "stay"])["summary"]["last_tick"].as_u64().expect("a tick");
 
+    let worker = daemon.policy_worker();
     daemon.kill();
+    wait_for("the policy worker to end with its daemon", || {
+        let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
+        if stat.is_empty() || stat.contains(") Z ") { Ok(()) } else { Err(stat) }
+    });
     daemon.launch();
     daemon.wait_in_service("stay", 3);
     assert_eq!(daemon.vm_pids("stay"), pids, "no VM was restarted, none lost, none twice");

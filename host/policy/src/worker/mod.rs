@@ -122,7 +122,7 @@ impl Worker {
         })
     }
 
-    /// Asks a policy. The caller sees to it that no more than [`LANES`] ask at once.
+    /// Asks a policy.
     pub(crate) fn run(&self, policy: &Hosted, ask: &Ask<'_>, limits: &PolicyLimits) -> Ran {
         let lost = |error: io::Error| {
             Ran::failed(failed(FailureKind::Host, format!("the policy worker gave no answer: {error}")))

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -32,6 +32,8 @@ pub(super) struct Process {
     /// Closed with this; the worker ends with it.
     _control: UnixStream,
     idle: Mutex<Vec<Connection>>,
+    /// Notified when there is one more of them, and when there will be none.
+    freed: Condvar,
     hello: Hello,
     /// How it ended, once that is known.
     ended: OnceLock<String>,
@@ -61,6 +63,7 @@ impl Process {
                 child: Mutex::new(child),
                 _control: control,
                 idle: Mutex::new(idle),
+                freed: Condvar::new(),
                 hello,
                 ended: OnceLock::new(),
             }),
@@ -96,30 +99,46 @@ impl Process {
         self.ended.get().map(String::as_str)
     }
 
-    /// Asks over a connection that nobody else has. Whatever goes wrong on it ends this process.
+    /// Asks over a connection that nobody else has, when there is one. Whatever goes wrong on it ends this process.
     pub(super) fn with_connection<T>(
         &self,
         ask: impl FnOnce(&mut Connection) -> io::Result<T>,
     ) -> io::Result<T> {
-        let connection = lock(&self.idle).pop();
-        let mut connection =
-            connection.ok_or_else(|| io::Error::other("every connection to it is in use"))?;
+        let mut connection = self.connection()?;
         match ask(&mut connection) {
             Ok(answer) => {
                 lock(&self.idle).push(connection);
+                self.freed.notify_one();
                 Ok(answer)
             }
             Err(error) => Err(io::Error::new(error.kind(), format!("{error} ({})", self.end()))),
         }
     }
 
+    fn connection(&self) -> io::Result<Connection> {
+        let mut idle = lock(&self.idle);
+        loop {
+            // Looked at under the lock that `end` takes: no wait begins after its notification.
+            if let Some(how) = self.ended.get() {
+                return Err(io::Error::other(how.as_str()));
+            }
+            match idle.pop() {
+                Some(connection) => return Ok(connection),
+                None => idle = self.freed.wait(idle).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
     fn end(&self) -> &str {
-        self.ended.get_or_init(|| {
+        let how = self.ended.get_or_init(|| {
             let mut child = lock(&self.child);
             // One that has ended by itself keeps its own status.
             let _ = child.kill();
             how_it_ended(&mut child)
-        })
+        });
+        drop(lock(&self.idle));
+        self.freed.notify_all();
+        how
     }
 }
 

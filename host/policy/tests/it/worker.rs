@@ -8,11 +8,11 @@ use std::thread;
 use regatta_core::decision::FailureKind;
 use regatta_core::digest::Digest;
 use regatta_core::manifest::PolicyLimits;
-use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions, Place, Program};
+use regatta_policy_host::{CompiledPolicy, Engine, EngineOptions, LoadError, Place, Program};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::fixtures::{
-    NOBODY_ELSE, TARGET_TRACKING, built_in, child, confined, hostile, limits, observation,
+    NOBODY_ELSE, TARGET_TRACKING, built_in, child, confined, hostile, hostile_names, limits, observation,
 };
 
 const STEP: &str = "{}";
@@ -202,6 +202,31 @@ fn calls_at_once_do_not_mix() {
                     let call = policy.decide(&observation(instances, 1.0), TARGET_TRACKING, b"", &limits());
                     assert_eq!(call.run.result.expect("a decision").capacity, instances * 2);
                 }
+            });
+        }
+    });
+}
+
+/// Modules are got ready beside the calls: a daemon that starts has one for each set.
+#[test]
+fn more_at_once_than_there_are_connections_wait() {
+    let engine = engine();
+    let policy = engine.load(&built_in("target-tracking")).expect("a policy");
+    let names: Vec<String> = hostile_names().into_iter().filter(|name| name.starts_with("json-")).collect();
+    assert!(names.len() > 20, "{names:?}");
+    thread::scope(|scope| {
+        for name in &names {
+            let (engine, policy) = (&engine, &policy);
+            scope.spawn(move || {
+                if let Err(error) = engine.load(&hostile(name)) {
+                    assert!(
+                        !matches!(error, LoadError::Worker { .. }),
+                        "{name}: {}",
+                        regatta_util::chain(&error)
+                    );
+                }
+                let call = policy.decide(&observation(2, 0.9), TARGET_TRACKING, b"", &limits());
+                assert!(call.run.result.is_ok(), "{:?}", call.run.result);
             });
         }
     });
