@@ -10,7 +10,7 @@ fn compile_in_children() {
     const COMMAND: &str = "compile-module";
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|command| command == COMMAND) {
-        let code = regatta_policy_host::compile_child(&args.next().unwrap_or_default());
+        let code = regatta_policy_host::policy_child(&args.next().unwrap_or_default());
         std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
     }
     let child = Place::Child(Program { path: "/proc/self/exe".into(), args: vec![COMMAND.into()] });
