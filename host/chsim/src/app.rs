@@ -29,13 +29,17 @@ use crate::log::{Level, error, info};
 use crate::options::{OptionsError, split};
 use crate::vmm::{Action, Flow, GuestEvent, Profile, Reply, VmError, Vmm, messages};
 
+/// How long the VMM's thread waits until the caller of a misdeed has its answer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What the VMM's thread is told.
 #[derive(Debug)]
 pub(crate) enum Message {
     Call(Action, mpsc::SyncSender<Result<Reply, Failure>>),
     /// News of the guest with this number.
     Guest(u64, GuestEvent),
-    Misdeed(Misdeed, mpsc::SyncSender<bool>),
+    /// The receiver hears of its sender's end once the caller has its answer.
+    Misdeed(Misdeed, mpsc::SyncSender<bool>, mpsc::Receiver<()>),
     /// SIGTERM or SIGINT.
     Exit,
 }
@@ -279,8 +283,10 @@ fn control_loop(
                     }
                 }
             }
-            Message::Misdeed(misdeed, reply) => {
+            Message::Misdeed(misdeed, reply, answered) => {
                 let _ = reply.send(vmm.platform().misdeed(misdeed));
+                // What the guest does next may end this process, and the answer with it.
+                let _ = answered.recv_timeout(LAST_WORDS);
             }
             Message::Exit => {
                 info!("VM exit event");

@@ -91,18 +91,20 @@ impl Control {
             if lines.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
                 return Ok(());
             }
+            let (answered, wait) = mpsc::channel();
             let answer = match serde_json::from_slice(&line)
                 .map_err(|error| error.to_string())
-                .and_then(|order| self.obey(order))
+                .and_then(|order| self.obey(order, wait))
             {
                 Ok(answer) => answer,
                 Err(error) => json!({"ok": false, "error": error}),
             };
             writeln!(out, "{answer}")?;
+            drop(answered);
         }
     }
 
-    fn obey(&self, order: Order) -> Result<Value, String> {
+    fn obey(&self, order: Order, answered: mpsc::Receiver<()>) -> Result<Value, String> {
         match order {
             Order::Clock { mode } => self.clock.set_mode(Mode::parse(&mode)?),
             Order::Poke { by } => self.clock.poke(parse_duration(&by)?),
@@ -111,19 +113,19 @@ impl Control {
             }
             Order::Fault { list } => self.faults.add(&list)?,
             Order::ClearFaults => self.faults.clear(),
-            Order::PowerOff => self.misdeed(Misdeed::PowerOff)?,
-            Order::Reset => self.misdeed(Misdeed::Reset)?,
-            Order::Panic => self.misdeed(Misdeed::Panic)?,
-            Order::Hang => self.misdeed(Misdeed::Hang)?,
-            Order::Crash => self.misdeed(Misdeed::Crash)?,
+            Order::PowerOff => self.misdeed(Misdeed::PowerOff, answered)?,
+            Order::Reset => self.misdeed(Misdeed::Reset, answered)?,
+            Order::Panic => self.misdeed(Misdeed::Panic, answered)?,
+            Order::Hang => self.misdeed(Misdeed::Hang, answered)?,
+            Order::Crash => self.misdeed(Misdeed::Crash, answered)?,
         }
         Ok(json!({"ok": true}))
     }
 
-    fn misdeed(&self, misdeed: Misdeed) -> Result<(), String> {
+    fn misdeed(&self, misdeed: Misdeed, answered: mpsc::Receiver<()>) -> Result<(), String> {
         let (reply, outcome) = mpsc::sync_channel(1);
         self.sender
-            .send(Message::Misdeed(misdeed, reply))
+            .send(Message::Misdeed(misdeed, reply, answered))
             .map_err(|_| "the VMM is on its way out".to_owned())?;
         match outcome.recv_timeout(PATIENCE) {
             Ok(true) => Ok(()),
