@@ -9,11 +9,13 @@
 pub const IDLE: &str =
     "policy: { module: target-tracking, params: { metric: cpu, target: 1000000, scale_in: false } }";
 
+mod clients;
 mod daemon;
 mod http;
 mod namespace;
 mod wait;
 
+pub use clients::Clients;
 pub use daemon::{CommandOutput, Daemon, bin_dir, policies_dir};
 pub use http::{Answer, get, get_on};
 pub use namespace::{enter_own_network, traces_in_own_network};

@@ -18,6 +18,7 @@ use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
 use crate::types::*;
+use crate::upgrade_types::*;
 
 /// Time for a call that only looks something up.
 const SHORT: Duration = Duration::from_secs(30);

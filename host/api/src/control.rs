@@ -13,6 +13,7 @@ use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
 use crate::types::*;
+use crate::upgrade_types::*;
 
 /// A result as the API gives it.
 pub type Answer<T> = Result<T, ApiError>;

@@ -58,6 +58,14 @@ macro_rules! endpoints {
             post "/v1/sets/{set}/scale" [sets, Operator, SHORT]
             scale(set: &str) request: Json<ScaleRequest> => SetSummary;
 
+            /// The upgrade of a set's instances, and those that are outdated.
+            get "/v1/sets/{set}/upgrade" [instances, Viewer, SHORT]
+            upgrade(set: &str) => UpgradeInfo;
+
+            /// Starts, pauses, resumes, cancels or rolls back the upgrade of a set's instances.
+            post "/v1/sets/{set}/upgrade" [instances, Operator, SHORT]
+            change_upgrade(set: &str) request: Json<UpgradeRequest> => UpgradeInfo;
+
             /// The instances of a set that are not gone, by id.
             get "/v1/sets/{set}/instances" [instances, Viewer, SHORT]
             instances(set: &str) => Vec<InstanceInfo>;

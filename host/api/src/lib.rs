@@ -20,6 +20,7 @@ pub mod recovery_types;
 #[cfg(feature = "server")]
 mod server;
 pub mod types;
+pub mod upgrade_types;
 
 pub use caller::{Caller, Role};
 pub use client::{Client, ClientError};

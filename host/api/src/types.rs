@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::recovery_types::{CopyInfo, DaemonCondition};
+use crate::upgrade_types::{UpgradePreview, UpgradeRun};
 
 /// An error as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -92,6 +93,9 @@ pub struct ApplyOutcome {
     pub generation: u64,
     /// Field by field; empty for a new set.
     pub changes: Vec<FieldChange>,
+    /// What it does to instances that run; none when they are up to date.
+    #[serde(default)]
+    pub upgrade: Option<UpgradePreview>,
     /// What may keep the set from working as it should: metrics that it does not have, what this host lacks, canaries
     /// that ended.
     pub warnings: Vec<String>,
@@ -184,6 +188,12 @@ pub struct SetSummary {
     pub load_balancer: Option<String>,
     /// Being deleted.
     pub deleting: bool,
+    /// The upgrade of its instances that is under way, or the last one.
+    #[serde(default)]
+    pub upgrade: Option<UpgradeRun>,
+    /// Instances that differ from the manifest in force.
+    #[serde(default)]
+    pub outdated: u32,
     /// What keeps it from being as wanted, for example failed launches; empty when all is well.
     pub problems: Vec<String>,
     /// How long its instances must stay healthy after a change until its probes would have found a fault.

@@ -13,7 +13,7 @@ use super::args::{ApplyArgs, DiffArgs, Output};
 use super::exit::{Exit, Failure, Outcome, Stop, failed, invalid, usage};
 use super::policy::{read_at_most, warnings};
 use super::render::{GREEN, RED, json, paint};
-use super::wait;
+use super::{upgrade, wait};
 
 /// Largest manifest.
 const MANIFEST_LIMIT_BYTES: u64 = 1 << 20;
@@ -52,7 +52,8 @@ pub(super) async fn apply(client: &Client, args: &ApplyArgs, output: Output, io:
     if args.wait.wait {
         for (outcome, tick) in outcomes.iter().zip(ticks_before) {
             let tick = if outcome.result == ApplyResult::Unchanged { None } else { Some(tick.unwrap_or(0)) };
-            let until = wait::Until { after_tick: tick, steady: true, ..wait::Until::default() };
+            let generation = Some(outcome.generation);
+            let until = wait::Until { after_tick: tick, steady: true, generation, ..wait::Until::default() };
             wait::until_settled(client, &outcome.set, until, args.wait.timeout, io).await?;
         }
     }
@@ -175,7 +176,10 @@ fn print_applied(outcome: &ApplyOutcome, io: &mut Io<'_>) -> Outcome {
     writeln!(io.out, "{set} {what} (generation {generation})")?;
     for change in &outcome.changes {
         let (before, after) = (or_none(change.before.as_ref()), or_none(change.after.as_ref()));
-        writeln!(io.out, "  {}: {before} → {after}{}", change.path, only_new(change))?;
+        writeln!(io.out, "  {}: {before} → {after}{}", change.path, reaches(change))?;
+    }
+    if let Some(upgrade) = &outcome.upgrade {
+        upgrade::preview(upgrade, set, io)?;
     }
     warnings(&outcome.warnings, io)
 }
@@ -195,9 +199,12 @@ fn print_difference(outcome: &ApplyOutcome, io: &mut Io<'_>) -> Outcome {
             writeln!(io.out, "{}", paint(colour, RED, &format!("- {path}: {before}")))?;
         }
         if let Some(after) = after {
-            let line = format!("+ {path}: {after}{}", only_new(change));
+            let line = format!("+ {path}: {after}{}", reaches(change));
             writeln!(io.out, "{}", paint(colour, GREEN, &line))?;
         }
+    }
+    if let Some(upgrade) = &outcome.upgrade {
+        upgrade::preview(upgrade, set, io)?;
     }
     warnings(&outcome.warnings, io)
 }
@@ -206,6 +213,7 @@ fn or_none(value: Option<&String>) -> &str {
     value.map_or("none", String::as_str)
 }
 
-fn only_new(change: &FieldChange) -> &'static str {
-    if change.new_instances_only { " (new instances only)" } else { "" }
+/// Instances that run keep what they were made of.
+fn reaches(change: &FieldChange) -> &'static str {
+    if change.new_instances_only { " (new instances)" } else { "" }
 }

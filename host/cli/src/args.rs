@@ -14,6 +14,7 @@ use super::orphan_args::OrphansCommand;
 use super::policy_tools::args::PolicyToolCommand;
 use super::record_args::{RecordCommand, ReplayArgs};
 use super::serve_args::ServeArgs;
+use super::upgrade::UpgradeCommand;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -136,6 +137,18 @@ Examples:
         #[arg(long)]
         off: bool,
     },
+    /// Upgrade the instances of a scale set to the manifest in force
+    ///
+    /// `upgrade.mode` of the manifest says whether an apply does so by itself.
+    #[command(
+        subcommand,
+        after_long_help = "\
+Examples:
+  regatta upgrade status web
+  regatta upgrade start web
+  regatta upgrade rollback web"
+    )]
+    Upgrade(UpgradeCommand),
     /// Swap, roll back or list policies; write, build and check your own
     #[command(subcommand)]
     Policy(PolicyCommand),

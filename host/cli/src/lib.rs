@@ -28,6 +28,7 @@ mod sets;
 mod status;
 mod ticks;
 pub mod time;
+mod upgrade;
 mod wait;
 
 use std::ffi::OsString;
@@ -198,6 +199,7 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Protect { set, instance, off } => {
             sets::protect(client, &set, &instance, !off, output, io).await?;
         }
+        Command::Upgrade(command) => upgrade::run(client, command, output, io).await?,
         Command::Policy(command) => policy::run(client, command, output, io).await?,
         Command::Image(command) => image::run(client, &command, output, io).await?,
         Command::Why(args) => records::why(client, &args, output, io).await?,

@@ -74,6 +74,8 @@ fn condition(set: &SetSummary) -> &'static str {
         "deleting"
     } else if !set.problems.is_empty() {
         "problem"
+    } else if set.upgrade.as_ref().is_some_and(|upgrade| !upgrade.has_ended()) {
+        "upgrading"
     } else if in_service < set.desired || set.instances.values().sum::<u32>() > in_service {
         "changing"
     } else {
@@ -147,6 +149,15 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
     }
     pair("Generation", &set.generation.to_string(), io)?;
     pair("Capacity", &format!("{} desired (min {}, max {})", set.desired, set.min, set.max), io)?;
+    if let Some(upgrade) = set.upgrade.as_ref().filter(|upgrade| !upgrade.has_ended()) {
+        pair("Upgrade", &upgrade.line(), io)?;
+    } else if set.outdated > 0 {
+        let text = format!(
+            "instances that differ from the manifest: {} (regatta upgrade status {})",
+            set.outdated, set.name
+        );
+        pair("Upgrade", &text, io)?;
+    }
     let instances = counts(&set.instances, "");
     pair("Instances", if instances.is_empty() { "none" } else { &instances }, io)?;
     pair("Tick", &format!("{}, one every {}", set.last_tick, span(set.tick_ms)), io)?;

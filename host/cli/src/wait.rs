@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use regatta_api::types::{ErrorCode, SetSummary, WhyLast, WhyQuery};
+use regatta_api::upgrade_types::UpgradeRun;
 use regatta_api::{Client, ClientError};
-use regatta_core::settle::{Asked, Seen, Settling, Verdict};
+use regatta_core::settle::{Asked, Seen, Settling, UpgradeSeen, Verdict};
 use tokio::time::Instant;
 
 use super::Io;
@@ -19,7 +20,9 @@ const POLL: Duration = Duration::from_millis(200);
 fn progress(set: &SetSummary) -> String {
     let rest = counts(&set.instances, "in-service");
     let rest = if rest.is_empty() { rest } else { format!(" ({rest})") };
-    format!("{}/{} in service{rest}", in_service(set), set.desired)
+    let upgrade = set.upgrade.as_ref().filter(|upgrade| !upgrade.has_ended());
+    let upgrade = upgrade.map(|upgrade| format!("; upgrade {}", upgrade.line())).unwrap_or_default();
+    format!("{}/{} in service{rest}{upgrade}", in_service(set), set.desired)
 }
 
 /// What is left of a set: `5 left (3 draining, 2 terminating)`.
@@ -34,12 +37,23 @@ fn in_service(set: &SetSummary) -> u32 {
     set.instances.get("in-service").copied().unwrap_or(0)
 }
 
-fn seen(set: &SetSummary) -> Seen {
+/// How it is with the upgrade of that generation, or of a later one.
+fn upgrade_seen(set: &SetSummary, generation: Option<u64>) -> UpgradeSeen {
+    let of_request = |run: &&UpgradeRun| generation.is_some_and(|generation| run.to >= generation);
+    match set.upgrade.as_ref().filter(of_request).map(|run| (run.status.as_str(), run.has_ended())) {
+        None | Some(("completed", _)) => UpgradeSeen::Done,
+        Some(("paused", _) | (_, true)) => UpgradeSeen::Stopped,
+        Some(_) => UpgradeSeen::UnderWay,
+    }
+}
+
+fn seen(set: &SetSummary, generation: Option<u64>) -> Seen {
     Seen {
         last_tick: set.last_tick,
         desired: set.desired,
         in_service: in_service(set),
         instances: set.instances.values().sum(),
+        upgrade: upgrade_seen(set, generation),
     }
 }
 
@@ -52,6 +66,8 @@ pub(super) struct Until {
     pub(super) capacity: Option<u32>,
     /// Whether all must stay healthy as long as the set's probes need to find a fault.
     pub(super) steady: bool,
+    /// The generation that was applied, if the request was an apply: its upgrade has to come to its end.
+    pub(super) generation: Option<u64>,
 }
 
 /// Waits until a set is as a request asked for.
@@ -83,11 +99,14 @@ pub(super) async fn until_settled(
                 Settling::new(Asked { after_tick: until.after_tick, capacity: until.capacity, steady_ms })
             });
             let now_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            match settling.look(now_ms, seen(set)) {
+            match settling.look(now_ms, seen(set, until.generation)) {
                 Verdict::Settled => return line.end(io),
                 Verdict::Undone => {
                     line.end(io)?;
-                    return Err(undone(client, set, until.capacity.unwrap_or_default()).await);
+                    return Err(match (until.capacity, &set.upgrade) {
+                        (None, Some(upgrade)) => upgrade_stopped(set, upgrade),
+                        (capacity, _) => undone(client, set, capacity.unwrap_or_default()).await,
+                    });
                 }
                 Verdict::Waiting => {}
             }
@@ -102,6 +121,17 @@ pub(super) async fn until_settled(
         }
         tokio::time::sleep_until(deadline.min(Instant::now() + POLL)).await;
     }
+}
+
+/// An upgrade that did not come to what was applied.
+fn upgrade_stopped(set: &SetSummary, upgrade: &UpgradeRun) -> Stop {
+    let why = upgrade.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let status = match upgrade.status.as_str() {
+        "failed" => "has failed".to_owned(),
+        status => format!("was {}", status.replace('-', " ")),
+    };
+    let name = &set.name;
+    conflict(format!("{name}: the upgrade {status}{why}; see `regatta upgrade status {name}`"))
 }
 
 /// A capacity that was accepted and then replaced, with the tick that did it.

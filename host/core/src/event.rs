@@ -110,6 +110,22 @@ event_kinds! {
     RepairHeld = "repair-held",
     /// Repair no longer waits.
     RepairResumed = "repair-resumed",
+    /// An upgrade of a set's instances was started by an operator.
+    UpgradeStarted = "upgrade-started",
+    /// A batch of an upgrade is complete.
+    UpgradeBatch = "upgrade-batch",
+    /// An upgrade replaces nothing for now.
+    UpgradePaused = "upgrade-paused",
+    /// An upgrade that was paused goes on.
+    UpgradeResumed = "upgrade-resumed",
+    /// An upgrade goes back to what instances were made of before.
+    UpgradeRollback = "upgrade-rollback",
+    /// All instances of a set are up to date, or as they were before.
+    UpgradeCompleted = "upgrade-completed",
+    /// An upgrade ended before all instances were up to date.
+    UpgradeCanceled = "upgrade-canceled",
+    /// An upgrade went neither forth nor back.
+    UpgradeFailed = "upgrade-failed",
     /// A VMM exited unexpectedly.
     InstanceDied = "instance-died",
     /// A guest's kernel panicked.

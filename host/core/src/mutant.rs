@@ -86,6 +86,18 @@ mutants! {
     StuckAfterFailure,
     /// A command is answered before it is stored.
     ReplyBeforeCommit,
+    /// An upgrade goes on whatever becomes of the new instances.
+    UpgradeIgnoresHealth,
+    /// An upgrade does not wait at its checkpoints.
+    UpgradeForgetsBake,
+    /// An upgrade takes instances out of service whatever that leaves.
+    UpgradeIgnoresFloor,
+    /// An upgrade replaces what is up to date.
+    UpgradeReplacesAll,
+    /// An upgrade that was paused goes on.
+    UpgradeIgnoresPause,
+    /// A rollback that is due is forgotten.
+    ForgetRollback,
 }
 
 #[cfg(feature = "mutants")]

@@ -7,6 +7,7 @@ use crate::metrics::MetricGap;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::{Action, PlanNote, RemovalCause};
 use crate::record::{Direction, InstanceChange, TickRecord};
+use crate::upgrade::{Upgrade, UpgradeStatus};
 use regatta_util::Said;
 
 /// The events of a tick. What lasts since the tick before, `last`, is told once.
@@ -83,6 +84,10 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         }
         (None, None) | (Some(_), Some(_)) => {}
     }
+    if let (Some(before), Some(after)) = (&record.facts.upgrade, &record.plan.upgrade) {
+        let told = upgrade_told(&before.upgrade, after);
+        events.extend(told.map(|(kind, text)| event(now, kind, None, text)));
+    }
     for (run, failure) in canary::failed(&record.canaries) {
         let text = format!("canary {} {} removed: it {}", run.name, run.version, failure.told());
         let policy = Some(policy_ref(run));
@@ -120,6 +125,36 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         }
     }
     events
+}
+
+/// What a tick made of an upgrade.
+fn upgrade_told(before: &Upgrade, after: &Upgrade) -> Option<(EventKind, String)> {
+    let (to, total) = (after.to, after.total);
+    let why = || after.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    match after.status {
+        status if status == before.status && before.target > 0 && after.target > before.target => {
+            let text = format!("upgrade to generation {to}: {} of {total} instances replaced", before.target);
+            Some((EventKind::UpgradeBatch, text))
+        }
+        status if status == before.status => None,
+        UpgradeStatus::Completed => {
+            let text = format!("upgrade to generation {to} completed, instances replaced: {total}");
+            Some((EventKind::UpgradeCompleted, text))
+        }
+        UpgradeStatus::RolledBack => {
+            Some((EventKind::UpgradeCompleted, format!("upgrade rolled back, instances replaced: {total}")))
+        }
+        UpgradeStatus::RollbackDue => {
+            Some((EventKind::UpgradeRollback, format!("upgrade to generation {to} is rolled back{}", why())))
+        }
+        UpgradeStatus::Paused => {
+            Some((EventKind::UpgradePaused, format!("upgrade to generation {to} paused{}", why())))
+        }
+        UpgradeStatus::Failed => {
+            Some((EventKind::UpgradeFailed, format!("rollback of the upgrade failed{}", why())))
+        }
+        UpgradeStatus::Rolling | UpgradeStatus::RollingBack | UpgradeStatus::Canceled => None,
+    }
 }
 
 fn repair_held(record: &TickRecord) -> Option<&PlanNote> {

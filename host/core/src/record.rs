@@ -13,6 +13,7 @@ use crate::node::{Placement, Placements};
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Plan;
+use crate::upgrade::Upgrade;
 use regatta_util::Said;
 
 /// Version of the record's shape. Version 1 lacked what the plan rests on, so its ticks can be read but not decided again.
@@ -120,9 +121,21 @@ pub struct PlanFacts {
     /// Metrics that instances in service have no fresh value of, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metric_gaps: Vec<MetricGap>,
+    /// An upgrade that has not ended, when the set is not being deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<UpgradeFacts>,
     /// The load balancer has as many connections as it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancer_full: Option<BalancerFull>,
+}
+
+/// What a plan rests on when it goes on with an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeFacts {
+    /// As it was after the last tick.
+    pub upgrade: Upgrade,
+    /// Generations whose instances are up to date.
+    pub current: Vec<u64>,
 }
 
 /// How many more instances of a set a node has capacity for.

@@ -24,6 +24,20 @@ pub struct Seen {
     pub in_service: u32,
     /// Instances in any state.
     pub instances: u32,
+    /// How it is with their upgrade.
+    pub upgrade: UpgradeSeen,
+}
+
+/// How it is with the upgrade that a request began or goes on with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UpgradeSeen {
+    /// There is none, or it is complete.
+    #[default]
+    Done,
+    /// Instances are being replaced, or go back.
+    UnderWay,
+    /// It ended otherwise, or waits for an operator.
+    Stopped,
 }
 
 /// What became of a request so far.
@@ -33,7 +47,7 @@ pub enum Verdict {
     Waiting,
     /// It is done.
     Settled,
-    /// Another decision has replaced its capacity.
+    /// Another decision has replaced its capacity, or its upgrade has stopped.
     Undone,
 }
 
@@ -57,9 +71,13 @@ impl Settling {
         if self.asked.capacity.is_some_and(|capacity| capacity != seen.desired) {
             return Verdict::Undone;
         }
+        if seen.upgrade == UpgradeSeen::Stopped {
+            return Verdict::Undone;
+        }
         let decided = self.asked.after_tick.is_none_or(|tick| seen.last_tick > tick);
         // More than desired is not what was asked for either: protected instances stay.
-        let as_wanted = seen.in_service == seen.desired && seen.instances == seen.in_service;
+        let upgraded = seen.upgrade == UpgradeSeen::Done;
+        let as_wanted = seen.in_service == seen.desired && seen.instances == seen.in_service && upgraded;
         if !(decided && as_wanted) {
             self.steady_since_ms = None;
             return Verdict::Waiting;
@@ -92,7 +110,7 @@ mod tests {
     use crate::manifest::{Health, Probe};
 
     fn seen(last_tick: u64, desired: u32, in_service: u32, instances: u32) -> Seen {
-        Seen { last_tick, desired, in_service, instances }
+        Seen { last_tick, desired, in_service, instances, upgrade: UpgradeSeen::Done }
     }
 
     #[test]
@@ -115,6 +133,15 @@ mod tests {
         assert_eq!(apply.look(150, seen(5, 2, 2, 2)), Verdict::Waiting, "from the beginning");
         assert_eq!(apply.look(249, seen(6, 2, 2, 2)), Verdict::Waiting);
         assert_eq!(apply.look(250, seen(7, 2, 2, 2)), Verdict::Settled);
+    }
+
+    #[test]
+    fn an_apply_is_done_when_its_upgrade_has_ended() {
+        let mut apply = Settling::new(Asked { after_tick: Some(1), capacity: None, steady_ms: 0 });
+        let upgrade = |upgrade| Seen { upgrade, ..seen(2, 2, 2, 2) };
+        assert_eq!(apply.look(0, upgrade(UpgradeSeen::UnderWay)), Verdict::Waiting, "between two batches");
+        assert_eq!(apply.look(1, upgrade(UpgradeSeen::Done)), Verdict::Settled);
+        assert_eq!(apply.look(2, upgrade(UpgradeSeen::Stopped)), Verdict::Undone);
     }
 
     #[test]

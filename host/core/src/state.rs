@@ -15,6 +15,7 @@ use crate::node::Placement;
 use crate::phase::{IllegalTransition, InstanceEvent, Phase, step};
 use crate::record::InstanceChange;
 use crate::time::SetClock;
+use crate::upgrade::Upgrade;
 use regatta_util::Said;
 
 /// A scale set as it is stored.
@@ -72,6 +73,12 @@ pub struct SetState {
     /// The manifests that live instances were made from, by generation: SHA-256 of each as JSON.
     #[serde(default)]
     pub manifests: BTreeMap<u64, Digest>,
+    /// What instances of each of these generations start from; not of those that an earlier version applied.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<u64, ImageDigests>,
+    /// The upgrade that is under way, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Upgrade>,
 }
 
 /// A place among the policies of a set, and who holds it.

@@ -11,7 +11,7 @@ use crate::mutant::{self, Mutant};
 use crate::node::Placement;
 use crate::observation::{InstanceRow, LastDecision, Observation};
 use crate::phase::Phase;
-use crate::plan::{PlanInput, PlannedInstance, plan};
+use crate::plan::{PlanInput, PlannedInstance, UpgradeInput, plan};
 use crate::record::{CanaryRun, InstanceChange, PlanFacts, RECORD_VERSION, ShadowRun, TickRecord};
 use regatta_util::Said;
 
@@ -95,6 +95,12 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         nodes: &facts.nodes,
         hold: facts.hold.as_deref(),
         budget: guards.budget(),
+        upgrade: facts.upgrade.as_ref().map(|it| UpgradeInput {
+            upgrade: &it.upgrade,
+            current: &it.current,
+            policy: &set.upgrade,
+            lived_ms: facts.lived_ms,
+        }),
     });
     TickRecord {
         v: RECORD_VERSION,

@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 
 use regatta_core::combine::CombineRule;
 use regatta_core::event::Actor;
-use regatta_core::machine::{Command, Input, NewPolicy, NewSet, Update, create};
+use regatta_core::machine::{Command, Input, NewPolicy, NewSet, Update, UpgradeAction, create};
 use regatta_core::manifest::{
-    Capacity, LoadBalancer, MissingData, Network, OnFailure, Probe, RateLimit, ScaleSet, StartMode,
-    read_manifest,
+    Capacity, Checkpoint, LoadBalancer, MissingData, Network, OnFailure, Probe, RateLimit, ScaleSet,
+    StartMode, UpgradeMode, UpgradePolicy, read_manifest,
 };
 use regatta_core::state::{ImageDigests, PolicyActivation};
 
@@ -114,6 +114,7 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
     set.repair.enabled = dice.per_mille(850);
     set.repair.grace_ms = dice.within(0..=15_000);
     set.repair.max_percent = dice.small(0..=100);
+    set.upgrade = upgrade(dice);
     let slots = if dice.per_mille(250) { 2 } else { 1 };
     let policies: Vec<PolicyActivation> = (0..slots).map(|_| policy::any(dice)).collect();
     let Some(spec) = set.policies.first().cloned() else { return (set, policies) };
@@ -125,6 +126,30 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
         set.policies.push(spec);
     }
     (set, policies)
+}
+
+fn upgrade(dice: &mut Dice) -> UpgradePolicy {
+    let mode = match dice.small(0..=9) {
+        0..=3 => UpgradeMode::Manual,
+        4 => UpgradeMode::AllAtOnce,
+        _ => UpgradeMode::Rolling,
+    };
+    let surge = dice.small(0..=50) * dice.small(0..=1);
+    let checkpoints = match dice.small(0..=2) {
+        0 => vec![Checkpoint { percent: dice.small(1..=60), bake_ms: dice.within(0..=40_000) }],
+        _ => Vec::new(),
+    };
+    UpgradePolicy {
+        mode,
+        max_batch_percent: dice.small(1..=100),
+        max_surge_percent: surge,
+        max_unavailable_percent: dice.small(0..=60),
+        max_unhealthy_percent: dice.small(0..=100),
+        max_unhealthy_upgraded_percent: dice.small(0..=60),
+        pause_ms: dice.within(0..=3_000),
+        checkpoints,
+        rollback: dice.per_mille(700),
+    }
 }
 
 impl World {
@@ -183,7 +208,12 @@ impl World {
                         .then(|| NewPolicy { activation, state_origin: "built in the rehearsal".to_owned() })
                 });
                 let policies = policies.collect();
-                Command::Update(Box::new(Update { policies, set, image: ImageDigests::default() }))
+                Command::Update(Box::new(Update {
+                    policies,
+                    set,
+                    image: ImageDigests::default(),
+                    rolls_back: false,
+                }))
             }
             34..=53 => {
                 let id = dice.pick(&ids).unwrap_or(99);
@@ -200,7 +230,18 @@ impl World {
                 let number = dice.per_mille(500).then(|| dice.within(1..=activations));
                 Command::Promote { number }
             }
-            90..=95 => Command::Drop { number: dice.within(1..=activations) },
+            90..=93 => Command::Upgrade(
+                dice.pick(&[
+                    UpgradeAction::Start,
+                    UpgradeAction::Start,
+                    UpgradeAction::Pause,
+                    UpgradeAction::Resume,
+                    UpgradeAction::Cancel,
+                    UpgradeAction::RollBack,
+                ])
+                .unwrap_or(UpgradeAction::Start),
+            ),
+            94..=96 => Command::Drop { number: dice.within(1..=activations) },
             _ => Command::Delete,
         };
         self.command(number, command);

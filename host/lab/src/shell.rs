@@ -6,7 +6,8 @@ use std::sync::Arc;
 use regatta_core::agent::Key;
 use regatta_core::batch::Batch;
 use regatta_core::machine::{
-    CommandError, CommitError, Effect, Input, ProcessReading, SetMachine, SnapshotStatus, Start, TickFacts,
+    Command, CommandError, CommitError, Effect, Input, ProcessReading, SetMachine, SnapshotStatus, Start,
+    TickFacts, Update, UpgradeAction,
 };
 use regatta_core::phase::Phase;
 
@@ -192,6 +193,15 @@ impl World {
                 self.checks.on_ticked(&shell.machine, &shell.lb, &record);
             }
             Effect::Updated => {}
+            Effect::RollBack(back) => {
+                let policies = vec![None; back.set.policies.len()];
+                let update = Update { set: back.set, image: back.image, policies, rolls_back: true };
+                let command = match self.dice.per_mille(100) && !self.calm {
+                    true => Command::Upgrade(UpgradeAction::GiveUp { why: "the image is gone".to_owned() }),
+                    false => Command::Update(Box::new(update)),
+                };
+                self.command(number, command);
+            }
             Effect::Reload(why) => {
                 self.story.tell(|| format!("{name}: starts over: {why}"));
                 self.checks.on_reload(name, &why);

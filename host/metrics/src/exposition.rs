@@ -524,6 +524,7 @@ mod tests {
                 ],
                 notes: Vec::new(),
                 short: None,
+                upgrade: None,
             },
             operator: Vec::new(),
         }

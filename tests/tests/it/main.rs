@@ -32,4 +32,5 @@ mod scaling;
 mod slow;
 mod time;
 mod traffic;
+mod upgrade;
 mod warm;

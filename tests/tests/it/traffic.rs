@@ -2,15 +2,12 @@
 
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use regatta_tests::{Daemon, IDLE, get, get_on, wait_for};
+use regatta_tests::{Clients, Daemon, IDLE, get, get_on, wait_for};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -56,49 +53,6 @@ fn kept(manager: &UnixDatagram) -> (String, OwnedFd) {
         _ => None,
     });
     (String::from_utf8_lossy(&text[..bytes]).into_owned(), fd.expect("a socket"))
-}
-
-/// Clients that begin a request every few milliseconds.
-struct Clients {
-    over: Arc<AtomicBool>,
-    served: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<Result<(), String>>>,
-}
-
-impl Clients {
-    fn start(lb: SocketAddr) -> Self {
-        let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let client = || {
-            let (over, served) = (Arc::clone(&over), Arc::clone(&served));
-            std::thread::spawn(move || {
-                while !over.load(Ordering::Relaxed) {
-                    let answer = get(lb, "/work")?;
-                    if answer.status != 200 {
-                        return Err(format!("{answer:?}"));
-                    }
-                    served.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(())
-            })
-        };
-        let threads = (0..4).map(|_| client()).collect();
-        Self { over, served, threads }
-    }
-
-    fn serves(&self, more: u64) {
-        let from = self.served.load(Ordering::Relaxed);
-        wait_for("requests to be served", || {
-            let served = self.served.load(Ordering::Relaxed) - from;
-            if served >= more { Ok(()) } else { Err(format!("{served} served")) }
-        });
-    }
-
-    fn finish(self) {
-        self.over.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().expect("a client").expect("every request is served");
-        }
-    }
 }
 
 #[test]

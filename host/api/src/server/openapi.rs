@@ -16,6 +16,7 @@ use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
 use crate::types::*;
+use crate::upgrade_types::*;
 
 /// What the parameters of paths are.
 const PARAMETERS: [(&str, &str); 5] = [

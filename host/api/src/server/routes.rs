@@ -24,6 +24,7 @@ use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
 use crate::types::*;
+use crate::upgrade_types::*;
 
 /// The `server` header of every answer; clients see from it whom they talk to.
 const SERVER: &str = concat!("regatta/", env!("CARGO_PKG_VERSION"));

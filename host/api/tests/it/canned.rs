@@ -12,6 +12,7 @@ use regatta_api::log_types::*;
 use regatta_api::recording_types::*;
 use regatta_api::recovery_types::*;
 use regatta_api::types::*;
+use regatta_api::upgrade_types::*;
 use regatta_api::{Answer, Caller, Control};
 use regatta_core::combine::Combined;
 use regatta_core::compare::{Comparison, LoadBasis, Pair, Side};
@@ -181,6 +182,8 @@ pub(crate) fn web() -> SetSummary {
         last_tick: 421,
         load_balancer: Some("127.0.0.1:8080".into()),
         deleting: false,
+        upgrade: None,
+        outdated: 0,
         problems: Vec::new(),
         steady_ms: 0,
     }
@@ -309,7 +312,7 @@ pub(crate) fn record(tick: u64) -> TickRecord {
             limits: Vec::new(),
             memory: GuardMemory::default(),
         },
-        plan: Plan { actions: vec![create(4), create(5)], notes: Vec::new(), short: None },
+        plan: Plan { actions: vec![create(4), create(5)], notes: Vec::new(), short: None, upgrade: None },
         operator: Vec::new(),
     }
 }
@@ -503,6 +506,13 @@ impl Control for Canned {
                 result: ApplyResult::Updated,
                 generation: 4,
                 changes,
+                upgrade: Some(UpgradePreview {
+                    mode: "rolling".into(),
+                    outdated: outdated(),
+                    batch: 1,
+                    surge: 1,
+                    unavailable: 0,
+                }),
                 warnings: Vec::new(),
             });
         }
@@ -513,7 +523,7 @@ impl Control for Canned {
             ],
             false => Vec::new(),
         };
-        Ok(ApplyOutcome { set, result, generation: 1, changes: Vec::new(), warnings })
+        Ok(ApplyOutcome { set, result, generation: 1, changes: Vec::new(), upgrade: None, warnings })
     }
 
     async fn sets(&self, _: &Caller) -> Answer<Vec<SetSummary>> {
@@ -588,6 +598,24 @@ impl Control for Canned {
         match id {
             4 => Ok(InstanceInfo { protected, ..instance(4, "in-service", &[]) }),
             id => Err(ApiError::not_found(format!("{set} has no instance {id}"))),
+        }
+    }
+
+    async fn upgrade(&self, set: &str, _: &Caller) -> Answer<UpgradeInfo> {
+        self.known(set)?;
+        Ok(upgrade_info("rolling", None))
+    }
+
+    async fn change_upgrade(
+        &self,
+        set: &str,
+        UpgradeRequest { action }: UpgradeRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<UpgradeInfo> {
+        self.note(format!("upgrade {set} {action:?} by {actor}"));
+        match action {
+            UpgradeVerb::Pause => Ok(upgrade_info("paused", Some("by an operator"))),
+            _ => Err(ApiError::conflict(format!("no upgrade of {set} is under way"))),
         }
     }
 
@@ -927,5 +955,36 @@ impl Control for Canned {
 
     async fn metrics(&self, _: &Caller) -> Answer<String> {
         Ok("# EOF\n".into())
+    }
+}
+
+fn outdated() -> Vec<OutdatedInstance> {
+    let one = |id: u32, differs_in: &[&str]| OutdatedInstance {
+        name: format!("web-{id}"),
+        id,
+        differs_in: differs_in.iter().map(|&path| path.to_owned()).collect(),
+    };
+    vec![one(4, &["image.disk"]), one(5, &["image.disk", "instance.memory"]), one(9, &["image.disk"])]
+}
+
+fn upgrade_info(status: &str, why: Option<&str>) -> UpgradeInfo {
+    UpgradeInfo {
+        set: "web".into(),
+        generation: 4,
+        mode: "rolling".into(),
+        upgrade: Some(UpgradeRun {
+            status: status.into(),
+            why: why.map(Into::into),
+            from: 3,
+            to: 4,
+            started_ms: NOW_MS - 90_000,
+            ended_ms: None,
+            total: 5,
+            replaced: 2,
+            batch_end: 3,
+            failed: vec![11],
+        }),
+        waits_for: Some("upgrade: 2 of 5 replaced; the next batch begins in 30 s".into()),
+        outdated: outdated(),
     }
 }

@@ -168,6 +168,7 @@ impl SetMachine {
             let gone = CommandError::NotFound(format!("set {} was deleted", self.state.set.name));
             return self.end(gone, Effect::Ended, effects);
         }
+        self.roll_back_if_due(effects);
         if !self.state.shadows.is_empty() {
             self.ask_shadows(&Arc::new(record.observation.clone()), effects);
         }

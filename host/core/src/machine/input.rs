@@ -15,6 +15,8 @@ use crate::phase::InstanceEvent;
 use crate::record::{NodeCapacity, TickRecord};
 use crate::state::{ImageDigests, PolicyActivation};
 
+use super::{RollBack, UpgradeAction};
+
 /// Tells the shell which caller a reply is for.
 pub type Token = u64;
 
@@ -221,6 +223,8 @@ pub enum Command {
         /// Number of its activation.
         number: u64,
     },
+    /// Something about an upgrade of its instances.
+    Upgrade(UpgradeAction),
     /// The end of the set.
     Delete,
 }
@@ -234,6 +238,8 @@ pub struct Update {
     pub image: ImageDigests,
     /// Its policies, in its order; none keeps the one that has that slot.
     pub policies: Vec<Option<NewPolicy>>,
+    /// It takes an upgrade back, as [`Effect::RollBack`] asked for.
+    pub rolls_back: bool,
 }
 
 /// A policy that may take a slot: compiled, checked and rehearsed.
@@ -376,6 +382,8 @@ pub enum Effect {
     },
     /// A tick is stored.
     Ticked(Arc<TickRecord>),
+    /// Apply this: an upgrade has failed. Told at each tick until it is done, by [`Command::Update`].
+    RollBack(Box<RollBack>),
     /// The manifest in force is another one.
     Updated,
     /// What the store has of the set is not what the machine believes: read it again and start anew.

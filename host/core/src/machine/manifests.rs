@@ -26,13 +26,16 @@ impl SetMachine {
 
     /// Keeps only the manifests that something may still need.
     pub(super) fn prune_manifests(&self, state: &mut SetState) {
+        let back = state.upgrade.as_ref().filter(|upgrade| !upgrade.status.has_ended()).map(|it| it.from);
         let used = |generation: u64| {
             generation == state.generation
+                || Some(generation) == back
                 || self.instances.values().any(|instance| {
                     instance.record.generation == generation && instance.record.phase != Phase::Gone
                 })
         };
         let kept = state.manifests.iter().filter(|(generation, _)| used(**generation));
         state.manifests = kept.map(|(generation, digest)| (*generation, digest.clone())).collect();
+        state.images.retain(|generation, _| state.manifests.contains_key(generation));
     }
 }

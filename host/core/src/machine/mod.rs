@@ -38,6 +38,9 @@ mod tick;
 mod tick_tests;
 #[cfg(test)]
 mod told_tests;
+#[cfg(test)]
+mod upgrade_tests;
+mod upgrades;
 mod want;
 mod warm;
 
@@ -57,6 +60,7 @@ use crate::state::{InstanceRecord, Moment, SetState};
 use crate::time::{SetClock, Time};
 use regatta_util::Said;
 
+pub use self::commands::UpgradeAction;
 pub use self::create::{NewSet, create};
 pub use self::input::{
     Answer, Ask, Command, CommandError, CommitError, Done, Effect, Input, Migration, NewPolicy, Placed,
@@ -65,6 +69,7 @@ pub use self::input::{
 pub use self::manifests::manifest_blob;
 pub use self::slots::SHADOWS_MAX;
 pub use self::status::{Endpoint, fails_open};
+pub use self::upgrades::{Models, RollBack};
 
 use self::commands::Pending;
 use self::instance::Instance;
@@ -109,6 +114,7 @@ pub struct SetMachine {
     watch: Arc<Watch>,
     /// By generation, those of live instances and the one in force.
     manifests: BTreeMap<u64, Arc<ScaleSet>>,
+    models: Models,
     instances: BTreeMap<u32, Instance>,
     /// Those whose record differs from what is stored, and those that are gone.
     unstored: BTreeSet<u32>,
@@ -177,6 +183,7 @@ impl SetMachine {
             },
             watch: Arc::new(Watch::of(&manifest)),
             manifest,
+            models: Models::of(&state, &manifests),
             manifests,
             instances: instances.into_iter().map(|record| (record.id, Instance::new(record))).collect(),
             windows,

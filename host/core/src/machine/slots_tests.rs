@@ -164,6 +164,7 @@ fn the_end_of_a_canary_is_told_by_whatever_ends_it() {
         set: manifest(""),
         image: crate::state::ImageDigests::default(),
         policies: vec![Some(policy("step", 2))],
+        rolls_back: false,
     };
     let text = "canary new 3.0 (#7) ended: slot step now has step 2.0".to_owned();
     assert_eq!(rig.command(Command::Update(Box::new(update))), Ok(Done::Applied(vec![text.clone()])));
@@ -363,7 +364,8 @@ fn another_manifest_keeps_replaces_and_removes_policies() {
     let set = manifest("policies: [{ module: a, name: load }, { module: c, name: noon }]");
     let policies = vec![Some(policy("load", 2)), Some(policy("noon", 1))];
     let image = crate::state::ImageDigests::default();
-    rig.command(Command::Update(Box::new(Update { set, image, policies }))).expect("applied");
+    rig.command(Command::Update(Box::new(Update { set, image, policies, rolls_back: false })))
+        .expect("applied");
     let state = rig.store.state();
     let [load, noon] = state.policies.as_slice() else { panic!("two slots") };
     assert_eq!((load.active.state.as_str(), load.active.number), ("migrated", 7));
@@ -375,7 +377,8 @@ fn another_manifest_keeps_replaces_and_removes_policies() {
     let set = manifest("policies: [{ module: c, name: noon }, { module: a, name: load }]");
     let policies = vec![None, None];
     let image = crate::state::ImageDigests::default();
-    rig.command(Command::Update(Box::new(Update { set, image, policies }))).expect("applied");
+    rig.command(Command::Update(Box::new(Update { set, image, policies, rolls_back: false })))
+        .expect("applied");
     let numbers: Vec<u64> = rig.store.state().policies.iter().map(|slot| slot.active.number).collect();
     assert_eq!(numbers, [8, 7], "each keeps its slot");
 }

@@ -74,7 +74,11 @@ impl SetMachine {
     #[must_use]
     pub fn launches_max(&self) -> u32 {
         let counted = self.instances.values().filter(|it| it.record.phase.counts_as_capacity()).count();
-        self.state.set.capacity.max.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
+        let max = self.state.set.capacity.max;
+        // An upgrade has more for a while.
+        let under_way = self.state.upgrade.as_ref().filter(|upgrade| upgrade.status.replaces());
+        let most = max.saturating_add(under_way.map_or(0, |_| self.state.set.upgrade.surge(max)));
+        most.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
     }
 
     /// When the next tick is due, milliseconds after the last one: a tick, or earlier when a policy wishes so, within its limit.
@@ -135,6 +139,7 @@ impl SetMachine {
                  few are healthy (load_balancer.panic_threshold)"
             ));
         }
+        problems.extend(self.upgrade_problem());
         problems.extend(
             self.snapshot
                 .failure()

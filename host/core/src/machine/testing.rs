@@ -67,7 +67,7 @@ pub(super) fn policy(name: &str, state_version: u32) -> NewPolicy {
 
 pub(super) fn update(set: ScaleSet) -> Command {
     let policies = vec![None; set.policies.len()];
-    Command::Update(Box::new(Update { set, image: ImageDigests::default(), policies }))
+    Command::Update(Box::new(Update { set, image: ImageDigests::default(), policies, rolls_back: false }))
 }
 
 /// How the store takes a batch.

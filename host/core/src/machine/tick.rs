@@ -15,6 +15,7 @@ use crate::plan::Action;
 use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
 use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
+use crate::upgrade::Upgrade;
 
 use super::{Answer, Ask, Busy, Effect, SetMachine, TickFacts, TrafficReading, recordable, shadows};
 
@@ -188,6 +189,7 @@ impl SetMachine {
             guard_memory: self.state.guard_memory.clone(),
             changed_ms: self.state.changed_ms,
             metric_gaps: self.metric_gaps(observation),
+            upgrade: self.upgrade_facts(),
             balancer_full,
         };
         for record in self.living() {
@@ -236,6 +238,10 @@ impl SetMachine {
         }
         shadows::note(&record.shadows, &mut state.shadows);
         self.launches(record.facts.lived_ms).note_in(&mut state);
+        if let Some(upgrade) = record.plan.upgrade.clone() {
+            let ended_ms = upgrade.status.has_ended().then_some(at.wall_ms);
+            state.upgrade = Some(Upgrade { ended_ms, ..upgrade });
+        }
         self.prune_manifests(&mut state);
 
         let mut instances = Vec::new();

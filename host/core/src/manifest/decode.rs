@@ -15,8 +15,8 @@ use super::rate_limit::RateLimit;
 use super::report::{Invalid, Report};
 use super::section::{Item, Section};
 use super::types::{
-    Capacity, DrainMode, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk, LoadBalancer,
-    MissingData, OnFailure, Overlay, Probe, Repair, ScaleSet,
+    Capacity, Checkpoint, DrainMode, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk,
+    LoadBalancer, MissingData, OnFailure, Overlay, Probe, Repair, ScaleSet, UpgradeMode, UpgradePolicy,
 };
 use super::value_range::ValueRange;
 
@@ -60,6 +60,7 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
     let combine = root.item("combine").and_then(Item::word).map(combine_rule);
     let guards = root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds, tick_ms.ok()));
     let repair = root.item("repair").and_then(Item::section).and_then(|s| Repair::read(&s));
+    let upgrade = root.item("upgrade").and_then(Item::section).and_then(|s| upgrade(&s));
     version?;
     reachable?;
     startable?;
@@ -77,6 +78,7 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
         combine: combine?,
         guards: guards?,
         repair: repair?,
+        upgrade: upgrade?,
     })
 }
 
@@ -364,6 +366,40 @@ fn guards(section: &Section<'_>, bounds: Bounds, tick_ms: Option<u64>) -> Result
         })
     });
     Guards::read(section, on_failure, missing_data, warm_up_ms, stabilization_ms, scale_out, scale_in)
+}
+
+fn upgrade(section: &Section<'_>) -> Result<UpgradePolicy, Invalid> {
+    let mode = section.item("mode").and_then(Item::word).map(|word| match word {
+        "rolling" => UpgradeMode::Rolling,
+        "all-at-once" => UpgradeMode::AllAtOnce,
+        _ => UpgradeMode::Manual,
+    });
+    let checkpoints =
+        section.optional("checkpoints").and_then(|item| item.map_or(Ok(Vec::new()), checkpoints));
+    let upgrade = UpgradePolicy::read(section, mode, checkpoints)?;
+    if (upgrade.max_surge_percent, upgrade.max_unavailable_percent) == (0, 0) {
+        let message = "must not be 0 together with `max_unavailable`: no instance could ever be replaced";
+        return Err(section.complain("max_surge", message, None));
+    }
+    Ok(upgrade)
+}
+
+/// Each further than the one before: an upgrade never goes back.
+fn checkpoints(item: Item<'_>) -> Result<Vec<Checkpoint>, Invalid> {
+    let mut reached = 0;
+    let read = item.sections()?.into_iter().map(|section| {
+        let section = section?;
+        let percent: Result<u32, _> = section.item("percent").and_then(Item::integer);
+        let bake_ms = section.item("bake").and_then(Item::duration_ms);
+        let (percent, bake_ms) = (percent?, bake_ms?);
+        if percent <= reached {
+            let message = format!("must be more than that of the checkpoint before, {reached}");
+            return Err(section.complain("percent", message, None));
+        }
+        reached = percent;
+        Ok(Checkpoint { percent, bake_ms })
+    });
+    read.collect::<Vec<_>>().into_iter().collect()
 }
 
 /// A duration, or its default, which another field decides.

@@ -10,8 +10,8 @@ use super::network::Network;
 use super::outbound::Outbound;
 use super::rate_limit::RateLimit;
 use super::types::{
-    CloudInit, DrainMode, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate, MissingData, OnFailure,
-    Overlay, PolicySpec, Probe, ScaleSet, SeedKind,
+    Checkpoint, CloudInit, DrainMode, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate,
+    MissingData, OnFailure, Overlay, PolicySpec, Probe, ScaleSet, SeedKind, UpgradeMode,
 };
 use super::units::{format_duration_ms, format_size_bytes};
 use super::value_range::ValueRange;
@@ -68,6 +68,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
     fields.push(("combine", text(set.combine.as_str())));
     fields.push(("guards", set.guards.tree()));
     fields.push(("repair", set.repair.tree()));
+    fields.push(("upgrade", set.upgrade.tree()));
     map(fields)
 }
 
@@ -288,6 +289,15 @@ pub(crate) fn range(range: &ValueRange) -> Tree {
 
 pub(crate) fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tree {
     Tree::Map(fields.into_iter().map(|(name, tree)| (name.to_owned(), tree)).collect())
+}
+
+pub(super) fn upgrade_mode(mode: &UpgradeMode) -> Tree {
+    text(mode.as_str())
+}
+
+pub(super) fn checkpoints(checkpoints: &[Checkpoint]) -> Tree {
+    let one = |it: &Checkpoint| map([("percent", number(it.percent)), ("bake", duration(it.bake_ms))]);
+    Tree::List(checkpoints.iter().map(one).collect())
 }
 
 pub(crate) fn text(text: &str) -> Tree {

@@ -9,7 +9,7 @@ use super::rate_limit::RateLimit;
 use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
 use super::section::{Item, Section};
-use super::types::{DrainMode, DrainPolicy, MissingData, OnFailure, Probe};
+use super::types::{Checkpoint, DrainMode, DrainPolicy, MissingData, OnFailure, Probe, UpgradeMode};
 use super::value_range::ValueRange;
 
 const fn field(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> Field {
@@ -124,6 +124,13 @@ pub(crate) static MANIFEST: Object = Object {
         ),
         field("guards", Kind::Object(&GUARDS), Empty, "What the host does not leave to the policy."),
         field("repair", Kind::Object(&REPAIR), Empty, "What happens to broken instances."),
+        field(
+            "upgrade",
+            Kind::Object(&UPGRADE),
+            Empty,
+            "How instances follow the manifest when a field that is read when an instance is made (↻), or the content of \
+             its image, has changed.",
+        ),
     ],
 };
 
@@ -479,4 +486,41 @@ section! {
     /// fault of the new manifest.
     #[serde(default)]
     hold_after_apply_ms, "hold_after_apply": duration(0, DAY) = "1m";
+}
+
+const fn checkpoints() -> Kind {
+    Kind::List { of: &CHECKPOINT, max: 20 }
+}
+
+static CHECKPOINT: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field("percent", integer(1, 100), Required, "Share of the outdated instances, percent, rounded up."),
+        field("bake", duration(0, 30 * DAY), Required, "For how long the upgrade waits there."),
+    ],
+};
+
+section! {
+    /// How running instances are replaced when what they are made of has changed.
+    UpgradePolicy, UPGRADE: Exclusive::None;
+    /// `manual`: only new instances are made from the new manifest; `regatta upgrade start` replaces the others. `rolling`: an apply
+    /// replaces outdated instances batch by batch. `all-at-once`: it replaces them all at once, whatever that does to
+    /// the service.
+    mode: UpgradeMode => export::upgrade_mode, "mode": Choice(&["manual", "rolling", "all-at-once"]) = "manual";
+    /// Instances of one batch, percent of the outdated ones; at least one.
+    max_batch_percent, "max_batch": integer(1, 100) = "20";
+    /// Instances beyond the capacity while a batch is replaced, percent of the capacity, rounded up. `0` makes none.
+    max_surge_percent, "max_surge": integer(0, 100) = "20";
+    /// Instances that may be missing from service while a batch is replaced, percent of the capacity, rounded down.
+    max_unavailable_percent, "max_unavailable": integer(0, 100) = "0";
+    /// While more than this share of the set is unhealthy, percent, no healthy instance is replaced.
+    max_unhealthy_percent, "max_unhealthy": integer(0, 100) = "20";
+    /// When more than this share of the new instances has failed or is unhealthy, percent, the upgrade has failed.
+    max_unhealthy_upgraded_percent, "max_unhealthy_upgraded": integer(0, 100) = "20";
+    /// Time from the end of a batch, when all of its instances are in service, to the next one.
+    pause_ms, "pause": duration(0, DAY) = "0s";
+    /// Where the upgrade waits longer, to see how the new instances do. A canary is a first checkpoint with a small share. Without it, nowhere.
+    checkpoints: Vec<Checkpoint> => export::checkpoints, "checkpoints": checkpoints() = none;
+    /// Go back to the instance model from before when the upgrade has failed. Otherwise it pauses.
+    rollback, "rollback": boolean() = "true";
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, PolicyLimits, Repair};
+pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, PolicyLimits, Repair, UpgradePolicy};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -36,6 +36,9 @@ pub struct ScaleSet {
     pub guards: Guards,
     /// What happens to broken instances.
     pub repair: Repair,
+    /// How running instances follow the manifest.
+    #[serde(default)]
+    pub upgrade: UpgradePolicy,
 }
 
 /// How many instances.
@@ -356,4 +359,55 @@ pub enum MissingData {
     },
     /// Leave it to the policy.
     Ignore,
+}
+
+/// How running instances follow a manifest whose instance model has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpgradeMode {
+    /// Not by themselves.
+    #[default]
+    Manual,
+    /// Batch by batch.
+    Rolling,
+    /// All at once.
+    AllAtOnce,
+}
+
+impl UpgradeMode {
+    /// The mode as manifests write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Rolling => "rolling",
+            Self::AllAtOnce => "all-at-once",
+        }
+    }
+}
+
+/// Where an upgrade waits to see how the new instances do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Share of the outdated instances, percent, 1 to 100.
+    pub percent: u32,
+    /// For how long it waits, milliseconds.
+    pub bake_ms: u64,
+}
+
+/// The defaults of the manifest, for sets that were stored before there were upgrades.
+impl Default for UpgradePolicy {
+    fn default() -> Self {
+        Self {
+            mode: UpgradeMode::Manual,
+            max_batch_percent: 20,
+            max_surge_percent: 20,
+            max_unavailable_percent: 0,
+            max_unhealthy_percent: 20,
+            max_unhealthy_upgraded_percent: 20,
+            pause_ms: 0,
+            checkpoints: Vec::new(),
+            rollback: true,
+        }
+    }
 }

@@ -56,6 +56,8 @@ pub enum CreateCause {
     ScaleOut,
     /// It replaces one that the same plan removes because it failed or is unhealthy.
     Replacement,
+    /// It takes the place of an outdated one.
+    Upgrade,
 }
 
 impl CreateCause {
@@ -65,6 +67,7 @@ impl CreateCause {
         match self {
             Self::ScaleOut => "scale-out",
             Self::Replacement => "replacement",
+            Self::Upgrade => "upgrade",
         }
     }
 }
@@ -81,6 +84,8 @@ pub enum RemovalCause {
     Failed,
     /// Its node refused to run it.
     Refused,
+    /// It is outdated, and the set is upgraded.
+    Upgrade,
     /// It has finished its connections.
     Drained,
     /// It had its time to finish them.
@@ -96,6 +101,7 @@ impl RemovalCause {
             Self::Unhealthy => "unhealthy",
             Self::Failed => "failed",
             Self::Refused => "refused",
+            Self::Upgrade => "upgrade",
             Self::Drained => "drained",
             Self::DrainTimeout => "drain timeout",
         }

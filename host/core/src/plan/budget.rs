@@ -50,8 +50,7 @@ impl Budget {
         let share = Self::repairs_at_once(input);
         Self {
             unavailable: share.saturating_sub(warming),
-            // Replacements follow removals, so today nothing needs more than the capacity.
-            surge: 0,
+            surge: input.budget.surge,
             in_flight: input.budget.in_flight.saturating_sub(warming),
             creates: input.budget.creates.min(count(CREATES_PER_TICK_MAX)),
         }
@@ -108,7 +107,7 @@ mod tests {
         let mut input = input(&instances, 40);
         assert_eq!(
             Budget::of(&input),
-            Budget { unavailable: 1, surge: 0, in_flight: u32::MAX - 1, creates: 1_000 }
+            Budget { unavailable: 1, surge: u32::MAX, in_flight: u32::MAX - 1, creates: 1_000 }
         );
         input.budget = Budget { in_flight: 3, ..Budget::NONE };
         assert_eq!(Budget::of(&input), Budget { in_flight: 2, ..Budget::NONE });

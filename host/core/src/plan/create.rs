@@ -8,7 +8,9 @@ use super::{Action, CreateCause, PlanNote, Report};
 /// Creates what is missing, as far as launches may begin, the budget goes and the nodes have capacity.
 pub(super) fn missing(draft: &mut Draft<'_>) -> Report {
     let (input, counted) = (draft.input, draft.counted());
-    let short = input.capacity.saturating_sub(counted);
+    // An upgrade has more for a while.
+    let ceiling = input.capacity.saturating_add(draft.surge);
+    let short = ceiling.saturating_sub(counted);
     if short == 0 {
         return Report::default();
     }
@@ -22,8 +24,7 @@ pub(super) fn missing(draft: &mut Draft<'_>) -> Report {
     if input.nodes.is_empty() {
         return waiting(PlanNote::NoNode { short });
     }
-    let ceiling = input.capacity.saturating_add(draft.budget.surge);
-    let budget = draft.budget.creates.min(draft.budget.in_flight).min(ceiling - counted);
+    let budget = draft.budget.creates.min(draft.budget.in_flight);
     let budget = match input.one_at_a_time {
         true if draft.rest().any(|it| it.phase.is_warming()) => 0,
         true => budget.min(1),
@@ -45,10 +46,21 @@ pub(super) fn missing(draft: &mut Draft<'_>) -> Report {
     }
     let mut spread = Spread::over(input.nodes, draft.rest());
     let mut replacements = draft.lost;
+    // What was short before the upgrade gave any up is no part of it.
+    let mut upgraded = short - input.capacity.saturating_sub(counted.saturating_add(draft.upgraded));
     for id in (input.next_id..u32::MAX).take(now as usize) {
         let Some(placement) = spread.place() else { break };
-        let cause = if replacements > 0 { CreateCause::Replacement } else { CreateCause::ScaleOut };
-        replacements = replacements.saturating_sub(1);
+        let cause = match (&mut replacements, &mut upgraded) {
+            (0, 0) => CreateCause::ScaleOut,
+            (0, upgraded) => {
+                *upgraded -= 1;
+                CreateCause::Upgrade
+            }
+            (replacements, _) => {
+                *replacements -= 1;
+                CreateCause::Replacement
+            }
+        };
         report.actions.push(Action::Create {
             id,
             cause,

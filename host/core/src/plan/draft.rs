@@ -2,6 +2,7 @@
 
 use super::budget::{Budget, count};
 use super::{PlanInput, PlannedInstance};
+use crate::upgrade::Upgrade;
 
 /// What is left for the steps that follow: instances that no step has taken yet, and the rest of the budget.
 ///
@@ -13,11 +14,25 @@ pub(super) struct Draft<'a> {
     pub(super) budget: Budget,
     /// Broken instances that this plan removes and that count as capacity no longer: what is created first replaces them.
     pub(super) lost: u32,
+    /// Instances beyond the capacity that an upgrade wants for a while.
+    pub(super) surge: u32,
+    /// Outdated instances that this plan gives up.
+    pub(super) upgraded: u32,
+    /// The upgrade after this tick.
+    pub(super) upgrade: Option<Upgrade>,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(input: &'a PlanInput<'a>) -> Self {
-        Self { input, rest: input.instances.iter().collect(), budget: Budget::of(input), lost: 0 }
+        Self {
+            input,
+            rest: input.instances.iter().collect(),
+            budget: Budget::of(input),
+            lost: 0,
+            surge: 0,
+            upgraded: 0,
+            upgrade: None,
+        }
     }
 
     /// The instances that no step has taken, in their order.

@@ -15,18 +15,21 @@ mod repair;
 mod shrink;
 #[cfg(test)]
 mod testing;
+mod upgrade;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, CreateCause, RemovalCause};
 pub use self::budget::{Budget, CREATES_PER_TICK_MAX};
 pub use self::note::PlanNote;
+pub use self::upgrade::{UpgradeInput, upgrade_order};
 
 use self::draft::Draft;
 use crate::manifest::Repair;
 use crate::node::Placement;
 use crate::phase::Phase;
 use crate::record::NodeCapacity;
+use crate::upgrade::Upgrade;
 
 /// What the planner knows of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,8 @@ pub struct PlanInput<'a> {
     pub hold: Option<&'a str>,
     /// What the guards allow at most; [`Budget::UNLIMITED`] leaves it to the set's own settings.
     pub budget: Budget,
+    /// An upgrade that has not ended.
+    pub upgrade: Option<UpgradeInput<'a>>,
 }
 
 /// What shall be done.
@@ -88,6 +93,9 @@ pub struct Plan {
     /// What the hosts are short of, when that keeps instances from being created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short: Option<String>,
+    /// The upgrade after this tick, if there was one that had not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Upgrade>,
 }
 
 /// What one step did, and why not more.
@@ -99,12 +107,13 @@ struct Report {
 }
 
 /// The steps, in order. Each sees only what earlier ones left, and all spend one budget.
-const STEPS: [fn(&mut Draft<'_>) -> Report; 5] = [
-    failed::remove,  // what is broken beyond repair
-    drains::finish,  // what has finished its connections, or had its time to
-    repair::remove,  // what has been unhealthy for too long, few at a time
-    create::missing, // what is missing now, replacements included
-    shrink::surplus, // what is too many
+const STEPS: [fn(&mut Draft<'_>) -> Report; 6] = [
+    failed::remove,   // what is broken beyond repair
+    drains::finish,   // what has finished its connections, or had its time to
+    repair::remove,   // what has been unhealthy for too long, few at a time
+    upgrade::replace, // what is outdated, batch by batch
+    create::missing,  // what is missing now, replacements included
+    shrink::surplus,  // what is too many
 ];
 
 /// Makes the plan of one tick.
@@ -118,5 +127,6 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         plan.notes.extend(report.notes);
         plan.short = plan.short.or(report.short);
     }
+    plan.upgrade = draft.upgrade;
     plan
 }

@@ -78,6 +78,26 @@ pub enum PlanNote {
         /// How many may be out of service for repairs at once.
         at_once: u32,
     },
+    /// The upgrade waits at the end of a batch.
+    UpgradeWaits {
+        /// Instances that are replaced.
+        done: u32,
+        /// Of how many.
+        total: u32,
+        /// For how long, milliseconds.
+        in_ms: u64,
+    },
+    /// The upgrade replaces no healthy instance: too many are unhealthy.
+    UpgradeHeld {
+        /// How many are unhealthy.
+        unhealthy: u32,
+        /// Of how many that should serve.
+        of: u32,
+        /// Share of them that may be, percent.
+        max_percent: u32,
+    },
+    /// The upgrade replaces nothing: a guard forbids it.
+    UpgradeFrozen,
     /// Surplus instances stay: what is left is protected from scale-in.
     Protected {
         /// How many more than wanted.
@@ -131,6 +151,14 @@ impl fmt::Display for PlanNote {
                     Instances(*unhealthy)
                 )
             }
+            Self::UpgradeWaits { done, total, in_ms } => {
+                write!(f, "upgrade: {done} of {total} replaced; the next batch begins in {}", Seconds(*in_ms))
+            }
+            Self::UpgradeHeld { unhealthy, of, max_percent } => write!(
+                f,
+                "upgrade waits: {unhealthy} of {of} instances are unhealthy, more than {max_percent} % (upgrade.max_unhealthy)"
+            ),
+            Self::UpgradeFrozen => f.write_str("upgrade waits: a guard lets nothing be replaced"),
             Self::Protected { surplus } => {
                 let s = if *surplus == 1 { "" } else { "s" };
                 write!(f, "{surplus} surplus instance{s} kept: protected from scale-in")
@@ -179,6 +207,9 @@ mod tests {
             PlanNote::RepairOff { unhealthy: 1 },
             PlanNote::RepairLimited { unhealthy: 40, now: 2, at_once: 2 },
             PlanNote::RepairLimited { unhealthy: 1, now: 0, at_once: 0 },
+            PlanNote::UpgradeWaits { done: 2, total: 10, in_ms: 90_000 },
+            PlanNote::UpgradeHeld { unhealthy: 3, of: 10, max_percent: 20 },
+            PlanNote::UpgradeFrozen,
             PlanNote::Protected { surplus: 1 },
             PlanNote::Protected { surplus: 2 },
             PlanNote::Text("1 unhealthy: repair is off".into()),
@@ -199,6 +230,9 @@ mod tests {
             "1 instance unhealthy: repair is off",
             "40 instances unhealthy: replacing 2 now, at most 2 at a time",
             "1 instance unhealthy: a guard stops repair",
+            "upgrade: 2 of 10 replaced; the next batch begins in 90 s",
+            "upgrade waits: 3 of 10 instances are unhealthy, more than 20 % (upgrade.max_unhealthy)",
+            "upgrade waits: a guard lets nothing be replaced",
             "1 surplus instance kept: protected from scale-in",
             "2 surplus instances kept: protected from scale-in",
             "1 unhealthy: repair is off",

@@ -11,7 +11,7 @@ use crate::phase::Phase;
 /// Gives up surplus instances: those that serve drain first, the others go at once. Protected ones stay.
 pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
     let input = draft.input;
-    let surplus = draft.counted().saturating_sub(input.capacity);
+    let surplus = draft.counted().saturating_sub(input.capacity.saturating_add(draft.surge));
     if surplus == 0 {
         return Report::default();
     }

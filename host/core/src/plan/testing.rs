@@ -47,5 +47,6 @@ pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> 
         hold: None,
         since_change_ms: None,
         budget: Budget::UNLIMITED,
+        upgrade: None,
     }
 }

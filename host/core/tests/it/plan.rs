@@ -78,6 +78,7 @@ impl Given<'_> {
             hold: self.hold,
             since_change_ms: None,
             budget: self.budget,
+            upgrade: None,
         })
     }
 }

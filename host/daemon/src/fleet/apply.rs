@@ -155,7 +155,8 @@ impl Fleet {
             warnings.extend(self.shortcomings(&checked).await);
         }
         let name = checked.set.name.clone();
-        let mut outcome = ApplyOutcome { set: name.clone(), result, generation, changes, warnings };
+        let upgrade = old.as_ref().and_then(|old| old.upgrade_preview(&checked.set, &checked.digests));
+        let mut outcome = ApplyOutcome { set: name.clone(), result, generation, changes, upgrade, warnings };
         let Some(images) = checked.images.clone().filter(|_| result != ApplyResult::Unchanged) else {
             return Ok(outcome);
         };
@@ -174,7 +175,7 @@ impl Fleet {
                         None => None,
                     });
                 }
-                let update = Update { set, image: images.digests(), policies: seats };
+                let update = Update { set, image: images.digests(), policies: seats, rolls_back: false };
                 let command = Command::Update(Box::new(update));
                 let update =
                     |reply| Call { command, actor: actor.into(), modules, images: Some(images), reply };

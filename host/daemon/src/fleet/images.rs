@@ -7,7 +7,7 @@ use regatta_core::batch::{Batch, StateChange};
 use regatta_core::catalogue::{NamedFile, NamedImage};
 use regatta_core::manifest::nearest;
 use regatta_core::recovery::Origin;
-use regatta_core::state::ImageDigests;
+use regatta_core::state::{ImageDigests, SetState};
 use regatta_vmm::{Digest, GoldenImage, InstanceDir, StoredFile};
 use tokio::sync::watch;
 
@@ -219,7 +219,11 @@ impl Fleet {
             .map_err(|why| error(ErrorCode::Unavailable, format!("nothing was removed: {why}")))?;
         let named = images.iter().map(NamedImage::digests);
         let mut keep = run_on;
-        for digests in named.chain(sets.iter().map(|stored| stored.state.image.clone())) {
+        // A rollback of an upgrade goes back to what instances were made of before.
+        let of_set = |state: &SetState| {
+            std::iter::once(&state.image).chain(state.images.values()).cloned().collect::<Vec<_>>()
+        };
+        for digests in named.chain(sets.iter().flat_map(|stored| of_set(&stored.state))) {
             let ImageDigests { disk, kernel, initramfs, firmware, shared_disks, cmdline: _ } = digests;
             for digest in [disk, kernel, initramfs, firmware].into_iter().flatten().chain(shared_disks) {
                 keep.push(digest.parse().map_err(|why: regatta_vmm::DigestError| {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_core::compare::Comparison;
-use regatta_core::machine::{Command, CommandError, Done, Start};
+use regatta_core::machine::{Command, CommandError, Done, Start, UpgradeAction};
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
 use regatta_util::KeyedLocks;
@@ -44,6 +44,7 @@ use crate::api::types::{
     ProtectRequest, RecordsQuery, RollbackQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome,
     SwapRequest, VmmInfo, WhyQuery,
 };
+use crate::api::upgrade_types::{UpgradeInfo, UpgradeRequest, UpgradeVerb};
 use crate::clock::now_ms;
 use crate::set::{self, Answered, Call, SetHandle, Setup};
 use crate::shared::Shared;
@@ -226,6 +227,27 @@ impl Control for Fleet {
         let instances = self.find(set)?.view().instances();
         let found = instances.into_iter().find(|instance| instance.id == id);
         found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))
+    }
+
+    async fn upgrade(&self, set: &str, _: &Caller) -> Answer<UpgradeInfo> {
+        Ok(self.find(set)?.view().upgrade())
+    }
+
+    async fn change_upgrade(
+        &self,
+        set: &str,
+        request: UpgradeRequest,
+        caller: &Caller,
+    ) -> Answer<UpgradeInfo> {
+        let action = match request.action {
+            UpgradeVerb::Start => UpgradeAction::Start,
+            UpgradeVerb::Pause => UpgradeAction::Pause,
+            UpgradeVerb::Resume => UpgradeAction::Resume,
+            UpgradeVerb::Cancel => UpgradeAction::Cancel,
+            UpgradeVerb::Rollback => UpgradeAction::RollBack,
+        };
+        self.command(set, Command::Upgrade(action), &caller.name).await?;
+        Ok(self.find(set)?.view().upgrade())
     }
 
     async fn kept_logs(&self, set: &str, _: &Caller) -> Answer<Vec<KeptLogInfo>> {

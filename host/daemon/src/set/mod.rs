@@ -20,7 +20,8 @@ use regatta_core::batch::Batch;
 use regatta_core::digest::Digest;
 use regatta_core::event::Actor;
 use regatta_core::machine::{
-    Command, CommandError, CommitError, Done, Effect, Input, Scrape, SetMachine, Start, TickFacts, Token,
+    Command, CommandError, CommitError, Done, Effect, Input, RollBack, Scrape, SetMachine, Start, TickFacts,
+    Token, Update, UpgradeAction,
 };
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
@@ -28,6 +29,7 @@ use regatta_store::StoreError;
 use regatta_traffic::{LoadBalancer, ProbeEvent, ProbeReport, ScrapeReport};
 use regatta_vmm::VmmIdentity;
 use tokio::sync::{mpsc, oneshot, watch as tokio_watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::adopting::Adopting;
@@ -134,6 +136,10 @@ struct Shell {
     /// Inputs that wait for the machine.
     inputs: VecDeque<Input>,
     pace: Pace,
+    /// Its own door for commands.
+    calls: mpsc::WeakSender<Call>,
+    /// Looks for what a rollback needs.
+    rolling_back: Option<JoinHandle<()>>,
     /// What it is at, for those who watch whether it hangs.
     beat: Arc<Beat>,
     /// For how long this process has been stopped, as far as the machine was told.
@@ -186,6 +192,8 @@ pub(crate) fn start(
         last_token: 0,
         under_way: FuturesUnordered::new(),
         inputs: VecDeque::new(),
+        calls: call_sender.downgrade(),
+        rolling_back: None,
         stopped_ms: clock::stopped_ms(),
         view: view_sender,
     };
@@ -345,6 +353,7 @@ impl Shell {
             }
             Effect::Reply { token, result } => self.reply(token, result),
             Effect::Ticked(record) => self.ticked(&record),
+            Effect::RollBack(back) => self.roll_back(*back),
             Effect::Updated => {
                 if let Some(images) = self.next_images.take() {
                     self.local.set_images(images);
@@ -354,6 +363,31 @@ impl Shell {
             Effect::Reload(why) => self.reload(&why),
             Effect::Ended => {}
         }
+    }
+
+    /// Finds the image from before an upgrade, then applies what the machine asked for. It asks again until that is done.
+    fn roll_back(&mut self, back: RollBack) {
+        if self.rolling_back.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let (shared, calls) = (Arc::clone(&self.shared), self.calls.clone());
+        self.rolling_back = Some(tokio::spawn(async move {
+            let images = SetImages::load(&shared.node.images, &back.image).await;
+            let policies = vec![None; back.set.policies.len()];
+            let update = Update { set: back.set, image: back.image, policies, rolls_back: true };
+            let (command, images) = match images.problem() {
+                Some(why) => (Command::Upgrade(UpgradeAction::GiveUp { why: why.to_owned() }), None),
+                None => (Command::Update(Box::new(update)), Some(images)),
+            };
+            let (reply, answered) = oneshot::channel();
+            let call = Call { command, actor: Actor::Daemon, modules: Vec::new(), images, reply };
+            if let Some(calls) = calls.upgrade()
+                && calls.send(call).await.is_ok()
+            {
+                // A refusal shows: the rollback is still due.
+                let _ = answered.await;
+            }
+        }));
     }
 
     fn ticked(&mut self, record: &TickRecord) {
@@ -426,6 +460,7 @@ fn doing(effect: &Effect) -> &'static str {
         Effect::Want(_) | Effect::Forget { .. } => "telling the node what is wanted",
         Effect::Snapshot(_) => "looking after its golden snapshot",
         Effect::Reload(_) => "reading its state again",
+        Effect::RollBack(_) => "rolling an upgrade back",
         Effect::Reply { .. } | Effect::Ticked(_) | Effect::Updated | Effect::Ended => "ending its tick",
     }
 }

@@ -5,19 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use regatta_core::decision::PolicyFailure;
-use regatta_core::machine::SetMachine;
-use regatta_core::manifest::to_manifest_json;
+use regatta_core::machine::{Models, SetMachine};
+use regatta_core::manifest::{ScaleSet, UpgradePolicy, to_manifest_json};
 use regatta_core::metric::MetricValue;
 use regatta_core::observation::{MetricObservation, MetricScope};
 use regatta_core::phase::Phase;
+use regatta_core::plan::PlanNote;
 use regatta_core::record::TickRecord;
-use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
+use regatta_core::state::{ImageDigests, InstanceRecord, PolicyActivation, SetState};
+use regatta_core::upgrade::UpgradeStatus;
 use regatta_traffic::LbStats;
 
 use super::beat::Beat;
 use crate::api::types::{
     InstanceInfo, MetricNow, PolicyEntry, PolicyInfo, PolicyRole, SetDetail, SetSummary, TrafficInfo,
 };
+use crate::api::upgrade_types::{OutdatedInstance, UpgradeInfo, UpgradePreview, UpgradeRun};
 use crate::node::REQUESTED;
 
 /// A set as its loop last published it.
@@ -31,6 +34,9 @@ pub(crate) struct SetView {
     pub(super) services: Arc<BTreeMap<u32, SocketAddr>>,
     /// The last tick.
     pub last: Option<Arc<TickRecord>>,
+    /// The manifests of its instances by generation, and which of them differ from the one in force.
+    pub manifests: Arc<BTreeMap<u64, Arc<ScaleSet>>>,
+    pub(super) models: Models,
     /// What keeps the set from being as wanted.
     pub problems: Vec<String>,
     /// Instances can start from its image, as far as is known.
@@ -62,6 +68,8 @@ impl SetView {
             instances: Arc::new(machine.instances().cloned().collect()),
             services: Arc::new(services.collect()),
             last: machine.last().cloned(),
+            manifests: Arc::new(machine.manifests().clone()),
+            models: machine.models().clone(),
             problems: machine.problems(),
             image_usable: machine.image_is_usable(),
             not_probed: BTreeMap::new(),
@@ -90,10 +98,80 @@ impl SetView {
             last_tick: state.last_tick,
             load_balancer: self.traffic.as_ref().map(|lb| lb.listen.to_string()),
             deleting: state.deleting,
+            upgrade: self.upgrade_run(),
+            outdated: count(self.models.outdated(self.instances.iter()).len()),
             stuck: self.stuck(),
             problems: self.problems.clone(),
             steady_ms: regatta_core::settle::steady_ms(&state.set),
         }
+    }
+
+    fn upgrade_run(&self) -> Option<UpgradeRun> {
+        let upgrade = self.state.upgrade.as_ref()?;
+        let left = || count(self.models.outdated(self.instances.iter()).len());
+        let replaced = match upgrade.status {
+            UpgradeStatus::Completed | UpgradeStatus::RolledBack => upgrade.total,
+            UpgradeStatus::Canceled | UpgradeStatus::Failed if upgrade.to != self.state.generation => 0,
+            _ => upgrade.done(left()),
+        };
+        Some(UpgradeRun {
+            status: upgrade.status.as_str().to_owned(),
+            why: upgrade.why.clone().map(Into::into),
+            from: upgrade.from,
+            to: upgrade.to,
+            started_ms: upgrade.started_ms,
+            ended_ms: upgrade.ended_ms,
+            total: upgrade.total,
+            replaced,
+            batch_end: upgrade.target,
+            failed: upgrade.failed.clone(),
+        })
+    }
+
+    /// The upgrade that is under way, or the last one, and what is outdated.
+    #[must_use]
+    pub(crate) fn upgrade(&self) -> UpgradeInfo {
+        let waits = |note: &&PlanNote| {
+            matches!(
+                note,
+                PlanNote::UpgradeWaits { .. }
+                    | PlanNote::UpgradeHeld { .. }
+                    | PlanNote::UpgradeFrozen
+                    | PlanNote::NodesFull { .. }
+            )
+        };
+        let under_way = self.state.upgrade.as_ref().is_some_and(|it| it.status.replaces());
+        let last = self.last.as_deref().filter(|_| under_way);
+        UpgradeInfo {
+            set: self.state.set.name.clone(),
+            generation: self.state.generation,
+            mode: self.state.set.upgrade.mode.as_str().to_owned(),
+            upgrade: self.upgrade_run(),
+            waits_for: last.and_then(|last| last.plan.notes.iter().find(waits)).map(ToString::to_string),
+            outdated: self.outdated_under(&self.models),
+        }
+    }
+
+    /// What a manifest with that image would do to the instances that run.
+    #[must_use]
+    pub(crate) fn upgrade_preview(&self, set: &ScaleSet, image: &ImageDigests) -> Option<UpgradePreview> {
+        let outdated = self.outdated_under(&Models::under((set, image), &self.state.images, &self.manifests));
+        let (policy, desired): (&UpgradePolicy, u32) = (&set.upgrade, self.state.desired);
+        (!outdated.is_empty()).then(|| UpgradePreview {
+            mode: policy.mode.as_str().to_owned(),
+            batch: policy.batch(count(outdated.len())),
+            surge: policy.surge(desired),
+            unavailable: policy.unavailable(desired),
+            outdated,
+        })
+    }
+
+    fn outdated_under(&self, models: &Models) -> Vec<OutdatedInstance> {
+        let name = |id: u32| format!("{}-{id}", self.state.set.name);
+        let outdated = models.outdated(self.instances.iter()).into_iter();
+        outdated
+            .map(|(id, paths)| OutdatedInstance { name: name(id), id, differs_in: paths.to_vec() })
+            .collect()
     }
 
     /// How its loop hangs; none if it does not.
@@ -190,6 +268,10 @@ impl SetView {
             start: instance.start.clone(),
         }
     }
+}
+
+fn count(instances: usize) -> u32 {
+    u32::try_from(instances).unwrap_or(u32::MAX)
 }
 
 /// What is to be said of measures that are not in force.

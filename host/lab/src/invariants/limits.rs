@@ -39,10 +39,10 @@ impl Checks {
         let counted = after.values().filter(|it| it.phase.counts_as_capacity()).count();
         let counted = u32::try_from(counted).unwrap_or(u32::MAX);
         let creates = record.plan.actions.iter().any(|action| matches!(action, Action::Create { .. }));
-        // There is no budget for a surge yet.
-        self.hold(!creates || counted <= max, "maximum", || {
+        let surge = record.facts.upgrade.as_ref().map_or(0, |_| set.upgrade.surge(granted));
+        self.hold(!creates || counted <= max + surge, "maximum", || {
             format!(
-                "tick {tick} of set {name} makes instances and comes to {counted}, at most {max} are allowed"
+                "tick {tick} of set {name} makes instances and comes to {counted}, at most {max} and {surge} are allowed"
             )
         });
         let mut scales_in = false;

@@ -9,6 +9,7 @@
 //! | `generation` | a tick is decided by the manifest and the policies that are stored, with the states that are stored |
 //! | `minimum`, `maximum`, `canary` | missing data and failures never scale in; limits bind; a canary stays near |
 //! | `protected` | no protected instance goes for a scale-in |
+//! | `upgrade`, `floor`, `bake` | an upgrade replaces only what is outdated, keeps enough in service, waits at its checkpoints, and ends when its instances fail |
 //! | `boot-time`, `repair-time`, `drain-time`, `back-off` | nothing expires before its time has been lived |
 //! | `replay` | a stored record decides itself again |
 //! | `launch`, `stop` | what is launched or stopped is stored as such |
@@ -27,6 +28,7 @@ mod limits;
 mod node;
 mod settle;
 mod time;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,6 +67,8 @@ pub(crate) struct Checks {
     answers_lost: BTreeSet<String>,
     /// Commands without a reply.
     asked: BTreeMap<Token, act::Asked>,
+    /// Since when an upgrade is at its present batch, in lived time.
+    batch_since_ms: BTreeMap<String, u64>,
     records: u64,
 }
 

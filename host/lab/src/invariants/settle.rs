@@ -5,6 +5,7 @@ use regatta_core::agent::{Agent, Key};
 use regatta_core::machine::SetMachine;
 use regatta_core::manifest::Network;
 use regatta_core::phase::Phase;
+use regatta_core::upgrade::{Upgrade, UpgradeStatus};
 
 use crate::daemon::demand_of;
 use crate::world::World;
@@ -55,6 +56,12 @@ fn of_set(machine: &SetMachine, agent: &Agent) -> Option<String> {
         return Some(format!("{running} run, {} are wanted, {protected} are protected", state.desired));
     }
     let room = agent.capacity(demand_of(&state.set), &state.set.network, 1, u64::MAX).launches;
+    let under_way = state.upgrade.as_ref().filter(|it| !it.status.has_ended());
+    // One that is paused waits for its operator; one that needs more room than there is, for that.
+    let waits = |upgrade: &Upgrade| upgrade.status == UpgradeStatus::Paused || room == 0;
+    if let Some(upgrade) = under_way.filter(|upgrade| !waits(upgrade)) {
+        return Some(format!("its upgrade is {}", upgrade.status.as_str()));
+    }
     if running < state.desired && room > 0 {
         return Some(format!("{running} run, {} are wanted, and there is room", state.desired));
     }

@@ -134,7 +134,7 @@ fn with_room_for_so_many_pages() {
     let store = RedbStore::open(&directory.join("data"), Options::default()).unwrap();
     let filler = std::fs::File::create(directory.join("filler")).unwrap();
     let (mut stored, mut refused) = (0, 0);
-    for round in 0..400 {
+    for round in 0..200 {
         let free = statvfs(&directory).unwrap();
         let keep = round % 25;
         if let Some(fill) = free.f_bavail.checked_sub(keep).filter(|&fill| fill > 0) {

@@ -60,6 +60,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             }],
             combine: CombineRule::default(),
             guards: Guards::default(),
+            upgrade: regatta_core::manifest::UpgradePolicy::default(),
             repair: Repair {
                 enabled: true,
                 grace_ms: 10_000,
@@ -93,6 +94,8 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
         clock: SetClock { lived_ms: last_tick * 5_000, steady_ms: last_tick * 5_000 },
         guard_memory: GuardMemory::default(),
         changed_ms: None,
+        images: std::collections::BTreeMap::new(),
+        upgrade: None,
         manifests: std::collections::BTreeMap::new(),
     }
 }

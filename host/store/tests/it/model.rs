@@ -187,6 +187,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                     ],
                     notes: Vec::new(),
                     short: None,
+                    upgrade: None,
                 },
                 operator: operator.into_iter().map(Into::into).collect(),
             }

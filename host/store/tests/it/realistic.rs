@@ -259,6 +259,7 @@ impl Generator {
             changes,
             facts: PlanFacts {
                 changed_ms: None,
+                upgrade: None,
                 drained: Vec::new(),
                 next_id: self.next_id,
                 launches_resume_ms: 0,
@@ -326,6 +327,7 @@ impl Generator {
                 },
                 notes: Vec::new(),
                 short: None,
+                upgrade: None,
             },
             operator: Vec::new(),
         }

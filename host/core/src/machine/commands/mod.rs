@@ -7,6 +7,9 @@ mod simple;
 #[cfg(test)]
 mod tests;
 mod update;
+mod upgrade;
+
+pub use self::upgrade::UpgradeAction;
 
 use crate::batch::Revision;
 use crate::event::{Actor, Event, EventKind};
@@ -103,7 +106,8 @@ impl SetMachine {
             };
         }
         match command {
-            Command::Update(update) => Ok(self.update(*update)),
+            Command::Update(update) => self.update(*update),
+            Command::Upgrade(action) => self.upgrade(&action),
             Command::Scale { capacity } => self.scale(capacity),
             Command::Protect { id, protected } => self.protect(id, protected),
             Command::Delete => Ok(self.delete()),

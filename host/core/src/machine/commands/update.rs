@@ -5,23 +5,29 @@ use std::sync::Arc;
 use crate::agent::Watch;
 use crate::event::EventKind;
 use crate::state::{PolicySlot, SetState};
+use crate::upgrade::UpgradeStatus;
 
 use super::super::slots::{Origin, Seat, Seating};
-use super::super::{Done, Effect, SetMachine, SnapshotStatus, Update, manifest_blob, observe};
+use super::super::upgrades::Models;
+use super::super::{CommandError, Done, Effect, SetMachine, SnapshotStatus, Update, manifest_blob, observe};
 use super::{Change, Step};
 
 impl SetMachine {
-    pub(super) fn update(&self, update: Update) -> Step {
+    pub(super) fn update(&self, update: Update) -> Result<Step, CommandError> {
+        let due = self.state.upgrade.as_ref().is_some_and(|it| it.status == UpgradeStatus::RollbackDue);
+        if update.rolls_back && !due {
+            return Err(CommandError::Conflict("no rollback is due anymore".to_owned()));
+        }
         // A listener that moves keeps its open connections; one that is no longer wanted stays until the manifest is stored.
-        match update.set.load_balancer {
+        Ok(match update.set.load_balancer {
             Some(_) => Step::Listen(Box::new(update)),
             None => Step::Seat(Box::new(self.seat(update))),
-        }
+        })
     }
 
     /// Gives the policies of another manifest their slots.
     pub(super) fn seat(&self, update: Update) -> Seating {
-        let Update { set, image, policies } = update;
+        let Update { set, image, policies, rolls_back } = update;
         let generation = self.state.generation + 1;
         let mut next = SetState {
             generation,
@@ -37,6 +43,8 @@ impl SetMachine {
             ..self.state.clone()
         };
         next.manifests.insert(generation, manifest_blob(&next.set).0);
+        next.images.insert(generation, next.image.clone());
+        next.upgrade = self.upgrade_after_update(&next, rolls_back);
         let (mut slots, mut seats) = (Vec::with_capacity(policies.len()), Vec::new());
         for (spec, new) in next.set.policies.iter().zip(policies) {
             let old = self.state.slot(&spec.name);
@@ -71,9 +79,20 @@ impl SetMachine {
         next.policies = slots;
         let kept = |slot: &str| next.policies.iter().any(|it| it.name == slot);
         next.shadows = next.shadows.iter().filter(|shadow| kept(&shadow.slot)).cloned().collect();
-        let text = format!("generation {generation} applied");
-        let change =
-            Change { done: Done::Applied(Vec::new()), ..Change::new(next, EventKind::ManifestApplied, text) };
+        let begun = next.upgrade.as_ref().filter(|it| it.to == generation && it.status.replaces());
+        let (kind, text) = match begun {
+            _ if rolls_back => (
+                EventKind::UpgradeRollback,
+                format!("generation {generation} applied: instances go back to what they were"),
+            ),
+            Some(upgrade) => {
+                let text =
+                    format!("generation {generation} applied, instances to replace: {}", upgrade.total);
+                (EventKind::ManifestApplied, text)
+            }
+            None => (EventKind::ManifestApplied, format!("generation {generation} applied")),
+        };
+        let change = Change { done: Done::Applied(Vec::new()), ..Change::new(next, kind, text) };
         Seating { change, seats, switch: false }
     }
 
@@ -82,6 +101,7 @@ impl SetMachine {
         self.manifest = Arc::new(self.state.set.clone());
         self.manifest_digest = manifest_blob(&self.manifest).0;
         self.manifests.insert(self.state.generation, Arc::clone(&self.manifest));
+        self.models = Models::of(&self.state, &self.manifests);
         self.watch = Arc::new(Watch::of(&self.manifest));
         // Its files were opened before it was applied.
         self.image_problem = None;

@@ -13,45 +13,47 @@ use crate::combine::CombineRule;
 /// Any set that a manifest can describe.
 pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
     let first = ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", 100..=3_600_000_u64, capacity(), image(), instance());
-    (first, network(), of(load_balancer()), metrics(), (policies(), combine()), repair()).prop_flat_map(
-        |(
-            (name, tick_ms, capacity, image, instance),
-            network,
-            load_balancer,
-            metrics,
-            (mut policies, combine),
-            repair,
-        )| {
-            for policy in &mut policies {
-                policy.limits.deadline_ms = policy.limits.deadline_ms.min(tick_ms);
-            }
-            let load_balancer = load_balancer.filter(|balancer| !network.covers(balancer.listen));
-            let reachable = network.port().is_some();
-            let load_balancer = load_balancer.filter(|_| reachable);
-            let mut instance = instance;
-            let clonable = matches!(network, Network::Isolated { .. } | Network::None);
-            if !clonable || !instance.data_disks.is_empty() {
-                instance.start = StartMode::Cold;
-            }
-            let metrics = if reachable { metrics } else { Vec::new() };
-            let rest = (health(network.port()), guards(capacity));
-            rest.prop_map(move |(health, guards)| ScaleSet {
-                name: name.clone(),
-                tick_ms,
-                capacity,
-                image: image.clone(),
-                instance: instance.clone(),
-                network: network.clone(),
-                health,
-                load_balancer: load_balancer.clone(),
-                metrics: metrics.clone(),
-                policies: policies.clone(),
-                combine,
-                guards,
-                repair,
-            })
-        },
-    )
+    (first, network(), of(load_balancer()), metrics(), (policies(), combine()), (repair(), upgrade()))
+        .prop_flat_map(
+            |(
+                (name, tick_ms, capacity, image, instance),
+                network,
+                load_balancer,
+                metrics,
+                (mut policies, combine),
+                (repair, upgrade),
+            )| {
+                for policy in &mut policies {
+                    policy.limits.deadline_ms = policy.limits.deadline_ms.min(tick_ms);
+                }
+                let load_balancer = load_balancer.filter(|balancer| !network.covers(balancer.listen));
+                let reachable = network.port().is_some();
+                let load_balancer = load_balancer.filter(|_| reachable);
+                let mut instance = instance;
+                let clonable = matches!(network, Network::Isolated { .. } | Network::None);
+                if !clonable || !instance.data_disks.is_empty() {
+                    instance.start = StartMode::Cold;
+                }
+                let metrics = if reachable { metrics } else { Vec::new() };
+                let rest = (health(network.port()), guards(capacity));
+                rest.prop_map(move |(health, guards)| ScaleSet {
+                    name: name.clone(),
+                    tick_ms,
+                    capacity,
+                    image: image.clone(),
+                    instance: instance.clone(),
+                    network: network.clone(),
+                    health,
+                    load_balancer: load_balancer.clone(),
+                    metrics: metrics.clone(),
+                    policies: policies.clone(),
+                    combine,
+                    guards,
+                    repair,
+                    upgrade: upgrade.clone(),
+                })
+            },
+        )
 }
 
 /// JSON with texts that YAML might take for something else.
@@ -468,6 +470,30 @@ fn repair() -> impl Strategy<Value = Repair> {
             max_percent,
             max_unhealthy_percent,
             hold_after_apply_ms,
+        },
+    )
+}
+
+fn upgrade() -> impl Strategy<Value = UpgradePolicy> {
+    let mode = prop::sample::select(vec![UpgradeMode::Manual, UpgradeMode::Rolling, UpgradeMode::AllAtOnce]);
+    let percents = (1..=100_u32, 0..=100_u32, 0..=100_u32, 0..=100_u32, 0..=100_u32);
+    let checkpoints = btree_map(1..=100_u32, 0..=2_592_000_000_u64, 0..=20);
+    (mode, percents, 0..=86_400_000_u64, checkpoints, any::<bool>()).prop_map(
+        |(mode, (batch, surge, unavailable, unhealthy, upgraded), pause_ms, checkpoints, rollback)| {
+            UpgradePolicy {
+                mode,
+                max_batch_percent: batch,
+                max_surge_percent: if unavailable == 0 { surge.max(1) } else { surge },
+                max_unavailable_percent: unavailable,
+                max_unhealthy_percent: unhealthy,
+                max_unhealthy_upgraded_percent: upgraded,
+                pause_ms,
+                checkpoints: checkpoints
+                    .into_iter()
+                    .map(|(percent, bake_ms)| Checkpoint { percent, bake_ms })
+                    .collect(),
+                rollback,
+            }
         },
     )
 }
