@@ -11,6 +11,7 @@ use super::complete::sets;
 use super::image_args::ImageCommand;
 use super::logs::LogsArgs;
 use super::orphan_args::OrphansCommand;
+use super::plan::PlanArgs;
 use super::policy_tools::args::PolicyToolCommand;
 use super::record_args::{RecordCommand, ReplayArgs};
 use super::serve_args::ServeArgs;
@@ -167,6 +168,16 @@ Examples:
 Example:
   regatta records web --last 100 | jq '.guards.granted'")]
     Records(RecordsArgs),
+    /// Play a scenario: what a set would do, without a daemon
+    ///
+    /// A scenario is a text of steps (apply a manifest, let an instance fail, let time pass …); the output is the same text with what
+    /// came of each step. The set is decided about by the daemon's own code; nodes, guests and the store are models.
+    #[command(after_long_help = "\
+Examples:
+  regatta plan --steps
+  regatta plan --scenario rolling-upgrade.txt
+  regatta plan --scenario rolling-upgrade.txt --check")]
+    Plan(PlanArgs),
     /// Re-run recorded ticks and compare
     ///
     /// Runs the policies of each recorded tick again, on the recorded observation, and concludes again. Says "all identical",

@@ -15,6 +15,7 @@ mod image_args;
 mod logs;
 mod orphan_args;
 mod orphans;
+mod plan;
 mod policy;
 mod policy_compare;
 mod policy_tools;
@@ -164,6 +165,7 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Outcome<Exit> {
             backup::restore(&file, global.data, global.output, io)?;
             Ok(Exit::Ok)
         }
+        Command::Plan(args) => plan::plan(&args, io),
         Command::Policy(PolicyCommand::Tool(command)) => policy_tools::run(&command, global.output, io),
         command => {
             let client = client(&global)?;
@@ -215,7 +217,11 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         }
         Command::Status => status::status(client, output, io).await?,
         // These are handled before a client is needed.
-        Command::Serve(_) | Command::Doctor(_) | Command::Restore { .. } | Command::Completions { .. } => {}
+        Command::Serve(_)
+        | Command::Doctor(_)
+        | Command::Restore { .. }
+        | Command::Completions { .. }
+        | Command::Plan(_) => {}
     }
     Ok(Exit::Ok)
 }

@@ -8,6 +8,7 @@ use crate::metric::MetricValue;
 use crate::node::Placement;
 use crate::plan::Action;
 use crate::record::{Direction, TickRecord};
+use crate::upgrade::Upgrade;
 
 /// Width of the first column.
 const LABEL: usize = 10;
@@ -169,6 +170,11 @@ fn planned(record: &TickRecord, out: &mut String) {
             Some((last, names)) if *last == what => names.push(name),
             _ => lines.push((what, vec![name])),
         }
+    }
+    if let Some(upgrade) = &record.plan.upgrade {
+        let Upgrade { from, to, target, total, .. } = upgrade;
+        let status = upgrade.status.as_str();
+        row(out, "upgrade", &format!("{from} → {to}: {status}, this batch up to {target} of {total}"));
     }
     if lines.is_empty() {
         row(out, "plan", "nothing to do");

@@ -86,6 +86,8 @@ mutants! {
     StuckAfterFailure,
     /// A command is answered before it is stored.
     ReplyBeforeCommit,
+    /// A set may change as soon as it has changed.
+    NoCooldown,
     /// An upgrade goes on whatever becomes of the new instances.
     UpgradeIgnoresHealth,
     /// An upgrade does not wait at its checkpoints.

@@ -168,6 +168,15 @@ pub struct InstanceChange {
     pub detail: Option<Said>,
 }
 
+impl InstanceChange {
+    /// The instance failed, and that says something about it: a launch that was cut off by the end of its daemon says nothing.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        let cut_off = self.from == Phase::Creating && self.event == InstanceEvent::VmmExited;
+        self.to == Phase::Failed && !cut_off
+    }
+}
+
 /// Which way a tick moved the capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -81,6 +81,8 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
     };
     let nowhere = Placement::default();
     let instances = planned_instances(&observation, &facts, &nowhere);
+    let failed: Vec<u32> =
+        changes.iter().filter(|change| change.is_failure()).map(|change| change.id).collect();
     let plan = plan(&PlanInput {
         instances: &instances,
         capacity: guards.granted.saturating_sub(warming_twice(&facts)),
@@ -98,6 +100,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         upgrade: facts.upgrade.as_ref().map(|it| UpgradeInput {
             upgrade: &it.upgrade,
             current: &it.current,
+            failed: &failed,
             policy: &set.upgrade,
             lived_ms: facts.lived_ms,
         }),

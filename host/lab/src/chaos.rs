@@ -77,7 +77,7 @@ impl World {
         // A drain is short: a clock that jumps would seldom meet one.
         let drains =
             self.store.sets.values().any(|set| set.instances.values().any(|it| it.phase == Phase::Draining));
-        if self.dice.per_mille(self.temper.time * if drains { 3 } else { 1 }) {
+        if self.dice.per_mille(self.temper.time * if drains { 6 } else { 1 }) {
             self.time_trouble();
         }
         if self.dice.per_mille(self.temper.kills) {

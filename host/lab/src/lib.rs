@@ -23,6 +23,7 @@ mod node;
 mod operator;
 mod policy;
 pub mod run;
+pub mod scenario;
 mod shell;
 mod store;
 mod story;

@@ -7,8 +7,8 @@ use regatta_core::combine::CombineRule;
 use regatta_core::event::Actor;
 use regatta_core::machine::{Command, Input, NewPolicy, NewSet, Update, UpgradeAction, create};
 use regatta_core::manifest::{
-    Capacity, Checkpoint, LoadBalancer, MissingData, Network, OnFailure, Probe, RateLimit, ScaleSet,
-    StartMode, UpgradeMode, UpgradePolicy, read_manifest,
+    Capacity, Checkpoint, FlapRule, LoadBalancer, MaxCost, MissingData, Network, OnFailure, Probe, RateLimit,
+    ScaleSet, StartMode, UpgradeMode, UpgradePolicy, read_manifest,
 };
 use regatta_core::state::{ImageDigests, PolicyActivation};
 
@@ -96,6 +96,17 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
         2 | 3 => MissingData::Hold,
         _ => MissingData::NoScaleIn,
     };
+    set.guards.scale_out_cooldown_ms = dice.within(0..=20_000) * u64::from(dice.per_mille(200));
+    set.guards.scale_in_cooldown_ms = dice.within(0..=20_000) * u64::from(dice.per_mille(200));
+    set.guards.tolerance_percent = dice.small(0..=40) * u32::from(dice.per_mille(100));
+    if dice.per_mille(150) {
+        let above = 0.3 + dice.share();
+        set.guards.flapping = vec![FlapRule { metric: "utilization".to_owned(), above }];
+    }
+    if dice.per_mille(100) {
+        let per_hour = f64::from(dice.small(1..=6));
+        set.guards.max_cost = Some(MaxCost { per_instance_hour: 1.0, per_hour });
+    }
     // Some keep the guards that are on by default.
     if dice.per_mille(800) {
         set.guards.warm_up_ms = dice.within(0..=15_000) * u64::from(dice.per_mille(300));
@@ -136,7 +147,7 @@ fn upgrade(dice: &mut Dice) -> UpgradePolicy {
     };
     let surge = dice.small(0..=50) * dice.small(0..=1);
     let checkpoints = match dice.small(0..=2) {
-        0 => vec![Checkpoint { percent: dice.small(1..=60), bake_ms: dice.within(0..=40_000) }],
+        0 | 1 => vec![Checkpoint { percent: dice.small(1..=60), bake_ms: dice.within(0..=60_000) }],
         _ => Vec::new(),
     };
     UpgradePolicy {
@@ -150,6 +161,13 @@ fn upgrade(dice: &mut Dice) -> UpgradePolicy {
         checkpoints,
         rollback: dice.per_mille(700),
     }
+}
+
+/// One that rolls is paused as often as not.
+fn upgrade_action(dice: &mut Dice, rolling: bool) -> UpgradeAction {
+    use UpgradeAction::{Cancel, Pause, Resume, RollBack, Start};
+    let any = [Start, Start, Pause, Resume, Cancel, RollBack];
+    if rolling && dice.per_mille(600) { Pause } else { dice.pick(&any).unwrap_or(Start) }
 }
 
 impl World {
@@ -190,8 +208,10 @@ impl World {
         let name = shell.name.to_string();
         let ids: Vec<u32> = shell.machine.instances().map(|it| it.id).collect();
         let activations = shell.machine.state().activations;
+        let rolling = shell.machine.state().upgrade.as_ref().is_some_and(|it| it.status.replaces());
         let slots: Vec<String> =
             shell.machine.state().policies.iter().map(|slot| slot.name.clone()).collect();
+        let present = ScaleSet::clone(shell.machine.manifest());
         let dice = &mut self.dice;
         let slot = if dice.per_mille(300) { None } else { dice.pick(&slots) };
         let new = |dice: &mut Dice| {
@@ -199,8 +219,19 @@ impl World {
             Box::new(NewPolicy { activation, state_origin: "built in the rehearsal".to_owned() })
         };
         let command = match dice.small(0..=99) {
+            // An upgrade is short, too.
+            _ if rolling && dice.per_mille(250) => Command::Upgrade(upgrade_action(dice, rolling)),
             0..=21 => Command::Scale { capacity: dice.small(0..=8) },
-            22..=33 => {
+            // What instances are made of changes, and nothing else.
+            22..=27 => {
+                let mut set = present;
+                set.instance.memory_bytes = u64::from(dice.small(1..=2)) * (64 << 20);
+                set.upgrade = upgrade(dice);
+                let policies = vec![None; set.policies.len()];
+                let image = ImageDigests::default();
+                Command::Update(Box::new(Update { policies, set, image, rolls_back: false }))
+            }
+            28..=33 => {
                 let (set, policies) = manifest(dice, &name);
                 let policies = policies.into_iter().zip(&set.policies).map(|(activation, spec)| {
                     let keeps = slots.contains(&spec.name) && dice.per_mille(300);
@@ -225,22 +256,12 @@ impl World {
                 Command::Rollback { slot, to }
             }
             67..=74 => Command::Shadow { slot, policy: new(dice) },
-            75..=84 => Command::Canary { slot, policy: new(dice), within: dice.small(0..=2) },
-            85..=89 => {
+            75..=82 => Command::Canary { slot, policy: new(dice), within: dice.small(0..=2) },
+            83..=86 => {
                 let number = dice.per_mille(500).then(|| dice.within(1..=activations));
                 Command::Promote { number }
             }
-            90..=93 => Command::Upgrade(
-                dice.pick(&[
-                    UpgradeAction::Start,
-                    UpgradeAction::Start,
-                    UpgradeAction::Pause,
-                    UpgradeAction::Resume,
-                    UpgradeAction::Cancel,
-                    UpgradeAction::RollBack,
-                ])
-                .unwrap_or(UpgradeAction::Start),
-            ),
+            87..=93 => Command::Upgrade(upgrade_action(dice, rolling)),
             94..=96 => Command::Drop { number: dice.within(1..=activations) },
             _ => Command::Delete,
         };

@@ -83,6 +83,25 @@ pub(crate) fn answer(dice: &mut Dice, observation: &Observation, ask: &Ask, mood
         "wild" => (Ok(wild(dice, observation)), Some(BASE64_STANDARD.encode("wild"))),
         _ => (failure(dice), None),
     };
+    answered(ask, result, state)
+}
+
+/// What a policy answers that is built in; another one fails.
+pub(crate) fn decide(observation: &Observation, ask: &Ask) -> Answer {
+    let (result, state) = match ask.activation.name.as_str() {
+        "target-tracking" => built_in::<target_tracking::TargetTracking>(observation, &ask.activation),
+        "step" => built_in::<step::Step>(observation, &ask.activation),
+        name => {
+            let message = format!("{name} is not built in: only target-tracking and step are here");
+            (Err(PolicyFailure { kind: FailureKind::Refused, message: message.into() }), None)
+        }
+    };
+    answered(ask, result, state)
+}
+
+/// An answer with that outcome.
+pub(crate) fn answered(ask: &Ask, result: Result<Decision, PolicyFailure>, state: Option<String>) -> Answer {
+    let policy = &ask.activation;
     let run = PolicyRun {
         slot: ask.slot.clone(),
         name: policy.name.clone(),

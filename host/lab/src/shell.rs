@@ -106,6 +106,7 @@ impl World {
             }
         }
         let effects = shell.machine.on(time, input);
+        self.checks.on_effects(shell.machine.state(), &effects);
         for effect in effects {
             if self.blow_fuse() {
                 return;

@@ -5,7 +5,10 @@
 //! are not a guard: they bind whatever came before.
 
 mod after_absence;
+mod cooldown;
+mod flapping;
 mod limits;
+mod max_cost;
 mod missing_data;
 mod on_failure;
 mod rate;
@@ -13,8 +16,10 @@ mod scale_from_zero;
 mod stabilization;
 #[cfg(test)]
 mod testing;
+mod tolerance;
 mod trail;
 
+pub use self::cooldown::LastChanges;
 pub use self::missing_data::metrics_without_data;
 pub use self::rate::PastSizes;
 pub use self::stabilization::WantedCapacity;
@@ -23,9 +28,13 @@ pub use self::trail::{BudgetLimit, GuardName, GuardStep, GuardTrail};
 use serde::{Deserialize, Serialize};
 
 use self::after_absence::AfterAbsenceGuard;
+use self::cooldown::CooldownGuard;
+use self::flapping::FlappingGuard;
+use self::max_cost::MaxCostGuard;
 use self::missing_data::MissingDataGuard;
 use self::rate::RateGuard;
 use self::stabilization::StabilizationGuard;
+use self::tolerance::ToleranceGuard;
 use crate::combine::Combined;
 use crate::decision::Reason;
 use crate::manifest::{Guards, RateLimit};
@@ -82,6 +91,9 @@ pub struct GuardMemory {
     /// `scale_out_limit`, `scale_in_limit`: the sizes that the set had within their periods, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sizes: Vec<PastSizes>,
+    /// `scale_out_cooldown`, `scale_in_cooldown`: when the size last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<LastChanges>,
 }
 
 /// The guards of a set, in the order in which they judge.
@@ -92,6 +104,9 @@ pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
     if settings.warm_up_ms > 0 && !mutant::is(Mutant::ForgetAbsence) {
         guards.push(Box::new(AfterAbsenceGuard { hold_ms: settings.warm_up_ms }));
     }
+    if settings.tolerance_percent > 0 {
+        guards.push(Box::new(ToleranceGuard { percent: settings.tolerance_percent }));
+    }
     if settings.scale_in_stabilization_ms > 0 {
         guards.push(Box::new(StabilizationGuard { window_ms: settings.scale_in_stabilization_ms }));
     }
@@ -99,6 +114,14 @@ pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
     if (scale_out, scale_in) != (RateLimit::NONE, RateLimit::NONE) && !mutant::is(Mutant::NoRateLimit) {
         guards.push(Box::new(RateGuard { scale_out, scale_in }));
     }
+    if !settings.flapping.is_empty() {
+        guards.push(Box::new(FlappingGuard(settings.flapping.clone())));
+    }
+    let (scale_out_ms, scale_in_ms) = (settings.scale_out_cooldown_ms, settings.scale_in_cooldown_ms);
+    if (scale_out_ms, scale_in_ms) != (0, 0) && !mutant::is(Mutant::NoCooldown) {
+        guards.push(Box::new(CooldownGuard { scale_out_ms, scale_in_ms }));
+    }
+    guards.extend(settings.max_cost.map(|cost| Box::new(MaxCostGuard(cost)) as Box<dyn Guard + Send + Sync>));
     guards
 }
 
@@ -142,6 +165,9 @@ pub fn judge(
     start_first(&mut trail, wake.as_ref());
     if let Some((after, reason)) = limits::bind(context.observation, trail.granted) {
         trail.change(GuardName::Limits, after, reason);
+    }
+    if let Some(changes) = &mut trail.memory.changes {
+        changes.note(trail.granted, context.lived_ms);
     }
     for guard in guards {
         if let Some((budget, reason)) = guard.limit(context) {

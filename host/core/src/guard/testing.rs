@@ -3,7 +3,7 @@
 use super::{GuardContext, GuardMemory};
 use crate::observation::Observation;
 
-static EMPTY: GuardMemory = GuardMemory { wanted: Vec::new(), sizes: Vec::new() };
+static EMPTY: GuardMemory = GuardMemory { wanted: Vec::new(), sizes: Vec::new(), changes: None };
 
 /// A set without instances.
 pub(super) fn observation(min: u32, max: u32, desired: u32) -> Observation {

@@ -80,6 +80,14 @@ pub enum GuardName {
     AfterAbsence,
     /// `scale_in_stabilization`: more was wanted a short while ago.
     ScaleInStabilization,
+    /// `tolerance`: the change is a small one.
+    Tolerance,
+    /// `flapping`: a metric would call for a scale-out at once.
+    Flapping,
+    /// `scale_out_cooldown` or `scale_in_cooldown`: the size has just changed.
+    Cooldown,
+    /// `max_cost`: more would cost too much.
+    MaxCost,
     /// `scale_out_limit` or `scale_in_limit`: too much within its period.
     RateLimit,
     /// Clients wait, and the set would have no instance.
@@ -99,6 +107,10 @@ impl GuardName {
             Self::MissingData => "missing-data",
             Self::AfterAbsence => "after-absence",
             Self::ScaleInStabilization => "scale-in-stabilization",
+            Self::Tolerance => "tolerance",
+            Self::Flapping => "flapping",
+            Self::Cooldown => "cooldown",
+            Self::MaxCost => "max-cost",
             Self::RateLimit => "rate-limit",
             Self::ScaleFromZero => "scale-from-zero",
             Self::Limits => "limits",

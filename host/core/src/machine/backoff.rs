@@ -90,11 +90,7 @@ impl SetMachine {
     }
 
     fn is_launch_failure(&self, change: &InstanceChange) -> bool {
-        // A launch that the daemon's own end cut off says nothing about the image.
-        let cut_off = change.from == Phase::Creating && change.event == InstanceEvent::VmmExited;
-        change.to == Phase::Failed
-            && !cut_off
-            && self.instances.get(&change.id).is_some_and(|instance| !instance.record.served)
+        change.is_failure() && self.instances.get(&change.id).is_some_and(|instance| !instance.record.served)
     }
 }
 

@@ -15,8 +15,9 @@ use super::rate_limit::RateLimit;
 use super::report::{Invalid, Report};
 use super::section::{Item, Section};
 use super::types::{
-    Capacity, Checkpoint, DrainMode, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image, ImageDisk,
-    LoadBalancer, MissingData, OnFailure, Overlay, Probe, Repair, ScaleSet, UpgradeMode, UpgradePolicy,
+    Capacity, Checkpoint, DrainMode, DrainPolicy, FileRef, FlapRule, Guards, GuestMetric, Health, Image,
+    ImageDisk, LoadBalancer, MaxCost, MissingData, OnFailure, Overlay, Probe, Repair, ScaleSet, UpgradeMode,
+    UpgradePolicy,
 };
 use super::value_range::ValueRange;
 
@@ -58,7 +59,9 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
     }
     let policies = policies(&root, tick_ms.ok(), base_dir);
     let combine = root.item("combine").and_then(Item::word).map(combine_rule);
-    let guards = root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds, tick_ms.ok()));
+    let known = metrics.as_ref().ok().map(Vec::as_slice);
+    let guards =
+        root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds, tick_ms.ok(), known));
     let repair = root.item("repair").and_then(Item::section).and_then(|s| Repair::read(&s));
     let upgrade = root.item("upgrade").and_then(Item::section).and_then(|s| upgrade(&s));
     version?;
@@ -337,7 +340,13 @@ fn metrics(item: Item<'_>) -> Result<Vec<GuestMetric>, Invalid> {
     read.into_iter().collect()
 }
 
-fn guards(section: &Section<'_>, bounds: Bounds, tick_ms: Option<u64>) -> Result<Guards, Invalid> {
+/// `metrics` are those of the manifest, if they could be read.
+fn guards(
+    section: &Section<'_>,
+    bounds: Bounds,
+    tick_ms: Option<u64>,
+    metrics: Option<&[GuestMetric]>,
+) -> Result<Guards, Invalid> {
     let on_failure = section.item("on_failure").and_then(Item::choose).and_then(|item| {
         if item.is_mapping() {
             Ok(OnFailure::Static { capacity: size_within(&item.section()?, "static", bounds)? })
@@ -365,7 +374,21 @@ fn guards(section: &Section<'_>, bounds: Bounds, tick_ms: Option<u64>) -> Result
             None => default.ok_or(Invalid),
         })
     });
-    Guards::read(section, on_failure, missing_data, warm_up_ms, stabilization_ms, scale_out, scale_in)
+    let flapping = section
+        .optional("flapping")
+        .and_then(|item| item.map_or(Ok(Vec::new()), |item| flap_rules(item, metrics)));
+    let max_cost = section.optional("max_cost").and_then(|item| item.map_or(Ok(None), max_cost));
+    Guards::read(
+        section,
+        on_failure,
+        missing_data,
+        warm_up_ms,
+        stabilization_ms,
+        scale_out,
+        scale_in,
+        flapping,
+        max_cost,
+    )
 }
 
 fn upgrade(section: &Section<'_>) -> Result<UpgradePolicy, Invalid> {
@@ -400,6 +423,38 @@ fn checkpoints(item: Item<'_>) -> Result<Vec<Checkpoint>, Invalid> {
         Ok(Checkpoint { percent, bake_ms })
     });
     read.collect::<Vec<_>>().into_iter().collect()
+}
+
+fn flap_rules(item: Item<'_>, metrics: Option<&[GuestMetric]>) -> Result<Vec<FlapRule>, Invalid> {
+    let read = item.sections()?.into_iter().map(|section| {
+        let section = section?;
+        let metric = section.item("metric").and_then(Item::text).and_then(|metric| {
+            let own = metrics.map(|metrics| metrics.iter().map(|it| it.name.as_str()));
+            let known =
+                own.map(|own| own.chain(formats::BUILT_IN_METRICS.iter().copied()).collect::<Vec<_>>());
+            match known {
+                Some(known) if !known.contains(&metric.as_str()) => {
+                    let hint = format!("there are {}", formats::list(&known));
+                    Err(section.complain("metric", format!("there is no metric `{metric}`"), Some(hint)))
+                }
+                _ => Ok(metric),
+            }
+        });
+        let above = section.item("above").and_then(Item::positive);
+        Ok(FlapRule { metric: metric?, above: above? })
+    });
+    read.collect::<Vec<_>>().into_iter().collect()
+}
+
+fn max_cost(item: Item<'_>) -> Result<Option<MaxCost>, Invalid> {
+    let item = item.choose()?;
+    if !item.is_mapping() {
+        return item.word().map(|_| None);
+    }
+    let section = item.section()?;
+    let per_instance_hour = section.item("per_instance_hour").and_then(Item::positive);
+    let per_hour = section.item("per_hour").and_then(Item::positive);
+    Ok(Some(MaxCost { per_instance_hour: per_instance_hour?, per_hour: per_hour? }))
 }
 
 /// A duration, or its default, which another field decides.

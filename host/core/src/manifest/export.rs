@@ -10,8 +10,8 @@ use super::network::Network;
 use super::outbound::Outbound;
 use super::rate_limit::RateLimit;
 use super::types::{
-    Checkpoint, CloudInit, DrainMode, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate,
-    MissingData, OnFailure, Overlay, PolicySpec, Probe, ScaleSet, SeedKind, UpgradeMode,
+    Checkpoint, CloudInit, DrainMode, DrainPolicy, FileRef, FlapRule, GuestMetric, Image, InstanceTemplate,
+    MaxCost, MissingData, OnFailure, Overlay, PolicySpec, Probe, ScaleSet, SeedKind, UpgradeMode,
 };
 use super::units::{format_duration_ms, format_size_bytes};
 use super::value_range::ValueRange;
@@ -298,6 +298,25 @@ pub(super) fn upgrade_mode(mode: &UpgradeMode) -> Tree {
 pub(super) fn checkpoints(checkpoints: &[Checkpoint]) -> Tree {
     let one = |it: &Checkpoint| map([("percent", number(it.percent)), ("bake", duration(it.bake_ms))]);
     Tree::List(checkpoints.iter().map(one).collect())
+}
+
+fn decimal(number: f64) -> Tree {
+    Tree::Scalar(number.into())
+}
+
+pub(super) fn flapping(rules: &[FlapRule]) -> Tree {
+    let one = |rule: &FlapRule| map([("metric", text(&rule.metric)), ("above", decimal(rule.above))]);
+    Tree::List(rules.iter().map(one).collect())
+}
+
+pub(super) fn max_cost(cost: &Option<MaxCost>) -> Tree {
+    cost.map_or_else(
+        || text("none"),
+        |cost| {
+            let price = ("per_instance_hour", decimal(cost.per_instance_hour));
+            map([price, ("per_hour", decimal(cost.per_hour))])
+        },
+    )
 }
 
 pub(crate) fn text(text: &str) -> Tree {

@@ -9,7 +9,9 @@ use super::rate_limit::RateLimit;
 use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
 use super::section::{Item, Section};
-use super::types::{Checkpoint, DrainMode, DrainPolicy, MissingData, OnFailure, Probe, UpgradeMode};
+use super::types::{
+    Checkpoint, DrainMode, DrainPolicy, FlapRule, MaxCost, MissingData, OnFailure, Probe, UpgradeMode,
+};
 use super::value_range::ValueRange;
 
 const fn field(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> Field {
@@ -432,7 +434,54 @@ section! {
     #[serde(default)]
     scale_in_limit: RateLimit => export::rate_limit,
         "scale_in_limit": Either(&[Kind::Choice(&["none"]), Kind::Object(&RATE_LIMIT)]) = none;
+    /// Changes of at most this share of the size are not made, percent. `0` makes every change.
+    #[serde(default)]
+    tolerance_percent, "tolerance": integer(0, 100) = "0";
+    /// From one scale-out to the next one.
+    #[serde(default)]
+    scale_out_cooldown_ms, "scale_out_cooldown": duration(0, DAY) = "0s";
+    /// From any change of the size, whoever made it, to a scale-in.
+    #[serde(default)]
+    scale_in_cooldown_ms, "scale_in_cooldown": duration(0, DAY) = "0s";
+    /// Scale in only so far that none of these metrics, shared by fewer instances, would be above where the policy scales out: Azure's
+    /// guard against flapping. Without it, none.
+    #[serde(default)]
+    flapping: Vec<FlapRule> => export::flapping, "flapping": flap_rules() = none;
+    /// Scale out only to what the set may cost; `none` for no limit. Nothing is removed for its price. Without it, `none`.
+    #[serde(default)]
+    max_cost: Option<MaxCost> => export::max_cost,
+        "max_cost": Either(&[Kind::Choice(&["none"]), Kind::Object(&MAX_COST)]) = none;
 }
+
+const fn flap_rules() -> Kind {
+    Kind::List { of: &FLAP_RULE, max: 16 }
+}
+
+static FLAP_RULE: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "metric",
+            Kind::Text(Format::WantedMetric),
+            Required,
+            "A metric of instances: one of `metrics`, or a built-in one.",
+        ),
+        field("above", Kind::Positive, Required, "Where the policy scales out."),
+    ],
+};
+
+static MAX_COST: Object = Object {
+    exclusive: Exclusive::None,
+    fields: &[
+        field(
+            "per_instance_hour",
+            Kind::Positive,
+            Required,
+            "Price of an instance for an hour, in any currency.",
+        ),
+        field("per_hour", Kind::Positive, Required, "What the set may cost in an hour, in the same one."),
+    ],
+};
 
 static RATE_LIMIT: Object = Object {
     exclusive: Exclusive::None,

@@ -39,6 +39,8 @@ fn complain_with<T>(message: impl Into<String>, hint: impl Into<String>) -> Resu
 pub(crate) enum Format {
     Name,
     MetricName,
+    /// The name of a metric that is defined elsewhere.
+    WantedMetric,
     SeriesName,
     Path,
     Module,
@@ -61,7 +63,7 @@ impl Format {
     /// What it is, within a sentence.
     pub(crate) fn describe(self) -> &'static str {
         match self {
-            Self::Name | Self::MetricName | Self::SeriesName => "a name",
+            Self::Name | Self::MetricName | Self::WantedMetric | Self::SeriesName => "a name",
             Self::Path => "a path",
             Self::Module => "the name of a policy or the path of a `.wasm` file",
             Self::Cmdline => "a kernel command line",
@@ -85,7 +87,7 @@ impl Format {
     pub(crate) fn pattern(self) -> &'static str {
         match self {
             Self::Name => "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$",
-            Self::MetricName => "^[a-z][a-z0-9_]{0,63}$",
+            Self::MetricName | Self::WantedMetric => "^[a-z][a-z0-9_]{0,63}$",
             Self::SeriesName => "^[a-zA-Z_:][a-zA-Z0-9_:]{0,199}$",
             Self::Path | Self::Module => "^[^\\u0000-\\u001f\\u007f]+$",
             Self::Cmdline => "^[^\\u0000-\\u001f\\u007f]*$",
@@ -109,6 +111,7 @@ impl Format {
         match self {
             Self::Name => name(text),
             Self::MetricName => metric_name(text),
+            Self::WantedMetric => wanted_metric(text),
             Self::SeriesName => series_name(text),
             Self::Path => path(text),
             Self::Module => module(text),
@@ -185,9 +188,13 @@ fn name(text: &str) -> Result<(), Complaint> {
     not_longer_than(text, 32)
 }
 
-fn metric_name(text: &str) -> Result<(), Complaint> {
+fn wanted_metric(text: &str) -> Result<(), Complaint> {
     lower_case_word(text, '_', "queue_depth")?;
-    not_longer_than(text, 64)?;
+    not_longer_than(text, 64)
+}
+
+fn metric_name(text: &str) -> Result<(), Complaint> {
+    wanted_metric(text)?;
     if BUILT_IN_METRICS.contains(&text) {
         let hint = format!("built in are {}; give yours another name", list(BUILT_IN_METRICS));
         return complain_with(format!("`{text}` is the name of a built-in metric"), hint);

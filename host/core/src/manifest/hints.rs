@@ -28,6 +28,7 @@ pub(crate) fn describe(kind: &Kind) -> String {
         }
         Kind::List { .. } => "a list".to_owned(),
         Kind::Texts { of, .. } => format!("a list, each element {}", of.describe()),
+        Kind::Positive => "a number greater than 0".to_owned(),
         Kind::Range => "two numbers such as `[0, 1]`".to_owned(),
         Kind::Json => "a mapping".to_owned(),
         Kind::Either(kinds) => kinds.iter().map(describe).collect::<Vec<_>>().join(" or "),

@@ -68,6 +68,7 @@ fn kind(kind: &Kind) -> Json {
         Kind::Texts { of, max } => {
             json!({ "type": "array", "items": { "type": "string", "pattern": of.pattern() }, "maxItems": max })
         }
+        Kind::Positive => json!({ "type": "number", "exclusiveMinimum": 0 }),
         Kind::Range => {
             json!({ "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 })
         }

@@ -40,8 +40,9 @@ pub use rate_limit::RateLimit;
 pub use read::{MAX_MANIFEST_BYTES, Manifest, ManifestSource, read_limits, read_manifest};
 pub use regatta_util::units;
 pub use types::{
-    Capacity, Checkpoint, CloudInit, DataDisk, DrainMode, DrainPolicy, FileRef, Guards, GuestMetric, Health,
-    Image, ImageDisk, InstanceTemplate, LoadBalancer, MissingData, OnFailure, Overlay, PolicyLimits,
-    PolicySpec, Probe, Repair, ScaleSet, SeedKind, SharedDisk, StartMode, UpgradeMode, UpgradePolicy,
+    Capacity, Checkpoint, CloudInit, DataDisk, DrainMode, DrainPolicy, FileRef, FlapRule, Guards,
+    GuestMetric, Health, Image, ImageDisk, InstanceTemplate, LoadBalancer, MaxCost, MissingData, OnFailure,
+    Overlay, PolicyLimits, PolicySpec, Probe, Repair, ScaleSet, SeedKind, SharedDisk, StartMode, UpgradeMode,
+    UpgradePolicy,
 };
 pub use value_range::ValueRange;

@@ -78,6 +78,8 @@ pub(crate) enum Kind {
         of: Format,
         max: usize,
     },
+    /// A number greater than 0.
+    Positive,
     /// Two numbers, the lowest and the highest value of something.
     Range,
     /// A mapping that is handed on as JSON.

@@ -359,6 +359,17 @@ impl<'t> Item<'t> {
         read.into_iter().collect()
     }
 
+    /// A number greater than 0, and not beyond what a metric may be.
+    pub(crate) fn positive(self) -> Result<f64, Invalid> {
+        let (Kind::Positive, Some(number)) = (self.kind, self.node.value.number()) else {
+            return Err(self.mismatch());
+        };
+        match number > 0.0 && number <= VALUE_MAX {
+            true => Ok(number),
+            false => Err(self.complain(format!("must be greater than 0, is {number}"), None)),
+        }
+    }
+
     /// Two numbers, the first less than the second.
     pub(crate) fn range(self) -> Result<ValueRange, Invalid> {
         let (Kind::Range, Value::List(nodes)) = (self.kind, &self.node.value) else {

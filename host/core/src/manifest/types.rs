@@ -411,3 +411,36 @@ impl Default for UpgradePolicy {
         }
     }
 }
+
+/// A metric whose rise above a threshold makes the policy scale out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlapRule {
+    /// Name of the metric.
+    pub metric: String,
+    /// The threshold, a positive number.
+    pub above: f64,
+}
+
+// It holds no NaN.
+impl Eq for FlapRule {}
+
+/// What a set may cost. Both are positive numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MaxCost {
+    /// Price of an instance for an hour.
+    pub per_instance_hour: f64,
+    /// What the set may cost in an hour.
+    pub per_hour: f64,
+}
+
+// It holds no NaN.
+impl Eq for MaxCost {}
+
+impl MaxCost {
+    /// How many instances that pays for.
+    #[must_use]
+    pub fn instances(self) -> u32 {
+        // A quotient that should be whole may come out just below.
+        (self.per_hour / self.per_instance_hour * (1.0 + 1e-9)).floor().min(f64::from(u32::MAX)) as u32
+    }
+}

@@ -17,6 +17,8 @@ pub struct UpgradeInput<'a> {
     pub upgrade: &'a Upgrade,
     /// Generations whose instances are up to date.
     pub current: &'a [u64],
+    /// Instances that failed since the last tick.
+    pub failed: &'a [u32],
     /// How the set wants it done.
     pub policy: &'a UpgradePolicy,
     /// The set's own clock.
@@ -32,7 +34,7 @@ impl UpgradeInput<'_> {
         let mut seen = Progress::default();
         for instance in draft.input.instances {
             match (self.is_outdated(instance), instance.phase) {
-                (false, Phase::Failed) => seen.failed.push(instance.id),
+                (false, Phase::Failed) if self.failed.contains(&instance.id) => seen.failed.push(instance.id),
                 (false, Phase::Unhealthy) => seen.unhealthy += 1,
                 (false, phase) if phase.is_warming() => seen.awaited += 1,
                 _ => {}
@@ -148,7 +150,7 @@ mod tests {
         let mut input = input(&instances, capacity);
         input.generation = 2;
         input.repair.enabled = false;
-        input.upgrade = Some(UpgradeInput { upgrade, current: &[2], policy, lived_ms: 0 });
+        input.upgrade = Some(UpgradeInput { upgrade, current: &[2], failed: &[], policy, lived_ms: 0 });
         let plan = plan(&input);
         let of_kind = |drains: bool| {
             let taken = plan.actions.iter().filter(|it| match it {
@@ -210,7 +212,13 @@ mod tests {
         let (upgrade, policy) = (rolling(2, 1), policy());
         let mut input = input(&instances, 2);
         input.budget = Budget::NONE;
-        input.upgrade = Some(UpgradeInput { upgrade: &upgrade, current: &[9], policy: &policy, lived_ms: 0 });
+        input.upgrade = Some(UpgradeInput {
+            upgrade: &upgrade,
+            current: &[9],
+            failed: &[],
+            policy: &policy,
+            lived_ms: 0,
+        });
         let plan = plan(&input);
         assert_eq!((plan.actions, plan.notes), (vec![], vec![PlanNote::UpgradeFrozen]));
     }
@@ -222,7 +230,13 @@ mod tests {
         instances[1].generation = 2;
         let (upgrade, policy) = (rolling(1, 1), policy());
         let mut input = input(&instances, 2);
-        input.upgrade = Some(UpgradeInput { upgrade: &upgrade, current: &[2], policy: &policy, lived_ms: 0 });
+        input.upgrade = Some(UpgradeInput {
+            upgrade: &upgrade,
+            current: &[2],
+            failed: &[],
+            policy: &policy,
+            lived_ms: 0,
+        });
         let plan = plan(&input);
         assert!(plan.actions.is_empty());
         assert_eq!(plan.upgrade.map(|it| it.status), Some(UpgradeStatus::Completed));

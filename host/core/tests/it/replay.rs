@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use regatta_core::decision::{FailureKind, PolicyFailure, PolicyRun};
-use regatta_core::manifest::{Guards, MissingData, OnFailure, RateLimit, ScaleSet};
+use regatta_core::manifest::{FlapRule, Guards, MaxCost, MissingData, OnFailure, RateLimit, ScaleSet};
 use regatta_core::metric::MetricValue;
 use regatta_core::node::{FaultDomain, NodeId, Placement};
 use regatta_core::observation::{InstanceRow, InstanceTable, MetricObservation, MetricScope, Observation};
@@ -135,7 +135,9 @@ fn any_guards() -> impl Strategy<Value = Guards> {
                 .prop_map(|(percent, count, period_ms)| RateLimit { percent, count, period_ms });
             prop_oneof![Just(RateLimit::NONE), given]
         };
-    (on_failure, missing_data, window_ms(), window_ms(), limit(), limit()).prop_map(
+    let cost = (0.1..9.0_f64).prop_map(|per_hour| Some(MaxCost { per_instance_hour: 1.0, per_hour })).boxed();
+    let more = (0u32..40, window_ms(), window_ms(), prop_oneof![Just(None).boxed(), cost], any::<bool>());
+    (on_failure, missing_data, window_ms(), window_ms(), limit(), limit(), more).prop_map(
         |(
             on_failure,
             missing_data,
@@ -143,7 +145,13 @@ fn any_guards() -> impl Strategy<Value = Guards> {
             scale_in_stabilization_ms,
             scale_out_limit,
             scale_in_limit,
+            (tolerance_percent, scale_out_cooldown_ms, scale_in_cooldown_ms, max_cost, flaps),
         )| Guards {
+            tolerance_percent,
+            scale_out_cooldown_ms,
+            scale_in_cooldown_ms,
+            max_cost,
+            flapping: Vec::from_iter(flaps.then(|| FlapRule { metric: "utilization".into(), above: 0.7 })),
             on_failure,
             missing_data,
             warm_up_ms,

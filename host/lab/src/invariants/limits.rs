@@ -77,6 +77,7 @@ impl Checks {
         self.hold(granted >= furthest.min(set.capacity.max), "rate", || {
             format!("tick {} of set {} goes from {desired} to {granted}: {limit}", observation.tick, set.name)
         });
+        self.cooldown(before, record);
         let Some(load) = observation.metric("utilization") else { return };
         for (row, value) in observation.instances.rows().zip(&load.values) {
             let since_ms = before.instances.get(&row.id).map_or(0, |it| it.phase_since_lived_ms);
@@ -88,6 +89,24 @@ impl Checks {
                     observation.tick, set.name, row.id
                 )
             });
+        }
+    }
+
+    /// Nothing moves the size again before its cooldown is over, but for what binds or stands in.
+    fn cooldown(&mut self, before: &StoredSet, record: &TickRecord) {
+        let (set, now_ms) = (&before.state.set, record.facts.lived_ms);
+        let (granted, desired) = (record.guards.granted, before.state.desired);
+        // Another manifest may have had no cooldown, and nothing to remember.
+        let of = (before.state.incarnation, before.state.generation);
+        let grew_ms = self.grew_ms.get(&set.name).filter(|(grown, _)| *grown == of);
+        let since_ms = grew_ms.map(|(_, grew_ms)| now_ms.saturating_sub(*grew_ms));
+        let held = since_ms.is_some_and(|since_ms| since_ms < set.guards.scale_out_cooldown_ms);
+        let excused = granted <= set.capacity.min.max(1) || stands_in(set, granted);
+        self.hold(!held || granted <= desired || excused, "cooldown", || {
+            format!("set {} goes from {desired} to {granted} {since_ms:?} ms after it grew", set.name)
+        });
+        if granted > desired {
+            self.grew_ms.insert(set.name.clone(), (of, now_ms));
         }
     }
 

@@ -8,6 +8,7 @@
 //! | `intent` | every action of a stored plan is stored as the phase that it leads to |
 //! | `generation` | a tick is decided by the manifest and the policies that are stored, with the states that are stored |
 //! | `minimum`, `maximum`, `canary` | missing data and failures never scale in; limits bind; a canary stays near |
+//! | `cooldown` | nothing grows again before its cooldown is over |
 //! | `protected` | no protected instance goes for a scale-in |
 //! | `upgrade`, `floor`, `bake` | an upgrade replaces only what is outdated, keeps enough in service, waits at its checkpoints, and ends when its instances fail |
 //! | `boot-time`, `repair-time`, `drain-time`, `back-off` | nothing expires before its time has been lived |
@@ -67,6 +68,8 @@ pub(crate) struct Checks {
     answers_lost: BTreeSet<String>,
     /// Commands without a reply.
     asked: BTreeMap<Token, act::Asked>,
+    /// When a tick last let a set grow, in its lived time, by incarnation and generation.
+    grew_ms: BTreeMap<String, ((u64, u64), u64)>,
     /// Since when an upgrade is at its present batch, in lived time.
     batch_since_ms: BTreeMap<String, u64>,
     records: u64,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use regatta_core::instance_model::differences;
+use regatta_core::machine::Effect;
+use regatta_core::manifest::UpgradePolicy;
 use regatta_core::phase::Phase;
 use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
@@ -56,21 +58,33 @@ impl Checks {
         self.hold(is.target >= was.target || is.to != was.to, "upgrade", || {
             format!("tick {tick} of set {name}: the upgrade goes back from {} to {}", was.target, is.target)
         });
-        self.health(record, was, is);
+        self.health(&set.upgrade, record, was, is);
         self.bake(before, record, was, is);
     }
 
+    /// A rollback that is due is asked for at every tick.
+    pub(crate) fn on_effects(&mut self, state: &SetState, effects: &[Effect]) {
+        let due = state.upgrade.as_ref().is_some_and(|it| it.status == UpgradeStatus::RollbackDue);
+        let ticked = effects.iter().any(|effect| matches!(effect, Effect::Ticked(_)));
+        let asked = effects.iter().any(|effect| matches!(effect, Effect::RollBack(_)));
+        self.hold(!(ticked && due && !state.deleting) || asked, "upgrade", || {
+            format!("the rollback of set {} is due, and nobody is asked for it", state.set.name)
+        });
+    }
+
     /// An upgrade whose new instances fail does not go on.
-    fn health(&mut self, record: &TickRecord, was: &Upgrade, is: &Upgrade) {
+    fn health(&mut self, policy: &UpgradePolicy, record: &TickRecord, was: &Upgrade, is: &Upgrade) {
         let Some(facts) = &record.facts.upgrade else { return };
-        let rows = record.observation.instances.rows().zip(&record.facts.phase);
-        let failed = rows.filter(|(row, phase)| {
+        let now: Vec<u32> = record.changes.iter().filter(|it| it.is_failure()).map(|it| it.id).collect();
+        let failed = record.observation.instances.rows().zip(&record.facts.phase).filter(|(row, phase)| {
             **phase == Phase::Failed
+                && now.contains(&row.id)
                 && facts.current.contains(&row.generation)
                 && !was.failed.contains(&row.id)
         });
         let failed = failed.count() + was.failed.len();
-        self.hold(failed < is.target.max(1) as usize || !is.status.replaces(), "upgrade", || {
+        let allowed = is.target as usize * policy.max_unhealthy_upgraded_percent as usize / 100;
+        self.hold(failed <= allowed || !is.status.replaces(), "upgrade", || {
             format!(
                 "tick {} of set {}: {failed} of {} new instances failed, and the upgrade goes on",
                 record.observation.tick, record.observation.set, is.target

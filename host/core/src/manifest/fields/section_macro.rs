@@ -95,6 +95,7 @@ macro_rules! section {
 
         impl $type {
             /// Reads every field, whatever is wrong with others.
+            #[allow(clippy::too_many_arguments, reason = "one for each field that is handed in")]
             pub(crate) fn read(
                 section: &Section<'_>,
                 $($first: Result<$first_type, Invalid>,)?

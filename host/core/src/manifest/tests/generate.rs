@@ -443,7 +443,12 @@ fn guards(capacity: Capacity) -> impl Strategy<Value = Guards> {
             .prop_map(|(percent, count, period_ms)| RateLimit { percent, count, period_ms });
         prop_oneof![Just(RateLimit::NONE), given]
     };
-    (on_failure, missing_data, 0..=3_600_000_u64, 0..86_400_001_u64, limit(), limit()).prop_map(
+    let rule = |(metric, above): (&str, f64)| FlapRule { metric: metric.to_owned(), above };
+    let rule = (prop::sample::select(BUILT_IN_METRICS), 0.001..1e6_f64).prop_map(rule);
+    let cost = (0.001..1e3_f64, 0.001..1e6_f64);
+    let cost = of(cost.prop_map(|(per_instance_hour, per_hour)| MaxCost { per_instance_hour, per_hour }));
+    let more = (0..=100_u32, 0..=86_400_000_u64, 0..=86_400_000_u64, vec(rule, 0..3), cost);
+    (on_failure, missing_data, 0..=3_600_000_u64, 0..86_400_001_u64, limit(), limit(), more).prop_map(
         |(
             on_failure,
             missing_data,
@@ -451,7 +456,13 @@ fn guards(capacity: Capacity) -> impl Strategy<Value = Guards> {
             scale_in_stabilization_ms,
             scale_out_limit,
             scale_in_limit,
+            (tolerance_percent, scale_out_cooldown_ms, scale_in_cooldown_ms, flapping, max_cost),
         )| Guards {
+            tolerance_percent,
+            scale_out_cooldown_ms,
+            scale_in_cooldown_ms,
+            flapping,
+            max_cost,
             on_failure,
             missing_data,
             warm_up_ms,

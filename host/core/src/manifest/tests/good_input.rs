@@ -38,6 +38,7 @@ fn the_guards_are_on_by_default_and_scale_with_the_tick() {
         scale_in_stabilization_ms: 100_000,
         scale_out_limit: limit(100, 5_000),
         scale_in_limit: limit(50, 5_000),
+        ..Guards::default()
     };
     assert_eq!(guards("5s"), five_seconds);
     assert_eq!(

@@ -81,6 +81,7 @@ fn value(kind: &Kind) -> String {
         Kind::Object(_) => "mapping".to_owned(),
         Kind::List { max, .. } => format!("list of mappings, at most {max}"),
         Kind::Texts { of, max } => format!("list, at most {max}; each element {}", of.describe()),
+        Kind::Positive => "number greater than 0".to_owned(),
         Kind::Range => "two numbers such as `[0, 1]`".to_owned(),
         Kind::Json => "mapping".to_owned(),
         Kind::Either(kinds) => kinds.iter().map(value).collect::<Vec<_>>().join(", or "),
