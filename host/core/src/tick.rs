@@ -7,6 +7,8 @@ use crate::decision::{PolicyRun, Reason};
 use crate::digest::Digest;
 use crate::guard::{GuardContext, GuardName, GuardTrail, guards_of, judge, metrics_without_data};
 use crate::manifest::ScaleSet;
+use crate::metric::MetricValue;
+use crate::metrics::CONNECTIONS;
 use crate::mutant::{self, Mutant};
 use crate::node::Placement;
 use crate::observation::{InstanceRow, LastDecision, Observation};
@@ -85,6 +87,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         instances: &instances,
         capacity: guards.granted.saturating_sub(warming_twice(&facts)),
         victims: &combined.victims,
+        scale_in_order: set.scale_in.order,
         generation: observation.generation,
         next_id: facts.next_id,
         repair: set.repair,
@@ -122,6 +125,7 @@ fn planned_instances<'a>(
     nowhere: &'a Placement,
 ) -> Vec<PlannedInstance<'a>> {
     let rows = observation.instances.rows().enumerate();
+    let open = observation.metric(CONNECTIONS).map_or(&[][..], |metric| &metric.values);
     let planned = |(index, row): (usize, InstanceRow)| {
         let phase = facts.phase.get(index).copied().unwrap_or(Phase::Gone);
         PlannedInstance {
@@ -135,9 +139,18 @@ fn planned_instances<'a>(
             generation: row.generation,
             protected: row.protected && !facts.deleting && !mutant::is(Mutant::IgnoreProtection),
             drained: phase == Phase::Draining && facts.drained.contains(&row.id),
+            connections: open.get(index).map_or(0, connections),
         }
     };
     rows.map(planned).collect()
+}
+
+/// Open connections as a tick reads them; one that the load balancer does not list has none.
+fn connections(open: &MetricValue) -> u32 {
+    match *open {
+        MetricValue::Fresh(open) | MetricValue::Stale { value: open, .. } => open as u32,
+        MetricValue::Missing => 0,
+    }
 }
 
 /// The decision as it is, unless a fault is seeded here.

@@ -10,6 +10,7 @@ use regatta_core::manifest::{
     Capacity, LoadBalancer, MissingData, Network, OnFailure, Probe, RateLimit, ScaleSet, StartMode,
     read_manifest,
 };
+use regatta_core::plan::ScaleInOrder;
 use regatta_core::state::{ImageDigests, PolicyActivation};
 
 use crate::dice::Dice;
@@ -110,6 +111,7 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
         };
         (set.guards.scale_out_limit, set.guards.scale_in_limit) = (limit(), limit());
     }
+    set.scale_in.order = dice.pick(&ScaleInOrder::ALL).unwrap_or_default();
     set.repair.max_unhealthy_percent = dice.small(20..=100);
     set.repair.enabled = dice.per_mille(850);
     set.repair.grace_ms = dice.within(0..=15_000);

@@ -15,6 +15,7 @@ use super::types::{
 };
 use super::units::{format_duration_ms, format_size_bytes};
 use super::value_range::ValueRange;
+use crate::plan::ScaleInOrder;
 
 /// A manifest in the order in which people write it.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +69,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
     fields.push(("combine", text(set.combine.as_str())));
     fields.push(("guards", set.guards.tree()));
     fields.push(("repair", set.repair.tree()));
+    fields.push(("scale_in", set.scale_in.tree()));
     map(fields)
 }
 
@@ -288,6 +290,10 @@ pub(crate) fn range(range: &ValueRange) -> Tree {
 
 pub(crate) fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tree {
     Tree::Map(fields.into_iter().map(|(name, tree)| (name.to_owned(), tree)).collect())
+}
+
+pub(crate) fn scale_in_order(order: &ScaleInOrder) -> Tree {
+    text(order.as_str())
 }
 
 pub(crate) fn text(text: &str) -> Tree {

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, PolicyLimits, Repair};
+pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, PolicyLimits, Repair, ScaleIn};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -36,6 +36,9 @@ pub struct ScaleSet {
     pub guards: Guards,
     /// What happens to broken instances.
     pub repair: Repair,
+    /// Which instances a scale-in removes.
+    #[serde(default)]
+    pub scale_in: ScaleIn,
 }
 
 /// How many instances.

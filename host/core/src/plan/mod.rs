@@ -10,6 +10,7 @@ mod draft;
 mod drains;
 mod failed;
 mod note;
+mod order;
 mod placement;
 mod repair;
 mod shrink;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::action::{Action, CreateCause, RemovalCause};
 pub use self::budget::{Budget, CREATES_PER_TICK_MAX};
 pub use self::note::PlanNote;
+pub use self::order::ScaleInOrder;
 
 use self::draft::Draft;
 use crate::manifest::Repair;
@@ -45,6 +47,8 @@ pub struct PlannedInstance<'a> {
     pub protected: bool,
     /// Draining, and no connection is left.
     pub drained: bool,
+    /// Open connections at the load balancer.
+    pub connections: u32,
 }
 
 /// Everything that a plan depends on.
@@ -56,6 +60,8 @@ pub struct PlanInput<'a> {
     pub capacity: u32,
     /// Preferred victims, best first.
     pub victims: &'a [u32],
+    /// In which order surplus instances go.
+    pub scale_in_order: ScaleInOrder,
     /// Generation of the manifest in force.
     pub generation: u64,
     /// The first id that was never used.

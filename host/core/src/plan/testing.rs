@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::{Budget, PlanInput, PlannedInstance};
+use super::{Budget, PlanInput, PlannedInstance, ScaleInOrder};
 use crate::manifest::Repair;
 use crate::node::Placement;
 use crate::phase::Phase;
@@ -21,6 +21,7 @@ pub(super) fn fleet(phases: &[Phase]) -> Vec<PlannedInstance<'static>> {
         generation: 1,
         protected: false,
         drained: false,
+        connections: 0,
     };
     (1..).zip(phases).map(instance).collect()
 }
@@ -31,6 +32,7 @@ pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> 
         instances,
         capacity,
         victims: &[],
+        scale_in_order: ScaleInOrder::Default,
         generation: 1,
         next_id: 100,
         repair: Repair {

@@ -7,7 +7,7 @@ use regatta_core::manifest::Repair;
 use regatta_core::node::{FaultDomain, NodeId, Placement};
 use regatta_core::phase::{PHASES, Phase as P};
 use regatta_core::plan::{
-    Action, Budget, CreateCause, Plan, PlanInput, PlanNote, PlannedInstance, RemovalCause, plan,
+    Action, Budget, CreateCause, Plan, PlanInput, PlanNote, PlannedInstance, RemovalCause, ScaleInOrder, plan,
 };
 use regatta_core::record::NodeCapacity;
 
@@ -29,11 +29,21 @@ struct Instance {
     generation: u64,
     protected: bool,
     drained: bool,
+    connections: u32,
 }
 
 fn instance(id: u32, phase: P) -> Instance {
     let placement = Placement::default();
-    Instance { id, phase, in_phase_ms: 60_000, placement, generation: 1, protected: false, drained: false }
+    Instance {
+        id,
+        phase,
+        in_phase_ms: 60_000,
+        placement,
+        generation: 1,
+        protected: false,
+        drained: false,
+        connections: 0,
+    }
 }
 
 fn local(launches: u32, why: Option<&str>) -> NodeCapacity {
@@ -43,6 +53,7 @@ fn local(launches: u32, why: Option<&str>) -> NodeCapacity {
 /// What may differ between the plans of these tests.
 struct Given<'a> {
     victims: &'a [u32],
+    order: ScaleInOrder,
     next_id: u32,
     launches_resume_in_ms: u64,
     nodes: &'a [NodeCapacity],
@@ -62,12 +73,14 @@ impl Given<'_> {
                 generation: i.generation,
                 protected: i.protected,
                 drained: i.drained,
+                connections: i.connections,
             })
             .collect();
         plan(&PlanInput {
             instances: &instances,
             capacity,
             victims: self.victims,
+            scale_in_order: self.order,
             generation: 1,
             next_id: self.next_id,
             repair: REPAIR,
@@ -85,6 +98,7 @@ impl Given<'_> {
 fn given(nodes: &[NodeCapacity]) -> Given<'_> {
     Given {
         victims: &[],
+        order: ScaleInOrder::Default,
         next_id: 100,
         launches_resume_in_ms: 0,
         nodes,
@@ -250,13 +264,18 @@ prop_compose! {
         generation in 0u64..3,
         protected in prop::bool::weighted(0.1),
         drained: bool,
+        connections in 0u32..4,
     ) -> Instance {
-        Instance { id, phase, in_phase_ms, placement, generation, protected, drained }
+        Instance { id, phase, in_phase_ms, placement, generation, protected, drained, connections }
     }
 }
 
 fn any_fleet() -> impl Strategy<Value = Vec<Instance>> {
     (0u32..60).prop_flat_map(|n| (0..n).map(any_instance).collect::<Vec<_>>())
+}
+
+fn any_order() -> impl Strategy<Value = ScaleInOrder> {
+    prop::sample::select(&ScaleInOrder::ALL[..])
 }
 
 /// Up to four nodes in up to three racks, each with little capacity or plenty.
@@ -314,9 +333,9 @@ proptest! {
     #[test]
     fn a_plan_never_overshoots_names_each_instance_once_and_removes_only_what_is_there(
         fleet in any_fleet(), nodes in any_nodes(), budget in any_budget(), capacity in 0u32..80,
-        victims in prop::collection::vec(0u32..60, 0..5)
+        victims in prop::collection::vec(0u32..60, 0..5), order in any_order()
     ) {
-        let plan = Given { victims: &victims, budget, ..given(&nodes) }.plan(&fleet, capacity);
+        let plan = Given { victims: &victims, order, budget, ..given(&nodes) }.plan(&fleet, capacity);
         let mut named = HashSet::new();
         let counted = count(&fleet, |i| i.phase.counts_as_capacity());
         let (mut after, mut creates, mut repairs) = (counted, 0, 0);
@@ -363,14 +382,45 @@ proptest! {
 
     /// An instance in service is only ever given up when there are more than wanted, and then no more than are too many.
     #[test]
-    fn never_below_the_minimum_available(fleet in any_fleet(), nodes in any_nodes(), capacity in 0u32..80) {
-        let plan = given(&nodes).plan(&fleet, capacity);
+    fn never_below_the_minimum_available(
+        fleet in any_fleet(), nodes in any_nodes(), capacity in 0u32..80, order in any_order()
+    ) {
+        let plan = Given { order, ..given(&nodes) }.plan(&fleet, capacity);
         let available = |i: &Instance| i.phase == P::InService;
         let kept = |i: &Instance| available(i) && plan.actions.iter().all(|action| action.id() != i.id);
         // Protected ones that do not serve yet stay as well, and take the place of others.
         let instead = count(&fleet, |i| i.protected && i.phase.counts_as_capacity() && !available(i));
         let least = count(&fleet, available).min(capacity.saturating_sub(instead));
         prop_assert!(count(&fleet, kept) >= least);
+    }
+
+    /// Whatever the order: as many go as are too many, none that is protected, and no exchange of one that serves and goes for
+    /// one that serves and stays would leave the fault domains more even.
+    #[test]
+    fn a_scale_in_is_exact_spares_the_protected_and_keeps_fault_domains_even(
+        fleet in any_fleet(), capacity in 0u32..60, victims in prop::collection::vec(0u32..60, 0..5), order in any_order()
+    ) {
+        let plan = Given { victims: &victims, order, budget: Budget::NONE, ..given(&[]) }.plan(&fleet, capacity);
+        let gone = |i: &Instance| plan.actions.iter().any(|action| match action {
+            Action::Drain { id, cause } | Action::Terminate { id, cause } => *id == i.id && *cause == RemovalCause::ScaleIn,
+            Action::Create { .. } => false,
+        });
+        let counted = |i: &Instance| i.phase.counts_as_capacity();
+        let surplus = count(&fleet, counted).saturating_sub(capacity);
+        let candidates = count(&fleet, |i| counted(i) && !i.protected);
+        prop_assert_eq!(count(&fleet, gone), surplus.min(candidates));
+        let left = |of: &Instance| {
+            count(&fleet, |i| counted(i) && !gone(i) && i.placement.domain == of.placement.domain)
+        };
+        let serves = |i: &&Instance| i.phase == P::InService && !i.protected;
+        for victim in fleet.iter().filter(serves).filter(|i| gone(i)) {
+            for kept in fleet.iter().filter(serves).filter(|i| !gone(i)) {
+                prop_assert!(left(kept) <= left(victim) + 1, "{} instead of {}", kept.id, victim.id);
+            }
+        }
+        for removed in fleet.iter().filter(|i| gone(i)) {
+            prop_assert!(counted(removed) && !removed.protected);
+        }
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             }],
             combine: CombineRule::default(),
             guards: Guards::default(),
+            scale_in: Default::default(),
             repair: Repair {
                 enabled: true,
                 grace_ms: 10_000,

@@ -221,3 +221,14 @@ fn another_manifest_asks_the_image_anew() {
     rig.command(update(manifest(""))).expect("applied");
     assert!(rig.machine.image_is_usable() && rig.machine.problems().is_empty());
 }
+
+#[test]
+fn the_least_busy_instance_goes_by_what_the_record_holds() {
+    let more = "load_balancer: { listen: \"127.0.0.1:8000\" }\ncapacity: { min: 0, max: 9, initial: 3 }\nscale_in: { order: least-busy }";
+    let mut rig = Rig::serving(more);
+    let open = [(1, 4), (2, 1), (3, 2)].into();
+    rig.facts.traffic = Some(super::super::TrafficReading { open, ..Default::default() });
+    rig.wish = 2;
+    rig.tick();
+    assert_eq!(rig.record(2).phase, Phase::Draining, "the rig decides each record again");
+}

@@ -9,49 +9,52 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::combine::CombineRule;
+use crate::plan::ScaleInOrder;
 
 /// Any set that a manifest can describe.
 pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
     let first = ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", 100..=3_600_000_u64, capacity(), image(), instance());
-    (first, network(), of(load_balancer()), metrics(), (policies(), combine()), repair()).prop_flat_map(
-        |(
-            (name, tick_ms, capacity, image, instance),
-            network,
-            load_balancer,
-            metrics,
-            (mut policies, combine),
-            repair,
-        )| {
-            for policy in &mut policies {
-                policy.limits.deadline_ms = policy.limits.deadline_ms.min(tick_ms);
-            }
-            let load_balancer = load_balancer.filter(|balancer| !network.covers(balancer.listen));
-            let reachable = network.port().is_some();
-            let load_balancer = load_balancer.filter(|_| reachable);
-            let mut instance = instance;
-            let clonable = matches!(network, Network::Isolated { .. } | Network::None);
-            if !clonable || !instance.data_disks.is_empty() {
-                instance.start = StartMode::Cold;
-            }
-            let metrics = if reachable { metrics } else { Vec::new() };
-            let rest = (health(network.port()), guards(capacity));
-            rest.prop_map(move |(health, guards)| ScaleSet {
-                name: name.clone(),
-                tick_ms,
-                capacity,
-                image: image.clone(),
-                instance: instance.clone(),
-                network: network.clone(),
-                health,
-                load_balancer: load_balancer.clone(),
-                metrics: metrics.clone(),
-                policies: policies.clone(),
-                combine,
-                guards,
-                repair,
-            })
-        },
-    )
+    (first, network(), of(load_balancer()), metrics(), (policies(), combine()), (repair(), scale_in()))
+        .prop_flat_map(
+            |(
+                (name, tick_ms, capacity, image, instance),
+                network,
+                load_balancer,
+                metrics,
+                (mut policies, combine),
+                (repair, scale_in),
+            )| {
+                for policy in &mut policies {
+                    policy.limits.deadline_ms = policy.limits.deadline_ms.min(tick_ms);
+                }
+                let load_balancer = load_balancer.filter(|balancer| !network.covers(balancer.listen));
+                let reachable = network.port().is_some();
+                let load_balancer = load_balancer.filter(|_| reachable);
+                let mut instance = instance;
+                let clonable = matches!(network, Network::Isolated { .. } | Network::None);
+                if !clonable || !instance.data_disks.is_empty() {
+                    instance.start = StartMode::Cold;
+                }
+                let metrics = if reachable { metrics } else { Vec::new() };
+                let rest = (health(network.port()), guards(capacity));
+                rest.prop_map(move |(health, guards)| ScaleSet {
+                    name: name.clone(),
+                    tick_ms,
+                    capacity,
+                    image: image.clone(),
+                    instance: instance.clone(),
+                    network: network.clone(),
+                    health,
+                    load_balancer: load_balancer.clone(),
+                    metrics: metrics.clone(),
+                    policies: policies.clone(),
+                    combine,
+                    guards,
+                    repair,
+                    scale_in,
+                })
+            },
+        )
 }
 
 /// JSON with texts that YAML might take for something else.
@@ -458,6 +461,10 @@ fn guards(capacity: Capacity) -> impl Strategy<Value = Guards> {
             scale_in_limit,
         },
     )
+}
+
+fn scale_in() -> impl Strategy<Value = ScaleIn> {
+    prop::sample::select(&ScaleInOrder::ALL[..]).prop_map(|order| ScaleIn { order })
 }
 
 fn repair() -> impl Strategy<Value = Repair> {

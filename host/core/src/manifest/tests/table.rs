@@ -69,6 +69,7 @@ pub(super) fn full_manifest() -> Json {
             "scale_in_limit": { "percent": 1, "count": 1, "per": "1s" },
         },
         "repair": { "enabled": false, "grace": "1s", "max_percent": 7, "max_unhealthy": 8, "hold_after_apply": "2m" },
+        "scale_in": { "order": "oldest" },
     })
 }
 
