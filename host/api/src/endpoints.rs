@@ -62,7 +62,7 @@ macro_rules! endpoints {
             get "/v1/sets/{set}/instances" [instances, Viewer, SHORT]
             instances(set: &str) => Vec<InstanceInfo>;
 
-            /// Protects an instance from scale-in, or no longer.
+            /// Protects an instance from scale-in or from all actions of its set, or no longer.
             put "/v1/sets/{set}/instances/{id}/protection" [instances, Operator, SHORT]
             protect(set: &str, id: u32) request: Json<ProtectRequest> => InstanceInfo;
 

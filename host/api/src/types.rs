@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use regatta_core::digest::Digest;
+use regatta_core::protection::Protection;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -287,8 +288,11 @@ pub struct InstanceInfo {
     pub address: String,
     /// Process id of its VMM.
     pub pid: Option<u32>,
-    /// Protected from scale-in.
+    /// Protected from scale-in, or from more.
     pub protected: bool,
+    /// What it is protected from.
+    #[serde(default)]
+    pub protection: ProtectionLevel,
     /// Open connections through the load balancer.
     pub connections: u64,
     /// Its metrics at the last tick; only fresh ones.
@@ -317,8 +321,41 @@ pub struct ScaleRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProtectRequest {
+    /// What it is protected from.
+    pub protection: ProtectionLevel,
+}
+
+/// What an instance is protected from. An operator can remove it all the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProtectionLevel {
+    /// Nothing.
+    #[default]
+    None,
     /// From scale-in.
-    pub protected: bool,
+    ScaleIn,
+    /// From all actions of the set: scale-in, repair, upgrades.
+    All,
+}
+
+impl From<Protection> for ProtectionLevel {
+    fn from(protection: Protection) -> Self {
+        match protection {
+            Protection::None => Self::None,
+            Protection::ScaleIn => Self::ScaleIn,
+            Protection::All => Self::All,
+        }
+    }
+}
+
+impl From<ProtectionLevel> for Protection {
+    fn from(level: ProtectionLevel) -> Self {
+        match level {
+            ProtectionLevel::None => Self::None,
+            ProtectionLevel::ScaleIn => Self::ScaleIn,
+            ProtectionLevel::All => Self::All,
+        }
+    }
 }
 
 /// Another policy.

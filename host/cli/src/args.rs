@@ -120,11 +120,14 @@ Example:
     Scale(ScaleArgs),
     /// Delete a scale set and all its instances
     Delete(DeleteArgs),
-    /// Protect an instance from scale-in
+    /// Protect an instance from scale-in, or from all actions
+    ///
+    /// `--from all` also keeps the set from repairing, draining and upgrading it. Neither level keeps an operator from
+    /// removing it.
     #[command(after_long_help = "\
 Examples:
   regatta protect web 3
-  regatta protect web web-3 --off")]
+  regatta protect web web-3 --from all")]
     Protect {
         /// The set
         #[arg(value_parser = set_name, add = sets())]
@@ -132,9 +135,21 @@ Examples:
         /// Instance number or name
         #[arg(value_name = "ID")]
         instance: String,
-        /// Remove the protection
-        #[arg(long)]
-        off: bool,
+        /// What it is protected from
+        #[arg(long, value_name = "WHAT", default_value = "scale-in")]
+        from: ProtectFrom,
+    },
+    /// Remove the protection of an instance
+    #[command(after_long_help = "\
+Example:
+  regatta unprotect web 3")]
+    Unprotect {
+        /// The set
+        #[arg(value_parser = set_name, add = sets())]
+        set: String,
+        /// Instance number or name
+        #[arg(value_name = "ID")]
+        instance: String,
     },
     /// Swap, roll back or list policies; write, build and check your own
     #[command(subcommand)]
@@ -599,4 +614,13 @@ mod tests {
             assert!(set_name(wrong).is_err(), "{wrong}");
         }
     }
+}
+
+/// What `regatta protect` protects from.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ProtectFrom {
+    /// The set does not remove it because there are more than wanted
+    ScaleIn,
+    /// The set does not remove, drain, repair or upgrade it
+    All,
 }

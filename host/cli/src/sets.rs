@@ -5,8 +5,8 @@ use std::io::{BufRead, Read};
 
 use regatta_api::Client;
 use regatta_api::types::{
-    EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest, ScaleRequest, SetDetail,
-    SetSummary, WhyQuery,
+    EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest, ProtectionLevel,
+    ScaleRequest, SetDetail, SetSummary, WhyQuery,
 };
 use regatta_core::metrics::{CONNECTIONS, MEMORY};
 
@@ -266,7 +266,13 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
                 .map(|&name| right(or_dash(instance.metrics.get(name).map(|value| measured(name, *value))))),
         );
         row.extend(generation.then(|| right(instance.generation)));
-        row.extend(protected.then(|| text(if instance.protected { "yes" } else { "-" })));
+        row.extend(protected.then(|| {
+            text(match instance.protection {
+                ProtectionLevel::None => "-",
+                ProtectionLevel::ScaleIn => "scale-in",
+                ProtectionLevel::All => "all",
+            })
+        }));
         row.extend(start.then(|| text(or_dash(instance.start.as_ref()))));
         row.extend(detail.then(|| text(or_dash(instance.detail.as_ref()))));
         table.row(row);
@@ -309,17 +315,21 @@ pub(super) async fn protect(
     client: &Client,
     set: &str,
     instance: &str,
-    protected: bool,
+    protection: ProtectionLevel,
     output: Output,
     io: &mut Io<'_>,
 ) -> Outcome {
     let id = instance_number(set, instance)?;
-    let instance = client.protect(set, id, &ProtectRequest { protected }).await?;
+    let instance = client.protect(set, id, &ProtectRequest { protection }).await?;
     if output == Output::Json {
         return json(&instance, io);
     }
-    let how = if instance.protected { "is protected" } else { "is no longer protected" };
-    writeln!(io.out, "{} {how} from scale-in", instance.name)?;
+    let how = match instance.protection {
+        ProtectionLevel::None => "is no longer protected",
+        ProtectionLevel::ScaleIn => "is protected from scale-in",
+        ProtectionLevel::All => "is protected from all actions of the set",
+    };
+    writeln!(io.out, "{} {how}", instance.name)?;
     Ok(())
 }
 

@@ -80,7 +80,7 @@ event_kinds! {
     ManifestApplied = "manifest-applied",
     /// The capacity was set by an operator.
     ScaledByHand = "scaled-by-hand",
-    /// An instance was protected from scale-in, or no longer is.
+    /// An instance was protected, or no longer is.
     Protection = "protection",
     /// The capacity went up.
     ScaleOut = "scale-out",

@@ -33,6 +33,7 @@ pub mod observation;
 pub mod orphan;
 pub mod phase;
 pub mod plan;
+pub mod protection;
 pub mod record;
 pub mod recovery;
 pub mod replay;

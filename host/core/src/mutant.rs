@@ -46,6 +46,8 @@ mutants! {
     NoRateLimit,
     /// Protection from scale-in is not looked at.
     IgnoreProtection,
+    /// Protection from all actions of the set is not more than that from scale-in.
+    IgnoreFullProtection,
     /// Failed launches do not make the next ones wait.
     NoBackoff,
     /// Boot time-outs are measured on the wall clock.

@@ -81,6 +81,9 @@ pub struct ShadowRun {
 pub struct PlanFacts {
     /// Draining instances without an open connection.
     pub drained: Vec<u32>,
+    /// Instances that are protected from all actions of the set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protected_from_actions: Vec<u32>,
     /// The first instance id that was never used.
     pub next_id: u32,
     /// No launch before this moment on the set's own clock, `lived_ms`; 0 for none.

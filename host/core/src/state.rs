@@ -13,6 +13,7 @@ use crate::manifest::ScaleSet;
 use crate::metrics::MetricWish;
 use crate::node::Placement;
 use crate::phase::{IllegalTransition, InstanceEvent, Phase, step};
+use crate::protection::Protection;
 use crate::record::InstanceChange;
 use crate::time::SetClock;
 use regatta_util::Said;
@@ -266,8 +267,9 @@ pub struct InstanceRecord {
     pub generation: u64,
     /// Address of the guest; none until its node has given it one.
     pub address: Option<Ipv4Addr>,
-    /// Protected from scale-in.
-    pub protected: bool,
+    /// What it is protected from.
+    #[serde(rename = "protected")]
+    pub protection: Protection,
     /// Was in service at least once.
     pub served: bool,
     /// Its VMM process, once known.
@@ -316,7 +318,7 @@ impl InstanceRecord {
             boot_since_lived_ms: at.lived_ms,
             generation,
             address: None,
-            protected: false,
+            protection: Protection::None,
             served: false,
             vmm: None,
             detail: None,

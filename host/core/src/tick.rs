@@ -14,6 +14,7 @@ use crate::node::Placement;
 use crate::observation::{InstanceRow, LastDecision, Observation};
 use crate::phase::Phase;
 use crate::plan::{PlanInput, PlannedInstance, plan};
+use crate::protection::Protection;
 use crate::record::{CanaryRun, InstanceChange, PlanFacts, RECORD_VERSION, ShadowRun, TickRecord};
 use regatta_util::Said;
 
@@ -137,12 +138,22 @@ fn planned_instances<'a>(
                 .map_or(0, |since| facts.lived_ms.saturating_sub(*since)),
             placement: facts.placement.get(index).unwrap_or(nowhere),
             generation: row.generation,
-            protected: row.protected && !facts.deleting && !mutant::is(Mutant::IgnoreProtection),
+            protection: protection(&row, facts),
             drained: phase == Phase::Draining && facts.drained.contains(&row.id),
             connections: open.get(index).map_or(0, connections),
         }
     };
     rows.map(planned).collect()
+}
+
+/// What an instance is protected from while its set stays.
+fn protection(row: &InstanceRow, facts: &PlanFacts) -> Protection {
+    let all = facts.protected_from_actions.contains(&row.id) && !mutant::is(Mutant::IgnoreFullProtection);
+    match row.protected && !facts.deleting && !mutant::is(Mutant::IgnoreProtection) {
+        true if all => Protection::All,
+        true => Protection::ScaleIn,
+        false => Protection::None,
+    }
 }
 
 /// Open connections as a tick reads them; one that the load balancer does not list has none.

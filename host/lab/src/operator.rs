@@ -11,6 +11,7 @@ use regatta_core::manifest::{
     read_manifest,
 };
 use regatta_core::plan::ScaleInOrder;
+use regatta_core::protection::Protection;
 use regatta_core::state::{ImageDigests, PolicyActivation};
 
 use crate::dice::Dice;
@@ -189,7 +190,12 @@ impl World {
             }
             34..=53 => {
                 let id = dice.pick(&ids).unwrap_or(99);
-                Command::Protect { id, protected: dice.per_mille(600) }
+                let level = match dice.small(0..=4) {
+                    0 | 1 => Protection::None,
+                    2 | 3 => Protection::ScaleIn,
+                    _ => Protection::All,
+                };
+                Command::Protect { id, protection: level }
             }
             54..=62 => Command::Swap { slot, policy: new(dice) },
             63..=66 => {

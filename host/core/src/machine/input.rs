@@ -12,6 +12,7 @@ use crate::manifest::{LoadBalancer, PolicyLimits, ScaleSet};
 use crate::metrics::Reading;
 use crate::observation::Observation;
 use crate::phase::InstanceEvent;
+use crate::protection::Protection;
 use crate::record::{NodeCapacity, TickRecord};
 use crate::state::{ImageDigests, PolicyActivation};
 
@@ -174,12 +175,12 @@ pub enum Command {
         /// The capacity.
         capacity: u32,
     },
-    /// Protection of an instance from scale-in, or no longer.
+    /// Protection of an instance.
     Protect {
         /// Which.
         id: u32,
-        /// Whether.
-        protected: bool,
+        /// From what.
+        protection: Protection,
     },
     /// Another policy takes over. A slot that is not named is the only one, in all commands.
     Swap {

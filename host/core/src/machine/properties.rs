@@ -9,6 +9,7 @@ use super::testing::{Refusal, Rig, manifest, policy, update};
 use super::*;
 use crate::agent::{Found, Report, Running};
 use crate::phase::{InstanceEvent, Phase};
+use crate::protection::Protection;
 
 const IDS: std::ops::Range<u32> = 1..8;
 
@@ -66,7 +67,8 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         manifests.prop_map(|more| update(manifest(more))),
         (0..6_u32).prop_map(|capacity| Command::Scale { capacity }),
-        (IDS, any::<bool>()).prop_map(|(id, protected)| Command::Protect { id, protected }),
+        (IDS, prop::sample::select(&Protection::ALL[..]))
+            .prop_map(|(id, protection)| Command::Protect { id, protection }),
         (slot(), new()).prop_map(|(slot, policy)| Command::Swap { slot, policy }),
         (slot(), proptest::option::of(1..6_u64)).prop_map(|(slot, to)| Command::Rollback { slot, to }),
         (slot(), new()).prop_map(|(slot, policy)| Command::Shadow { slot, policy }),
@@ -214,7 +216,7 @@ proptest! {
         rig.run(Input::Snapshot(SnapshotStatus::Ready { disk_bytes: 9 }));
         rig.wish = wish;
         for id in IDS.start..IDS.end {
-            rig.command(Command::Protect { id, protected: false }).ok();
+            rig.command(Command::Protect { id, protection: Protection::None }).ok();
         }
         let deleting = rig.machine.state().deleting;
         let limits = rig.machine.state().set.capacity;

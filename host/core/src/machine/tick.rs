@@ -173,6 +173,7 @@ impl SetMachine {
         let rows = observation.instances.len();
         let mut facts = PlanFacts {
             drained: Vec::new(),
+            protected_from_actions: Vec::new(),
             next_id: self.state.next_instance_id
                 - u32::from(mutant::is(Mutant::ReuseId) && self.state.next_instance_id > 3),
             launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { launches.resume_ms },
@@ -194,6 +195,9 @@ impl SetMachine {
             facts.phase.push(record.phase);
             facts.phase_since_ms.push(self.phase_since(record));
             facts.placement.push(&record.placement);
+            if record.protection.from_actions() {
+                facts.protected_from_actions.push(record.id);
+            }
             if record.phase == Phase::Draining && (open(record.id) == 0 || mutant::is(Mutant::ForgetDrain)) {
                 facts.drained.push(record.id);
             }

@@ -28,6 +28,7 @@ use self::draft::Draft;
 use crate::manifest::Repair;
 use crate::node::Placement;
 use crate::phase::Phase;
+use crate::protection::Protection;
 use crate::record::NodeCapacity;
 
 /// What the planner knows of one instance.
@@ -43,8 +44,8 @@ pub struct PlannedInstance<'a> {
     pub placement: &'a Placement,
     /// Generation of the manifest that it was made from.
     pub generation: u64,
-    /// Protected from scale-in.
-    pub protected: bool,
+    /// What it is protected from.
+    pub protection: Protection,
     /// Draining, and no connection is left.
     pub drained: bool,
     /// Open connections at the load balancer.

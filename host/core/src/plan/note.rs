@@ -83,6 +83,13 @@ pub enum PlanNote {
         /// How many more than wanted.
         surplus: u32,
     },
+    /// Failed or unhealthy instances stay: they are protected from all actions of the set.
+    ProtectedFromActions {
+        /// How many.
+        instances: u32,
+        /// Whether they failed; else they are unhealthy.
+        failed: bool,
+    },
     /// Text of a record of version 1.
     #[serde(untagged)]
     Text(String),
@@ -135,6 +142,11 @@ impl fmt::Display for PlanNote {
                 let s = if *surplus == 1 { "" } else { "s" };
                 write!(f, "{surplus} surplus instance{s} kept: protected from scale-in")
             }
+            Self::ProtectedFromActions { instances, failed } => {
+                let s = if *instances == 1 { "" } else { "s" };
+                let what = if *failed { "failed" } else { "unhealthy" };
+                write!(f, "{instances} {what} instance{s} kept: protected from all actions of the set")
+            }
             Self::Text(text) => f.write_str(text),
         }
     }
@@ -181,6 +193,8 @@ mod tests {
             PlanNote::RepairLimited { unhealthy: 1, now: 0, at_once: 0 },
             PlanNote::Protected { surplus: 1 },
             PlanNote::Protected { surplus: 2 },
+            PlanNote::ProtectedFromActions { instances: 1, failed: true },
+            PlanNote::ProtectedFromActions { instances: 2, failed: false },
             PlanNote::Text("1 unhealthy: repair is off".into()),
         ]
     }
@@ -201,6 +215,8 @@ mod tests {
             "1 instance unhealthy: a guard stops repair",
             "1 surplus instance kept: protected from scale-in",
             "2 surplus instances kept: protected from scale-in",
+            "1 failed instance kept: protected from all actions of the set",
+            "2 unhealthy instances kept: protected from all actions of the set",
             "1 unhealthy: repair is off",
         ];
         assert_eq!(text, expected);

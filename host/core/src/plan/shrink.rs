@@ -14,7 +14,7 @@ pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
         return Report::default();
     }
     let counted = |i: &&PlannedInstance<'_>| i.phase.counts_as_capacity();
-    let candidates: Vec<_> = draft.rest().filter(counted).filter(|i| !i.protected).collect();
+    let candidates: Vec<_> = draft.rest().filter(counted).filter(|i| !i.protection.from_scale_in()).collect();
     let mut report = Report::default();
     let kept = surplus.saturating_sub(count(candidates.len()));
     if kept > 0 {
@@ -37,6 +37,7 @@ mod tests {
     use super::*;
     use crate::phase::Phase;
     use crate::plan::testing::{fleet, input};
+    use crate::protection::Protection;
 
     #[test]
     fn the_least_advanced_go_at_once_and_those_that_serve_drain() {
@@ -68,8 +69,8 @@ mod tests {
     #[test]
     fn protected_instances_stay_and_the_report_says_so() {
         let mut instances = fleet(&[Phase::InService; 3]);
-        instances[0].protected = true;
-        instances[2].protected = true;
+        instances[0].protection = Protection::ScaleIn;
+        instances[2].protection = Protection::All;
         let input = input(&instances, 1);
         let report = surplus(&mut Draft::new(&input));
         assert_eq!(report.actions, [Action::Drain { id: 2, cause: RemovalCause::ScaleIn }]);

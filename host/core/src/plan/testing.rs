@@ -6,6 +6,7 @@ use super::{Budget, PlanInput, PlannedInstance, ScaleInOrder};
 use crate::manifest::Repair;
 use crate::node::Placement;
 use crate::phase::Phase;
+use crate::protection::Protection;
 use crate::record::NodeCapacity;
 
 static LOCAL: LazyLock<[NodeCapacity; 1]> =
@@ -19,7 +20,7 @@ pub(super) fn fleet(phases: &[Phase]) -> Vec<PlannedInstance<'static>> {
         in_phase_ms: 60_000,
         placement: &LOCAL[0].placement,
         generation: 1,
-        protected: false,
+        protection: Protection::None,
         drained: false,
         connections: 0,
     };

@@ -9,6 +9,7 @@ use regatta_core::phase::{PHASES, Phase as P};
 use regatta_core::plan::{
     Action, Budget, CreateCause, Plan, PlanInput, PlanNote, PlannedInstance, RemovalCause, ScaleInOrder, plan,
 };
+use regatta_core::protection::Protection;
 use regatta_core::record::NodeCapacity;
 
 const REPAIR: Repair = Repair {
@@ -27,7 +28,7 @@ struct Instance {
     in_phase_ms: u64,
     placement: Placement,
     generation: u64,
-    protected: bool,
+    protection: Protection,
     drained: bool,
     connections: u32,
 }
@@ -40,7 +41,7 @@ fn instance(id: u32, phase: P) -> Instance {
         in_phase_ms: 60_000,
         placement,
         generation: 1,
-        protected: false,
+        protection: Protection::None,
         drained: false,
         connections: 0,
     }
@@ -71,7 +72,7 @@ impl Given<'_> {
                 in_phase_ms: i.in_phase_ms,
                 placement: &i.placement,
                 generation: i.generation,
-                protected: i.protected,
+                protection: i.protection,
                 drained: i.drained,
                 connections: i.connections,
             })
@@ -183,7 +184,7 @@ fn gives_up_what_is_not_in_service_first_then_the_policys_victims_then_the_newes
 
 #[test]
 fn a_protected_instance_stays_and_the_plan_says_so() {
-    let protected = Instance { protected: true, ..instance(1, P::InService) };
+    let protected = Instance { protection: Protection::ScaleIn, ..instance(1, P::InService) };
     let plan = planned(&[protected], 0);
     assert!(plan.actions.is_empty());
     assert_eq!(notes(&plan), ["1 surplus instance kept: protected from scale-in"]);
@@ -262,11 +263,11 @@ prop_compose! {
         in_phase_ms in 0u64..100_000,
         placement in (0u8..5, 0u8..3).prop_map(|(node, domain)| placement(node, domain)),
         generation in 0u64..3,
-        protected in prop::bool::weighted(0.1),
+        protection in prop_oneof![8 => Just(Protection::None), 1 => Just(Protection::ScaleIn), 1 => Just(Protection::All)],
         drained: bool,
         connections in 0u32..4,
     ) -> Instance {
-        Instance { id, phase, in_phase_ms, placement, generation, protected, drained, connections }
+        Instance { id, phase, in_phase_ms, placement, generation, protection, drained, connections }
     }
 }
 
@@ -351,14 +352,16 @@ proptest! {
                 }
                 Action::Drain { cause, .. } | Action::Terminate { cause, .. } => {
                     let target = target.expect("removes what is there");
-                    prop_assert!(!(*cause == RemovalCause::ScaleIn && target.protected));
+                    prop_assert!(!(*cause == RemovalCause::ScaleIn && target.protection.from_scale_in()));
+                    let left_alone = target.protection.from_actions() && !matches!(target.phase, P::Draining | P::Refused);
+                    prop_assert!(!left_alone, "{} is protected from all actions", target.id);
                     after -= u32::from(target.phase.counts_as_capacity());
                     repairs += u32::from(*cause == RemovalCause::Unhealthy);
                 }
             }
         }
         // Never beyond the capacity plus surge, which is none; what was there before or is protected aside.
-        let protected = count(&fleet, |i| i.protected && i.phase.counts_as_capacity());
+        let protected = count(&fleet, |i| i.protection.from_scale_in() && i.phase.counts_as_capacity());
         prop_assert!(after <= capacity.max(protected));
         // Never below, but for what the budget, the nodes or the repair leave to later ticks.
         let room: u32 = nodes.iter().map(|node| node.launches).sum();
@@ -389,7 +392,7 @@ proptest! {
         let available = |i: &Instance| i.phase == P::InService;
         let kept = |i: &Instance| available(i) && plan.actions.iter().all(|action| action.id() != i.id);
         // Protected ones that do not serve yet stay as well, and take the place of others.
-        let instead = count(&fleet, |i| i.protected && i.phase.counts_as_capacity() && !available(i));
+        let instead = count(&fleet, |i| i.protection.from_scale_in() && i.phase.counts_as_capacity() && !available(i));
         let least = count(&fleet, available).min(capacity.saturating_sub(instead));
         prop_assert!(count(&fleet, kept) >= least);
     }
@@ -407,19 +410,19 @@ proptest! {
         });
         let counted = |i: &Instance| i.phase.counts_as_capacity();
         let surplus = count(&fleet, counted).saturating_sub(capacity);
-        let candidates = count(&fleet, |i| counted(i) && !i.protected);
+        let candidates = count(&fleet, |i| counted(i) && !i.protection.from_scale_in());
         prop_assert_eq!(count(&fleet, gone), surplus.min(candidates));
         let left = |of: &Instance| {
             count(&fleet, |i| counted(i) && !gone(i) && i.placement.domain == of.placement.domain)
         };
-        let serves = |i: &&Instance| i.phase == P::InService && !i.protected;
+        let serves = |i: &&Instance| i.phase == P::InService && !i.protection.from_scale_in();
         for victim in fleet.iter().filter(serves).filter(|i| gone(i)) {
             for kept in fleet.iter().filter(serves).filter(|i| !gone(i)) {
                 prop_assert!(left(kept) <= left(victim) + 1, "{} instead of {}", kept.id, victim.id);
             }
         }
         for removed in fleet.iter().filter(|i| gone(i)) {
-            prop_assert!(counted(removed) && !removed.protected);
+            prop_assert!(counted(removed) && !removed.protection.from_scale_in());
         }
     }
 
@@ -435,7 +438,8 @@ proptest! {
         let mut rest = false;
         for round in 0..200 {
             let plan = Given { next_id: 1_000 + round * 100, ..given(&nodes) }.plan(&fleet, capacity);
-            let settled = fleet.iter().all(|i| matches!(i.phase, P::InService | P::Standby));
+            let kept = |i: &Instance| i.protection.from_actions() && matches!(i.phase, P::Failed | P::Unhealthy);
+            let settled = fleet.iter().all(|i| matches!(i.phase, P::InService | P::Standby) || kept(i));
             rest = plan.actions.is_empty() && settled;
             if rest {
                 break;
@@ -443,8 +447,8 @@ proptest! {
             fleet = carried_out(&fleet, &plan);
         }
         prop_assert!(rest, "it does not come to rest");
-        let serving = count(&fleet, |i| i.phase == P::InService);
-        let protected = count(&fleet, |i| i.protected && i.phase == P::InService);
+        let serving = count(&fleet, |i| i.phase.counts_as_capacity());
+        let protected = count(&fleet, |i| i.protection.from_scale_in() && i.phase.counts_as_capacity());
         prop_assert!(serving == capacity || (serving == protected && serving > capacity));
     }
 }

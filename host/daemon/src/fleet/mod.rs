@@ -221,8 +221,8 @@ impl Control for Fleet {
         request: ProtectRequest,
         caller: &Caller,
     ) -> Answer<InstanceInfo> {
-        let protected = request.protected;
-        self.command(set, Command::Protect { id, protected }, &caller.name).await?;
+        let protection = request.protection.into();
+        self.command(set, Command::Protect { id, protection }, &caller.name).await?;
         let instances = self.find(set)?.view().instances();
         let found = instances.into_iter().find(|instance| instance.id == id);
         found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))

@@ -6,6 +6,7 @@ use regatta_core::combine::CombineRule;
 use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::{MissingData, OnFailure, ScaleSet};
 use regatta_core::metric::MetricValue;
+use regatta_core::phase::Phase;
 use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
 use regatta_core::state::InstanceRecord;
@@ -48,11 +49,21 @@ impl Checks {
         let mut scales_in = false;
         for action in &record.plan.actions {
             let (Action::Drain { id, cause } | Action::Terminate { id, cause }) = action else { continue };
+            let was = before.instances.get(id);
+            let left_alone = was.is_some_and(|it| {
+                it.protection.from_actions() && !matches!(it.phase, Phase::Draining | Phase::Refused)
+            });
+            // It may have been refused, or have ended while it drained, since it was stored.
+            let by_itself =
+                matches!(cause, RemovalCause::Refused | RemovalCause::Drained | RemovalCause::DrainTimeout);
+            self.hold(!left_alone || by_itself, "protected", || {
+                format!("{name}-{id} is protected from all actions and goes: {}", cause.as_str())
+            });
             if *cause != RemovalCause::ScaleIn {
                 continue;
             }
             scales_in = true;
-            let protected = before.instances.get(id).is_some_and(|it| it.protected);
+            let protected = was.is_some_and(|it| it.protection.from_scale_in());
             self.hold(!protected, "protected", || {
                 format!("{name}-{id} is protected and goes for a scale-in")
             });

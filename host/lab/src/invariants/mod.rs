@@ -8,7 +8,7 @@
 //! | `intent` | every action of a stored plan is stored as the phase that it leads to |
 //! | `generation` | a tick is decided by the manifest and the policies that are stored, with the states that are stored |
 //! | `minimum`, `maximum`, `canary` | missing data and failures never scale in; limits bind; a canary stays near |
-//! | `protected` | no protected instance goes for a scale-in |
+//! | `protected` | no protected instance goes for a scale-in; one protected from all actions does not go at all |
 //! | `boot-time`, `repair-time`, `drain-time`, `back-off` | nothing expires before its time has been lived |
 //! | `replay` | a stored record decides itself again |
 //! | `launch`, `stop` | what is launched or stopped is stored as such |

@@ -258,6 +258,7 @@ impl Generator {
             observation,
             changes,
             facts: PlanFacts {
+                protected_from_actions: Vec::new(),
                 changed_ms: None,
                 drained: Vec::new(),
                 next_id: self.next_id,
