@@ -66,6 +66,10 @@ macro_rules! endpoints {
             put "/v1/sets/{set}/instances/{id}/protection" [instances, Operator, SHORT]
             protect(set: &str, id: u32) request: Json<ProtectRequest> => InstanceInfo;
 
+            /// Replaces, restarts or deletes an instance, whatever protects it.
+            post "/v1/sets/{set}/instances/{id}/action" [instances, Operator, SHORT]
+            instance_action(set: &str, id: u32) request: Json<InstanceActionRequest> => InstanceInfo;
+
             /// Instances of a set that failed or were replaced and whose logs are kept, the newest first.
             get "/v1/sets/{set}/logs" [instances, Viewer, SHORT]
             kept_logs(set: &str) => Vec<KeptLogInfo>;

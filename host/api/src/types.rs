@@ -293,6 +293,9 @@ pub struct InstanceInfo {
     /// What it is protected from.
     #[serde(default)]
     pub protection: ProtectionLevel,
+    /// What is asked for it and not done yet: `replace`, `restart` or `delete`.
+    #[serde(default)]
+    pub requested: Option<String>,
     /// Open connections through the load balancer.
     pub connections: u64,
     /// Its metrics at the last tick; only fresh ones.
@@ -323,6 +326,22 @@ pub struct ScaleRequest {
 pub struct ProtectRequest {
     /// What it is protected from.
     pub protection: ProtectionLevel,
+}
+
+/// What shall become of an instance. It is stored, and carried out by the next ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum InstanceActionRequest {
+    /// It drains and goes; another takes its place.
+    Replace,
+    /// It drains, and its guest is restarted.
+    Restart,
+    /// It drains and goes.
+    Delete {
+        /// Lower the desired capacity by one as well; else another takes its place.
+        #[serde(default)]
+        shrink: bool,
+    },
 }
 
 /// What an instance is protected from. An operator can remove it all the same.

@@ -9,6 +9,7 @@ use regatta_api::types::WhyLast;
 
 use super::complete::sets;
 use super::image_args::ImageCommand;
+use super::instance_args::InstanceCommand;
 use super::logs::LogsArgs;
 use super::orphan_args::OrphansCommand;
 use super::policy_tools::args::PolicyToolCommand;
@@ -151,6 +152,9 @@ Example:
         #[arg(value_name = "ID")]
         instance: String,
     },
+    /// Replace, restart or delete one instance
+    #[command(subcommand)]
+    Instance(InstanceCommand),
     /// Swap, roll back or list policies; write, build and check your own
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -12,6 +12,7 @@ mod events;
 mod exit;
 mod image;
 mod image_args;
+mod instance_args;
 mod logs;
 mod orphan_args;
 mod orphans;
@@ -206,6 +207,7 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Unprotect { set, instance } => {
             sets::protect(client, &set, &instance, ProtectionLevel::None, output, io).await?;
         }
+        Command::Instance(command) => sets::instance_action(client, &command, output, io).await?,
         Command::Policy(command) => policy::run(client, command, output, io).await?,
         Command::Image(command) => image::run(client, &command, output, io).await?,
         Command::Why(args) => records::why(client, &args, output, io).await?,

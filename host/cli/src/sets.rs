@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 
+use super::instance_args::{InstanceArg, InstanceCommand};
 use regatta_api::Client;
 use regatta_api::types::{
-    EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest, ProtectionLevel,
-    ScaleRequest, SetDetail, SetSummary, WhyQuery,
+    EventsQuery, InstanceActionRequest, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest,
+    ProtectionLevel, ScaleRequest, SetDetail, SetSummary, WhyQuery,
 };
 use regatta_core::metrics::{CONNECTIONS, MEMORY};
 
@@ -239,7 +240,11 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
     // It has a column of its own.
     let metrics: BTreeSet<&str> = metrics.into_iter().filter(|name| *name != CONNECTIONS).collect();
     let protected = instances.iter().any(|i| i.protected);
-    let detail = instances.iter().any(|i| i.detail.is_some());
+    let detail_of = |i: &InstanceInfo| match (&i.detail, &i.requested) {
+        (Some(detail), _) => Some(detail.clone()),
+        (None, requested) => requested.as_ref().map(|requested| format!("{requested} requested")),
+    };
+    let detail = instances.iter().any(|i| detail_of(i).is_some());
     let start = instances.iter().any(|i| i.start.as_ref().is_some_and(|start| start != "cold"));
     let metric_headings: Vec<String> = metrics.iter().map(|name| name.to_uppercase()).collect();
     let generations: BTreeSet<u64> = instances.iter().map(|i| i.generation).collect();
@@ -274,7 +279,7 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
             })
         }));
         row.extend(start.then(|| text(or_dash(instance.start.as_ref()))));
-        row.extend(detail.then(|| text(or_dash(instance.detail.as_ref()))));
+        row.extend(detail.then(|| text(or_dash(detail_of(instance)))));
         table.row(row);
     }
     table
@@ -330,6 +335,28 @@ pub(super) async fn protect(
         ProtectionLevel::All => "is protected from all actions of the set",
     };
     writeln!(io.out, "{} {how}", instance.name)?;
+    Ok(())
+}
+
+pub(super) async fn instance_action(
+    client: &Client,
+    command: &InstanceCommand,
+    output: Output,
+    io: &mut Io<'_>,
+) -> Outcome {
+    let (InstanceArg { set, instance }, request, what) = match command {
+        InstanceCommand::Replace(of) => (of, InstanceActionRequest::Replace, "is to be replaced"),
+        InstanceCommand::Restart(of) => (of, InstanceActionRequest::Restart, "is to be restarted"),
+        InstanceCommand::Delete { instance, shrink } => {
+            (instance, InstanceActionRequest::Delete { shrink: *shrink }, "is to be deleted")
+        }
+    };
+    let id = instance_number(set, instance)?;
+    let instance = client.instance_action(set, id, &request).await?;
+    if output == Output::Json {
+        return json(&instance, io);
+    }
+    writeln!(io.out, "{} {what}", instance.name)?;
     Ok(())
 }
 

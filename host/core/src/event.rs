@@ -116,6 +116,10 @@ event_kinds! {
     GuestPanicked = "guest-panicked",
     /// A guest rebooted itself.
     GuestRebooted = "guest-rebooted",
+    /// An operator asked for the replacement, the restart or the removal of an instance.
+    InstanceRequested = "instance-requested",
+    /// A guest was restarted, as it should be.
+    Restarted = "restarted",
     /// Connections were still open when the drain time-out was over.
     DrainTimeout = "drain-timeout",
     /// An instance and everything of it was removed.

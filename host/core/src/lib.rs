@@ -37,6 +37,7 @@ pub mod protection;
 pub mod record;
 pub mod recovery;
 pub mod replay;
+pub mod requested;
 pub mod settle;
 pub mod state;
 pub mod template;

@@ -48,6 +48,10 @@ mutants! {
     IgnoreProtection,
     /// Protection from all actions of the set is not more than that from scale-in.
     IgnoreFullProtection,
+    /// What operators ask for single instances is not carried out.
+    ForgetRequest,
+    /// An instance that is restarted is taken for one that goes.
+    RestartLoses,
     /// Failed launches do not make the next ones wait.
     NoBackoff,
     /// Boot time-outs are measured on the wall clock.

@@ -13,6 +13,7 @@ use crate::node::{Placement, Placements};
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Plan;
+use crate::requested::Requested;
 use regatta_util::Said;
 
 /// Version of the record's shape. Version 1 lacked what the plan rests on, so its ticks can be read but not decided again.
@@ -84,6 +85,9 @@ pub struct PlanFacts {
     /// Instances that are protected from all actions of the set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protected_from_actions: Vec<u32>,
+    /// What is asked for single instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested: Vec<(u32, Requested)>,
     /// The first instance id that was never used.
     pub next_id: u32,
     /// No launch before this moment on the set's own clock, `lived_ms`; 0 for none.

@@ -15,6 +15,7 @@ use crate::node::Placement;
 use crate::phase::{IllegalTransition, InstanceEvent, Phase, step};
 use crate::protection::Protection;
 use crate::record::InstanceChange;
+use crate::requested::Requested;
 use crate::time::SetClock;
 use regatta_util::Said;
 
@@ -270,6 +271,12 @@ pub struct InstanceRecord {
     /// What it is protected from.
     #[serde(rename = "protected")]
     pub protection: Protection,
+    /// What is asked for it and not done yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<Requested>,
+    /// How many restarts of its guest its node was told.
+    #[serde(default)]
+    pub restarts: u32,
     /// Was in service at least once.
     pub served: bool,
     /// Its VMM process, once known.
@@ -319,6 +326,8 @@ impl InstanceRecord {
             generation,
             address: None,
             protection: Protection::None,
+            requested: None,
+            restarts: 0,
             served: false,
             vmm: None,
             detail: None,
@@ -349,7 +358,7 @@ impl InstanceRecord {
         self.phase_since_ms = at.wall_ms;
         self.phase_since_lived_ms = at.lived_ms;
         self.served |= to == Phase::InService;
-        if event == InstanceEvent::GuestRebooted {
+        if matches!(event, InstanceEvent::GuestRebooted | InstanceEvent::Restarted) {
             self.rebooted_ms = at.wall_ms;
             self.boot_since_lived_ms = at.lived_ms;
         }

@@ -16,6 +16,7 @@ use crate::phase::Phase;
 use crate::plan::{PlanInput, PlannedInstance, plan};
 use crate::protection::Protection;
 use crate::record::{CanaryRun, InstanceChange, PlanFacts, RECORD_VERSION, ShadowRun, TickRecord};
+use crate::requested::Requested;
 use regatta_util::Said;
 
 /// What a tick knows once its policies have run.
@@ -139,6 +140,7 @@ fn planned_instances<'a>(
             placement: facts.placement.get(index).unwrap_or(nowhere),
             generation: row.generation,
             protection: protection(&row, facts),
+            requested: requested(row.id, facts),
             drained: phase == Phase::Draining && facts.drained.contains(&row.id),
             connections: open.get(index).map_or(0, connections),
         }
@@ -154,6 +156,12 @@ fn protection(row: &InstanceRow, facts: &PlanFacts) -> Protection {
         true => Protection::ScaleIn,
         false => Protection::None,
     }
+}
+
+/// What is asked for an instance while its set stays.
+fn requested(id: u32, facts: &PlanFacts) -> Option<Requested> {
+    let found = facts.requested.iter().find(|(of, _)| *of == id);
+    found.filter(|_| !facts.deleting && !mutant::is(Mutant::ForgetRequest)).map(|(_, requested)| *requested)
 }
 
 /// Open connections as a tick reads them; one that the load balancer does not list has none.

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use regatta_core::combine::CombineRule;
 use regatta_core::event::Actor;
-use regatta_core::machine::{Command, Input, NewPolicy, NewSet, Update, create};
+use regatta_core::machine::{Command, Input, InstanceAction, NewPolicy, NewSet, Update, create};
 use regatta_core::manifest::{
     Capacity, LoadBalancer, MissingData, Network, OnFailure, Probe, RateLimit, ScaleSet, StartMode,
     read_manifest,
@@ -188,7 +188,16 @@ impl World {
                 let policies = policies.collect();
                 Command::Update(Box::new(Update { policies, set, image: ImageDigests::default() }))
             }
-            34..=53 => {
+            34..=43 => {
+                let id = dice.pick(&ids).unwrap_or(99);
+                let action = match dice.small(0..=3) {
+                    0 => InstanceAction::Replace,
+                    1 | 2 => InstanceAction::Restart,
+                    _ => InstanceAction::Delete { shrink: dice.per_mille(500) },
+                };
+                Command::Instance { id, action }
+            }
+            44..=53 => {
                 let id = dice.pick(&ids).unwrap_or(99);
                 let level = match dice.small(0..=4) {
                     0 | 1 => Protection::None,

@@ -204,6 +204,7 @@ fn instance(id: u32, state: &str, metrics: &[(&str, f64)]) -> InstanceInfo {
         pid: Some(4_000 + id),
         protected: false,
         protection: ProtectionLevel::None,
+        requested: None,
         connections: 12,
         metrics: metrics.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
         not_contained: Vec::new(),
@@ -590,6 +591,25 @@ impl Control for Canned {
         let protected = protection != ProtectionLevel::None;
         match id {
             4 => Ok(InstanceInfo { protected, protection, ..instance(4, "in-service", &[]) }),
+            id => Err(ApiError::not_found(format!("{set} has no instance {id}"))),
+        }
+    }
+
+    async fn instance_action(
+        &self,
+        set: &str,
+        id: u32,
+        request: InstanceActionRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<InstanceInfo> {
+        self.note(format!("instance action {set} {id} {request:?} by {actor}"));
+        let requested = match request {
+            InstanceActionRequest::Replace => "replace",
+            InstanceActionRequest::Restart => "restart",
+            InstanceActionRequest::Delete { .. } => "delete",
+        };
+        match id {
+            4 => Ok(InstanceInfo { requested: Some(requested.into()), ..instance(4, "in-service", &[]) }),
             id => Err(ApiError::not_found(format!("{set} has no instance {id}"))),
         }
     }

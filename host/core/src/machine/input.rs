@@ -182,6 +182,13 @@ pub enum Command {
         /// From what.
         protection: Protection,
     },
+    /// Something for one instance.
+    Instance {
+        /// Which.
+        id: u32,
+        /// What.
+        action: InstanceAction,
+    },
     /// Another policy takes over. A slot that is not named is the only one, in all commands.
     Swap {
         /// Which slot.
@@ -224,6 +231,20 @@ pub enum Command {
     },
     /// The end of the set.
     Delete,
+}
+
+/// What an operator wants of one instance. Protection does not hold it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceAction {
+    /// It drains and goes; another takes its place.
+    Replace,
+    /// It drains, and its guest is restarted.
+    Restart,
+    /// It drains and goes.
+    Delete {
+        /// The capacity goes down by one as well.
+        shrink: bool,
+    },
 }
 
 /// Another manifest with what it names.

@@ -59,8 +59,9 @@ use regatta_util::Said;
 
 pub use self::create::{NewSet, create};
 pub use self::input::{
-    Answer, Ask, Command, CommandError, CommitError, Done, Effect, Input, Migration, NewPolicy, Placed,
-    ProcessReading, Scrape, SnapshotStatus, Switched, TickFacts, Token, TrafficReading, Update,
+    Answer, Ask, Command, CommandError, CommitError, Done, Effect, Input, InstanceAction, Migration,
+    NewPolicy, Placed, ProcessReading, Scrape, SnapshotStatus, Switched, TickFacts, Token, TrafficReading,
+    Update,
 };
 pub use self::manifests::manifest_blob;
 pub use self::slots::SHADOWS_MAX;

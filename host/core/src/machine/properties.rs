@@ -69,6 +69,14 @@ fn command() -> impl Strategy<Value = Command> {
         (0..6_u32).prop_map(|capacity| Command::Scale { capacity }),
         (IDS, prop::sample::select(&Protection::ALL[..]))
             .prop_map(|(id, protection)| Command::Protect { id, protection }),
+        (IDS, 0..4_u8).prop_map(|(id, action)| {
+            let action = match action {
+                0 => InstanceAction::Replace,
+                1 => InstanceAction::Restart,
+                other => InstanceAction::Delete { shrink: other == 2 },
+            };
+            Command::Instance { id, action }
+        }),
         (slot(), new()).prop_map(|(slot, policy)| Command::Swap { slot, policy }),
         (slot(), proptest::option::of(1..6_u64)).prop_map(|(slot, to)| Command::Rollback { slot, to }),
         (slot(), new()).prop_map(|(slot, policy)| Command::Shadow { slot, policy }),

@@ -13,6 +13,7 @@ use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Action;
 use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
+use crate::requested::Requested;
 use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
 
@@ -174,6 +175,7 @@ impl SetMachine {
         let mut facts = PlanFacts {
             drained: Vec::new(),
             protected_from_actions: Vec::new(),
+            requested: Vec::new(),
             next_id: self.state.next_instance_id
                 - u32::from(mutant::is(Mutant::ReuseId) && self.state.next_instance_id > 3),
             launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { launches.resume_ms },
@@ -195,6 +197,7 @@ impl SetMachine {
             facts.phase.push(record.phase);
             facts.phase_since_ms.push(self.phase_since(record));
             facts.placement.push(&record.placement);
+            facts.requested.extend(record.requested.map(|requested| (record.id, requested)));
             if record.protection.from_actions() {
                 facts.protected_from_actions.push(record.id);
             }
@@ -256,6 +259,16 @@ impl SetMachine {
                 }
                 Action::Drain { id, .. } => {
                     instances.extend(self.staged(*id, InstanceEvent::DrainRequested, at));
+                }
+                Action::Restart { id } => {
+                    let Some(instance) = self.instances.get(id) else { continue };
+                    let mut record = instance.record.clone();
+                    // Another order only when the one before is carried out.
+                    if record.requested != Some(Requested::Restarting) {
+                        record.requested = Some(Requested::Restarting);
+                        record.restarts += 1;
+                    }
+                    instances.push((record, None));
                 }
                 Action::Terminate { id, .. } => {
                     instances.extend(self.staged(*id, InstanceEvent::TerminateRequested, at));

@@ -1,7 +1,7 @@
 //! A plan in the making.
 
 use super::budget::{Budget, count};
-use super::{PlanInput, PlannedInstance};
+use super::{PlanInput, PlannedInstance, requests};
 
 /// What is left for the steps that follow: instances that no step has taken yet, and the rest of the budget.
 ///
@@ -13,11 +13,19 @@ pub(super) struct Draft<'a> {
     pub(super) budget: Budget,
     /// Broken instances that this plan removes and that count as capacity no longer: what is created first replaces them.
     pub(super) lost: u32,
+    /// Instances that this plan has taken and that still count as capacity: they are restarted.
+    pub(super) returning: u32,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(input: &'a PlanInput<'a>) -> Self {
-        Self { input, rest: input.instances.iter().collect(), budget: Budget::of(input), lost: 0 }
+        Self {
+            input,
+            rest: input.instances.iter().collect(),
+            budget: Budget::of(input),
+            lost: 0,
+            returning: 0,
+        }
     }
 
     /// The instances that no step has taken, in their order.
@@ -33,9 +41,10 @@ impl<'a> Draft<'a> {
         self.rest.extract_if(.., |instance| wanted(instance)).collect()
     }
 
-    /// How many instances are left that count towards the capacity.
+    /// How many instances there are that count towards the capacity.
     pub(super) fn counted(&self) -> u32 {
-        count(self.rest.iter().filter(|instance| instance.phase.counts_as_capacity()).count())
+        let counted = self.rest.iter().filter(|instance| instance.phase.counts_as_capacity()).count();
+        count(counted) + self.returning + requests::returning(self.rest.iter().copied())
     }
 }
 

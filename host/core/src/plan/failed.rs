@@ -8,7 +8,9 @@ use crate::phase::Phase;
 /// Removes instances whose launch failed, whose VMM exited, or that their node refused. Costs no budget: they serve
 /// nobody. One that is protected from all actions stays, with its disk, for whoever wanted it kept.
 pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
-    let stays = |i: &PlannedInstance<'_>| i.phase == Phase::Failed && i.protection.from_actions();
+    let stays = |i: &PlannedInstance<'_>| {
+        i.phase == Phase::Failed && i.protection.from_actions() && i.requested.is_none()
+    };
     let stay = count(draft.rest().filter(|i| stays(i)).count());
     let gone = draft.take(|i| matches!(i.phase, Phase::Failed | Phase::Refused) && !stays(i));
     draft.lost += count(gone.iter().filter(|i| i.phase == Phase::Failed).count());

@@ -13,6 +13,7 @@ mod note;
 mod order;
 mod placement;
 mod repair;
+mod requests;
 mod shrink;
 #[cfg(test)]
 mod testing;
@@ -30,6 +31,7 @@ use crate::node::Placement;
 use crate::phase::Phase;
 use crate::protection::Protection;
 use crate::record::NodeCapacity;
+use crate::requested::Requested;
 
 /// What the planner knows of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct PlannedInstance<'a> {
     pub generation: u64,
     /// What it is protected from.
     pub protection: Protection,
+    /// What is asked for it.
+    pub requested: Option<Requested>,
     /// Draining, and no connection is left.
     pub drained: bool,
     /// Open connections at the load balancer.
@@ -106,12 +110,13 @@ struct Report {
 }
 
 /// The steps, in order. Each sees only what earlier ones left, and all spend one budget.
-const STEPS: [fn(&mut Draft<'_>) -> Report; 5] = [
-    failed::remove,  // what is broken beyond repair
-    drains::finish,  // what has finished its connections, or had its time to
-    repair::remove,  // what has been unhealthy for too long, few at a time
-    create::missing, // what is missing now, replacements included
-    shrink::surplus, // what is too many
+const STEPS: [fn(&mut Draft<'_>) -> Report; 6] = [
+    failed::remove,      // what is broken beyond repair
+    drains::finish,      // what has finished its connections, or had its time to
+    requests::carry_out, // what operators ask for single instances
+    repair::remove,      // what has been unhealthy for too long, few at a time
+    create::missing,     // what is missing now, replacements included
+    shrink::surplus,     // what is too many
 ];
 
 /// Makes the plan of one tick.

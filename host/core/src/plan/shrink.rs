@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::budget::count;
 use super::draft::Draft;
-use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report, order};
+use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report, order, requests};
 
 /// Gives up surplus instances: those that serve drain first, the others go at once. Protected ones stay.
 pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
@@ -16,7 +16,8 @@ pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
     let counted = |i: &&PlannedInstance<'_>| i.phase.counts_as_capacity();
     let candidates: Vec<_> = draft.rest().filter(counted).filter(|i| !i.protection.from_scale_in()).collect();
     let mut report = Report::default();
-    let kept = surplus.saturating_sub(count(candidates.len()));
+    let returning = draft.returning + requests::returning(draft.rest());
+    let kept = surplus.saturating_sub(count(candidates.len()) + returning);
     if kept > 0 {
         report.notes.push(PlanNote::Protected { surplus: kept });
     }

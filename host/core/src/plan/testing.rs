@@ -21,6 +21,7 @@ pub(super) fn fleet(phases: &[Phase]) -> Vec<PlannedInstance<'static>> {
         placement: &LOCAL[0].placement,
         generation: 1,
         protection: Protection::None,
+        requested: None,
         drained: false,
         connections: 0,
     };

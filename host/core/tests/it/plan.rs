@@ -73,6 +73,7 @@ impl Given<'_> {
                 placement: &i.placement,
                 generation: i.generation,
                 protection: i.protection,
+                requested: None,
                 drained: i.drained,
                 connections: i.connections,
             })
@@ -309,7 +310,7 @@ fn carried_out(fleet: &[Instance], plan: &Plan) -> Vec<Instance> {
         match plan.actions.iter().find(|action| action.id() == i.id) {
             Some(Action::Terminate { .. }) => continue,
             Some(Action::Drain { .. }) => i.phase = P::Draining,
-            Some(Action::Create { .. }) => panic!("{} is there already", i.id),
+            Some(Action::Create { .. } | Action::Restart { .. }) => panic!("{} is there already", i.id),
             None if i.phase == P::Terminating => continue,
             None if i.phase.is_warming() => i.phase = P::InService,
             None => {}
@@ -350,6 +351,7 @@ proptest! {
                     after += 1;
                     creates += 1;
                 }
+                Action::Restart { .. } => prop_assert!(false, "nobody asked for that"),
                 Action::Drain { cause, .. } | Action::Terminate { cause, .. } => {
                     let target = target.expect("removes what is there");
                     prop_assert!(!(*cause == RemovalCause::ScaleIn && target.protection.from_scale_in()));
@@ -406,7 +408,7 @@ proptest! {
         let plan = Given { victims: &victims, order, budget: Budget::NONE, ..given(&[]) }.plan(&fleet, capacity);
         let gone = |i: &Instance| plan.actions.iter().any(|action| match action {
             Action::Drain { id, cause } | Action::Terminate { id, cause } => *id == i.id && *cause == RemovalCause::ScaleIn,
-            Action::Create { .. } => false,
+            Action::Create { .. } | Action::Restart { .. } => false,
         });
         let counted = |i: &Instance| i.phase.counts_as_capacity();
         let surplus = count(&fleet, counted).saturating_sub(capacity);

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_core::compare::Comparison;
-use regatta_core::machine::{Command, CommandError, Done, Start};
+use regatta_core::machine::{Command, CommandError, Done, InstanceAction, Start};
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
 use regatta_util::KeyedLocks;
@@ -40,9 +40,9 @@ use crate::api::recovery_types::{
 };
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
-    EventEntry, EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest,
-    ProtectRequest, RecordsQuery, RollbackQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome,
-    SwapRequest, VmmInfo, WhyQuery,
+    EventEntry, EventsQuery, InstanceActionRequest, InstanceInfo, PlacedOutcome, PolicyHistoryEntry,
+    PolicyList, PromoteRequest, ProtectRequest, RecordsQuery, RollbackQuery, ScaleRequest, SetDetail,
+    SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
 };
 use crate::clock::now_ms;
 use crate::set::{self, Answered, Call, SetHandle, Setup};
@@ -136,6 +136,12 @@ impl Fleet {
     }
 
     /// Sends a command to a set and waits for its answer.
+    /// An instance that a command was about.
+    fn instance_of(&self, set: &str, id: u32) -> Answer<InstanceInfo> {
+        let found = self.find(set)?.view().instances().into_iter().find(|instance| instance.id == id);
+        found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))
+    }
+
     async fn command(&self, set: &str, command: Command, actor: &str) -> Answer<Done> {
         let plain = |reply| Call { command, actor: actor.into(), modules: Vec::new(), images: None, reply };
         Ok(self.call(set, plain).await?.0)
@@ -223,9 +229,23 @@ impl Control for Fleet {
     ) -> Answer<InstanceInfo> {
         let protection = request.protection.into();
         self.command(set, Command::Protect { id, protection }, &caller.name).await?;
-        let instances = self.find(set)?.view().instances();
-        let found = instances.into_iter().find(|instance| instance.id == id);
-        found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))
+        self.instance_of(set, id)
+    }
+
+    async fn instance_action(
+        &self,
+        set: &str,
+        id: u32,
+        request: InstanceActionRequest,
+        caller: &Caller,
+    ) -> Answer<InstanceInfo> {
+        let action = match request {
+            InstanceActionRequest::Replace => InstanceAction::Replace,
+            InstanceActionRequest::Restart => InstanceAction::Restart,
+            InstanceActionRequest::Delete { shrink } => InstanceAction::Delete { shrink },
+        };
+        self.command(set, Command::Instance { id, action }, &caller.name).await?;
+        self.instance_of(set, id)
     }
 
     async fn kept_logs(&self, set: &str, _: &Caller) -> Answer<Vec<KeptLogInfo>> {

@@ -184,6 +184,7 @@ impl SetView {
             pid: instance.vmm.map(|vmm| vmm.pid),
             protected: instance.protection.from_scale_in(),
             protection: instance.protection.into(),
+            requested: instance.requested.map(|requested| requested.as_str().to_owned()),
             connections: u64::from(connections),
             metrics: self.last.as_deref().map(|record| metrics_of(record, instance)).unwrap_or_default(),
             not_contained: instance.not_contained.clone(),

@@ -50,6 +50,15 @@ impl Checks {
         }
     }
 
+    /// An agent restarts a guest: that restart is stored, and of one that has no connections any more or is not in traffic.
+    pub(crate) fn on_restart(&mut self, store: &Store, key: &Key, number: u32) {
+        let stored = store.instance(&key.set, key.id).map(|it| (it.restarts, it.phase));
+        let wanted = stored.is_some_and(|(restarts, _)| restarts == number);
+        self.hold(wanted, "restart", || {
+            format!("{}-{} is restarted ({number}), the store has {stored:?}", key.set, key.id)
+        });
+    }
+
     /// An agent stops.
     pub(crate) fn on_stop(&mut self, store: &Store, node: &Node, key: &Key) {
         let stored = store.instance(&key.set, key.id);

@@ -7,6 +7,7 @@ use regatta_core::metric::MetricValue;
 use regatta_core::phase::{InstanceEvent, Phase};
 use regatta_core::plan::Action;
 use regatta_core::record::{InstanceChange, TickRecord};
+use regatta_core::requested::{Requested, returns};
 use regatta_core::state::{InstanceRecord, SetState};
 use regatta_core::tick::conclude;
 
@@ -110,6 +111,9 @@ impl Checks {
         let left = match from {
             Phase::Terminating | Phase::Gone => to != from,
             Phase::Failed | Phase::Refused => to != from && to != Phase::Terminating,
+            Phase::Draining if returns(from, was.requested) => {
+                matches!(to, Phase::Pending | Phase::Creating | Phase::Standby)
+            }
             Phase::Draining => !matches!(to, Phase::Draining | Phase::Terminating),
             _ => to == Phase::Pending && from != to,
         };
@@ -208,6 +212,13 @@ impl Checks {
                     (*id, Phase::Pending)
                 }
                 Action::Drain { id, .. } => (*id, Phase::Draining),
+                Action::Restart { id } => {
+                    let stored = after.get(id).is_some_and(|it| it.requested == Some(Requested::Restarting));
+                    self.hold(stored && named.insert(*id), "intent", || {
+                        format!("the restart of {set}-{id} is not stored")
+                    });
+                    continue;
+                }
                 Action::Terminate { id, .. } => (*id, Phase::Terminating),
             };
             let stored = after.get(&id).map(|it| it.phase);

@@ -9,6 +9,7 @@ use regatta_core::metric::MetricValue;
 use regatta_core::phase::Phase;
 use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
+use regatta_core::requested::returns;
 use regatta_core::state::InstanceRecord;
 
 use super::Checks;
@@ -37,7 +38,8 @@ impl Checks {
             });
         }
         self.guards(before, record);
-        let counted = after.values().filter(|it| it.phase.counts_as_capacity()).count();
+        let counts = |it: &&InstanceRecord| it.phase.counts_as_capacity() || returns(it.phase, it.requested);
+        let counted = after.values().filter(counts).count();
         let counted = u32::try_from(counted).unwrap_or(u32::MAX);
         let creates = record.plan.actions.iter().any(|action| matches!(action, Action::Create { .. }));
         // There is no budget for a surge yet.
@@ -50,8 +52,14 @@ impl Checks {
         for action in &record.plan.actions {
             let (Action::Drain { id, cause } | Action::Terminate { id, cause }) = action else { continue };
             let was = before.instances.get(id);
+            let requested = was.and_then(|it| it.requested);
+            self.hold(*cause != RemovalCause::Requested || requested.is_some(), "requested", || {
+                format!("{name}-{id} goes because somebody asked for it, and nobody did")
+            });
             let left_alone = was.is_some_and(|it| {
-                it.protection.from_actions() && !matches!(it.phase, Phase::Draining | Phase::Refused)
+                it.requested.is_none()
+                    && it.protection.from_actions()
+                    && !matches!(it.phase, Phase::Draining | Phase::Refused)
             });
             // It may have been refused, or have ended while it drained, since it was stored.
             let by_itself =

@@ -51,6 +51,9 @@ fn of_set(machine: &SetMachine, agent: &Agent) -> Option<String> {
     let kept = |it: &InstanceRecord| {
         it.protection.from_actions() && matches!(it.phase, Phase::Failed | Phase::Unhealthy)
     };
+    if let Some((id, requested)) = machine.instances().find_map(|it| Some((it.id, it.requested?))) {
+        return Some(format!("{} of instance {id} is not done", requested.as_str()));
+    }
     if let Some(other) = machine.instances().find(|it| it.phase != Phase::InService && !kept(it)) {
         return Some(format!("instance {} is {}", other.id, other.phase));
     }

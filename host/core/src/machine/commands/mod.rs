@@ -3,6 +3,7 @@
 //! A command goes through up to three stages, each of which may refuse it: the load balancer listens as it shall
 //! ([`update`]), states of policies are migrated, the next state is stored.
 
+mod instance;
 mod simple;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use crate::batch::Revision;
 use crate::event::{Actor, Event, EventKind};
 use crate::mutant::{self, Mutant};
 use crate::protection::Protection;
+use crate::requested::Requested;
 use crate::state::{InstanceRecord, PolicyActivation, SetState};
 
 use super::slots::Seating;
@@ -75,12 +77,15 @@ impl Change {
 pub(super) enum Mark {
     /// What it is protected from.
     Protection(Protection),
+    /// What is asked for it.
+    Requested(Requested),
 }
 
 impl Mark {
     pub(super) fn put(self, record: &mut InstanceRecord) {
         match self {
             Self::Protection(protection) => record.protection = protection,
+            Self::Requested(requested) => record.requested = Some(requested),
         }
     }
 }
@@ -122,6 +127,7 @@ impl SetMachine {
             Command::Update(update) => Ok(self.update(*update)),
             Command::Scale { capacity } => self.scale(capacity),
             Command::Protect { id, protection } => self.protect(id, protection),
+            Command::Instance { id, action } => self.instance_action(id, action),
             Command::Delete => Ok(self.delete()),
             Command::Swap { slot, policy } => self.swap(slot.as_deref(), *policy),
             Command::Rollback { slot, to } => self.rollback(slot.as_deref(), to),
