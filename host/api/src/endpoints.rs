@@ -66,6 +66,10 @@ macro_rules! endpoints {
             put "/v1/sets/{set}/instances/{id}/protection" [instances, Operator, SHORT]
             protect(set: &str, id: u32) request: Json<ProtectRequest> => InstanceInfo;
 
+            /// Suspends what a set does by itself, or resumes it.
+            put "/v1/sets/{set}/processes" [sets, Operator, SHORT]
+            processes(set: &str) request: Json<ProcessesRequest> => ProcessesInfo;
+
             /// Replaces, restarts or deletes an instance, whatever protects it.
             post "/v1/sets/{set}/instances/{id}/action" [instances, Operator, SHORT]
             instance_action(set: &str, id: u32) request: Json<InstanceActionRequest> => InstanceInfo;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use regatta_core::digest::Digest;
 use regatta_core::protection::Protection;
+use regatta_core::set_process::SetProcess;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -342,6 +343,65 @@ pub enum InstanceActionRequest {
         #[serde(default)]
         shrink: bool,
     },
+}
+
+/// What a set shall not do by itself, or do again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessesRequest {
+    /// To suspend.
+    #[serde(default)]
+    pub suspend: Vec<ProcessName>,
+    /// To resume.
+    #[serde(default)]
+    pub resume: Vec<ProcessName>,
+}
+
+/// What a set does not do by itself now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessesInfo {
+    /// Suspended by an operator.
+    pub suspended: Vec<ProcessName>,
+}
+
+/// Something that a set does by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProcessName {
+    /// Creating instances, replacements included.
+    Launch,
+    /// Draining and removing instances, whatever the reason.
+    Terminate,
+    /// Taking instances for unhealthy, or for too slow to boot.
+    Health,
+    /// Repairing unhealthy instances.
+    Repair,
+    /// Asking the policies.
+    Policy,
+}
+
+impl From<SetProcess> for ProcessName {
+    fn from(process: SetProcess) -> Self {
+        match process {
+            SetProcess::Launch => Self::Launch,
+            SetProcess::Terminate => Self::Terminate,
+            SetProcess::Health => Self::Health,
+            SetProcess::Repair => Self::Repair,
+            SetProcess::Policy => Self::Policy,
+        }
+    }
+}
+
+impl From<ProcessName> for SetProcess {
+    fn from(name: ProcessName) -> Self {
+        match name {
+            ProcessName::Launch => Self::Launch,
+            ProcessName::Terminate => Self::Terminate,
+            ProcessName::Health => Self::Health,
+            ProcessName::Repair => Self::Repair,
+            ProcessName::Policy => Self::Policy,
+        }
+    }
 }
 
 /// What an instance is protected from. An operator can remove it all the same.

@@ -13,6 +13,7 @@ use super::instance_args::InstanceCommand;
 use super::logs::LogsArgs;
 use super::orphan_args::OrphansCommand;
 use super::policy_tools::args::PolicyToolCommand;
+use super::process_args::ProcessCommand;
 use super::record_args::{RecordCommand, ReplayArgs};
 use super::serve_args::ServeArgs;
 
@@ -155,6 +156,9 @@ Example:
     /// Replace, restart or delete one instance
     #[command(subcommand)]
     Instance(InstanceCommand),
+    /// Suspend and resume what a set does by itself
+    #[command(subcommand)]
+    Process(ProcessCommand),
     /// Swap, roll back or list policies; write, build and check your own
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -19,6 +19,7 @@ mod orphans;
 mod policy;
 mod policy_compare;
 mod policy_tools;
+mod process_args;
 mod record_args;
 mod recording;
 mod records;
@@ -207,6 +208,7 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Unprotect { set, instance } => {
             sets::protect(client, &set, &instance, ProtectionLevel::None, output, io).await?;
         }
+        Command::Process(command) => sets::processes(client, &command, output, io).await?,
         Command::Instance(command) => sets::instance_action(client, &command, output, io).await?,
         Command::Policy(command) => policy::run(client, command, output, io).await?,
         Command::Image(command) => image::run(client, &command, output, io).await?,

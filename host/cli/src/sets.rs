@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 
-use super::instance_args::{InstanceArg, InstanceCommand};
 use regatta_api::Client;
 use regatta_api::types::{
-    EventsQuery, InstanceActionRequest, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest,
-    ProtectionLevel, ScaleRequest, SetDetail, SetSummary, WhyQuery,
+    EventsQuery, InstanceActionRequest, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProcessName,
+    ProcessesRequest, ProtectRequest, ProtectionLevel, ScaleRequest, SetDetail, SetSummary, WhyQuery,
 };
 use regatta_core::metrics::{CONNECTIONS, MEMORY};
+use regatta_core::set_process::SetProcess;
 
 use super::Io;
 use super::args::{DeleteArgs, Output, ScaleArgs};
 use super::exit::{Exit, Outcome, Stop, usage};
+use super::instance_args::{InstanceArg, InstanceCommand};
 use super::policy::named;
+use super::process_args::{Process, ProcessCommand};
 use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, plain_line, right, text};
 use super::time::{age, number, size, span};
 use super::{events, wait};
@@ -357,6 +359,37 @@ pub(super) async fn instance_action(
         return json(&instance, io);
     }
     writeln!(io.out, "{} {what}", instance.name)?;
+    Ok(())
+}
+
+pub(super) async fn processes(
+    client: &Client,
+    command: &ProcessCommand,
+    output: Output,
+    io: &mut Io<'_>,
+) -> Outcome {
+    let (ProcessCommand::Suspend(of) | ProcessCommand::Resume(of)) = command;
+    let name = |process: &Process| match process {
+        Process::Launch => ProcessName::Launch,
+        Process::Terminate => ProcessName::Terminate,
+        Process::Health => ProcessName::Health,
+        Process::Repair => ProcessName::Repair,
+        Process::Policy => ProcessName::Policy,
+    };
+    let names = of.processes.iter().map(name).collect();
+    let request = match command {
+        ProcessCommand::Suspend(_) => ProcessesRequest { suspend: names, resume: Vec::new() },
+        ProcessCommand::Resume(_) => ProcessesRequest { suspend: Vec::new(), resume: names },
+    };
+    let info = client.processes(&of.set, &request).await?;
+    if output == Output::Json {
+        return json(&info, io);
+    }
+    let names: Vec<&str> = info.suspended.iter().map(|name| SetProcess::from(*name).as_str()).collect();
+    match names.is_empty() {
+        true => writeln!(io.out, "{}: no process is suspended", of.set)?,
+        false => writeln!(io.out, "{}: suspended: {}", of.set, names.join(", "))?,
+    }
     Ok(())
 }
 

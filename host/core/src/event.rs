@@ -118,6 +118,8 @@ event_kinds! {
     GuestRebooted = "guest-rebooted",
     /// An operator asked for the replacement, the restart or the removal of an instance.
     InstanceRequested = "instance-requested",
+    /// An operator suspended or resumed what a set does by itself.
+    ProcessesChanged = "processes-changed",
     /// A guest was restarted, as it should be.
     Restarted = "restarted",
     /// Connections were still open when the drain time-out was over.

@@ -38,6 +38,7 @@ pub mod record;
 pub mod recovery;
 pub mod replay;
 pub mod requested;
+pub mod set_process;
 pub mod settle;
 pub mod state;
 pub mod template;

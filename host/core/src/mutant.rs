@@ -52,6 +52,10 @@ mutants! {
     ForgetRequest,
     /// An instance that is restarted is taken for one that goes.
     RestartLoses,
+    /// A set removes instances although that is suspended.
+    SuspendedTerminates,
+    /// A set creates instances although that is suspended.
+    SuspendedLaunches,
     /// Failed launches do not make the next ones wait.
     NoBackoff,
     /// Boot time-outs are measured on the wall clock.

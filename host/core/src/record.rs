@@ -1,5 +1,7 @@
 //! The record of a tick: what was seen, wanted, allowed, planned and done.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::back_off::BackOff;
@@ -14,6 +16,7 @@ use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Plan;
 use crate::requested::Requested;
+use crate::set_process::SetProcess;
 use regatta_util::Said;
 
 /// Version of the record's shape. Version 1 lacked what the plan rests on, so its ticks can be read but not decided again.
@@ -88,6 +91,9 @@ pub struct PlanFacts {
     /// What is asked for single instances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requested: Vec<(u32, Requested)>,
+    /// What the set does not do by itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub suspended: BTreeSet<SetProcess>,
     /// The first instance id that was never used.
     pub next_id: u32,
     /// No launch before this moment on the set's own clock, `lived_ms`; 0 for none.

@@ -1,6 +1,6 @@
 //! What the daemon remembers across restarts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use crate::phase::{IllegalTransition, InstanceEvent, Phase, step};
 use crate::protection::Protection;
 use crate::record::InstanceChange;
 use crate::requested::Requested;
+use crate::set_process::SetProcess;
 use crate::time::SetClock;
 use regatta_util::Said;
 
@@ -71,6 +72,9 @@ pub struct SetState {
     /// What the guards remember.
     #[serde(default)]
     pub guard_memory: GuardMemory,
+    /// What it does not do by itself, because an operator suspended it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub suspended: BTreeSet<SetProcess>,
     /// The manifests that live instances were made from, by generation: SHA-256 of each as JSON.
     #[serde(default)]
     pub manifests: BTreeMap<u64, Digest>,

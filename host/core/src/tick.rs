@@ -17,6 +17,7 @@ use crate::plan::{PlanInput, PlannedInstance, plan};
 use crate::protection::Protection;
 use crate::record::{CanaryRun, InstanceChange, PlanFacts, RECORD_VERSION, ShadowRun, TickRecord};
 use crate::requested::Requested;
+use crate::set_process::SetProcess;
 use regatta_util::Said;
 
 /// What a tick knows once its policies have run.
@@ -60,6 +61,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         wanted_metrics,
     } = input;
     let combined = match canaries.is_empty() {
+        _ if facts.suspended.contains(&SetProcess::Policy) => keeps_capacity(observation.desired),
         true => combine(set.combine, observation.desired, &runs),
         false => {
             combine(set.combine, observation.desired, &canary::acting(&runs, &canaries, observation.desired))
@@ -97,6 +99,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         drain_timeout_ms: set.load_balancer.as_ref().map_or(0, |lb| lb.drain.timeout_ms),
         launches_resume_in_ms: facts.launches_resume_ms.saturating_sub(facts.lived_ms),
         one_at_a_time: facts.back_off.is_some(),
+        suspended: &facts.suspended,
         nodes: &facts.nodes,
         hold: facts.hold.as_deref(),
         budget: guards.budget(),
@@ -195,6 +198,13 @@ fn deletion(combined: &Combined) -> GuardTrail {
     let reason = Reason { code: "set-deleted".into(), text: text.into(), evidence: Vec::new() };
     trail.step(GuardName::Delete, combined.capacity, 0, reason);
     trail
+}
+
+/// What takes the place of a decision while the policies are suspended.
+fn keeps_capacity(desired: u32) -> Combined {
+    let text = "process policy is suspended: keeping the capacity".to_owned();
+    let reason = Reason { code: "policy-suspended".into(), text: text.into(), evidence: Vec::new() };
+    Combined { capacity: Some(desired), reasons: vec![reason], ..Combined::default() }
 }
 
 /// What the next tick's policies may know of this one.

@@ -1,5 +1,6 @@
 //! Operators: the sets that they make, and what they do to them at any moment.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 
@@ -12,6 +13,7 @@ use regatta_core::manifest::{
 };
 use regatta_core::plan::ScaleInOrder;
 use regatta_core::protection::Protection;
+use regatta_core::set_process::SetProcess;
 use regatta_core::state::{ImageDigests, PolicyActivation};
 
 use crate::dice::Dice;
@@ -188,7 +190,14 @@ impl World {
                 let policies = policies.collect();
                 Command::Update(Box::new(Update { policies, set, image: ImageDigests::default() }))
             }
-            34..=43 => {
+            34..=36 => {
+                let some = SetProcess::ALL.into_iter().filter(|_| dice.per_mille(300)).collect();
+                match dice.per_mille(500) {
+                    true => Command::Processes { suspend: some, resume: BTreeSet::new() },
+                    false => Command::Processes { suspend: BTreeSet::new(), resume: SetProcess::ALL.into() },
+                }
+            }
+            37..=44 => {
                 let id = dice.pick(&ids).unwrap_or(99);
                 let action = match dice.small(0..=3) {
                     0 => InstanceAction::Replace,
@@ -197,7 +206,7 @@ impl World {
                 };
                 Command::Instance { id, action }
             }
-            44..=53 => {
+            45..=53 => {
                 let id = dice.pick(&ids).unwrap_or(99);
                 let level = match dice.small(0..=4) {
                     0 | 1 => Protection::None,
@@ -221,6 +230,20 @@ impl World {
             _ => Command::Delete,
         };
         self.command(number, command);
+    }
+
+    /// When all is calm, an operator resumes what somebody suspended.
+    pub(crate) fn resume_processes(&mut self) {
+        let Some(daemon) = self.daemon.as_ref().filter(|_| !self.checks.has_open_commands()) else { return };
+        let suspended = |shell: &crate::shell::SetShell| {
+            let state = shell.machine.state();
+            !state.suspended.is_empty() && !state.deleting
+        };
+        let found = daemon.shells.iter().find(|(_, shell)| suspended(shell)).map(|(number, _)| *number);
+        if let Some(number) = found {
+            let (suspend, resume) = (BTreeSet::new(), SetProcess::ALL.into());
+            self.command(number, Command::Processes { suspend, resume });
+        }
     }
 
     /// An operator's command is on its way.

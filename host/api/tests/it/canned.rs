@@ -595,6 +595,17 @@ impl Control for Canned {
         }
     }
 
+    async fn processes(
+        &self,
+        set: &str,
+        request: ProcessesRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<ProcessesInfo> {
+        self.known(set)?;
+        self.note(format!("processes {set} {request:?} by {actor}"));
+        Ok(ProcessesInfo { suspended: request.suspend })
+    }
+
     async fn instance_action(
         &self,
         set: &str,

@@ -22,6 +22,8 @@ shows!(scale_too_far, "scale", "web", "11");
 shows!(protect, "protect", "web", "web-4");
 shows!(protect_all, "protect", "web", "4", "--from", "all");
 shows!(unprotect, "unprotect", "web", "4");
+shows!(process_suspend, "process", "suspend", "web", "launch", "repair");
+shows!(process_resume, "process", "resume", "web", "launch");
 shows!(instance_restart, "instance", "restart", "web", "web-4");
 shows!(instance_delete, "instance", "delete", "web", "4", "--shrink", "-o", "json");
 shows!(protect_nothing, "protect", "web", "5");

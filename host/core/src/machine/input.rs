@@ -14,6 +14,7 @@ use crate::observation::Observation;
 use crate::phase::InstanceEvent;
 use crate::protection::Protection;
 use crate::record::{NodeCapacity, TickRecord};
+use crate::set_process::SetProcess;
 use crate::state::{ImageDigests, PolicyActivation};
 
 /// Tells the shell which caller a reply is for.
@@ -188,6 +189,13 @@ pub enum Command {
         id: u32,
         /// What.
         action: InstanceAction,
+    },
+    /// What the set shall not do by itself, or do again.
+    Processes {
+        /// To suspend.
+        suspend: BTreeSet<SetProcess>,
+        /// To resume.
+        resume: BTreeSet<SetProcess>,
     },
     /// Another policy takes over. A slot that is not named is the only one, in all commands.
     Swap {

@@ -250,7 +250,7 @@ impl SetMachine {
             }
             later if self.is_busy() => self.deferred.push_back(later),
             Input::Report { id, report } => self.on_report(id, report),
-            Input::Probed { id, event, detail } => self.meet(id, event, detail),
+            Input::Probed { id, event, detail } => self.on_probed(id, event, detail),
             Input::Shadow { tick, answer } => self.on_shadow(tick, *answer),
             Input::Snapshot(status) => self.on_snapshot(status),
             Input::Command { token, actor, command } => self.on_command(token, actor, command, effects),

@@ -10,6 +10,8 @@ use super::*;
 use crate::agent::{Found, Report, Running};
 use crate::phase::{InstanceEvent, Phase};
 use crate::protection::Protection;
+use crate::requested::Requested;
+use crate::set_process::SetProcess;
 
 const IDS: std::ops::Range<u32> = 1..8;
 
@@ -76,6 +78,10 @@ fn command() -> impl Strategy<Value = Command> {
                 other => InstanceAction::Delete { shrink: other == 2 },
             };
             Command::Instance { id, action }
+        }),
+        prop::sample::subsequence(&SetProcess::ALL[..], 0..3).prop_map(|some| {
+            let suspend = some.into_iter().collect();
+            Command::Processes { suspend, resume: [SetProcess::Launch].into() }
         }),
         (slot(), new()).prop_map(|(slot, policy)| Command::Swap { slot, policy }),
         (slot(), proptest::option::of(1..6_u64)).prop_map(|(slot, to)| Command::Rollback { slot, to }),
@@ -226,6 +232,7 @@ proptest! {
         for id in IDS.start..IDS.end {
             rig.command(Command::Protect { id, protection: Protection::None }).ok();
         }
+        rig.command(Command::Processes { suspend: [].into(), resume: SetProcess::ALL.into() }).ok();
         let deleting = rig.machine.state().deleting;
         let limits = rig.machine.state().set.capacity;
         let capacity = wish.clamp(limits.min, limits.max) as usize;
@@ -244,6 +251,9 @@ proptest! {
             for (id, phase) in rig.phases() {
                 match (phase, rig.shall_run.get(&id)) {
                     (Phase::Terminating, Some(false)) => rig.report(id, Report::Cleaned { note: None }),
+                    (_, Some(true)) if rig.record(id).requested == Some(Requested::Restarting) => {
+                        rig.report(id, Report::GuestRebooted);
+                    }
                     (Phase::Pending, Some(true)) => rig.serve(id),
                     (Phase::Creating, Some(true)) => rig.report(id, Report::Booted(Running::default())),
                     (Phase::Booting | Phase::Initializing | Phase::Unhealthy, _) => {

@@ -1,5 +1,6 @@
 //! One tick: observe, ask, conclude, and store what shall be done before it is done.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::balancer::BalancerFull;
@@ -14,6 +15,7 @@ use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Action;
 use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
 use crate::requested::Requested;
+use crate::set_process::SetProcess;
 use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
 
@@ -124,7 +126,7 @@ impl SetMachine {
 
     /// Every policy that acts, and how far a canary may be away from its active policy.
     fn asks(&self) -> Vec<(Ask, Option<u32>)> {
-        if self.state.deleting {
+        if self.state.deleting || self.state.suspended.contains(&SetProcess::Policy) {
             return Vec::new();
         }
         let slots = self.state.policies.iter().flat_map(|slot| {
@@ -176,6 +178,8 @@ impl SetMachine {
             drained: Vec::new(),
             protected_from_actions: Vec::new(),
             requested: Vec::new(),
+            // A set that is deleted goes whatever is suspended.
+            suspended: if self.state.deleting { BTreeSet::new() } else { self.state.suspended.clone() },
             next_id: self.state.next_instance_id
                 - u32::from(mutant::is(Mutant::ReuseId) && self.state.next_instance_id > 3),
             launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { launches.resume_ms },

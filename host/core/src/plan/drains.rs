@@ -4,13 +4,16 @@ use super::draft::Draft;
 use super::{Action, PlannedInstance, RemovalCause, Report, requests};
 use crate::phase::Phase;
 use crate::requested::Requested;
+use crate::set_process::SetProcess;
 
 /// Removes draining instances that have finished their connections, or had their time to; restarts those that drained for that.
 pub(super) fn finish(draft: &mut Draft<'_>) -> Report {
     let timeout_ms = draft.input.drain_timeout_ms;
+    let suspended = draft.input.is_suspended(SetProcess::Terminate);
     let over = |i: &PlannedInstance<'_>| {
         let told = i.requested == Some(Requested::Restarting);
-        i.phase == Phase::Draining && (told || i.drained || i.in_phase_ms >= timeout_ms)
+        let waits = suspended && i.requested.is_none();
+        i.phase == Phase::Draining && !waits && (told || i.drained || i.in_phase_ms >= timeout_ms)
     };
     let over = draft.take(over);
     draft.returning += requests::returning(over.iter().copied());

@@ -4,6 +4,7 @@ use super::budget::count;
 use super::draft::Draft;
 use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report};
 use crate::phase::Phase;
+use crate::set_process::SetProcess;
 
 /// Removes instances whose launch failed, whose VMM exited, or that their node refused. Costs no budget: they serve
 /// nobody. One that is protected from all actions stays, with its disk, for whoever wanted it kept.
@@ -11,8 +12,12 @@ pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
     let stays = |i: &PlannedInstance<'_>| {
         i.phase == Phase::Failed && i.protection.from_actions() && i.requested.is_none()
     };
+    let suspended = draft.input.is_suspended(SetProcess::Terminate);
     let stay = count(draft.rest().filter(|i| stays(i)).count());
-    let gone = draft.take(|i| matches!(i.phase, Phase::Failed | Phase::Refused) && !stays(i));
+    let gone = draft.take(|i| {
+        let waits = suspended && i.requested.is_none();
+        matches!(i.phase, Phase::Failed | Phase::Refused) && !stays(i) && !waits
+    });
     draft.lost += count(gone.iter().filter(|i| i.phase == Phase::Failed).count());
     let cause = |phase| if phase == Phase::Refused { RemovalCause::Refused } else { RemovalCause::Failed };
     let actions = gone.iter().map(|i| Action::Terminate { id: i.id, cause: cause(i.phase) }).collect();

@@ -18,6 +18,8 @@ mod shrink;
 #[cfg(test)]
 mod testing;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, CreateCause, RemovalCause};
@@ -27,11 +29,13 @@ pub use self::order::ScaleInOrder;
 
 use self::draft::Draft;
 use crate::manifest::Repair;
+use crate::mutant::{self, Mutant};
 use crate::node::Placement;
 use crate::phase::Phase;
 use crate::protection::Protection;
 use crate::record::NodeCapacity;
 use crate::requested::Requested;
+use crate::set_process::SetProcess;
 
 /// What the planner knows of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,12 +85,22 @@ pub struct PlanInput<'a> {
     pub launches_resume_in_ms: u64,
     /// Launches back off: one at a time, until one has shown that it stays.
     pub one_at_a_time: bool,
+    /// What the set does not do by itself.
+    pub suspended: &'a BTreeSet<SetProcess>,
     /// What each node has capacity for. Instances are created on these nodes only.
     pub nodes: &'a [NodeCapacity],
     /// Why no launch may begin now, if so.
     pub hold: Option<&'a str>,
     /// What the guards allow at most; [`Budget::UNLIMITED`] leaves it to the set's own settings.
     pub budget: Budget,
+}
+
+impl PlanInput<'_> {
+    fn is_suspended(&self, process: SetProcess) -> bool {
+        let ignored = process == SetProcess::Terminate && mutant::is(Mutant::SuspendedTerminates)
+            || process == SetProcess::Launch && mutant::is(Mutant::SuspendedLaunches);
+        self.suspended.contains(&process) && !ignored
+    }
 }
 
 /// What shall be done.

@@ -90,6 +90,21 @@ pub enum PlanNote {
         /// Whether they failed; else they are unhealthy.
         failed: bool,
     },
+    /// Nothing is created: that is suspended.
+    LaunchSuspended {
+        /// Instances short of the granted capacity.
+        short: u32,
+    },
+    /// Surplus or unhealthy instances stay: removing them is suspended.
+    RemovalSuspended {
+        /// How many.
+        instances: u32,
+    },
+    /// Unhealthy instances stay: repair is suspended.
+    RepairSuspended {
+        /// How many are due.
+        unhealthy: u32,
+    },
     /// Text of a record of version 1.
     #[serde(untagged)]
     Text(String),
@@ -146,6 +161,15 @@ impl fmt::Display for PlanNote {
                 let s = if *instances == 1 { "" } else { "s" };
                 let what = if *failed { "failed" } else { "unhealthy" };
                 write!(f, "{instances} {what} instance{s} kept: protected from all actions of the set")
+            }
+            Self::LaunchSuspended { short } => {
+                write!(f, "{} short: process launch is suspended", Instances(*short))
+            }
+            Self::RemovalSuspended { instances } => {
+                write!(f, "{} kept: process terminate is suspended", Instances(*instances))
+            }
+            Self::RepairSuspended { unhealthy } => {
+                write!(f, "{} unhealthy: process repair is suspended", Instances(*unhealthy))
             }
             Self::Text(text) => f.write_str(text),
         }

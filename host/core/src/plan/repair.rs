@@ -7,6 +7,7 @@ use super::budget::{Budget, count};
 use super::draft::Draft;
 use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report};
 use crate::phase::Phase;
+use crate::set_process::SetProcess;
 
 /// Removes instances that have been unhealthy for longer than their grace, the longest first and as many as the budget
 /// allows. Their replacements are created by the step that creates what is missing.
@@ -22,6 +23,14 @@ pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
     }
     let unhealthy = count(due.len());
     if unhealthy == 0 {
+        return report;
+    }
+    if input.is_suspended(SetProcess::Repair) {
+        report.notes.push(PlanNote::RepairSuspended { unhealthy });
+        return report;
+    }
+    if input.is_suspended(SetProcess::Terminate) {
+        report.notes.push(PlanNote::RemovalSuspended { instances: unhealthy });
         return report;
     }
     let sick = count(draft.rest().filter(|i| i.phase == Phase::Unhealthy).count());

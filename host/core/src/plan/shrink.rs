@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::budget::count;
 use super::draft::Draft;
 use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report, order, requests};
+use crate::set_process::SetProcess;
 
 /// Gives up surplus instances: those that serve drain first, the others go at once. Protected ones stay.
 pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
@@ -12,6 +13,10 @@ pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
     let surplus = draft.counted().saturating_sub(input.capacity);
     if surplus == 0 {
         return Report::default();
+    }
+    if input.is_suspended(SetProcess::Terminate) {
+        let note = PlanNote::RemovalSuspended { instances: surplus };
+        return Report { notes: vec![note], ..Report::default() };
     }
     let counted = |i: &&PlannedInstance<'_>| i.phase.counts_as_capacity();
     let candidates: Vec<_> = draft.rest().filter(counted).filter(|i| !i.protection.from_scale_in()).collect();

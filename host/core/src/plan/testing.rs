@@ -1,5 +1,6 @@
 //! What the tests of the steps start from.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use super::{Budget, PlanInput, PlannedInstance, ScaleInOrder};
@@ -8,9 +9,12 @@ use crate::node::Placement;
 use crate::phase::Phase;
 use crate::protection::Protection;
 use crate::record::NodeCapacity;
+use crate::set_process::SetProcess;
 
 static LOCAL: LazyLock<[NodeCapacity; 1]> =
     LazyLock::new(|| [NodeCapacity { placement: Placement::default(), launches: 10_000, why: None }]);
+
+static NOTHING: BTreeSet<SetProcess> = BTreeSet::new();
 
 /// One instance per phase, with ids from 1, each long in its phase.
 pub(super) fn fleet(phases: &[Phase]) -> Vec<PlannedInstance<'static>> {
@@ -47,6 +51,7 @@ pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> 
         drain_timeout_ms: 30_000,
         launches_resume_in_ms: 0,
         one_at_a_time: false,
+        suspended: &NOTHING,
         nodes: &*LOCAL,
         hold: None,
         since_change_ms: None,

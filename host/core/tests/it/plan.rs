@@ -89,6 +89,7 @@ impl Given<'_> {
             drain_timeout_ms: 30_000,
             launches_resume_in_ms: self.launches_resume_in_ms,
             one_at_a_time: false,
+            suspended: &Default::default(),
             nodes: self.nodes,
             hold: self.hold,
             since_change_ms: None,

@@ -41,8 +41,8 @@ use crate::api::recovery_types::{
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
     EventEntry, EventsQuery, InstanceActionRequest, InstanceInfo, PlacedOutcome, PolicyHistoryEntry,
-    PolicyList, PromoteRequest, ProtectRequest, RecordsQuery, RollbackQuery, ScaleRequest, SetDetail,
-    SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
+    PolicyList, ProcessName, ProcessesInfo, ProcessesRequest, PromoteRequest, ProtectRequest, RecordsQuery,
+    RollbackQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
 };
 use crate::clock::now_ms;
 use crate::set::{self, Answered, Call, SetHandle, Setup};
@@ -230,6 +230,19 @@ impl Control for Fleet {
         let protection = request.protection.into();
         self.command(set, Command::Protect { id, protection }, &caller.name).await?;
         self.instance_of(set, id)
+    }
+
+    async fn processes(
+        &self,
+        set: &str,
+        request: ProcessesRequest,
+        caller: &Caller,
+    ) -> Answer<ProcessesInfo> {
+        let of = |names: Vec<ProcessName>| names.into_iter().map(Into::into).collect();
+        let command = Command::Processes { suspend: of(request.suspend), resume: of(request.resume) };
+        self.command(set, command, &caller.name).await?;
+        let suspended = self.find(set)?.view().suspended();
+        Ok(ProcessesInfo { suspended: suspended.map(Into::into).collect() })
     }
 
     async fn instance_action(

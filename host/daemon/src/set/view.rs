@@ -11,6 +11,7 @@ use regatta_core::metric::MetricValue;
 use regatta_core::observation::{MetricObservation, MetricScope};
 use regatta_core::phase::Phase;
 use regatta_core::record::TickRecord;
+use regatta_core::set_process::SetProcess;
 use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
 use regatta_traffic::LbStats;
 
@@ -158,6 +159,11 @@ impl SetView {
             .flat_map(|instance| instance.not_contained.iter().map(String::as_str))
             .collect();
         planned.into_iter().chain(isolation_notes(&lacking)).collect()
+    }
+
+    /// What the set does not do by itself.
+    pub(crate) fn suspended(&self) -> impl Iterator<Item = SetProcess> + use<> {
+        self.state.suspended.clone().into_iter()
     }
 
     /// The instances, by id.

@@ -8,6 +8,7 @@ use regatta_core::phase::{InstanceEvent, Phase};
 use regatta_core::plan::Action;
 use regatta_core::record::{InstanceChange, TickRecord};
 use regatta_core::requested::{Requested, returns};
+use regatta_core::set_process::SetProcess;
 use regatta_core::state::{InstanceRecord, SetState};
 use regatta_core::tick::conclude;
 
@@ -177,6 +178,9 @@ impl Checks {
             )
         });
         if state.deleting {
+            return;
+        }
+        if state.suspended.contains(&SetProcess::Policy) {
             return;
         }
         let active = state.policies.iter().map(|slot| (&slot.name, &slot.active));

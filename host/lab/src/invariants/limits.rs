@@ -10,6 +10,7 @@ use regatta_core::phase::Phase;
 use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
 use regatta_core::requested::returns;
+use regatta_core::set_process::SetProcess;
 use regatta_core::state::InstanceRecord;
 
 use super::Checks;
@@ -38,6 +39,7 @@ impl Checks {
             });
         }
         self.guards(before, record);
+        self.suspended(before, record);
         let counts = |it: &&InstanceRecord| it.phase.counts_as_capacity() || returns(it.phase, it.requested);
         let counted = after.values().filter(counts).count();
         let counted = u32::try_from(counted).unwrap_or(u32::MAX);
@@ -108,6 +110,35 @@ impl Checks {
                 )
             });
         }
+    }
+
+    /// What is suspended does not happen, but for what operators ask for single instances.
+    fn suspended(&mut self, before: &StoredSet, record: &TickRecord) {
+        let suspended = &before.state.suspended;
+        let asked = |id| before.instances.get(id).is_some_and(|it| it.requested.is_some());
+        for action in &record.plan.actions {
+            let process = match action {
+                Action::Create { .. } => SetProcess::Launch,
+                Action::Drain { id, .. } | Action::Terminate { id, .. } if !asked(id) => {
+                    SetProcess::Terminate
+                }
+                _ => continue,
+            };
+            self.hold(!suspended.contains(&process), "suspended", || {
+                let (tick, set) = (record.observation.tick, &before.state.set.name);
+                format!("tick {tick} of set {set}: {action:?}, and {} is suspended", process.as_str())
+            });
+        }
+        let repairs =
+            |action: &Action| matches!(action, Action::Terminate { cause: RemovalCause::Unhealthy, .. });
+        let repaired = suspended.contains(&SetProcess::Repair) && record.plan.actions.iter().any(repairs);
+        let decided = suspended.contains(&SetProcess::Policy) && !record.runs.is_empty();
+        self.hold(!repaired && !decided, "suspended", || {
+            format!(
+                "tick {} of set {} repairs: {repaired}, asks policies: {decided}",
+                record.observation.tick, before.state.set.name
+            )
+        });
     }
 
     /// With one slot, what is wanted stays near what the active policy wants.

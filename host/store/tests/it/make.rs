@@ -74,6 +74,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
         next_instance_id: 3,
         last_tick,
         deleting: false,
+        suspended: Default::default(),
         policies: vec![PolicySlot {
             name: "load".to_owned(),
             active: activation(digest),

@@ -4,6 +4,7 @@
 //! ([`update`]), states of policies are migrated, the next state is stored.
 
 mod instance;
+mod processes;
 mod simple;
 #[cfg(test)]
 mod tests;
@@ -127,6 +128,7 @@ impl SetMachine {
             Command::Update(update) => Ok(self.update(*update)),
             Command::Scale { capacity } => self.scale(capacity),
             Command::Protect { id, protection } => self.protect(id, protection),
+            Command::Processes { suspend, resume } => Ok(self.processes(&suspend, &resume)),
             Command::Instance { id, action } => self.instance_action(id, action),
             Command::Delete => Ok(self.delete()),
             Command::Swap { slot, policy } => self.swap(slot.as_deref(), *policy),
@@ -233,6 +235,7 @@ impl SetMachine {
                 let updated = next.generation != self.state.generation;
                 let policies_changed = next.activations != self.state.activations;
                 self.state = next;
+                self.tell_withheld();
                 if updated {
                     self.updated(effects);
                 } else if policies_changed {

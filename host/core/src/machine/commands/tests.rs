@@ -16,6 +16,8 @@ fn commands() -> Vec<Command> {
         Command::Update(Box::new(Update { policies: vec![Some(*new())], ..moved() })),
         Command::Scale { capacity: 3 },
         Command::Protect { id: 1, protection: Protection::ScaleIn },
+        Command::Instance { id: 1, action: super::super::InstanceAction::Restart },
+        Command::Processes { suspend: crate::set_process::SetProcess::ALL.into(), resume: [].into() },
         Command::Swap { slot: None, policy: new() },
         Command::Rollback { slot: None, to: None },
         Command::Shadow { slot: None, policy: new() },
