@@ -70,9 +70,17 @@ macro_rules! endpoints {
             get "/v1/sets/{set}/instances" [instances, Viewer, SHORT]
             instances(set: &str) => Vec<InstanceInfo>;
 
-            /// Protects an instance from scale-in, or no longer.
+            /// Protects an instance from scale-in or from all actions of its set, or no longer.
             put "/v1/sets/{set}/instances/{id}/protection" [instances, Operator, SHORT]
             protect(set: &str, id: u32) request: Json<ProtectRequest> => InstanceInfo;
+
+            /// Suspends what a set does by itself, or resumes it.
+            put "/v1/sets/{set}/processes" [sets, Operator, SHORT]
+            processes(set: &str) request: Json<ProcessesRequest> => ProcessesInfo;
+
+            /// Replaces, restarts or deletes an instance, whatever protects it.
+            post "/v1/sets/{set}/instances/{id}/action" [instances, Operator, SHORT]
+            instance_action(set: &str, id: u32) request: Json<InstanceActionRequest> => InstanceInfo;
 
             /// Instances of a set that failed or were replaced and whose logs are kept, the newest first.
             get "/v1/sets/{set}/logs" [instances, Viewer, SHORT]

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use regatta_core::digest::Digest;
+use regatta_core::protection::Protection;
+use regatta_core::set_process::SetProcess;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -297,8 +299,14 @@ pub struct InstanceInfo {
     pub address: String,
     /// Process id of its VMM.
     pub pid: Option<u32>,
-    /// Protected from scale-in.
+    /// Protected from scale-in, or from more.
     pub protected: bool,
+    /// What it is protected from.
+    #[serde(default)]
+    pub protection: ProtectionLevel,
+    /// What is asked for it and not done yet: `replace`, `restart` or `delete`.
+    #[serde(default)]
+    pub requested: Option<String>,
     /// Open connections through the load balancer.
     pub connections: u64,
     /// Its metrics at the last tick; only fresh ones.
@@ -327,8 +335,116 @@ pub struct ScaleRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProtectRequest {
+    /// What it is protected from.
+    pub protection: ProtectionLevel,
+}
+
+/// What shall become of an instance. It is stored, and carried out by the next ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum InstanceActionRequest {
+    /// It drains and goes; another takes its place.
+    Replace,
+    /// It drains, and its guest is restarted.
+    Restart,
+    /// It drains and goes.
+    Delete {
+        /// Lower the desired capacity by one as well; else another takes its place.
+        #[serde(default)]
+        shrink: bool,
+    },
+}
+
+/// What a set shall not do by itself, or do again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessesRequest {
+    /// To suspend.
+    #[serde(default)]
+    pub suspend: Vec<ProcessName>,
+    /// To resume.
+    #[serde(default)]
+    pub resume: Vec<ProcessName>,
+}
+
+/// What a set does not do by itself now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProcessesInfo {
+    /// Suspended by an operator.
+    pub suspended: Vec<ProcessName>,
+}
+
+/// Something that a set does by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProcessName {
+    /// Creating instances, replacements included.
+    Launch,
+    /// Draining and removing instances, whatever the reason.
+    Terminate,
+    /// Taking instances for unhealthy, or for too slow to boot.
+    Health,
+    /// Repairing unhealthy instances.
+    Repair,
+    /// Asking the policies.
+    Policy,
+}
+
+impl From<SetProcess> for ProcessName {
+    fn from(process: SetProcess) -> Self {
+        match process {
+            SetProcess::Launch => Self::Launch,
+            SetProcess::Terminate => Self::Terminate,
+            SetProcess::Health => Self::Health,
+            SetProcess::Repair => Self::Repair,
+            SetProcess::Policy => Self::Policy,
+        }
+    }
+}
+
+impl From<ProcessName> for SetProcess {
+    fn from(name: ProcessName) -> Self {
+        match name {
+            ProcessName::Launch => Self::Launch,
+            ProcessName::Terminate => Self::Terminate,
+            ProcessName::Health => Self::Health,
+            ProcessName::Repair => Self::Repair,
+            ProcessName::Policy => Self::Policy,
+        }
+    }
+}
+
+/// What an instance is protected from. An operator can remove it all the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProtectionLevel {
+    /// Nothing.
+    #[default]
+    None,
     /// From scale-in.
-    pub protected: bool,
+    ScaleIn,
+    /// From all actions of the set: scale-in, repair, upgrades.
+    All,
+}
+
+impl From<Protection> for ProtectionLevel {
+    fn from(protection: Protection) -> Self {
+        match protection {
+            Protection::None => Self::None,
+            Protection::ScaleIn => Self::ScaleIn,
+            Protection::All => Self::All,
+        }
+    }
+}
+
+impl From<ProtectionLevel> for Protection {
+    fn from(level: ProtectionLevel) -> Self {
+        match level {
+            ProtectionLevel::None => Self::None,
+            ProtectionLevel::ScaleIn => Self::ScaleIn,
+            ProtectionLevel::All => Self::All,
+        }
+    }
 }
 
 /// Another policy.

@@ -9,10 +9,12 @@ use regatta_api::types::WhyLast;
 
 use super::complete::sets;
 use super::image_args::ImageCommand;
+use super::instance_args::InstanceCommand;
 use super::logs::LogsArgs;
 use super::orphan_args::OrphansCommand;
 use super::plan::PlanArgs;
 use super::policy_tools::args::PolicyToolCommand;
+use super::process_args::ProcessCommand;
 use super::record_args::{RecordCommand, ReplayArgs};
 use super::serve_args::ServeArgs;
 use super::upgrade::UpgradeCommand;
@@ -122,11 +124,14 @@ Example:
     Scale(ScaleArgs),
     /// Delete a scale set and all its instances
     Delete(DeleteArgs),
-    /// Protect an instance from scale-in
+    /// Protect an instance from scale-in, or from all actions
+    ///
+    /// `--from all` also keeps the set from repairing, draining and upgrading it. Neither level keeps an operator from
+    /// removing it.
     #[command(after_long_help = "\
 Examples:
   regatta protect web 3
-  regatta protect web web-3 --off")]
+  regatta protect web web-3 --from all")]
     Protect {
         /// The set
         #[arg(value_parser = set_name, add = sets())]
@@ -134,9 +139,21 @@ Examples:
         /// Instance number or name
         #[arg(value_name = "ID")]
         instance: String,
-        /// Remove the protection
-        #[arg(long)]
-        off: bool,
+        /// What it is protected from
+        #[arg(long, value_name = "WHAT", default_value = "scale-in")]
+        from: ProtectFrom,
+    },
+    /// Remove the protection of an instance
+    #[command(after_long_help = "\
+Example:
+  regatta unprotect web 3")]
+    Unprotect {
+        /// The set
+        #[arg(value_parser = set_name, add = sets())]
+        set: String,
+        /// Instance number or name
+        #[arg(value_name = "ID")]
+        instance: String,
     },
     /// Upgrade the instances of a scale set to the manifest in force
     ///
@@ -150,6 +167,12 @@ Examples:
   regatta upgrade rollback web"
     )]
     Upgrade(UpgradeCommand),
+    /// Replace, restart or delete one instance
+    #[command(subcommand)]
+    Instance(InstanceCommand),
+    /// Suspend and resume what a set does by itself
+    #[command(subcommand)]
+    Process(ProcessCommand),
     /// Swap, roll back or list policies; write, build and check your own
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -623,4 +646,13 @@ mod tests {
             assert!(set_name(wrong).is_err(), "{wrong}");
         }
     }
+}
+
+/// What `regatta protect` protects from.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ProtectFrom {
+    /// The set does not remove it because there are more than wanted
+    ScaleIn,
+    /// The set does not remove, drain, repair or upgrade it
+    All,
 }

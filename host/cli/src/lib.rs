@@ -12,6 +12,7 @@ mod events;
 mod exit;
 mod image;
 mod image_args;
+mod instance_args;
 mod logs;
 mod orphan_args;
 mod orphans;
@@ -19,6 +20,7 @@ mod plan;
 mod policy;
 mod policy_compare;
 mod policy_tools;
+mod process_args;
 mod record_args;
 mod recording;
 mod records;
@@ -40,13 +42,14 @@ use std::time::Duration;
 use clap::Parser;
 use regatta_api::Client;
 use regatta_api::paths;
+use regatta_api::types::ProtectionLevel;
 use regatta_policy_tools::EngineOptions;
 
 pub use args::Cli;
 pub use complete::answer_shell;
 pub use exit::Exit;
 
-use self::args::{Command, Global, Output, PolicyCommand};
+use self::args::{Command, Global, Output, PolicyCommand, ProtectFrom};
 use self::backup::RestoredState;
 use self::doctor::{Check, Examination};
 use self::exit::{Failure, Outcome, Stop};
@@ -198,10 +201,19 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Logs(args) => logs::logs(client, &args, output, io).await?,
         Command::Scale(args) => sets::scale(client, &args, output, io).await?,
         Command::Delete(args) => sets::delete(client, &args, output, io).await?,
-        Command::Protect { set, instance, off } => {
-            sets::protect(client, &set, &instance, !off, output, io).await?;
+        Command::Protect { set, instance, from } => {
+            let level = match from {
+                ProtectFrom::ScaleIn => ProtectionLevel::ScaleIn,
+                ProtectFrom::All => ProtectionLevel::All,
+            };
+            sets::protect(client, &set, &instance, level, output, io).await?;
         }
         Command::Upgrade(command) => upgrade::run(client, command, output, io).await?,
+        Command::Unprotect { set, instance } => {
+            sets::protect(client, &set, &instance, ProtectionLevel::None, output, io).await?;
+        }
+        Command::Process(command) => sets::processes(client, &command, output, io).await?,
+        Command::Instance(command) => sets::instance_action(client, &command, output, io).await?,
         Command::Policy(command) => policy::run(client, command, output, io).await?,
         Command::Image(command) => image::run(client, &command, output, io).await?,
         Command::Why(args) => records::why(client, &args, output, io).await?,

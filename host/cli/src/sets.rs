@@ -5,15 +5,18 @@ use std::io::{BufRead, Read};
 
 use regatta_api::Client;
 use regatta_api::types::{
-    EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest, ScaleRequest, SetDetail,
-    SetSummary, WhyQuery,
+    EventsQuery, InstanceActionRequest, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProcessName,
+    ProcessesRequest, ProtectRequest, ProtectionLevel, ScaleRequest, SetDetail, SetSummary, WhyQuery,
 };
 use regatta_core::metrics::{CONNECTIONS, MEMORY};
+use regatta_core::set_process::SetProcess;
 
 use super::Io;
 use super::args::{DeleteArgs, Output, ScaleArgs};
 use super::exit::{Exit, Outcome, Stop, usage};
+use super::instance_args::{InstanceArg, InstanceCommand};
 use super::policy::named;
+use super::process_args::{Process, ProcessCommand};
 use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, plain_line, right, text};
 use super::time::{age, number, size, span};
 use super::{events, wait};
@@ -250,7 +253,11 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
     // It has a column of its own.
     let metrics: BTreeSet<&str> = metrics.into_iter().filter(|name| *name != CONNECTIONS).collect();
     let protected = instances.iter().any(|i| i.protected);
-    let detail = instances.iter().any(|i| i.detail.is_some());
+    let detail_of = |i: &InstanceInfo| match (&i.detail, &i.requested) {
+        (Some(detail), _) => Some(detail.clone()),
+        (None, requested) => requested.as_ref().map(|requested| format!("{requested} requested")),
+    };
+    let detail = instances.iter().any(|i| detail_of(i).is_some());
     let start = instances.iter().any(|i| i.start.as_ref().is_some_and(|start| start != "cold"));
     let metric_headings: Vec<String> = metrics.iter().map(|name| name.to_uppercase()).collect();
     let generations: BTreeSet<u64> = instances.iter().map(|i| i.generation).collect();
@@ -277,9 +284,15 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
                 .map(|&name| right(or_dash(instance.metrics.get(name).map(|value| measured(name, *value))))),
         );
         row.extend(generation.then(|| right(instance.generation)));
-        row.extend(protected.then(|| text(if instance.protected { "yes" } else { "-" })));
+        row.extend(protected.then(|| {
+            text(match instance.protection {
+                ProtectionLevel::None => "-",
+                ProtectionLevel::ScaleIn => "scale-in",
+                ProtectionLevel::All => "all",
+            })
+        }));
         row.extend(start.then(|| text(or_dash(instance.start.as_ref()))));
-        row.extend(detail.then(|| text(or_dash(instance.detail.as_ref()))));
+        row.extend(detail.then(|| text(or_dash(detail_of(instance)))));
         table.row(row);
     }
     table
@@ -320,17 +333,74 @@ pub(super) async fn protect(
     client: &Client,
     set: &str,
     instance: &str,
-    protected: bool,
+    protection: ProtectionLevel,
     output: Output,
     io: &mut Io<'_>,
 ) -> Outcome {
     let id = instance_number(set, instance)?;
-    let instance = client.protect(set, id, &ProtectRequest { protected }).await?;
+    let instance = client.protect(set, id, &ProtectRequest { protection }).await?;
     if output == Output::Json {
         return json(&instance, io);
     }
-    let how = if instance.protected { "is protected" } else { "is no longer protected" };
-    writeln!(io.out, "{} {how} from scale-in", instance.name)?;
+    let how = match instance.protection {
+        ProtectionLevel::None => "is no longer protected",
+        ProtectionLevel::ScaleIn => "is protected from scale-in",
+        ProtectionLevel::All => "is protected from all actions of the set",
+    };
+    writeln!(io.out, "{} {how}", instance.name)?;
+    Ok(())
+}
+
+pub(super) async fn instance_action(
+    client: &Client,
+    command: &InstanceCommand,
+    output: Output,
+    io: &mut Io<'_>,
+) -> Outcome {
+    let (InstanceArg { set, instance }, request, what) = match command {
+        InstanceCommand::Replace(of) => (of, InstanceActionRequest::Replace, "is to be replaced"),
+        InstanceCommand::Restart(of) => (of, InstanceActionRequest::Restart, "is to be restarted"),
+        InstanceCommand::Delete { instance, shrink } => {
+            (instance, InstanceActionRequest::Delete { shrink: *shrink }, "is to be deleted")
+        }
+    };
+    let id = instance_number(set, instance)?;
+    let instance = client.instance_action(set, id, &request).await?;
+    if output == Output::Json {
+        return json(&instance, io);
+    }
+    writeln!(io.out, "{} {what}", instance.name)?;
+    Ok(())
+}
+
+pub(super) async fn processes(
+    client: &Client,
+    command: &ProcessCommand,
+    output: Output,
+    io: &mut Io<'_>,
+) -> Outcome {
+    let (ProcessCommand::Suspend(of) | ProcessCommand::Resume(of)) = command;
+    let name = |process: &Process| match process {
+        Process::Launch => ProcessName::Launch,
+        Process::Terminate => ProcessName::Terminate,
+        Process::Health => ProcessName::Health,
+        Process::Repair => ProcessName::Repair,
+        Process::Policy => ProcessName::Policy,
+    };
+    let names = of.processes.iter().map(name).collect();
+    let request = match command {
+        ProcessCommand::Suspend(_) => ProcessesRequest { suspend: names, resume: Vec::new() },
+        ProcessCommand::Resume(_) => ProcessesRequest { suspend: Vec::new(), resume: names },
+    };
+    let info = client.processes(&of.set, &request).await?;
+    if output == Output::Json {
+        return json(&info, io);
+    }
+    let names: Vec<&str> = info.suspended.iter().map(|name| SetProcess::from(*name).as_str()).collect();
+    match names.is_empty() {
+        true => writeln!(io.out, "{}: no process is suspended", of.set)?,
+        false => writeln!(io.out, "{}: suspended: {}", of.set, names.join(", "))?,
+    }
     Ok(())
 }
 

@@ -80,7 +80,7 @@ event_kinds! {
     ManifestApplied = "manifest-applied",
     /// The capacity was set by an operator.
     ScaledByHand = "scaled-by-hand",
-    /// An instance was protected from scale-in, or no longer is.
+    /// An instance was protected, or no longer is.
     Protection = "protection",
     /// The capacity went up.
     ScaleOut = "scale-out",
@@ -132,6 +132,12 @@ event_kinds! {
     GuestPanicked = "guest-panicked",
     /// A guest rebooted itself.
     GuestRebooted = "guest-rebooted",
+    /// An operator asked for the replacement, the restart or the removal of an instance.
+    InstanceRequested = "instance-requested",
+    /// An operator suspended or resumed what a set does by itself.
+    ProcessesChanged = "processes-changed",
+    /// A guest was restarted, as it should be.
+    Restarted = "restarted",
     /// Connections were still open when the drain time-out was over.
     DrainTimeout = "drain-timeout",
     /// An instance and everything of it was removed.

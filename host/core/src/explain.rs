@@ -163,6 +163,7 @@ fn planned(record: &TickRecord, out: &mut String) {
             }
             Action::Create { cause, .. } => format!("create ({})", cause.as_str()),
             Action::Drain { cause, .. } => format!("drain ({})", cause.as_str()),
+            Action::Restart { .. } => "restart".to_owned(),
             Action::Terminate { cause, .. } => format!("terminate ({})", cause.as_str()),
         };
         let name = format!("{set}-{}", action.id());

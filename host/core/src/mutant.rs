@@ -46,6 +46,16 @@ mutants! {
     NoRateLimit,
     /// Protection from scale-in is not looked at.
     IgnoreProtection,
+    /// Protection from all actions of the set is not more than that from scale-in.
+    IgnoreFullProtection,
+    /// What operators ask for single instances is not carried out.
+    ForgetRequest,
+    /// An instance that is restarted is taken for one that goes.
+    RestartLoses,
+    /// A set removes instances although that is suspended.
+    SuspendedTerminates,
+    /// A set creates instances although that is suspended.
+    SuspendedLaunches,
     /// Failed launches do not make the next ones wait.
     NoBackoff,
     /// Boot time-outs are measured on the wall clock.

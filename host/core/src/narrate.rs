@@ -192,6 +192,7 @@ fn told(change: &InstanceChange) -> Option<(EventKind, &'static str)> {
             Some((EventKind::InstanceDied, ": VMM exited unexpectedly"))
         }
         (InstanceEvent::GuestPanicked, _) => Some((EventKind::GuestPanicked, ": guest panicked")),
+        (InstanceEvent::Restarted, _) => Some((EventKind::Restarted, " was restarted")),
         (InstanceEvent::GuestRebooted, _) => Some((EventKind::GuestRebooted, ": guest rebooted")),
         (_, Phase::InService) => Some((EventKind::InService, " is in service")),
         (_, Phase::Unhealthy) => Some((EventKind::Unhealthy, " is unhealthy")),

@@ -17,6 +17,7 @@
 //! ```
 //!
 //! A node that refuses an instance leaves it `refused`, from where it is terminated like a `failed` one.
+//! One that drains in order to be restarted is `booting` again after that.
 //! A guest that panics is `failed` as if its VMM had exited; one that reboots itself is `booting` again.
 //! `standby` sits beside `in-service`: an instance enters it from there and comes back.
 //! Every state but `gone` may be terminated; `gone` absorbs everything.
@@ -172,6 +173,8 @@ pub enum InstanceEvent {
     GuestPanicked,
     /// The guest rebooted itself, within the same VMM.
     GuestRebooted,
+    /// Its guest was restarted, as it should be.
+    Restarted,
     /// The plan takes it out of traffic for good.
     DrainRequested,
     /// The plan takes it out of traffic for now.
@@ -185,7 +188,7 @@ pub enum InstanceEvent {
 }
 
 /// All events, in the order of their declaration.
-pub const INSTANCE_EVENTS: [InstanceEvent; 16] = [
+pub const INSTANCE_EVENTS: [InstanceEvent; 17] = [
     InstanceEvent::LaunchStarted,
     InstanceEvent::Refused,
     InstanceEvent::Booted,
@@ -197,6 +200,7 @@ pub const INSTANCE_EVENTS: [InstanceEvent; 16] = [
     InstanceEvent::VmmExited,
     InstanceEvent::GuestPanicked,
     InstanceEvent::GuestRebooted,
+    InstanceEvent::Restarted,
     InstanceEvent::DrainRequested,
     InstanceEvent::StandbyRequested,
     InstanceEvent::ServiceRequested,
@@ -244,6 +248,11 @@ pub fn step(state: Phase, event: InstanceEvent) -> Result<Phase, IllegalTransiti
 
         (S::Initializing | S::InService | S::Standby | S::Unhealthy, E::GuestRebooted) => S::Booting,
 
+        (
+            S::Initializing | S::InService | S::Standby | S::Unhealthy | S::Draining,
+            E::Restarted,
+        ) => S::Booting,
+
         (S::InService | S::Unhealthy, E::DrainRequested) => S::Draining,
         (S::InService, E::StandbyRequested) => S::Standby,
         (S::Standby, E::ServiceRequested) => S::InService,
@@ -278,6 +287,7 @@ pub fn step(state: Phase, event: InstanceEvent) -> Result<Phase, IllegalTransiti
             E::VmmExited | E::GuestPanicked | E::GuestRebooted | E::LaunchFailed | E::Booted,
         )
         // One that drains was to go anyway: its connections are lost, its time runs.
+        | (S::Booting | S::Terminating | S::Failed, E::Restarted)
         | (S::Booting | S::Draining, E::GuestRebooted)
         | (S::InService | S::Unhealthy | S::Draining | S::Terminating | S::Failed, E::BootTimedOut)
         | (S::Draining | S::Terminating, E::DrainRequested) => state,

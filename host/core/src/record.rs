@@ -1,5 +1,7 @@
 //! The record of a tick: what was seen, wanted, allowed, planned and done.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::back_off::BackOff;
@@ -13,6 +15,8 @@ use crate::node::{Placement, Placements};
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Plan;
+use crate::requested::Requested;
+use crate::set_process::SetProcess;
 use crate::upgrade::Upgrade;
 use regatta_util::Said;
 
@@ -82,6 +86,15 @@ pub struct ShadowRun {
 pub struct PlanFacts {
     /// Draining instances without an open connection.
     pub drained: Vec<u32>,
+    /// Instances that are protected from all actions of the set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protected_from_actions: Vec<u32>,
+    /// What is asked for single instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested: Vec<(u32, Requested)>,
+    /// What the set does not do by itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub suspended: BTreeSet<SetProcess>,
     /// The first instance id that was never used.
     pub next_id: u32,
     /// No launch before this moment on the set's own clock, `lived_ms`; 0 for none.

@@ -14,6 +14,7 @@ use crate::machine::{NewSet, create, manifest_blob};
 use crate::manifest::ScaleSet;
 use crate::orphan::first_free_id;
 use crate::phase::Phase;
+use crate::protection::Protection;
 use crate::state::{ImageDigests, InstanceRecord, Moment, PolicyActivation, SetState};
 use crate::time::Time;
 
@@ -221,7 +222,7 @@ fn record(identity: &Identity, at: Moment, protected: bool) -> InstanceRecord {
         phase: Phase::Booting,
         created_ms: identity.created_ms,
         address: Some(identity.address),
-        protected,
+        protection: if protected { Protection::ScaleIn } else { Protection::None },
         served: true,
         ..InstanceRecord::pending(identity.id, at, identity.generation)
     }
@@ -318,7 +319,7 @@ mod tests {
         let many = with("{ min: 1, max: 2 }", 4);
         assert_eq!((many.capacity, many.protect, many.adopted.len()), (2, true, 4));
         let (_, records, _) = recovered(&many, Vec::new(), NOW, &"ann".into());
-        assert!(records.iter().all(|record| record.protected));
+        assert!(records.iter().all(|record| record.protection == Protection::ScaleIn));
         let few = with("{ min: 3, max: 5 }", 1);
         assert_eq!((few.capacity, few.protect), (3, false));
     }

@@ -1,6 +1,6 @@
 //! What the daemon remembers across restarts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,10 @@ use crate::manifest::ScaleSet;
 use crate::metrics::MetricWish;
 use crate::node::Placement;
 use crate::phase::{IllegalTransition, InstanceEvent, Phase, step};
+use crate::protection::Protection;
 use crate::record::InstanceChange;
+use crate::requested::Requested;
+use crate::set_process::SetProcess;
 use crate::time::SetClock;
 use crate::upgrade::Upgrade;
 use regatta_util::Said;
@@ -70,6 +73,9 @@ pub struct SetState {
     /// What the guards remember.
     #[serde(default)]
     pub guard_memory: GuardMemory,
+    /// What it does not do by itself, because an operator suspended it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub suspended: BTreeSet<SetProcess>,
     /// The manifests that live instances were made from, by generation: SHA-256 of each as JSON.
     #[serde(default)]
     pub manifests: BTreeMap<u64, Digest>,
@@ -273,8 +279,15 @@ pub struct InstanceRecord {
     pub generation: u64,
     /// Address of the guest; none until its node has given it one.
     pub address: Option<Ipv4Addr>,
-    /// Protected from scale-in.
-    pub protected: bool,
+    /// What it is protected from.
+    #[serde(rename = "protected")]
+    pub protection: Protection,
+    /// What is asked for it and not done yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<Requested>,
+    /// How many restarts of its guest its node was told.
+    #[serde(default)]
+    pub restarts: u32,
     /// Was in service at least once.
     pub served: bool,
     /// Its VMM process, once known.
@@ -323,7 +336,9 @@ impl InstanceRecord {
             boot_since_lived_ms: at.lived_ms,
             generation,
             address: None,
-            protected: false,
+            protection: Protection::None,
+            requested: None,
+            restarts: 0,
             served: false,
             vmm: None,
             detail: None,
@@ -354,7 +369,7 @@ impl InstanceRecord {
         self.phase_since_ms = at.wall_ms;
         self.phase_since_lived_ms = at.lived_ms;
         self.served |= to == Phase::InService;
-        if event == InstanceEvent::GuestRebooted {
+        if matches!(event, InstanceEvent::GuestRebooted | InstanceEvent::Restarted) {
             self.rebooted_ms = at.wall_ms;
             self.boot_since_lived_ms = at.lived_ms;
         }

@@ -7,12 +7,17 @@ use crate::decision::{PolicyRun, Reason};
 use crate::digest::Digest;
 use crate::guard::{GuardContext, GuardName, GuardTrail, guards_of, judge, metrics_without_data};
 use crate::manifest::ScaleSet;
+use crate::metric::MetricValue;
+use crate::metrics::CONNECTIONS;
 use crate::mutant::{self, Mutant};
 use crate::node::Placement;
 use crate::observation::{InstanceRow, LastDecision, Observation};
 use crate::phase::Phase;
 use crate::plan::{PlanInput, PlannedInstance, UpgradeInput, plan};
+use crate::protection::Protection;
 use crate::record::{CanaryRun, InstanceChange, PlanFacts, RECORD_VERSION, ShadowRun, TickRecord};
+use crate::requested::Requested;
+use crate::set_process::SetProcess;
 use regatta_util::Said;
 
 /// What a tick knows once its policies have run.
@@ -56,6 +61,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         wanted_metrics,
     } = input;
     let combined = match canaries.is_empty() {
+        _ if facts.suspended.contains(&SetProcess::Policy) => keeps_capacity(observation.desired),
         true => combine(set.combine, observation.desired, &runs),
         false => {
             combine(set.combine, observation.desired, &canary::acting(&runs, &canaries, observation.desired))
@@ -87,6 +93,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         instances: &instances,
         capacity: guards.granted.saturating_sub(warming_twice(&facts)),
         victims: &combined.victims,
+        scale_in_order: set.scale_in.order,
         generation: observation.generation,
         next_id: facts.next_id,
         repair: set.repair,
@@ -94,6 +101,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         drain_timeout_ms: set.load_balancer.as_ref().map_or(0, |lb| lb.drain.timeout_ms),
         launches_resume_in_ms: facts.launches_resume_ms.saturating_sub(facts.lived_ms),
         one_at_a_time: facts.back_off.is_some(),
+        suspended: &facts.suspended,
         nodes: &facts.nodes,
         hold: facts.hold.as_deref(),
         budget: guards.budget(),
@@ -131,6 +139,7 @@ fn planned_instances<'a>(
     nowhere: &'a Placement,
 ) -> Vec<PlannedInstance<'a>> {
     let rows = observation.instances.rows().enumerate();
+    let open = observation.metric(CONNECTIONS).map_or(&[][..], |metric| &metric.values);
     let planned = |(index, row): (usize, InstanceRow)| {
         let phase = facts.phase.get(index).copied().unwrap_or(Phase::Gone);
         PlannedInstance {
@@ -142,11 +151,37 @@ fn planned_instances<'a>(
                 .map_or(0, |since| facts.lived_ms.saturating_sub(*since)),
             placement: facts.placement.get(index).unwrap_or(nowhere),
             generation: row.generation,
-            protected: row.protected && !facts.deleting && !mutant::is(Mutant::IgnoreProtection),
+            protection: protection(&row, facts),
+            requested: requested(row.id, facts),
             drained: phase == Phase::Draining && facts.drained.contains(&row.id),
+            connections: open.get(index).map_or(0, connections),
         }
     };
     rows.map(planned).collect()
+}
+
+/// What an instance is protected from while its set stays.
+fn protection(row: &InstanceRow, facts: &PlanFacts) -> Protection {
+    let all = facts.protected_from_actions.contains(&row.id) && !mutant::is(Mutant::IgnoreFullProtection);
+    match row.protected && !facts.deleting && !mutant::is(Mutant::IgnoreProtection) {
+        true if all => Protection::All,
+        true => Protection::ScaleIn,
+        false => Protection::None,
+    }
+}
+
+/// What is asked for an instance while its set stays.
+fn requested(id: u32, facts: &PlanFacts) -> Option<Requested> {
+    let found = facts.requested.iter().find(|(of, _)| *of == id);
+    found.filter(|_| !facts.deleting && !mutant::is(Mutant::ForgetRequest)).map(|(_, requested)| *requested)
+}
+
+/// Open connections as a tick reads them; one that the load balancer does not list has none.
+fn connections(open: &MetricValue) -> u32 {
+    match *open {
+        MetricValue::Fresh(open) | MetricValue::Stale { value: open, .. } => open as u32,
+        MetricValue::Missing => 0,
+    }
 }
 
 /// The decision as it is, unless a fault is seeded here.
@@ -172,6 +207,13 @@ fn deletion(combined: &Combined) -> GuardTrail {
     let reason = Reason { code: "set-deleted".into(), text: text.into(), evidence: Vec::new() };
     trail.step(GuardName::Delete, combined.capacity, 0, reason);
     trail
+}
+
+/// What takes the place of a decision while the policies are suspended.
+fn keeps_capacity(desired: u32) -> Combined {
+    let text = "process policy is suspended: keeping the capacity".to_owned();
+    let reason = Reason { code: "policy-suspended".into(), text: text.into(), evidence: Vec::new() };
+    Combined { capacity: Some(desired), reasons: vec![reason], ..Combined::default() }
 }
 
 /// What the next tick's policies may know of this one.

@@ -138,7 +138,7 @@ impl World {
     }
 
     /// What a VMM writes into its file of events, and a daemon that runs reads.
-    fn vmm_event(&mut self, key: &Key, report: Report) {
+    pub(crate) fn vmm_event(&mut self, key: &Key, report: Report) {
         let Some(vm) = self.node.vms.get_mut(key) else { return };
         vm.events.push(report.clone());
         let bytes = vm.events.len() as u64 * EVENT_BYTES;
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// Connections to it break.
-    fn cut(&mut self, key: &Key) {
+    pub(crate) fn cut(&mut self, key: &Key) {
         if let Some(shell) = self.shell_of(key) {
             shell.lb.cut(key.id);
         }

@@ -279,6 +279,7 @@ impl World {
                 }
                 self.later(delay_ms, DaemonEvent::Stop(key, order));
             }
+            Effect::Restart { key, number } => self.restart_guest(&key, number),
             Effect::Watch { key, phase, watch, .. } => {
                 let Some(daemon) = &mut self.daemon else { return };
                 daemon.watch_count += 1;
@@ -308,6 +309,22 @@ impl World {
                     self.send_to_machine(&key, delay_ms, MachineInput::Report { id: key.id, report });
                 }
             }
+        }
+    }
+
+    /// A guest is restarted, which its VMM now and then refuses.
+    fn restart_guest(&mut self, key: &Key, number: u32) {
+        self.story.tell(|| format!("agent: restarts {}-{}", key.set, key.id));
+        self.checks.on_restart(&self.store, key, number);
+        let refused = !self.calm && self.dice.per_mille(200);
+        let (now_ms, calm) = (self.clock.real_ms, self.calm);
+        match self.node.vms.get_mut(key) {
+            Some(vm) if vm.stage == Stage::Running && !vm.stopping && !refused => {
+                vm.guest = Guest::booting(&mut self.dice, now_ms, calm);
+                self.cut(key);
+                self.vmm_event(key, Report::GuestRebooted);
+            }
+            _ => self.news(key, Report::NotRestarted { why: "the VMM is busy".to_owned() }),
         }
     }
 

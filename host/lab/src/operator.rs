@@ -1,15 +1,21 @@
 //! Operators: the sets that they make, and what they do to them at any moment.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 
 use regatta_core::combine::CombineRule;
 use regatta_core::event::Actor;
-use regatta_core::machine::{Command, Input, NewPolicy, NewSet, Update, UpgradeAction, create};
+use regatta_core::machine::{
+    Command, Input, InstanceAction, NewPolicy, NewSet, Update, UpgradeAction, create,
+};
 use regatta_core::manifest::{
     Capacity, Checkpoint, FlapRule, LoadBalancer, MaxCost, MissingData, Network, OnFailure, Probe, RateLimit,
     ScaleSet, StartMode, UpgradeMode, UpgradePolicy, read_manifest,
 };
+use regatta_core::plan::ScaleInOrder;
+use regatta_core::protection::Protection;
+use regatta_core::set_process::SetProcess;
 use regatta_core::state::{ImageDigests, PolicyActivation};
 
 use crate::dice::Dice;
@@ -121,6 +127,7 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
         };
         (set.guards.scale_out_limit, set.guards.scale_in_limit) = (limit(), limit());
     }
+    set.scale_in.order = dice.pick(&ScaleInOrder::ALL).unwrap_or_default();
     set.repair.max_unhealthy_percent = dice.small(20..=100);
     set.repair.enabled = dice.per_mille(850);
     set.repair.grace_ms = dice.within(0..=15_000);
@@ -246,9 +253,30 @@ impl World {
                     rolls_back: false,
                 }))
             }
-            34..=53 => {
+            34..=36 => {
+                let some = SetProcess::ALL.into_iter().filter(|_| dice.per_mille(300)).collect();
+                match dice.per_mille(500) {
+                    true => Command::Processes { suspend: some, resume: BTreeSet::new() },
+                    false => Command::Processes { suspend: BTreeSet::new(), resume: SetProcess::ALL.into() },
+                }
+            }
+            37..=44 => {
                 let id = dice.pick(&ids).unwrap_or(99);
-                Command::Protect { id, protected: dice.per_mille(600) }
+                let action = match dice.small(0..=3) {
+                    0 => InstanceAction::Replace,
+                    1 | 2 => InstanceAction::Restart,
+                    _ => InstanceAction::Delete { shrink: dice.per_mille(500) },
+                };
+                Command::Instance { id, action }
+            }
+            45..=53 => {
+                let id = dice.pick(&ids).unwrap_or(99);
+                let level = match dice.small(0..=4) {
+                    0 | 1 => Protection::None,
+                    2 | 3 => Protection::ScaleIn,
+                    _ => Protection::All,
+                };
+                Command::Protect { id, protection: level }
             }
             54..=62 => Command::Swap { slot, policy: new(dice) },
             63..=66 => {
@@ -266,6 +294,20 @@ impl World {
             _ => Command::Delete,
         };
         self.command(number, command);
+    }
+
+    /// When all is calm, an operator resumes what somebody suspended.
+    pub(crate) fn resume_processes(&mut self) {
+        let Some(daemon) = self.daemon.as_ref().filter(|_| !self.checks.has_open_commands()) else { return };
+        let suspended = |shell: &crate::shell::SetShell| {
+            let state = shell.machine.state();
+            !state.suspended.is_empty() && !state.deleting
+        };
+        let found = daemon.shells.iter().find(|(_, shell)| suspended(shell)).map(|(number, _)| *number);
+        if let Some(number) = found {
+            let (suspend, resume) = (BTreeSet::new(), SetProcess::ALL.into());
+            self.command(number, Command::Processes { suspend, resume });
+        }
     }
 
     /// An operator's command is on its way.

@@ -141,6 +141,9 @@ impl World {
                 return unsettled(self).map_or(Ok(()), |text| Err(Violation { invariant, text }));
             }
             self.step()?;
+            if self.steps.is_multiple_of(8) {
+                self.resume_processes();
+            }
             let Some(why) = self.steps.is_multiple_of(8).then(|| unsettled(self)) else { continue };
             match why {
                 None => return Ok(()),

@@ -184,6 +184,7 @@ impl Exposition {
             let (action, cause) = match action {
                 Action::Create { .. } => ("create", "wanted"),
                 Action::Drain { cause, .. } => ("drain", cause.as_str()),
+                Action::Restart { .. } => ("restart", "requested"),
                 Action::Terminate { cause, .. } => ("terminate", cause.as_str()),
             };
             let labels = self.labels(set, &[("action", action), ("cause", cause)]);

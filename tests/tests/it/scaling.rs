@@ -147,6 +147,29 @@ fn a_dead_vmm_is_replaced_and_a_protected_one_is_kept() {
     assert_eq!(left[0].0.to_string(), newest, "the newest would go first, but it is protected");
 }
 
+#[test]
+fn one_instance_is_restarted_in_place_and_another_is_replaced() {
+    let daemon = Daemon::start();
+    daemon.apply_ok(&daemon.manifest("one", "{ min: 2, max: 2 }", "", IDLE));
+    daemon.wait_in_service("one", 2);
+    let first = daemon.vm_pids("one")[0];
+    assert_eq!(daemon.run(&["instance", "restart", "one", "1"]).code, 0);
+    assert_eq!(daemon.run(&["instance", "replace", "one", "one-2"]).code, 0);
+    wait_for("a restart and a replacement", || {
+        let instances = daemon.json(&["instances", "one"]);
+        let seen = instances.as_array().expect("instances").iter();
+        let seen: Vec<_> =
+            seen.map(|i| (i["id"].as_u64(), i["state"].as_str(), i["requested"].is_null())).collect();
+        let serves = |id| (Some(id), Some("in-service"), true);
+        let events = daemon.run(&["events", "one"]).out;
+        match seen == [serves(1), serves(3)] && events.contains("one-1 was restarted") {
+            true => Ok(()),
+            false => Err(format!("{seen:?}\n{events}")),
+        }
+    });
+    assert_eq!(daemon.vm_pids("one")[0], first, "the same VMM");
+}
+
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill");

@@ -206,6 +206,8 @@ fn instance(id: u32, state: &str, metrics: &[(&str, f64)]) -> InstanceInfo {
         address: format!("127.40.0.{id}:8080"),
         pid: Some(4_000 + id),
         protected: false,
+        protection: ProtectionLevel::None,
+        requested: None,
         connections: 12,
         metrics: metrics.iter().map(|&(name, value)| (name.to_owned(), value)).collect(),
         not_contained: Vec::new(),
@@ -584,6 +586,7 @@ impl Control for Canned {
         booting.pid = None;
         let mut guarded = instance(4, "in-service", &[("cpu", 0.25), ("utilization", 0.512_34)]);
         guarded.protected = true;
+        guarded.protection = ProtectionLevel::ScaleIn;
         Ok(vec![guarded, booting])
     }
 
@@ -591,12 +594,43 @@ impl Control for Canned {
         &self,
         set: &str,
         id: u32,
-        ProtectRequest { protected }: ProtectRequest,
+        ProtectRequest { protection }: ProtectRequest,
         Caller { name: actor, .. }: &Caller,
     ) -> Answer<InstanceInfo> {
-        self.note(format!("protect {set} {id} {protected} by {actor}"));
+        self.note(format!("protect {set} {id} {protection:?} by {actor}"));
+        let protected = protection != ProtectionLevel::None;
         match id {
-            4 => Ok(InstanceInfo { protected, ..instance(4, "in-service", &[]) }),
+            4 => Ok(InstanceInfo { protected, protection, ..instance(4, "in-service", &[]) }),
+            id => Err(ApiError::not_found(format!("{set} has no instance {id}"))),
+        }
+    }
+
+    async fn processes(
+        &self,
+        set: &str,
+        request: ProcessesRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<ProcessesInfo> {
+        self.known(set)?;
+        self.note(format!("processes {set} {request:?} by {actor}"));
+        Ok(ProcessesInfo { suspended: request.suspend })
+    }
+
+    async fn instance_action(
+        &self,
+        set: &str,
+        id: u32,
+        request: InstanceActionRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<InstanceInfo> {
+        self.note(format!("instance action {set} {id} {request:?} by {actor}"));
+        let requested = match request {
+            InstanceActionRequest::Replace => "replace",
+            InstanceActionRequest::Restart => "restart",
+            InstanceActionRequest::Delete { .. } => "delete",
+        };
+        match id {
+            4 => Ok(InstanceInfo { requested: Some(requested.into()), ..instance(4, "in-service", &[]) }),
             id => Err(ApiError::not_found(format!("{set} has no instance {id}"))),
         }
     }

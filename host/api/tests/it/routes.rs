@@ -46,7 +46,7 @@ fn whatever_is_wrong_with_a_request_answers_with_an_api_error() {
         (&post, "/v1/sets/web/scale", Some("{\"capacity\": -1}")),
         (&post, "/v1/sets/web/scale", Some("{\"capacity\": 4294967296}")),
         (&post, "/v1/sets/web/scale", Some("{\"capacity\": 3, \"dry_run\": true}")),
-        (&put, "/v1/sets/web/instances/x/protection", Some("{\"protected\": true}")),
+        (&put, "/v1/sets/web/instances/x/protection", Some("{\"protection\": \"all\"}")),
         (&get, "/v1/sets/web/why?tick=soon", None),
         (&get, "/v1/sets/web/why?tik=3", None),
         (&get, "/v1/sets/web/why?tick=3&last=scale-in", None),

@@ -69,6 +69,8 @@ pub struct Want {
     pub generation: u64,
     /// When it was first wanted, Unix milliseconds.
     pub created_ms: u64,
+    /// Number of the restart of its guest that is wanted; the same number means the same restart. None when none is due.
+    pub restart: Option<u32>,
     /// What is wanted.
     pub order: Order,
 }
@@ -149,6 +151,11 @@ pub enum Report {
     GuestPanicked,
     /// Its guest rebooted itself.
     GuestRebooted,
+    /// Its guest could not be restarted; the next want is the retry.
+    NotRestarted {
+        /// Why.
+        why: String,
+    },
     /// How far its VMM's events have been taken in, bytes.
     EventsRead {
         /// Offset in the file of events.
@@ -263,6 +270,13 @@ pub enum Effect {
         /// How.
         order: StopOrder,
     },
+    /// Restart its guest within its VMM. The end of that is in the VMM's events.
+    Restart {
+        /// Which.
+        key: Key,
+        /// Number of the restart.
+        number: u32,
+    },
     /// Probe and scrape it from now on, in the place of what was before.
     Watch {
         /// Which.
@@ -310,6 +324,8 @@ struct Instance {
     want: Option<Want>,
     /// What is asked of it now.
     watched: Option<Arc<Watch>>,
+    /// The last restart that was ordered.
+    restarted: Option<u32>,
 }
 
 impl Agent {
@@ -383,10 +399,7 @@ impl Agent {
         disk_left_bytes: u64,
     ) -> Result<Ipv4Addr, String> {
         let address = self.take(&key, network, demand, disk_left_bytes)?;
-        self.instances.insert(
-            key,
-            Instance { have: Have::Held, address: Some(address), runs: false, want: None, watched: None },
-        );
+        self.instances.insert(key, Instance { address: Some(address), ..Instance::held() });
         Ok(address)
     }
 
@@ -395,8 +408,7 @@ impl Agent {
     pub fn keep_orphan(&mut self, key: Key, address: Option<Ipv4Addr>, demand: Demand) {
         self.ledger.claim(&key, demand);
         address.into_iter().for_each(|address| self.addresses.claim(address));
-        self.instances
-            .insert(key, Instance { have: Have::Held, address, runs: true, want: None, watched: None });
+        self.instances.insert(key, Instance { address, runs: true, ..Instance::held() });
     }
 
     /// Gives back what [`Self::take_apart`] took or [`Self::keep_orphan`] counts.

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | nothing | `Pending`: admit and launch, or refuse. Else: report that it is not there | nothing is left |
 //! | refused | report it again | nothing is left |
-//! | held | watch it as the want says | stop it |
+//! | held | watch it as the want says, restart it once per number of a restart | stop it |
 //! | stopping | a stop cannot be taken back | – |
 //! | cleaned | report it again | report it again |
 
@@ -49,7 +49,11 @@ impl Agent {
             (Have::Held, Order::Run { phase: Phase::Pending, .. }) if mutant::is(Mutant::LaunchTwice) => {
                 return self.on_new(key, want, demand, disk_left_bytes);
             }
-            (Have::Held, Order::Run { .. }) => instance.watch_as_wanted(key, &want),
+            (Have::Held, Order::Run { .. }) => {
+                let mut effects = instance.watch_as_wanted(key, &want);
+                effects.extend(instance.restart_as_wanted(key, &want));
+                effects
+            }
             (Have::Held, Order::Stop(order)) => {
                 instance.have = Have::Stopping;
                 let order = order.clone();
@@ -66,7 +70,7 @@ impl Agent {
 
     /// A want of an instance of which the agent has nothing.
     fn on_new(&mut self, key: &Key, want: Want, demand: Demand, disk_left_bytes: u64) -> Vec<Effect> {
-        let mut have = Instance { have: Have::Held, address: None, runs: false, want: None, watched: None };
+        let mut have = Instance::held();
         let report = |report| Effect::Report { key: key.clone(), report };
         let effects = match &want.order {
             Order::Run { phase: Phase::Pending, manifest, .. } => {
@@ -112,8 +116,7 @@ impl Agent {
         address: Option<std::net::Ipv4Addr>,
         demand: Demand,
     ) -> Vec<Effect> {
-        let new = || Instance { have: Have::Held, address: None, runs: false, want: None, watched: None };
-        let instance = self.instances.entry(key.clone()).or_insert_with(new);
+        let instance = self.instances.entry(key.clone()).or_insert_with(Instance::held);
         // An agent that was not started again may be asked all the same, by an owner that was.
         let runs = matches!(found, Found::Running(_) | Found::Unreachable(_));
         if matches!(instance.have, Have::Held | Have::Stopping) {
@@ -161,6 +164,7 @@ impl Agent {
                 instance.runs = false;
                 effects.extend(instance.unwatch(key));
             }
+            Report::NotRestarted { .. } => instance.restarted = None,
             Report::Cleaned { note } => {
                 instance.have = Have::Cleaned { note };
                 effects.extend(instance.unwatch(key));
@@ -178,6 +182,11 @@ impl Agent {
 }
 
 impl Instance {
+    /// One that is held and does not run yet.
+    pub(super) fn held() -> Self {
+        Self { have: Have::Held, address: None, runs: false, want: None, watched: None, restarted: None }
+    }
+
     /// Nothing of it exists.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.have, Have::Cleaned { .. } | Have::Refused { .. })
@@ -200,6 +209,13 @@ impl Instance {
             watch: watch.clone(),
             network: manifest.network.clone(),
         }]
+    }
+
+    /// Each restart once, as long as this agent remembers.
+    fn restart_as_wanted(&mut self, key: &Key, want: &Want) -> Option<Effect> {
+        let number = want.restart.filter(|number| self.runs && self.restarted != Some(*number))?;
+        self.restarted = Some(number);
+        Some(Effect::Restart { key: key.clone(), number })
     }
 
     fn unwatch(&mut self, key: &Key) -> Vec<Effect> {
@@ -243,7 +259,8 @@ policy: { module: fixed }
     }
 
     fn want(uid: &str, order: Order) -> Input {
-        let want = Want { id: 1, uid: uid.into(), epoch: 1, generation: 1, created_ms: 0, order };
+        let want =
+            Want { id: 1, uid: uid.into(), epoch: 1, generation: 1, created_ms: 0, restart: None, order };
         Input::Want { want, demand: Demand::default(), disk_left_bytes: 100 }
     }
 

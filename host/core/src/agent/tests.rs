@@ -34,7 +34,8 @@ fn set() -> Arc<ScaleSet> {
 }
 
 fn want(id: u32, order: Order) -> Input {
-    let want = Want { id, uid: format!("7-{id}"), epoch: 3, generation: 2, created_ms: 1_000, order };
+    let want =
+        Want { id, uid: format!("7-{id}"), epoch: 3, generation: 2, created_ms: 1_000, restart: None, order };
     Input::Want { want, demand: demand(), disk_left_bytes: LEFT }
 }
 
@@ -339,6 +340,7 @@ fn step() -> impl Strategy<Value = Step> {
         Report::Exited { why: why() },
         Report::GuestPanicked,
         Report::GuestRebooted,
+        Report::NotRestarted { why: "why".into() },
         Report::EventsRead { bytes: 9 },
         Report::Stuck { why: why() },
     ];
@@ -391,6 +393,7 @@ proptest! {
                         prop_assert!(!stopping.contains(&identity.id), "launched while it is stopped");
                     }
                     Effect::Watch { key, .. } => prop_assert_eq!(agent.have(&key), Some(&Have::Held)),
+                    Effect::Restart { .. } => prop_assert!(false, "nobody wanted it restarted"),
                     Effect::Unwatch { .. } | Effect::Report { .. } => {}
                 }
             }
@@ -443,4 +446,20 @@ fn an_orphan_is_counted_once_whoever_it_comes_to_belong_to() {
     agent.keep_orphan(key(3), Some(address), demand());
     agent.give_back(&key(3));
     assert!(nothing_is_taken(&agent));
+}
+
+#[test]
+fn a_restart_is_done_once_per_number_and_again_when_it_could_not_be_done() {
+    let mut agent = having(&Have::Held);
+    let restarts = |agent: &mut Agent, number| {
+        let Input::Want { want, demand, disk_left_bytes } = run(1, Phase::Draining) else { unreachable!() };
+        let want = Want { restart: Some(number), ..want };
+        let effects = agent.on(&key(1), Input::Want { want, demand, disk_left_bytes });
+        effects.iter().filter(|effect| matches!(effect, Effect::Restart { .. })).count()
+    };
+    assert_eq!(restarts(&mut agent, 1), 0, "no guest runs yet");
+    agent.on(&key(1), Input::News(Report::Booted(Running::default())));
+    assert_eq!([restarts(&mut agent, 1), restarts(&mut agent, 1), restarts(&mut agent, 2)], [1, 0, 1]);
+    agent.on(&key(1), Input::News(Report::NotRestarted { why: "busy".into() }));
+    assert_eq!([restarts(&mut agent, 2), restarts(&mut agent, 2)], [1, 0]);
 }

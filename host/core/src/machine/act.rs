@@ -150,7 +150,7 @@ impl SetMachine {
         }
         for action in &record.plan.actions {
             match action {
-                Action::Create { id, .. } => {
+                Action::Create { id, .. } | Action::Restart { id } => {
                     effects.extend(self.instances.get(id).map(|instance| self.want_run(&instance.record)));
                 }
                 Action::Drain { .. } => {}

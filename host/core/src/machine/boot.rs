@@ -2,6 +2,7 @@
 
 use crate::mutant::{self, Mutant};
 use crate::phase::{InstanceEvent, Phase};
+use crate::set_process::SetProcess;
 
 use super::{SetMachine, TickFacts};
 
@@ -10,6 +11,9 @@ impl SetMachine {
     /// ask: an instance that nobody could probe may well be healthy.
     pub(super) fn give_up_slow_boots(&mut self, TickFacts { last_probes, not_probed, .. }: &TickFacts) {
         let lived_ms = self.clock.lived_ms;
+        if self.state.suspended.contains(&SetProcess::Health) && !self.state.deleting {
+            return;
+        }
         let mut slow = Vec::new();
         for instance in self.instances.values() {
             let record = &instance.record;

@@ -48,6 +48,7 @@ pub fn create(new: NewSet, now: Time, actor: Actor) -> (SetState, Batch) {
         next_instance_id: 1,
         last_tick: 0,
         deleting: false,
+        suspended: Default::default(),
         activations: slots.len() as u64,
         policies: slots,
         shadows: Vec::new(),

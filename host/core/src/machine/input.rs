@@ -12,7 +12,9 @@ use crate::manifest::{LoadBalancer, PolicyLimits, ScaleSet};
 use crate::metrics::Reading;
 use crate::observation::Observation;
 use crate::phase::InstanceEvent;
+use crate::protection::Protection;
 use crate::record::{NodeCapacity, TickRecord};
+use crate::set_process::SetProcess;
 use crate::state::{ImageDigests, PolicyActivation};
 
 use super::{RollBack, UpgradeAction};
@@ -176,12 +178,26 @@ pub enum Command {
         /// The capacity.
         capacity: u32,
     },
-    /// Protection of an instance from scale-in, or no longer.
+    /// Protection of an instance.
     Protect {
         /// Which.
         id: u32,
-        /// Whether.
-        protected: bool,
+        /// From what.
+        protection: Protection,
+    },
+    /// Something for one instance.
+    Instance {
+        /// Which.
+        id: u32,
+        /// What.
+        action: InstanceAction,
+    },
+    /// What the set shall not do by itself, or do again.
+    Processes {
+        /// To suspend.
+        suspend: BTreeSet<SetProcess>,
+        /// To resume.
+        resume: BTreeSet<SetProcess>,
     },
     /// Another policy takes over. A slot that is not named is the only one, in all commands.
     Swap {
@@ -227,6 +243,20 @@ pub enum Command {
     Upgrade(UpgradeAction),
     /// The end of the set.
     Delete,
+}
+
+/// What an operator wants of one instance. Protection does not hold it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceAction {
+    /// It drains and goes; another takes its place.
+    Replace,
+    /// It drains, and its guest is restarted.
+    Restart,
+    /// It drains and goes.
+    Delete {
+        /// The capacity goes down by one as well.
+        shrink: bool,
+    },
 }
 
 /// Another manifest with what it names.

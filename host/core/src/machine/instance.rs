@@ -19,6 +19,8 @@ pub(super) struct Instance {
     pub(super) stop_told: bool,
     /// How it shall be stopped, again, once all is found: its termination was stored before a restart.
     pub(super) stop_again: Option<RemovalCause>,
+    /// It is unhealthy since health checks are suspended, with what its last probe came to.
+    pub(super) withheld: Option<Option<String>>,
     /// Its counters that become rates.
     pub(super) meters: Meters,
     /// Why the last scrape read no value, in the order of the manifest's metrics; empty when it read all.
@@ -36,7 +38,14 @@ pub(super) struct Meters {
 impl Instance {
     pub(super) fn new(record: InstanceRecord) -> Self {
         let stop_again = (record.phase == Phase::Terminating).then_some(RemovalCause::Failed);
-        Self { record, stop_told: false, stop_again, meters: Meters::default(), no_value: Vec::new() }
+        Self {
+            record,
+            stop_told: false,
+            stop_again,
+            withheld: None,
+            meters: Meters::default(),
+            no_value: Vec::new(),
+        }
     }
 }
 

@@ -63,8 +63,9 @@ use regatta_util::Said;
 pub use self::commands::UpgradeAction;
 pub use self::create::{NewSet, create};
 pub use self::input::{
-    Answer, Ask, Command, CommandError, CommitError, Done, Effect, Input, Migration, NewPolicy, Placed,
-    ProcessReading, Scrape, SnapshotStatus, Switched, TickFacts, Token, TrafficReading, Update,
+    Answer, Ask, Command, CommandError, CommitError, Done, Effect, Input, InstanceAction, Migration,
+    NewPolicy, Placed, ProcessReading, Scrape, SnapshotStatus, Switched, TickFacts, Token, TrafficReading,
+    Update,
 };
 pub use self::manifests::manifest_blob;
 pub use self::slots::SHADOWS_MAX;
@@ -256,7 +257,7 @@ impl SetMachine {
             }
             later if self.is_busy() => self.deferred.push_back(later),
             Input::Report { id, report } => self.on_report(id, report),
-            Input::Probed { id, event, detail } => self.meet(id, event, detail),
+            Input::Probed { id, event, detail } => self.on_probed(id, event, detail),
             Input::Shadow { tick, answer } => self.on_shadow(tick, *answer),
             Input::Snapshot(status) => self.on_snapshot(status),
             Input::Command { token, actor, command } => self.on_command(token, actor, command, effects),

@@ -157,7 +157,7 @@ impl SetMachine {
                 state_since_ms: self.steady_of(instance.phase_since_lived_ms),
                 created_ms: self.steady_of(instance.created_lived_ms),
                 generation: instance.generation,
-                protected: instance.protected,
+                protected: instance.protection.from_scale_in(),
             });
         }
         let mut metrics = self.windows.build_metrics(now_ms, &instances);

@@ -9,6 +9,9 @@ use super::testing::{Refusal, Rig, manifest, policy, update};
 use super::*;
 use crate::agent::{Found, Report, Running};
 use crate::phase::{InstanceEvent, Phase};
+use crate::protection::Protection;
+use crate::requested::Requested;
+use crate::set_process::SetProcess;
 
 const IDS: std::ops::Range<u32> = 1..8;
 
@@ -66,7 +69,20 @@ fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         manifests.prop_map(|more| update(manifest(more))),
         (0..6_u32).prop_map(|capacity| Command::Scale { capacity }),
-        (IDS, any::<bool>()).prop_map(|(id, protected)| Command::Protect { id, protected }),
+        (IDS, prop::sample::select(&Protection::ALL[..]))
+            .prop_map(|(id, protection)| Command::Protect { id, protection }),
+        (IDS, 0..4_u8).prop_map(|(id, action)| {
+            let action = match action {
+                0 => InstanceAction::Replace,
+                1 => InstanceAction::Restart,
+                other => InstanceAction::Delete { shrink: other == 2 },
+            };
+            Command::Instance { id, action }
+        }),
+        prop::sample::subsequence(&SetProcess::ALL[..], 0..3).prop_map(|some| {
+            let suspend = some.into_iter().collect();
+            Command::Processes { suspend, resume: [SetProcess::Launch].into() }
+        }),
         (slot(), new()).prop_map(|(slot, policy)| Command::Swap { slot, policy }),
         (slot(), proptest::option::of(1..6_u64)).prop_map(|(slot, to)| Command::Rollback { slot, to }),
         (slot(), new()).prop_map(|(slot, policy)| Command::Shadow { slot, policy }),
@@ -214,8 +230,9 @@ proptest! {
         rig.run(Input::Snapshot(SnapshotStatus::Ready { disk_bytes: 9 }));
         rig.wish = wish;
         for id in IDS.start..IDS.end {
-            rig.command(Command::Protect { id, protected: false }).ok();
+            rig.command(Command::Protect { id, protection: Protection::None }).ok();
         }
+        rig.command(Command::Processes { suspend: [].into(), resume: SetProcess::ALL.into() }).ok();
         let deleting = rig.machine.state().deleting;
         let limits = rig.machine.state().set.capacity;
         let capacity = wish.clamp(limits.min, limits.max) as usize;
@@ -234,6 +251,9 @@ proptest! {
             for (id, phase) in rig.phases() {
                 match (phase, rig.shall_run.get(&id)) {
                     (Phase::Terminating, Some(false)) => rig.report(id, Report::Cleaned { note: None }),
+                    (_, Some(true)) if rig.record(id).requested == Some(Requested::Restarting) => {
+                        rig.report(id, Report::GuestRebooted);
+                    }
                     (Phase::Pending, Some(true)) => rig.serve(id),
                     (Phase::Creating, Some(true)) => rig.report(id, Report::Booted(Running::default())),
                     (Phase::Booting | Phase::Initializing | Phase::Unhealthy, _) => {

@@ -3,6 +3,7 @@
 use crate::agent::{Report, Running};
 use crate::mutant::{self, Mutant};
 use crate::phase::InstanceEvent;
+use crate::requested::Requested;
 
 use super::SetMachine;
 
@@ -21,7 +22,8 @@ impl SetMachine {
             Report::GuestPanicked => {
                 self.meet(id, InstanceEvent::GuestPanicked, Some("the guest panicked".to_owned()));
             }
-            Report::GuestRebooted => self.meet(id, InstanceEvent::GuestRebooted, None),
+            Report::GuestRebooted => self.on_reboot(id),
+            Report::NotRestarted { why } => self.note(id, |record| record.detail = Some(why.into())),
             Report::EventsRead { bytes } => self.note(id, |record| record.events_read_bytes = bytes),
             Report::Stuck { .. } if mutant::is(Mutant::RemoveBeforeCleaned) => {
                 self.meet(id, InstanceEvent::Cleaned, None);
@@ -30,6 +32,18 @@ impl SetMachine {
             Report::Cleaned { note } => self.meet(id, InstanceEvent::Cleaned, note),
             Report::Found(found) => self.on_found(id, found),
         }
+    }
+
+    /// A guest has rebooted: by itself, or because it should. A restart that is asked for is done either way.
+    fn on_reboot(&mut self, id: u32) {
+        let requested = self.instances.get(&id).and_then(|instance| instance.record.requested);
+        if !requested.is_some_and(Requested::is_restart) {
+            return self.meet(id, InstanceEvent::GuestRebooted, None);
+        }
+        if !mutant::is(Mutant::RestartLoses) {
+            self.meet(id, InstanceEvent::Restarted, None);
+        }
+        self.note(id, |record| record.requested = None);
     }
 
     /// Notes the VMM of an instance.

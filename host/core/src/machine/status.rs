@@ -132,6 +132,17 @@ impl SetMachine {
         let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
         problems.extend(self.listen_error.iter().cloned());
         problems.extend(self.image_problem.iter().cloned());
+        if !self.state.suspended.is_empty() {
+            let names: Vec<&str> = self.state.suspended.iter().map(|process| process.as_str()).collect();
+            let (listed, given) = (names.join(", "), names.join(" "));
+            let name = &self.state.set.name;
+            let what = match names.len() {
+                1 => format!("process {listed} is"),
+                _ => format!("processes {listed} are"),
+            };
+            problems
+                .push(format!("{what} suspended by an operator: `regatta process resume {name} {given}`"));
+        }
         if self.fails_open() {
             let unhealthy = self.instances().filter(|record| record.phase == Phase::Unhealthy).count();
             problems.push(format!(

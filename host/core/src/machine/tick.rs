@@ -1,5 +1,6 @@
 //! One tick: observe, ask, conclude, and store what shall be done before it is done.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::balancer::BalancerFull;
@@ -13,6 +14,8 @@ use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Action;
 use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
+use crate::requested::Requested;
+use crate::set_process::SetProcess;
 use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
 use crate::upgrade::Upgrade;
@@ -124,7 +127,7 @@ impl SetMachine {
 
     /// Every policy that acts, and how far a canary may be away from its active policy.
     fn asks(&self) -> Vec<(Ask, Option<u32>)> {
-        if self.state.deleting {
+        if self.state.deleting || self.state.suspended.contains(&SetProcess::Policy) {
             return Vec::new();
         }
         let slots = self.state.policies.iter().flat_map(|slot| {
@@ -174,6 +177,10 @@ impl SetMachine {
         let rows = observation.instances.len();
         let mut facts = PlanFacts {
             drained: Vec::new(),
+            protected_from_actions: Vec::new(),
+            requested: Vec::new(),
+            // A set that is deleted goes whatever is suspended.
+            suspended: if self.state.deleting { BTreeSet::new() } else { self.state.suspended.clone() },
             next_id: self.state.next_instance_id
                 - u32::from(mutant::is(Mutant::ReuseId) && self.state.next_instance_id > 3),
             launches_resume_ms: if mutant::is(Mutant::NoBackoff) { 0 } else { launches.resume_ms },
@@ -196,6 +203,10 @@ impl SetMachine {
             facts.phase.push(record.phase);
             facts.phase_since_ms.push(self.phase_since(record));
             facts.placement.push(&record.placement);
+            facts.requested.extend(record.requested.map(|requested| (record.id, requested)));
+            if record.protection.from_actions() {
+                facts.protected_from_actions.push(record.id);
+            }
             if record.phase == Phase::Draining && (open(record.id) == 0 || mutant::is(Mutant::ForgetDrain)) {
                 facts.drained.push(record.id);
             }
@@ -258,6 +269,16 @@ impl SetMachine {
                 }
                 Action::Drain { id, .. } => {
                     instances.extend(self.staged(*id, InstanceEvent::DrainRequested, at));
+                }
+                Action::Restart { id } => {
+                    let Some(instance) = self.instances.get(id) else { continue };
+                    let mut record = instance.record.clone();
+                    // Another order only when the one before is carried out.
+                    if record.requested != Some(Requested::Restarting) {
+                        record.requested = Some(Requested::Restarting);
+                        record.restarts += 1;
+                    }
+                    instances.push((record, None));
                 }
                 Action::Terminate { id, .. } => {
                     instances.extend(self.staged(*id, InstanceEvent::TerminateRequested, at));

@@ -8,6 +8,7 @@ use crate::agent::{Found, Order, Report, Running, StopOrder};
 use crate::event::EventKind;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Action;
+use crate::protection::Protection;
 
 const LB: &str = "load_balancer: { listen: \"127.0.0.1:8000\", drain_timeout: 30s }";
 
@@ -238,8 +239,10 @@ fn while_a_tick_is_under_way_news_wait_in_order_ticks_are_skipped_and_scrapes_ar
     rig.feed(Input::Tick(Box::new(rig.facts.clone())));
     rig.feed(Input::Report { id: 1, report: Report::GuestRebooted });
     rig.feed(Input::Probed { id: 1, event: InstanceEvent::FirstProbeAnswered, detail: None });
-    let (scale, protect) =
-        (rig.send(Command::Scale { capacity: 3 }), rig.send(Command::Protect { id: 2, protected: true }));
+    let (scale, protect) = (
+        rig.send(Command::Scale { capacity: 3 }),
+        rig.send(Command::Protect { id: 2, protection: Protection::ScaleIn }),
+    );
     let at_mono_ms = rig.now.mono_ms;
     rig.feed(Input::Scraped(vec![Scrape { id: 2, at_mono_ms, values: vec![Ok(0.5)] }]));
     assert_eq!(rig.waiting.len(), asked, "another tick is not begun");
@@ -279,7 +282,7 @@ fn answers_that_nobody_waits_for_change_nothing() {
 #[test]
 fn a_set_is_deleted_down_to_the_last_instance_and_snapshot() {
     let mut rig = Rig::serving("");
-    rig.command(Command::Protect { id: 1, protected: true }).expect("protected");
+    rig.command(Command::Protect { id: 1, protection: Protection::ScaleIn }).expect("protected");
     rig.command(Command::Delete).expect("begun");
     assert_eq!(rig.store.told(EventKind::SetDeleting), ["web is being deleted"]);
     rig.effects.clear();

@@ -61,7 +61,7 @@ impl Models {
 
 /// An upgrade may replace it, if it is outdated.
 fn is_replaceable(record: &InstanceRecord) -> bool {
-    record.phase.counts_as_capacity() && !record.protected
+    record.phase.counts_as_capacity() && !record.protection.from_actions()
 }
 
 /// A way back to what instances were made of before an upgrade.

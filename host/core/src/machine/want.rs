@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::agent::{Order, StopOrder, Want};
 use crate::phase::Phase;
 use crate::plan::RemovalCause;
+use crate::requested::Requested;
 use crate::state::InstanceRecord;
 
 use super::{Effect, SetMachine};
@@ -17,6 +18,7 @@ impl SetMachine {
             epoch: record.epoch,
             generation: record.generation,
             created_ms: record.created_ms,
+            restart: (record.requested == Some(Requested::Restarting)).then_some(record.restarts),
             order,
         })
     }

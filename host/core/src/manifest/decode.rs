@@ -16,10 +16,11 @@ use super::report::{Invalid, Report};
 use super::section::{Item, Section};
 use super::types::{
     Capacity, Checkpoint, DrainMode, DrainPolicy, FileRef, FlapRule, Guards, GuestMetric, Health, Image,
-    ImageDisk, LoadBalancer, MaxCost, MissingData, OnFailure, Overlay, Probe, Repair, ScaleSet, UpgradeMode,
-    UpgradePolicy,
+    ImageDisk, LoadBalancer, MaxCost, MissingData, OnFailure, Overlay, Probe, Repair, ScaleIn, ScaleSet,
+    UpgradeMode, UpgradePolicy,
 };
 use super::value_range::ValueRange;
+use crate::plan::ScaleInOrder;
 
 /// Reads the whole manifest. Everything that can be checked is checked, whatever
 /// else is wrong.
@@ -64,6 +65,10 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
         root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds, tick_ms.ok(), known));
     let repair = root.item("repair").and_then(Item::section).and_then(|s| Repair::read(&s));
     let upgrade = root.item("upgrade").and_then(Item::section).and_then(|s| upgrade(&s));
+    let scale_in = root.item("scale_in").and_then(Item::section).and_then(|s| {
+        let order = s.item("order").and_then(Item::word).map(scale_in_order);
+        ScaleIn::read(&s, order)
+    });
     version?;
     reachable?;
     startable?;
@@ -82,6 +87,7 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
         guards: guards?,
         repair: repair?,
         upgrade: upgrade?,
+        scale_in: scale_in?,
     })
 }
 
@@ -223,6 +229,10 @@ fn disk(item: Item<'_>, base_dir: &str) -> Result<ImageDisk, Invalid> {
     let overlay = section.item("overlay").and_then(Item::word).map(overlay);
     let size_bytes = section.optional("size").and_then(|item| item.map(Item::size_bytes).transpose());
     Ok(ImageDisk { file: file?, overlay: overlay?, size_bytes: size_bytes? })
+}
+
+fn scale_in_order(word: &str) -> ScaleInOrder {
+    ScaleInOrder::ALL.into_iter().find(|order| order.as_str() == word).unwrap_or_default()
 }
 
 fn overlay(word: &str) -> Overlay {

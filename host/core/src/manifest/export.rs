@@ -15,6 +15,7 @@ use super::types::{
 };
 use super::units::{format_duration_ms, format_size_bytes};
 use super::value_range::ValueRange;
+use crate::plan::ScaleInOrder;
 
 /// A manifest in the order in which people write it.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +70,7 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
     fields.push(("guards", set.guards.tree()));
     fields.push(("repair", set.repair.tree()));
     fields.push(("upgrade", set.upgrade.tree()));
+    fields.push(("scale_in", set.scale_in.tree()));
     map(fields)
 }
 
@@ -317,6 +319,10 @@ pub(super) fn max_cost(cost: &Option<MaxCost>) -> Tree {
             map([price, ("per_hour", decimal(cost.per_hour))])
         },
     )
+}
+
+pub(crate) fn scale_in_order(order: &ScaleInOrder) -> Tree {
+    text(order.as_str())
 }
 
 pub(crate) fn text(text: &str) -> Tree {

@@ -13,6 +13,7 @@ use super::types::{
     Checkpoint, DrainMode, DrainPolicy, FlapRule, MaxCost, MissingData, OnFailure, Probe, UpgradeMode,
 };
 use super::value_range::ValueRange;
+use crate::plan::ScaleInOrder;
 
 const fn field(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> Field {
     Field { name, kind, presence, doc, new_instances: false }
@@ -133,6 +134,7 @@ pub(crate) static MANIFEST: Object = Object {
             "How instances follow the manifest when a field that is read when an instance is made (↻), or the content of \
              its image, has changed.",
         ),
+        field("scale_in", Kind::Object(&SCALE_IN), Empty, "Which instances a scale-in removes."),
     ],
 };
 
@@ -516,6 +518,20 @@ static DEFAULT: Object = Object {
         "Size to go to, from `capacity.min` to `capacity.max`.",
     )],
 };
+
+section! {
+    /// Which instances a scale-in removes.
+    #[derive(Copy, Default)]
+    ScaleIn, SCALE_IN: Exclusive::None;
+    /// Which instances go first. In every order instances that are not in service yet go before unhealthy ones, and these
+    /// before those that serve; fault domains stay balanced; the policy's preferred victims go before the others of
+    /// their fault domain. What is left is decided by: `default`: the oldest generation, then the newest instance; `oldest`,
+    /// `newest`: the age of instances; `unhealthy-first`: as `default`, but unhealthy instances go before those that are
+    /// not in service yet; `least-busy`: the fewest open connections at the load balancer, then as `default`.
+    order: ScaleInOrder => export::scale_in_order, "order": Choice(SCALE_IN_ORDERS) = "default";
+}
+
+const SCALE_IN_ORDERS: &[&str] = &["default", "oldest", "newest", "unhealthy-first", "least-busy"];
 
 section! {
     /// What happens to broken instances.

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, PolicyLimits, Repair, UpgradePolicy};
+pub use super::fields::{
+    Guards, GuestMetric, Health, LoadBalancer, PolicyLimits, Repair, ScaleIn, UpgradePolicy,
+};
 use super::network::Network;
 use crate::combine::CombineRule;
 
@@ -39,6 +41,9 @@ pub struct ScaleSet {
     /// How running instances follow the manifest.
     #[serde(default)]
     pub upgrade: UpgradePolicy,
+    /// Which instances a scale-in removes.
+    #[serde(default)]
+    pub scale_in: ScaleIn,
 }
 
 /// How many instances.

@@ -29,6 +29,11 @@ pub enum Action {
         /// Why.
         cause: RemovalCause,
     },
+    /// Restart its guest. Told anew each tick until that is done.
+    Restart {
+        /// Its id.
+        id: u32,
+    },
     /// Stop and remove it.
     Terminate {
         /// Its id.
@@ -42,7 +47,10 @@ impl Action {
     /// The instance that it is about.
     #[must_use]
     pub fn id(&self) -> u32 {
-        let (Self::Create { id, .. } | Self::Drain { id, .. } | Self::Terminate { id, .. }) = self;
+        let (Self::Create { id, .. }
+        | Self::Drain { id, .. }
+        | Self::Restart { id }
+        | Self::Terminate { id, .. }) = self;
         *id
     }
 }
@@ -54,7 +62,7 @@ pub enum CreateCause {
     /// There are fewer than wanted. A launch that failed and is tried again stays what it was: a scale-out.
     #[default]
     ScaleOut,
-    /// It replaces one that the same plan removes because it failed or is unhealthy.
+    /// It replaces one that the same plan removes because it failed, is unhealthy, or shall go.
     Replacement,
     /// It takes the place of an outdated one.
     Upgrade,
@@ -78,6 +86,8 @@ impl CreateCause {
 pub enum RemovalCause {
     /// There are more than wanted.
     ScaleIn,
+    /// An operator asked for it.
+    Requested,
     /// It was unhealthy for longer than the grace period.
     Unhealthy,
     /// Its launch failed or its VMM exited.
@@ -98,6 +108,7 @@ impl RemovalCause {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ScaleIn => "scale-in",
+            Self::Requested => "requested",
             Self::Unhealthy => "unhealthy",
             Self::Failed => "failed",
             Self::Refused => "refused",

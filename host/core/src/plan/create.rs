@@ -4,6 +4,7 @@ use super::budget::count;
 use super::draft::Draft;
 use super::placement::Spread;
 use super::{Action, CreateCause, PlanNote, Report};
+use crate::set_process::SetProcess;
 
 /// Creates what is missing, as far as launches may begin, the budget goes and the nodes have capacity.
 pub(super) fn missing(draft: &mut Draft<'_>) -> Report {
@@ -15,6 +16,9 @@ pub(super) fn missing(draft: &mut Draft<'_>) -> Report {
         return Report::default();
     }
     let waiting = |note| Report { notes: vec![note], ..Report::default() };
+    if input.is_suspended(SetProcess::Launch) {
+        return waiting(PlanNote::LaunchSuspended { short });
+    }
     if input.launches_resume_in_ms > 0 {
         return waiting(PlanNote::LaunchesFailed { short, retry_in_ms: input.launches_resume_in_ms });
     }

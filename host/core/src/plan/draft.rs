@@ -1,7 +1,7 @@
 //! A plan in the making.
 
 use super::budget::{Budget, count};
-use super::{PlanInput, PlannedInstance};
+use super::{PlanInput, PlannedInstance, requests};
 use crate::upgrade::Upgrade;
 
 /// What is left for the steps that follow: instances that no step has taken yet, and the rest of the budget.
@@ -20,6 +20,8 @@ pub(super) struct Draft<'a> {
     pub(super) upgraded: u32,
     /// The upgrade after this tick.
     pub(super) upgrade: Option<Upgrade>,
+    /// Instances that this plan has taken and that still count as capacity: they are restarted.
+    pub(super) returning: u32,
 }
 
 impl<'a> Draft<'a> {
@@ -32,6 +34,7 @@ impl<'a> Draft<'a> {
             surge: 0,
             upgraded: 0,
             upgrade: None,
+            returning: 0,
         }
     }
 
@@ -48,9 +51,10 @@ impl<'a> Draft<'a> {
         self.rest.extract_if(.., |instance| wanted(instance)).collect()
     }
 
-    /// How many instances are left that count towards the capacity.
+    /// How many instances there are that count towards the capacity.
     pub(super) fn counted(&self) -> u32 {
-        count(self.rest.iter().filter(|instance| instance.phase.counts_as_capacity()).count())
+        let counted = self.rest.iter().filter(|instance| instance.phase.counts_as_capacity()).count();
+        count(counted) + self.returning + requests::returning(self.rest.iter().copied())
     }
 }
 

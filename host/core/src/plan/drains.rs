@@ -1,18 +1,28 @@
 //! Finishes drains.
 
 use super::draft::Draft;
-use super::{Action, PlannedInstance, RemovalCause, Report};
+use super::{Action, PlannedInstance, RemovalCause, Report, requests};
 use crate::phase::Phase;
+use crate::requested::Requested;
+use crate::set_process::SetProcess;
 
-/// Removes draining instances that have finished their connections, or had their time to.
+/// Removes draining instances that have finished their connections, or had their time to; restarts those that drained for that.
 pub(super) fn finish(draft: &mut Draft<'_>) -> Report {
     let timeout_ms = draft.input.drain_timeout_ms;
-    let over =
-        |i: &PlannedInstance<'_>| i.phase == Phase::Draining && (i.drained || i.in_phase_ms >= timeout_ms);
+    let suspended = draft.input.is_suspended(SetProcess::Terminate);
+    let over = |i: &PlannedInstance<'_>| {
+        let told = i.requested == Some(Requested::Restarting);
+        let waits = suspended && i.requested.is_none();
+        i.phase == Phase::Draining && !waits && (told || i.drained || i.in_phase_ms >= timeout_ms)
+    };
+    let over = draft.take(over);
+    draft.returning += requests::returning(over.iter().copied());
     let cause = |drained| if drained { RemovalCause::Drained } else { RemovalCause::DrainTimeout };
-    let actions =
-        draft.take(over).iter().map(|i| Action::Terminate { id: i.id, cause: cause(i.drained) }).collect();
-    Report { actions, ..Report::default() }
+    let action = |i: &&PlannedInstance<'_>| match i.requested {
+        Some(requested) if requested.is_restart() => Action::Restart { id: i.id },
+        _ => Action::Terminate { id: i.id, cause: cause(i.drained) },
+    };
+    Report { actions: over.iter().map(action).collect(), ..Report::default() }
 }
 
 #[cfg(test)]

@@ -10,25 +10,34 @@ mod draft;
 mod drains;
 mod failed;
 mod note;
+mod order;
 mod placement;
 mod repair;
+mod requests;
 mod shrink;
 #[cfg(test)]
 mod testing;
 mod upgrade;
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, CreateCause, RemovalCause};
 pub use self::budget::{Budget, CREATES_PER_TICK_MAX};
 pub use self::note::PlanNote;
+pub use self::order::ScaleInOrder;
 pub use self::upgrade::{UpgradeInput, upgrade_order};
 
 use self::draft::Draft;
 use crate::manifest::Repair;
+use crate::mutant::{self, Mutant};
 use crate::node::Placement;
 use crate::phase::Phase;
+use crate::protection::Protection;
 use crate::record::NodeCapacity;
+use crate::requested::Requested;
+use crate::set_process::SetProcess;
 use crate::upgrade::Upgrade;
 
 /// What the planner knows of one instance.
@@ -44,10 +53,14 @@ pub struct PlannedInstance<'a> {
     pub placement: &'a Placement,
     /// Generation of the manifest that it was made from.
     pub generation: u64,
-    /// Protected from scale-in.
-    pub protected: bool,
+    /// What it is protected from.
+    pub protection: Protection,
+    /// What is asked for it.
+    pub requested: Option<Requested>,
     /// Draining, and no connection is left.
     pub drained: bool,
+    /// Open connections at the load balancer.
+    pub connections: u32,
 }
 
 /// Everything that a plan depends on.
@@ -59,6 +72,8 @@ pub struct PlanInput<'a> {
     pub capacity: u32,
     /// Preferred victims, best first.
     pub victims: &'a [u32],
+    /// In which order surplus instances go.
+    pub scale_in_order: ScaleInOrder,
     /// Generation of the manifest in force.
     pub generation: u64,
     /// The first id that was never used.
@@ -73,6 +88,8 @@ pub struct PlanInput<'a> {
     pub launches_resume_in_ms: u64,
     /// Launches back off: one at a time, until one has shown that it stays.
     pub one_at_a_time: bool,
+    /// What the set does not do by itself.
+    pub suspended: &'a BTreeSet<SetProcess>,
     /// What each node has capacity for. Instances are created on these nodes only.
     pub nodes: &'a [NodeCapacity],
     /// Why no launch may begin now, if so.
@@ -81,6 +98,14 @@ pub struct PlanInput<'a> {
     pub budget: Budget,
     /// An upgrade that has not ended.
     pub upgrade: Option<UpgradeInput<'a>>,
+}
+
+impl PlanInput<'_> {
+    fn is_suspended(&self, process: SetProcess) -> bool {
+        let ignored = process == SetProcess::Terminate && mutant::is(Mutant::SuspendedTerminates)
+            || process == SetProcess::Launch && mutant::is(Mutant::SuspendedLaunches);
+        self.suspended.contains(&process) && !ignored
+    }
 }
 
 /// What shall be done.
@@ -107,13 +132,14 @@ struct Report {
 }
 
 /// The steps, in order. Each sees only what earlier ones left, and all spend one budget.
-const STEPS: [fn(&mut Draft<'_>) -> Report; 6] = [
-    failed::remove,   // what is broken beyond repair
-    drains::finish,   // what has finished its connections, or had its time to
-    repair::remove,   // what has been unhealthy for too long, few at a time
-    upgrade::replace, // what is outdated, batch by batch
-    create::missing,  // what is missing now, replacements included
-    shrink::surplus,  // what is too many
+const STEPS: [fn(&mut Draft<'_>) -> Report; 7] = [
+    failed::remove,      // what is broken beyond repair
+    drains::finish,      // what has finished its connections, or had its time to
+    requests::carry_out, // what operators ask for single instances
+    repair::remove,      // what has been unhealthy for too long, few at a time
+    upgrade::replace,    // what is outdated, batch by batch
+    create::missing,     // what is missing now, replacements included
+    shrink::surplus,     // what is too many
 ];
 
 /// Makes the plan of one tick.

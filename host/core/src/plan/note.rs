@@ -96,12 +96,37 @@ pub enum PlanNote {
         /// Share of them that may be, percent.
         max_percent: u32,
     },
-    /// The upgrade replaces nothing: a guard forbids it.
-    UpgradeFrozen,
+    /// The upgrade replaces nothing.
+    UpgradeFrozen {
+        /// Why.
+        why: Said,
+    },
     /// Surplus instances stay: what is left is protected from scale-in.
     Protected {
         /// How many more than wanted.
         surplus: u32,
+    },
+    /// Failed or unhealthy instances stay: they are protected from all actions of the set.
+    ProtectedFromActions {
+        /// How many.
+        instances: u32,
+        /// Whether they failed; else they are unhealthy.
+        failed: bool,
+    },
+    /// Nothing is created: that is suspended.
+    LaunchSuspended {
+        /// Instances short of the granted capacity.
+        short: u32,
+    },
+    /// Surplus or unhealthy instances stay: removing them is suspended.
+    RemovalSuspended {
+        /// How many.
+        instances: u32,
+    },
+    /// Unhealthy instances stay: repair is suspended.
+    RepairSuspended {
+        /// How many are due.
+        unhealthy: u32,
     },
     /// Text of a record of version 1.
     #[serde(untagged)]
@@ -158,10 +183,24 @@ impl fmt::Display for PlanNote {
                 f,
                 "upgrade waits: {unhealthy} of {of} instances are unhealthy, more than {max_percent} % (upgrade.max_unhealthy)"
             ),
-            Self::UpgradeFrozen => f.write_str("upgrade waits: a guard lets nothing be replaced"),
+            Self::UpgradeFrozen { why } => write!(f, "upgrade waits: {why}"),
             Self::Protected { surplus } => {
                 let s = if *surplus == 1 { "" } else { "s" };
                 write!(f, "{surplus} surplus instance{s} kept: protected from scale-in")
+            }
+            Self::ProtectedFromActions { instances, failed } => {
+                let s = if *instances == 1 { "" } else { "s" };
+                let what = if *failed { "failed" } else { "unhealthy" };
+                write!(f, "{instances} {what} instance{s} kept: protected from all actions of the set")
+            }
+            Self::LaunchSuspended { short } => {
+                write!(f, "{} short: process launch is suspended", Instances(*short))
+            }
+            Self::RemovalSuspended { instances } => {
+                write!(f, "{} kept: process terminate is suspended", Instances(*instances))
+            }
+            Self::RepairSuspended { unhealthy } => {
+                write!(f, "{} unhealthy: process repair is suspended", Instances(*unhealthy))
             }
             Self::Text(text) => f.write_str(text),
         }
@@ -209,9 +248,11 @@ mod tests {
             PlanNote::RepairLimited { unhealthy: 1, now: 0, at_once: 0 },
             PlanNote::UpgradeWaits { done: 2, total: 10, in_ms: 90_000 },
             PlanNote::UpgradeHeld { unhealthy: 3, of: 10, max_percent: 20 },
-            PlanNote::UpgradeFrozen,
+            PlanNote::UpgradeFrozen { why: "a guard lets nothing be replaced".into() },
             PlanNote::Protected { surplus: 1 },
             PlanNote::Protected { surplus: 2 },
+            PlanNote::ProtectedFromActions { instances: 1, failed: true },
+            PlanNote::ProtectedFromActions { instances: 2, failed: false },
             PlanNote::Text("1 unhealthy: repair is off".into()),
         ]
     }
@@ -235,6 +276,8 @@ mod tests {
             "upgrade waits: a guard lets nothing be replaced",
             "1 surplus instance kept: protected from scale-in",
             "2 surplus instances kept: protected from scale-in",
+            "1 failed instance kept: protected from all actions of the set",
+            "2 unhealthy instances kept: protected from all actions of the set",
             "1 unhealthy: repair is off",
         ];
         assert_eq!(text, expected);

@@ -7,6 +7,7 @@ use super::budget::{Budget, count};
 use super::draft::Draft;
 use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report};
 use crate::phase::Phase;
+use crate::set_process::SetProcess;
 
 /// Removes instances that have been unhealthy for longer than their grace, the longest first and as many as the budget
 /// allows. Their replacements are created by the step that creates what is missing.
@@ -15,21 +16,34 @@ pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
     let is_due =
         |i: &&PlannedInstance<'_>| i.phase == Phase::Unhealthy && i.in_phase_ms >= input.repair.grace_ms;
     let mut due: Vec<_> = draft.rest().filter(is_due).collect();
+    let left_alone = due.extract_if(.., |i| i.protection.from_actions()).count();
+    let mut report = Report::default();
+    if left_alone > 0 {
+        report.notes.push(PlanNote::ProtectedFromActions { instances: count(left_alone), failed: false });
+    }
     let unhealthy = count(due.len());
     if unhealthy == 0 {
-        return Report::default();
+        return report;
+    }
+    if input.is_suspended(SetProcess::Repair) {
+        report.notes.push(PlanNote::RepairSuspended { unhealthy });
+        return report;
+    }
+    if input.is_suspended(SetProcess::Terminate) {
+        report.notes.push(PlanNote::RemovalSuspended { instances: unhealthy });
+        return report;
     }
     let sick = count(draft.rest().filter(|i| i.phase == Phase::Unhealthy).count());
     let of = sick + count(draft.rest().filter(|i| i.phase == Phase::InService).count());
     let max_percent = input.repair.max_unhealthy_percent;
     if input.repair.enabled && sick > 1 && u64::from(sick) * 100 > u64::from(of) * u64::from(max_percent) {
-        let note = PlanNote::RepairHeld { unhealthy: sick, of, max_percent };
-        return Report { notes: vec![note], ..Report::default() };
+        report.notes.push(PlanNote::RepairHeld { unhealthy: sick, of, max_percent });
+        return report;
     }
     if !input.repair.enabled {
-        return Report { notes: vec![PlanNote::RepairOff { unhealthy }], ..Report::default() };
+        report.notes.push(PlanNote::RepairOff { unhealthy });
+        return report;
     }
-    let mut report = Report::default();
     let hold_ms = input.repair.hold_after_apply_ms;
     if let Some(since_ms) = input.since_change_ms.filter(|since_ms| *since_ms < hold_ms) {
         due.retain(|i| i.in_phase_ms > since_ms);
@@ -59,6 +73,7 @@ pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
 mod tests {
     use super::*;
     use crate::plan::testing::{fleet, input};
+    use crate::protection::Protection;
 
     #[test]
     fn those_go_first_that_have_been_unhealthy_for_longest() {
@@ -70,6 +85,16 @@ mod tests {
         assert_eq!(report.actions, [Action::Terminate { id: 2, cause: RemovalCause::Unhealthy }]);
         assert_eq!(report.notes, [PlanNote::RepairLimited { unhealthy: 3, now: 1, at_once: 1 }]);
         assert_eq!((draft.budget.unavailable, draft.lost, draft.counted()), (0, 1, 2));
+    }
+
+    #[test]
+    fn one_that_is_protected_from_all_actions_is_not_repaired() {
+        let mut instances = fleet(&[Phase::Unhealthy; 2]);
+        (instances[0].protection, instances[1].protection) = (Protection::All, Protection::ScaleIn);
+        let input = input(&instances, 2);
+        let report = remove(&mut Draft::new(&input));
+        assert_eq!(report.actions, [Action::Terminate { id: 2, cause: RemovalCause::Unhealthy }]);
+        assert_eq!(report.notes, [PlanNote::ProtectedFromActions { instances: 1, failed: false }]);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Gives up what is too many.
 
-use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::budget::count;
 use super::draft::Draft;
-use super::{Action, PlanInput, PlanNote, PlannedInstance, RemovalCause, Report};
-use crate::phase::Phase;
+use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report, order, requests};
+use crate::set_process::SetProcess;
 
 /// Gives up surplus instances: those that serve drain first, the others go at once. Protected ones stay.
 pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
@@ -15,15 +14,19 @@ pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
     if surplus == 0 {
         return Report::default();
     }
-    let mut victims: Vec<_> = draft.rest().filter(|i| i.phase.counts_as_capacity() && !i.protected).collect();
+    if input.is_suspended(SetProcess::Terminate) {
+        let note = PlanNote::RemovalSuspended { instances: surplus };
+        return Report { notes: vec![note], ..Report::default() };
+    }
+    let counted = |i: &&PlannedInstance<'_>| i.phase.counts_as_capacity();
+    let candidates: Vec<_> = draft.rest().filter(counted).filter(|i| !i.protection.from_scale_in()).collect();
     let mut report = Report::default();
-    let kept = surplus.saturating_sub(count(victims.len()));
+    let returning = draft.returning + requests::returning(draft.rest());
+    let kept = surplus.saturating_sub(count(candidates.len()) + returning);
     if kept > 0 {
         report.notes.push(PlanNote::Protected { surplus: kept });
     }
-    let preferred = places(input.victims);
-    victims.sort_by_cached_key(|i| rank(input, &preferred, i));
-    victims.truncate(surplus as usize);
+    let victims = order::choose(input, draft.rest().filter(counted), candidates, surplus as usize);
     let ids: HashSet<u32> = victims.iter().map(|i| i.id).collect();
     draft.take(|i| ids.contains(&i.id));
     let cause = RemovalCause::ScaleIn;
@@ -35,39 +38,12 @@ pub(super) fn surplus(draft: &mut Draft<'_>) -> Report {
     report
 }
 
-/// Where each preferred victim first stands in its list.
-fn places(victims: &[u32]) -> HashMap<u32, usize> {
-    let mut places = HashMap::new();
-    for (place, &id) in victims.iter().enumerate() {
-        places.entry(id).or_insert(place);
-    }
-    places
-}
-
-/// The order in which instances are given up, least loss first: those not in service (the least advanced first),
-/// unhealthy ones, the policy's preferred victims, outdated ones, then the newest.
-fn rank(
-    input: &PlanInput<'_>,
-    preferred: &HashMap<u32, usize>,
-    instance: &PlannedInstance<'_>,
-) -> impl Ord + use<> {
-    let service = match instance.phase {
-        Phase::Pending => 0,
-        Phase::Creating => 1,
-        Phase::Booting => 2,
-        Phase::Initializing => 3,
-        Phase::Unhealthy => 4,
-        _ => 5,
-    };
-    let place = preferred.get(&instance.id).copied().unwrap_or(usize::MAX);
-    let up_to_date = instance.generation >= input.generation;
-    (service, place, up_to_date, Reverse(instance.id))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::phase::Phase;
     use crate::plan::testing::{fleet, input};
+    use crate::protection::Protection;
 
     #[test]
     fn the_least_advanced_go_at_once_and_those_that_serve_drain() {
@@ -99,8 +75,8 @@ mod tests {
     #[test]
     fn protected_instances_stay_and_the_report_says_so() {
         let mut instances = fleet(&[Phase::InService; 3]);
-        instances[0].protected = true;
-        instances[2].protected = true;
+        instances[0].protection = Protection::ScaleIn;
+        instances[2].protection = Protection::All;
         let input = input(&instances, 1);
         let report = surplus(&mut Draft::new(&input));
         assert_eq!(report.actions, [Action::Drain { id: 2, cause: RemovalCause::ScaleIn }]);

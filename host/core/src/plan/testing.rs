@@ -1,15 +1,20 @@
 //! What the tests of the steps start from.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use super::{Budget, PlanInput, PlannedInstance};
+use super::{Budget, PlanInput, PlannedInstance, ScaleInOrder};
 use crate::manifest::Repair;
 use crate::node::Placement;
 use crate::phase::Phase;
+use crate::protection::Protection;
 use crate::record::NodeCapacity;
+use crate::set_process::SetProcess;
 
 static LOCAL: LazyLock<[NodeCapacity; 1]> =
     LazyLock::new(|| [NodeCapacity { placement: Placement::default(), launches: 10_000, why: None }]);
+
+static NOTHING: BTreeSet<SetProcess> = BTreeSet::new();
 
 /// One instance per phase, with ids from 1, each long in its phase.
 pub(super) fn fleet(phases: &[Phase]) -> Vec<PlannedInstance<'static>> {
@@ -19,8 +24,10 @@ pub(super) fn fleet(phases: &[Phase]) -> Vec<PlannedInstance<'static>> {
         in_phase_ms: 60_000,
         placement: &LOCAL[0].placement,
         generation: 1,
-        protected: false,
+        protection: Protection::None,
+        requested: None,
         drained: false,
+        connections: 0,
     };
     (1..).zip(phases).map(instance).collect()
 }
@@ -31,6 +38,7 @@ pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> 
         instances,
         capacity,
         victims: &[],
+        scale_in_order: ScaleInOrder::Default,
         generation: 1,
         next_id: 100,
         repair: Repair {
@@ -43,6 +51,7 @@ pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> 
         drain_timeout_ms: 30_000,
         launches_resume_in_ms: 0,
         one_at_a_time: false,
+        suspended: &NOTHING,
         nodes: &*LOCAL,
         hold: None,
         since_change_ms: None,

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use super::budget::count;
 use super::draft::Draft;
-use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report};
+use super::{Action, PlanInput, PlanNote, PlannedInstance, RemovalCause, Report};
 use crate::manifest::UpgradePolicy;
 use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
+use crate::set_process::SetProcess;
 use crate::upgrade::{Progress, Upgrade, UpgradeWait};
 
 /// An upgrade that the plan shall go on with.
@@ -47,7 +48,9 @@ impl UpgradeInput<'_> {
 
     /// What the upgrade is about: outdated, and not protected.
     fn may_go(&self, instance: &PlannedInstance<'_>) -> bool {
-        self.is_outdated(instance) && instance.phase.counts_as_capacity() && !instance.protected
+        self.is_outdated(instance)
+            && instance.phase.counts_as_capacity()
+            && !instance.protection.from_actions()
     }
 }
 
@@ -67,8 +70,8 @@ pub(super) fn replace(draft: &mut Draft<'_>) -> Report {
         });
     }
     let mut may_go = upgrade.may_replace(seen.left);
-    if draft.input.budget.unavailable == 0 && may_go > 0 {
-        report.notes.push(PlanNote::UpgradeFrozen);
+    if let Some(why) = held(draft.input).filter(|_| may_go > 0) {
+        report.notes.push(PlanNote::UpgradeFrozen { why: why.into() });
         may_go = 0;
     }
     draft.upgrade = Some(upgrade);
@@ -103,6 +106,16 @@ pub(super) fn replace(draft: &mut Draft<'_>) -> Report {
     report
 }
 
+/// Why nothing may be replaced at all.
+fn held(input: &PlanInput<'_>) -> Option<&'static str> {
+    if input.budget.unavailable == 0 {
+        return Some("a guard lets nothing be replaced");
+    }
+    let suspended = |process: SetProcess, why| input.is_suspended(process).then_some(why);
+    suspended(SetProcess::Terminate, "process terminate is suspended")
+        .or_else(|| suspended(SetProcess::Launch, "process launch is suspended"))
+}
+
 /// Takes that many of those that `wanted` picks: of the oldest generation first, then of the oldest instances.
 fn take_oldest<'a>(
     draft: &mut Draft<'a>,
@@ -128,6 +141,7 @@ mod tests {
     use crate::manifest::UpgradeMode;
     use crate::plan::testing::{fleet, input};
     use crate::plan::{Budget, plan};
+    use crate::protection::Protection;
     use crate::upgrade::UpgradeStatus;
 
     fn rolling(total: u32, target: u32) -> Upgrade {
@@ -156,7 +170,7 @@ mod tests {
             let taken = plan.actions.iter().filter(|it| match it {
                 Action::Drain { cause, .. } => drains && *cause == RemovalCause::Upgrade,
                 Action::Terminate { cause, .. } => !drains && *cause == RemovalCause::Upgrade,
-                Action::Create { .. } => false,
+                Action::Create { .. } | Action::Restart { .. } => false,
             });
             taken.map(Action::id).collect()
         };
@@ -220,13 +234,16 @@ mod tests {
             lived_ms: 0,
         });
         let plan = plan(&input);
-        assert_eq!((plan.actions, plan.notes), (vec![], vec![PlanNote::UpgradeFrozen]));
+        assert_eq!(
+            (plan.actions, plan.notes),
+            (vec![], vec![PlanNote::UpgradeFrozen { why: "a guard lets nothing be replaced".into() }])
+        );
     }
 
     #[test]
     fn protected_instances_stay_and_the_upgrade_ends_without_them() {
         let mut instances = fleet(&[InService; 2]);
-        instances[0].protected = true;
+        instances[0].protection = Protection::All;
         instances[1].generation = 2;
         let (upgrade, policy) = (rolling(1, 1), policy());
         let mut input = input(&instances, 2);

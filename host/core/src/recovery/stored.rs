@@ -279,7 +279,7 @@ mod tests {
         assert_eq!((all.state.desired, all.protect), (5, true));
         let (mut state, instances) = stored();
         let batch = all.batch(&instances, Revision(1), NOW, &"ann".into());
-        assert!(batch.state.instances.iter().all(|(_, it)| it.protected == (it.id > 2)));
+        assert!(batch.state.instances.iter().all(|(_, it)| it.protection.from_scale_in() == (it.id > 2)));
         state.deleting = true;
         assert!(adopt(&state, &instances, &[orphan(3, 2, 2)], &BTreeSet::new()).is_err());
     }

@@ -7,8 +7,9 @@ use regatta_core::manifest::Repair;
 use regatta_core::node::{FaultDomain, NodeId, Placement};
 use regatta_core::phase::{PHASES, Phase as P};
 use regatta_core::plan::{
-    Action, Budget, CreateCause, Plan, PlanInput, PlanNote, PlannedInstance, RemovalCause, plan,
+    Action, Budget, CreateCause, Plan, PlanInput, PlanNote, PlannedInstance, RemovalCause, ScaleInOrder, plan,
 };
+use regatta_core::protection::Protection;
 use regatta_core::record::NodeCapacity;
 
 const REPAIR: Repair = Repair {
@@ -27,13 +28,23 @@ struct Instance {
     in_phase_ms: u64,
     placement: Placement,
     generation: u64,
-    protected: bool,
+    protection: Protection,
     drained: bool,
+    connections: u32,
 }
 
 fn instance(id: u32, phase: P) -> Instance {
     let placement = Placement::default();
-    Instance { id, phase, in_phase_ms: 60_000, placement, generation: 1, protected: false, drained: false }
+    Instance {
+        id,
+        phase,
+        in_phase_ms: 60_000,
+        placement,
+        generation: 1,
+        protection: Protection::None,
+        drained: false,
+        connections: 0,
+    }
 }
 
 fn local(launches: u32, why: Option<&str>) -> NodeCapacity {
@@ -43,6 +54,7 @@ fn local(launches: u32, why: Option<&str>) -> NodeCapacity {
 /// What may differ between the plans of these tests.
 struct Given<'a> {
     victims: &'a [u32],
+    order: ScaleInOrder,
     next_id: u32,
     launches_resume_in_ms: u64,
     nodes: &'a [NodeCapacity],
@@ -60,20 +72,24 @@ impl Given<'_> {
                 in_phase_ms: i.in_phase_ms,
                 placement: &i.placement,
                 generation: i.generation,
-                protected: i.protected,
+                protection: i.protection,
+                requested: None,
                 drained: i.drained,
+                connections: i.connections,
             })
             .collect();
         plan(&PlanInput {
             instances: &instances,
             capacity,
             victims: self.victims,
+            scale_in_order: self.order,
             generation: 1,
             next_id: self.next_id,
             repair: REPAIR,
             drain_timeout_ms: 30_000,
             launches_resume_in_ms: self.launches_resume_in_ms,
             one_at_a_time: false,
+            suspended: &Default::default(),
             nodes: self.nodes,
             hold: self.hold,
             since_change_ms: None,
@@ -86,6 +102,7 @@ impl Given<'_> {
 fn given(nodes: &[NodeCapacity]) -> Given<'_> {
     Given {
         victims: &[],
+        order: ScaleInOrder::Default,
         next_id: 100,
         launches_resume_in_ms: 0,
         nodes,
@@ -170,7 +187,7 @@ fn gives_up_what_is_not_in_service_first_then_the_policys_victims_then_the_newes
 
 #[test]
 fn a_protected_instance_stays_and_the_plan_says_so() {
-    let protected = Instance { protected: true, ..instance(1, P::InService) };
+    let protected = Instance { protection: Protection::ScaleIn, ..instance(1, P::InService) };
     let plan = planned(&[protected], 0);
     assert!(plan.actions.is_empty());
     assert_eq!(notes(&plan), ["1 surplus instance kept: protected from scale-in"]);
@@ -249,15 +266,20 @@ prop_compose! {
         in_phase_ms in 0u64..100_000,
         placement in (0u8..5, 0u8..3).prop_map(|(node, domain)| placement(node, domain)),
         generation in 0u64..3,
-        protected in prop::bool::weighted(0.1),
+        protection in prop_oneof![8 => Just(Protection::None), 1 => Just(Protection::ScaleIn), 1 => Just(Protection::All)],
         drained: bool,
+        connections in 0u32..4,
     ) -> Instance {
-        Instance { id, phase, in_phase_ms, placement, generation, protected, drained }
+        Instance { id, phase, in_phase_ms, placement, generation, protection, drained, connections }
     }
 }
 
 fn any_fleet() -> impl Strategy<Value = Vec<Instance>> {
     (0u32..60).prop_flat_map(|n| (0..n).map(any_instance).collect::<Vec<_>>())
+}
+
+fn any_order() -> impl Strategy<Value = ScaleInOrder> {
+    prop::sample::select(&ScaleInOrder::ALL[..])
 }
 
 /// Up to four nodes in up to three racks, each with little capacity or plenty.
@@ -290,7 +312,7 @@ fn carried_out(fleet: &[Instance], plan: &Plan) -> Vec<Instance> {
         match plan.actions.iter().find(|action| action.id() == i.id) {
             Some(Action::Terminate { .. }) => continue,
             Some(Action::Drain { .. }) => i.phase = P::Draining,
-            Some(Action::Create { .. }) => panic!("{} is there already", i.id),
+            Some(Action::Create { .. } | Action::Restart { .. }) => panic!("{} is there already", i.id),
             None if i.phase == P::Terminating => continue,
             None if i.phase.is_warming() => i.phase = P::InService,
             None => {}
@@ -315,9 +337,9 @@ proptest! {
     #[test]
     fn a_plan_never_overshoots_names_each_instance_once_and_removes_only_what_is_there(
         fleet in any_fleet(), nodes in any_nodes(), budget in any_budget(), capacity in 0u32..80,
-        victims in prop::collection::vec(0u32..60, 0..5)
+        victims in prop::collection::vec(0u32..60, 0..5), order in any_order()
     ) {
-        let plan = Given { victims: &victims, budget, ..given(&nodes) }.plan(&fleet, capacity);
+        let plan = Given { victims: &victims, order, budget, ..given(&nodes) }.plan(&fleet, capacity);
         let mut named = HashSet::new();
         let counted = count(&fleet, |i| i.phase.counts_as_capacity());
         let (mut after, mut creates, mut repairs) = (counted, 0, 0);
@@ -331,16 +353,19 @@ proptest! {
                     after += 1;
                     creates += 1;
                 }
+                Action::Restart { .. } => prop_assert!(false, "nobody asked for that"),
                 Action::Drain { cause, .. } | Action::Terminate { cause, .. } => {
                     let target = target.expect("removes what is there");
-                    prop_assert!(!(*cause == RemovalCause::ScaleIn && target.protected));
+                    prop_assert!(!(*cause == RemovalCause::ScaleIn && target.protection.from_scale_in()));
+                    let left_alone = target.protection.from_actions() && !matches!(target.phase, P::Draining | P::Refused);
+                    prop_assert!(!left_alone, "{} is protected from all actions", target.id);
                     after -= u32::from(target.phase.counts_as_capacity());
                     repairs += u32::from(*cause == RemovalCause::Unhealthy);
                 }
             }
         }
         // Never beyond the capacity plus surge, which is none; what was there before or is protected aside.
-        let protected = count(&fleet, |i| i.protected && i.phase.counts_as_capacity());
+        let protected = count(&fleet, |i| i.protection.from_scale_in() && i.phase.counts_as_capacity());
         prop_assert!(after <= capacity.max(protected));
         // Never below, but for what the budget, the nodes or the repair leave to later ticks.
         let room: u32 = nodes.iter().map(|node| node.launches).sum();
@@ -364,14 +389,45 @@ proptest! {
 
     /// An instance in service is only ever given up when there are more than wanted, and then no more than are too many.
     #[test]
-    fn never_below_the_minimum_available(fleet in any_fleet(), nodes in any_nodes(), capacity in 0u32..80) {
-        let plan = given(&nodes).plan(&fleet, capacity);
+    fn never_below_the_minimum_available(
+        fleet in any_fleet(), nodes in any_nodes(), capacity in 0u32..80, order in any_order()
+    ) {
+        let plan = Given { order, ..given(&nodes) }.plan(&fleet, capacity);
         let available = |i: &Instance| i.phase == P::InService;
         let kept = |i: &Instance| available(i) && plan.actions.iter().all(|action| action.id() != i.id);
         // Protected ones that do not serve yet stay as well, and take the place of others.
-        let instead = count(&fleet, |i| i.protected && i.phase.counts_as_capacity() && !available(i));
+        let instead = count(&fleet, |i| i.protection.from_scale_in() && i.phase.counts_as_capacity() && !available(i));
         let least = count(&fleet, available).min(capacity.saturating_sub(instead));
         prop_assert!(count(&fleet, kept) >= least);
+    }
+
+    /// Whatever the order: as many go as are too many, none that is protected, and no exchange of one that serves and goes for
+    /// one that serves and stays would leave the fault domains more even.
+    #[test]
+    fn a_scale_in_is_exact_spares_the_protected_and_keeps_fault_domains_even(
+        fleet in any_fleet(), capacity in 0u32..60, victims in prop::collection::vec(0u32..60, 0..5), order in any_order()
+    ) {
+        let plan = Given { victims: &victims, order, budget: Budget::NONE, ..given(&[]) }.plan(&fleet, capacity);
+        let gone = |i: &Instance| plan.actions.iter().any(|action| match action {
+            Action::Drain { id, cause } | Action::Terminate { id, cause } => *id == i.id && *cause == RemovalCause::ScaleIn,
+            Action::Create { .. } | Action::Restart { .. } => false,
+        });
+        let counted = |i: &Instance| i.phase.counts_as_capacity();
+        let surplus = count(&fleet, counted).saturating_sub(capacity);
+        let candidates = count(&fleet, |i| counted(i) && !i.protection.from_scale_in());
+        prop_assert_eq!(count(&fleet, gone), surplus.min(candidates));
+        let left = |of: &Instance| {
+            count(&fleet, |i| counted(i) && !gone(i) && i.placement.domain == of.placement.domain)
+        };
+        let serves = |i: &&Instance| i.phase == P::InService && !i.protection.from_scale_in();
+        for victim in fleet.iter().filter(serves).filter(|i| gone(i)) {
+            for kept in fleet.iter().filter(serves).filter(|i| !gone(i)) {
+                prop_assert!(left(kept) <= left(victim) + 1, "{} instead of {}", kept.id, victim.id);
+            }
+        }
+        for removed in fleet.iter().filter(|i| gone(i)) {
+            prop_assert!(counted(removed) && !removed.protection.from_scale_in());
+        }
     }
 
     #[test]
@@ -386,7 +442,8 @@ proptest! {
         let mut rest = false;
         for round in 0..200 {
             let plan = Given { next_id: 1_000 + round * 100, ..given(&nodes) }.plan(&fleet, capacity);
-            let settled = fleet.iter().all(|i| matches!(i.phase, P::InService | P::Standby));
+            let kept = |i: &Instance| i.protection.from_actions() && matches!(i.phase, P::Failed | P::Unhealthy);
+            let settled = fleet.iter().all(|i| matches!(i.phase, P::InService | P::Standby) || kept(i));
             rest = plan.actions.is_empty() && settled;
             if rest {
                 break;
@@ -394,8 +451,8 @@ proptest! {
             fleet = carried_out(&fleet, &plan);
         }
         prop_assert!(rest, "it does not come to rest");
-        let serving = count(&fleet, |i| i.phase == P::InService);
-        let protected = count(&fleet, |i| i.protected && i.phase == P::InService);
+        let serving = count(&fleet, |i| i.phase.counts_as_capacity());
+        let protected = count(&fleet, |i| i.protection.from_scale_in() && i.phase.counts_as_capacity());
         prop_assert!(serving == capacity || (serving == protected && serving > capacity));
     }
 }

@@ -54,6 +54,7 @@ pub(crate) fn set() -> ScaleSet {
         combine: CombineRule::default(),
         guards: Guards::default(),
         upgrade: UpgradePolicy::default(),
+        scale_in: Default::default(),
         repair: Repair {
             enabled: true,
             grace_ms: 10_000,

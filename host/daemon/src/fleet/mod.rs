@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use regatta_core::compare::Comparison;
-use regatta_core::machine::{Command, CommandError, Done, Start, UpgradeAction};
+use regatta_core::machine::{Command, CommandError, Done, InstanceAction, Start, UpgradeAction};
 use regatta_core::record::TickRecord;
 use regatta_policy_host::CompiledPolicy;
 use regatta_util::KeyedLocks;
@@ -40,9 +40,9 @@ use crate::api::recovery_types::{
 };
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
-    EventEntry, EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest,
-    ProtectRequest, RecordsQuery, RollbackQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome,
-    SwapRequest, VmmInfo, WhyQuery,
+    EventEntry, EventsQuery, InstanceActionRequest, InstanceInfo, PlacedOutcome, PolicyHistoryEntry,
+    PolicyList, ProcessName, ProcessesInfo, ProcessesRequest, PromoteRequest, ProtectRequest, RecordsQuery,
+    RollbackQuery, ScaleRequest, SetDetail, SetSummary, SwapOutcome, SwapRequest, VmmInfo, WhyQuery,
 };
 use crate::api::upgrade_types::{UpgradeInfo, UpgradeRequest, UpgradeVerb};
 use crate::clock::now_ms;
@@ -137,6 +137,12 @@ impl Fleet {
     }
 
     /// Sends a command to a set and waits for its answer.
+    /// An instance that a command was about.
+    fn instance_of(&self, set: &str, id: u32) -> Answer<InstanceInfo> {
+        let found = self.find(set)?.view().instances().into_iter().find(|instance| instance.id == id);
+        found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))
+    }
+
     async fn command(&self, set: &str, command: Command, actor: &str) -> Answer<Done> {
         let plain = |reply| Call { command, actor: actor.into(), modules: Vec::new(), images: None, reply };
         Ok(self.call(set, plain).await?.0)
@@ -222,11 +228,38 @@ impl Control for Fleet {
         request: ProtectRequest,
         caller: &Caller,
     ) -> Answer<InstanceInfo> {
-        let protected = request.protected;
-        self.command(set, Command::Protect { id, protected }, &caller.name).await?;
-        let instances = self.find(set)?.view().instances();
-        let found = instances.into_iter().find(|instance| instance.id == id);
-        found.ok_or_else(|| error(ErrorCode::NotFound, format!("{set}-{id} has just gone")))
+        let protection = request.protection.into();
+        self.command(set, Command::Protect { id, protection }, &caller.name).await?;
+        self.instance_of(set, id)
+    }
+
+    async fn processes(
+        &self,
+        set: &str,
+        request: ProcessesRequest,
+        caller: &Caller,
+    ) -> Answer<ProcessesInfo> {
+        let of = |names: Vec<ProcessName>| names.into_iter().map(Into::into).collect();
+        let command = Command::Processes { suspend: of(request.suspend), resume: of(request.resume) };
+        self.command(set, command, &caller.name).await?;
+        let suspended = self.find(set)?.view().suspended();
+        Ok(ProcessesInfo { suspended: suspended.map(Into::into).collect() })
+    }
+
+    async fn instance_action(
+        &self,
+        set: &str,
+        id: u32,
+        request: InstanceActionRequest,
+        caller: &Caller,
+    ) -> Answer<InstanceInfo> {
+        let action = match request {
+            InstanceActionRequest::Replace => InstanceAction::Replace,
+            InstanceActionRequest::Restart => InstanceAction::Restart,
+            InstanceActionRequest::Delete { shrink } => InstanceAction::Delete { shrink },
+        };
+        self.command(set, Command::Instance { id, action }, &caller.name).await?;
+        self.instance_of(set, id)
     }
 
     async fn upgrade(&self, set: &str, _: &Caller) -> Answer<UpgradeInfo> {

@@ -238,7 +238,7 @@ fn notes_on(set: &str, adoption: &Adoption) -> Vec<String> {
     if adoption.protect {
         let max = adoption.state.set.capacity.max;
         notes.push(format!(
-            "more instances than the maximum of {max}: the adopted ones are protected from scale-in (`regatta protect {set} ID --off`)"
+            "more instances than the maximum of {max}: the adopted ones are protected from scale-in (`regatta unprotect {set} ID`)"
         ));
     }
     notes
@@ -250,7 +250,7 @@ fn report(set: &str, recovery: &Recovery) -> RecoveredSet {
     if recovery.protect {
         let max = recovery.origin.manifest.capacity.max;
         notes.push(format!(
-            "{} instances, more than the maximum of {max}: all are protected from scale-in (`regatta protect {set} ID --off`)",
+            "{} instances, more than the maximum of {max}: all are protected from scale-in (`regatta unprotect {set} ID`)",
             recovery.adopted.len()
         ));
     }

@@ -28,6 +28,8 @@ pub(crate) enum News {
     LaunchFailed(String),
     /// The VMM ended unasked.
     Exited(String),
+    /// The guest could not be restarted.
+    NotRestarted(String),
     /// The removal does not succeed; it is tried again.
     Stuck(String),
     /// Process, overlay and directory are gone; with what there is to say about that.

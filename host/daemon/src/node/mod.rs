@@ -242,6 +242,10 @@ impl LocalInstances {
                 told = self.follow_events_of(id);
                 Report::Exited { why: self.why_ended(id, how) }
             }
+            News::NotRestarted(why) => {
+                tracing::warn!(set = %self.set, instance = id, why, "cannot be restarted yet");
+                Report::NotRestarted { why }
+            }
             News::Stuck(why) => {
                 tracing::warn!(set = %self.set, instance = id, why, "cannot be removed yet");
                 Report::Stuck { why }
@@ -260,6 +264,7 @@ impl LocalInstances {
                 Effect::Report { report, .. } => told.push((id, report)),
                 Effect::Launch { identity, manifest } => told.extend(self.launch(&identity, &manifest)),
                 Effect::Stop { order, .. } => told.extend(self.stop(id, order)),
+                Effect::Restart { .. } => self.restart(id),
                 Effect::Watch { address, phase, watch, network, .. } => {
                     let watching =
                         watch::start(&self.node.watching, id, address, phase, &watch, &network, &self.ears);
@@ -315,6 +320,19 @@ impl LocalInstances {
             // Without a directory there is nothing to remove.
             Err(_) => self.on(id, Input::News(Report::Cleaned { note: None })),
         }
+    }
+
+    /// Resets a VM, beside everything else that is done about it. Its VMM reports when that is done.
+    fn restart(&self, id: u32) {
+        let Some(vmm) = self.live.get(&id).and_then(|live| live.vmm.clone()) else { return };
+        let news = self.ears.news.clone();
+        tokio::spawn(async move {
+            if let Err(error) = vmm.reboot().await {
+                let why = format!("cannot be restarted: {}", chain(&error));
+                // A set that no longer listens has ended with the daemon.
+                let _ = news.send((id, News::NotRestarted(why))).await;
+            }
+        });
     }
 
     /// Makes a running VMM the instance's own.

@@ -12,6 +12,7 @@ use regatta_core::observation::{MetricObservation, MetricScope};
 use regatta_core::phase::Phase;
 use regatta_core::plan::PlanNote;
 use regatta_core::record::TickRecord;
+use regatta_core::set_process::SetProcess;
 use regatta_core::state::{ImageDigests, InstanceRecord, PolicyActivation, SetState};
 use regatta_core::upgrade::UpgradeStatus;
 use regatta_traffic::LbStats;
@@ -136,7 +137,7 @@ impl SetView {
                 note,
                 PlanNote::UpgradeWaits { .. }
                     | PlanNote::UpgradeHeld { .. }
-                    | PlanNote::UpgradeFrozen
+                    | PlanNote::UpgradeFrozen { .. }
                     | PlanNote::NodesFull { .. }
             )
         };
@@ -238,6 +239,11 @@ impl SetView {
         planned.into_iter().chain(isolation_notes(&lacking)).collect()
     }
 
+    /// What the set does not do by itself.
+    pub(crate) fn suspended(&self) -> impl Iterator<Item = SetProcess> + use<> {
+        self.state.suspended.clone().into_iter()
+    }
+
     /// The instances, by id.
     #[must_use]
     pub(crate) fn instances(&self) -> Vec<InstanceInfo> {
@@ -260,7 +266,9 @@ impl SetView {
             generation: instance.generation,
             address: self.services.get(&instance.id).map_or_else(|| "none".to_owned(), ToString::to_string),
             pid: instance.vmm.map(|vmm| vmm.pid),
-            protected: instance.protected,
+            protected: instance.protection.from_scale_in(),
+            protection: instance.protection.into(),
+            requested: instance.requested.map(|requested| requested.as_str().to_owned()),
             connections: u64::from(connections),
             metrics: self.last.as_deref().map(|record| metrics_of(record, instance)).unwrap_or_default(),
             not_contained: instance.not_contained.clone(),

@@ -5,6 +5,7 @@ use regatta_core::digest::Digest;
 use regatta_core::machine::{Command, CommandError, Done, SetMachine, Token};
 use regatta_core::phase::Phase;
 use regatta_core::plan::{Action, RemovalCause};
+use regatta_core::protection::Protection;
 use regatta_core::record::TickRecord;
 
 use super::Checks;
@@ -16,7 +17,7 @@ use crate::store::Store;
 #[derive(Debug)]
 pub(super) enum Asked {
     Capacity(u32),
-    Protected(u32, bool),
+    Protected(u32, Protection),
     Deleted,
     Manifest(Digest),
     Other,
@@ -47,6 +48,15 @@ impl Checks {
                 format!("{}-{} gets {address}, which {}-{} has", key.set, key.id, other.set, other.id)
             });
         }
+    }
+
+    /// An agent restarts a guest: that restart is stored, and of one that has no connections any more or is not in traffic.
+    pub(crate) fn on_restart(&mut self, store: &Store, key: &Key, number: u32) {
+        let stored = store.instance(&key.set, key.id).map(|it| (it.restarts, it.phase));
+        let wanted = stored.is_some_and(|(restarts, _)| restarts == number);
+        self.hold(wanted, "restart", || {
+            format!("{}-{} is restarted ({number}), the store has {stored:?}", key.set, key.id)
+        });
     }
 
     /// An agent stops.
@@ -82,7 +92,7 @@ impl Checks {
     pub(crate) fn on_command(&mut self, token: Token, command: &Command) {
         let asked = match command {
             Command::Scale { capacity } => Asked::Capacity(*capacity),
-            Command::Protect { id, protected } => Asked::Protected(*id, *protected),
+            Command::Protect { id, protection } => Asked::Protected(*id, *protection),
             Command::Delete => Asked::Deleted,
             Command::Update(update) => Asked::Manifest(regatta_core::machine::manifest_blob(&update.set).0),
             _ => Asked::Other,
@@ -106,8 +116,8 @@ impl Checks {
         let state = &stored.state;
         let stored_so = match &asked {
             Asked::Capacity(capacity) => state.desired == *capacity,
-            Asked::Protected(id, protected) => {
-                stored.instances.get(id).is_none_or(|it| it.protected == *protected)
+            Asked::Protected(id, protection) => {
+                stored.instances.get(id).is_none_or(|it| it.protection == *protection)
             }
             Asked::Deleted => state.deleting,
             Asked::Manifest(digest) => state.manifests.get(&state.generation) == Some(digest),

@@ -7,6 +7,8 @@ use regatta_core::metric::MetricValue;
 use regatta_core::phase::{InstanceEvent, Phase};
 use regatta_core::plan::Action;
 use regatta_core::record::{InstanceChange, TickRecord};
+use regatta_core::requested::{Requested, returns};
+use regatta_core::set_process::SetProcess;
 use regatta_core::state::{InstanceRecord, SetState};
 use regatta_core::tick::conclude;
 
@@ -110,6 +112,9 @@ impl Checks {
         let left = match from {
             Phase::Terminating | Phase::Gone => to != from,
             Phase::Failed | Phase::Refused => to != from && to != Phase::Terminating,
+            Phase::Draining if returns(from, was.requested) => {
+                matches!(to, Phase::Pending | Phase::Creating | Phase::Standby)
+            }
             Phase::Draining => !matches!(to, Phase::Draining | Phase::Terminating),
             _ => to == Phase::Pending && from != to,
         };
@@ -176,6 +181,9 @@ impl Checks {
         if state.deleting {
             return;
         }
+        if state.suspended.contains(&SetProcess::Policy) {
+            return;
+        }
         let active = state.policies.iter().map(|slot| (&slot.name, &slot.active));
         let canaries =
             state.policies.iter().filter_map(|slot| Some((&slot.name, &slot.canary.as_ref()?.activation)));
@@ -209,6 +217,13 @@ impl Checks {
                     (*id, Phase::Pending)
                 }
                 Action::Drain { id, .. } => (*id, Phase::Draining),
+                Action::Restart { id } => {
+                    let stored = after.get(id).is_some_and(|it| it.requested == Some(Requested::Restarting));
+                    self.hold(stored && named.insert(*id), "intent", || {
+                        format!("the restart of {set}-{id} is not stored")
+                    });
+                    continue;
+                }
                 Action::Terminate { id, .. } => (*id, Phase::Terminating),
             };
             let stored = after.get(&id).map(|it| it.phase);

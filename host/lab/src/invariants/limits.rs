@@ -6,8 +6,11 @@ use regatta_core::combine::CombineRule;
 use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::{MissingData, OnFailure, ScaleSet};
 use regatta_core::metric::MetricValue;
+use regatta_core::phase::Phase;
 use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
+use regatta_core::requested::returns;
+use regatta_core::set_process::SetProcess;
 use regatta_core::state::InstanceRecord;
 
 use super::Checks;
@@ -36,7 +39,9 @@ impl Checks {
             });
         }
         self.guards(before, record);
-        let counted = after.values().filter(|it| it.phase.counts_as_capacity()).count();
+        self.suspended(before, record);
+        let counts = |it: &&InstanceRecord| it.phase.counts_as_capacity() || returns(it.phase, it.requested);
+        let counted = after.values().filter(counts).count();
         let counted = u32::try_from(counted).unwrap_or(u32::MAX);
         let creates = record.plan.actions.iter().any(|action| matches!(action, Action::Create { .. }));
         let surge = record.facts.upgrade.as_ref().map_or(0, |_| set.upgrade.surge(granted));
@@ -48,11 +53,27 @@ impl Checks {
         let mut scales_in = false;
         for action in &record.plan.actions {
             let (Action::Drain { id, cause } | Action::Terminate { id, cause }) = action else { continue };
+            let was = before.instances.get(id);
+            let requested = was.and_then(|it| it.requested);
+            self.hold(*cause != RemovalCause::Requested || requested.is_some(), "requested", || {
+                format!("{name}-{id} goes because somebody asked for it, and nobody did")
+            });
+            let left_alone = was.is_some_and(|it| {
+                it.requested.is_none()
+                    && it.protection.from_actions()
+                    && !matches!(it.phase, Phase::Draining | Phase::Refused)
+            });
+            // It may have been refused, or have ended while it drained, since it was stored.
+            let by_itself =
+                matches!(cause, RemovalCause::Refused | RemovalCause::Drained | RemovalCause::DrainTimeout);
+            self.hold(!left_alone || by_itself, "protected", || {
+                format!("{name}-{id} is protected from all actions and goes: {}", cause.as_str())
+            });
             if *cause != RemovalCause::ScaleIn {
                 continue;
             }
             scales_in = true;
-            let protected = before.instances.get(id).is_some_and(|it| it.protected);
+            let protected = was.is_some_and(|it| it.protection.from_scale_in());
             self.hold(!protected, "protected", || {
                 format!("{name}-{id} is protected and goes for a scale-in")
             });
@@ -108,6 +129,35 @@ impl Checks {
         if granted > desired {
             self.grew_ms.insert(set.name.clone(), (of, now_ms));
         }
+    }
+
+    /// What is suspended does not happen, but for what operators ask for single instances.
+    fn suspended(&mut self, before: &StoredSet, record: &TickRecord) {
+        let suspended = &before.state.suspended;
+        let asked = |id| before.instances.get(id).is_some_and(|it| it.requested.is_some());
+        for action in &record.plan.actions {
+            let process = match action {
+                Action::Create { .. } => SetProcess::Launch,
+                Action::Drain { id, .. } | Action::Terminate { id, .. } if !asked(id) => {
+                    SetProcess::Terminate
+                }
+                _ => continue,
+            };
+            self.hold(!suspended.contains(&process), "suspended", || {
+                let (tick, set) = (record.observation.tick, &before.state.set.name);
+                format!("tick {tick} of set {set}: {action:?}, and {} is suspended", process.as_str())
+            });
+        }
+        let repairs =
+            |action: &Action| matches!(action, Action::Terminate { cause: RemovalCause::Unhealthy, .. });
+        let repaired = suspended.contains(&SetProcess::Repair) && record.plan.actions.iter().any(repairs);
+        let decided = suspended.contains(&SetProcess::Policy) && !record.runs.is_empty();
+        self.hold(!repaired && !decided, "suspended", || {
+            format!(
+                "tick {} of set {} repairs: {repaired}, asks policies: {decided}",
+                record.observation.tick, before.state.set.name
+            )
+        });
     }
 
     /// With one slot, what is wanted stays near what the active policy wants.

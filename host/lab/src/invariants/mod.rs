@@ -11,9 +11,12 @@
 //! | `cooldown` | nothing grows again before its cooldown is over |
 //! | `protected` | no protected instance goes for a scale-in |
 //! | `upgrade`, `floor`, `bake` | an upgrade replaces only what is outdated, keeps enough in service, waits at its checkpoints, and ends when its instances fail |
+//! | `protected` | no protected instance goes for a scale-in; one protected from all actions does not go at all |
 //! | `boot-time`, `repair-time`, `drain-time`, `back-off` | nothing expires before its time has been lived |
 //! | `replay` | a stored record decides itself again |
-//! | `launch`, `stop` | what is launched or stopped is stored as such |
+//! | `launch`, `stop`, `restart` | what is launched, stopped or restarted is stored as such |
+//! | `suspended` | what is suspended does not happen |
+//! | `requested` | only what an operator asked for goes because of that, and it is carried out |
 //! | `unique` | no two live instances with one address, one directory or one unique id |
 //! | `accounted` | everything on the node has its record in the store |
 //! | `death` | nothing that runs is called dead |

@@ -5,6 +5,7 @@ use regatta_core::agent::{Agent, Key};
 use regatta_core::machine::SetMachine;
 use regatta_core::manifest::Network;
 use regatta_core::phase::Phase;
+use regatta_core::state::InstanceRecord;
 use regatta_core::upgrade::{Upgrade, UpgradeStatus};
 
 use crate::daemon::demand_of;
@@ -47,11 +48,22 @@ fn of_set(machine: &SetMachine, agent: &Agent) -> Option<String> {
             state.desired, capacity.min, capacity.max
         ));
     }
-    if let Some(other) = machine.instances().find(|it| it.phase != Phase::InService) {
+    // What is protected from all actions stays as it is.
+    let kept = |it: &InstanceRecord| {
+        it.protection.from_actions() && matches!(it.phase, Phase::Failed | Phase::Unhealthy)
+    };
+    if let Some((id, requested)) = machine.instances().find_map(|it| Some((it.id, it.requested?))) {
+        return Some(format!("{} of instance {id} is not done", requested.as_str()));
+    }
+    if let Some(other) = machine.instances().find(|it| it.phase != Phase::InService && !kept(it)) {
         return Some(format!("instance {} is {}", other.id, other.phase));
     }
-    let running = u32::try_from(machine.instances().count()).unwrap_or(u32::MAX);
-    let protected = u32::try_from(machine.instances().filter(|it| it.protected).count()).unwrap_or(u32::MAX);
+    let count = |wanted: fn(&InstanceRecord) -> bool| {
+        let counted = machine.instances().filter(|it| it.phase.counts_as_capacity() && wanted(it));
+        u32::try_from(counted.count()).unwrap_or(u32::MAX)
+    };
+    let running = count(|_| true);
+    let protected = count(|it| it.protection.from_scale_in());
     if running > state.desired && protected < running {
         return Some(format!("{running} run, {} are wanted, {protected} are protected", state.desired));
     }
@@ -80,7 +92,13 @@ fn left_over(world: &World, agent: &Agent) -> Option<String> {
         keys.sort();
         (keys != stored).then(|| format!("the {what} has {keys:?}, stored is {stored:?}"))
     };
-    same("node", world.node.vms.keys().cloned().collect())
+    // Of one that failed and is kept there may be nothing: its launch failed.
+    let failed =
+        |key: &&Key| world.store.instance(&key.set, key.id).is_some_and(|it| it.phase == Phase::Failed);
+    let mut on_node: Vec<Key> = world.node.vms.keys().chain(stored.iter().filter(failed)).cloned().collect();
+    on_node.sort();
+    on_node.dedup();
+    same("node", on_node)
         .or_else(|| same("agent", agent.held().map(|(key, _)| key.clone()).collect()))
         .or_else(|| {
             let forgotten = world.keys_ever.iter().filter(|key| !stored.contains(key));

@@ -38,7 +38,9 @@ impl Checks {
                 format!("tick {tick} upgrades {name}-{id}, the upgrade is {status:?}")
             });
             let Some(was) = before.instances.get(id) else { continue };
-            self.hold(!was.protected, "upgrade", || format!("{name}-{id} is protected and is upgraded"));
+            self.hold(!was.protection.from_actions(), "upgrade", || {
+                format!("{name}-{id} is protected and is upgraded")
+            });
             let of =
                 before.state.manifests.get(&was.generation).and_then(|digest| store.manifests.get(digest));
             let image = |generation: &u64| before.state.images.get(generation);

@@ -57,6 +57,8 @@ pub(super) struct Bench {
     open: BTreeMap<u32, u32>,
     /// Generations whose launches fail.
     fails: BTreeSet<u64>,
+    /// The last restart of each guest.
+    restarts: BTreeMap<u32, u32>,
     /// What nodes report before the next tick.
     reports: Vec<Input>,
     refusal: Option<String>,
@@ -78,6 +80,7 @@ impl Bench {
             metrics: BTreeMap::new(),
             open: BTreeMap::new(),
             fails: BTreeSet::new(),
+            restarts: BTreeMap::new(),
             reports: Vec::new(),
             refusal: None,
             said: String::new(),
@@ -117,7 +120,13 @@ impl Bench {
             _ if self.machine.is_none() => return Err("there is no set yet: `apply` makes one".to_owned()),
             Step::Instance(id, event) => self.event(id, event)?,
             Step::Scale(capacity) => self.command(Command::Scale { capacity }),
-            Step::Protect(id, protected) => self.command(Command::Protect { id, protected }),
+            Step::Protect(id, protection) => self.command(Command::Protect { id, protection }),
+            Step::Action(id, action) => self.command(Command::Instance { id, action }),
+            Step::Process(process, suspend) => {
+                let (this, none) = (BTreeSet::from([process]), BTreeSet::new());
+                let (suspend, resume) = if suspend { (this, none) } else { (none, this) };
+                self.command(Command::Processes { suspend, resume });
+            }
             Step::Upgrade(action) => self.command(Command::Upgrade(action)),
             Step::Restart => self.restart(),
             Step::Wait(ms) => self.wait(ms),
@@ -290,7 +299,12 @@ impl Bench {
                 let stored = self.store.check(&batch).map(|()| self.store.apply(&batch));
                 return Some(Input::Committed(stored));
             }
-            Effect::Want(want) => self.node(want.id, want.generation, &want.order),
+            Effect::Want(want) => {
+                if let Some(number) = want.restart {
+                    self.restart_guest(want.id, number);
+                }
+                self.node(want.id, want.generation, &want.order);
+            }
             Effect::Reply { result: Err(error), .. } => {
                 let (CommandError::Conflict(why) | CommandError::NotFound(why) | CommandError::Store(why)) =
                     error;
@@ -335,6 +349,17 @@ impl Bench {
         }
     }
 
+    /// Each restart is wanted until it was told of.
+    fn restart_guest(&mut self, id: u32, number: u32) {
+        if self.restarts.insert(id, number) != Some(number) {
+            self.reports.extend([
+                Input::Report { id, report: Report::GuestRebooted },
+                Input::Probed { id, event: InstanceEvent::FirstProbeAnswered, detail: None },
+                Input::Probed { id, event: InstanceEvent::BecameHealthy, detail: None },
+            ]);
+        }
+    }
+
     fn decide(&self, observation: &Observation, ask: &Ask) -> Answer {
         let fixed = |capacity| {
             Ok(Decision {
@@ -374,6 +399,7 @@ impl Bench {
         for action in &record.plan.actions {
             let (what, cause, id) = match action {
                 Action::Create { id, cause, .. } => ("created", cause.as_str(), *id),
+                Action::Restart { id } => ("restarting", "asked for", *id),
                 Action::Drain { id, cause } => ("draining", cause.as_str(), *id),
                 Action::Terminate { id, cause } => ("removed", cause.as_str(), *id),
             };

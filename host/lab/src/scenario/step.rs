@@ -1,15 +1,17 @@
 //! The steps of a scenario, and how they are written.
 
-use regatta_core::machine::UpgradeAction;
+use regatta_core::machine::{InstanceAction, UpgradeAction};
 use regatta_core::manifest::nearest;
 use regatta_core::manifest::units::parse_duration_ms;
 use regatta_core::phase::InstanceEvent;
+use regatta_core::protection::Protection;
+use regatta_core::set_process::SetProcess;
 
 /// Longest time that one step may wait.
 const WAIT_MS_MAX: u64 = 7 * 24 * 3_600_000;
 
 /// All steps as they are written, with what they do.
-pub const STEPS: [(&str, &str); 16] = [
+pub const STEPS: [(&str, &str); 18] = [
     ("apply", "applies the manifest in the lines below, indented by four spaces"),
     ("image NAME", "the content of the image from the next apply on"),
     ("policy wants N", "every policy wants N instances, instead of deciding by itself"),
@@ -21,7 +23,12 @@ pub const STEPS: [(&str, &str); 16] = [
     ("unhealthy ID", "an instance's probes fail; `healthy ID` lets them pass"),
     ("kill ID", "an instance's VMM dies"),
     ("scale N", "an operator sets the capacity"),
-    ("protect ID", "an operator protects an instance; `unprotect ID` ends that"),
+    (
+        "protect ID",
+        "protects an instance from scale-in; `protect ID all` from all actions; `unprotect ID` ends that",
+    ),
+    ("instance ACTION ID", "replace, restart or delete an instance"),
+    ("process ACTION NAME", "suspend or resume launch, terminate, health, repair or policy"),
     ("upgrade ACTION", "start, pause, resume, cancel or rollback"),
     ("restart", "the daemon is killed and comes back"),
     ("wait TIME", "ticks for that long, and tells what happens"),
@@ -40,7 +47,9 @@ pub(super) enum Step {
     Generation(u64, bool),
     Instance(u32, InstanceEvent),
     Scale(u32),
-    Protect(u32, bool),
+    Protect(u32, Protection),
+    Action(u32, InstanceAction),
+    Process(SetProcess, bool),
     Upgrade(UpgradeAction),
     Restart,
     Wait(u64),
@@ -74,8 +83,14 @@ impl Step {
             ["healthy", id] => Self::Instance(number(id)?, InstanceEvent::BecameHealthy),
             ["kill", id] => Self::Instance(number(id)?, InstanceEvent::VmmExited),
             ["scale", capacity] => Self::Scale(number(capacity)?),
-            ["protect", id] => Self::Protect(number(id)?, true),
-            ["unprotect", id] => Self::Protect(number(id)?, false),
+            ["protect", id] => Self::Protect(number(id)?, Protection::ScaleIn),
+            ["protect", id, "all"] => Self::Protect(number(id)?, Protection::All),
+            ["unprotect", id] => Self::Protect(number(id)?, Protection::None),
+            ["instance", "replace", id] => Self::Action(number(id)?, InstanceAction::Replace),
+            ["instance", "restart", id] => Self::Action(number(id)?, InstanceAction::Restart),
+            ["instance", "delete", id] => Self::Action(number(id)?, InstanceAction::Delete { shrink: false }),
+            ["process", "suspend", name] => Self::Process(process(name)?, true),
+            ["process", "resume", name] => Self::Process(process(name)?, false),
             ["upgrade", action] => Self::Upgrade(match *action {
                 "start" => UpgradeAction::Start,
                 "pause" => UpgradeAction::Pause,
@@ -94,6 +109,13 @@ impl Step {
             _ => return Err(unknown(&words)),
         })
     }
+}
+
+fn process(name: &str) -> Result<SetProcess, String> {
+    let known = SetProcess::ALL.into_iter().find(|process| process.as_str() == name);
+    known.ok_or_else(|| {
+        format!("`{name}` is no process; there are {}", SetProcess::ALL.map(SetProcess::as_str).join(", "))
+    })
 }
 
 fn unknown(words: &[&str]) -> String {

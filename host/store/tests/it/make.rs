@@ -61,6 +61,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             combine: CombineRule::default(),
             guards: Guards::default(),
             upgrade: regatta_core::manifest::UpgradePolicy::default(),
+            scale_in: Default::default(),
             repair: Repair {
                 enabled: true,
                 grace_ms: 10_000,
@@ -74,6 +75,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
         next_instance_id: 3,
         last_tick,
         deleting: false,
+        suspended: Default::default(),
         policies: vec![PolicySlot {
             name: "load".to_owned(),
             active: activation(digest),

@@ -262,20 +262,13 @@ impl Generator {
                 upgrade: None,
                 drained: Vec::new(),
                 next_id: self.next_id,
-                launches_resume_ms: 0,
-                back_off: None,
-                deleting: false,
-                hold: None,
                 lived_ms,
-                resumed_ms: None,
                 phase: vec![Phase::InService; instances.len()],
                 // As if they had been made by the same daemon.
                 phase_since_ms: instances.state_since_ms.iter().map(|ms| ms + 3_600_000 - START_MS).collect(),
                 placement: std::iter::repeat_n(&Placement::default(), instances.len()).collect(),
                 nodes: vec![NodeCapacity { placement: Placement::default(), launches: 400, why: None }],
-                guard_memory: GuardMemory::default(),
-                metric_gaps: Vec::new(),
-                balancer_full: None,
+                ..PlanFacts::default()
             },
             runs: vec![PolicyRun {
                 slot: String::new(),

@@ -77,6 +77,10 @@ impl VmmClient {
         self.put("vm.power-button", None, QUICK).await
     }
 
+    pub(crate) async fn reboot(&self) -> Result<(), ApiError> {
+        self.put("vm.reboot", None, SLOW).await
+    }
+
     pub(crate) async fn pause(&self) -> Result<(), ApiError> {
         self.put("vm.pause", None, SLOW).await
     }

@@ -129,6 +129,14 @@ impl Vmm {
         self.client.pause().await
     }
 
+    /// Resets the VM: its guest is not asked, and boots again in the same process with the same disks.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn reboot(&self) -> Result<(), ApiError> {
+        self.client.reboot().await
+    }
+
     /// Lets a paused guest go on.
     ///
     /// # Errors

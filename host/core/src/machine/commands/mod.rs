@@ -3,6 +3,8 @@
 //! A command goes through up to three stages, each of which may refuse it: the load balancer listens as it shall
 //! ([`update`]), states of policies are migrated, the next state is stored.
 
+mod instance;
+mod processes;
 mod simple;
 #[cfg(test)]
 mod tests;
@@ -14,7 +16,9 @@ pub use self::upgrade::UpgradeAction;
 use crate::batch::Revision;
 use crate::event::{Actor, Event, EventKind};
 use crate::mutant::{self, Mutant};
-use crate::state::{PolicyActivation, SetState};
+use crate::protection::Protection;
+use crate::requested::Requested;
+use crate::state::{InstanceRecord, PolicyActivation, SetState};
 
 use super::slots::Seating;
 use super::{
@@ -55,20 +59,38 @@ pub(super) struct Change {
     /// Slot and activation that the event is about.
     pub(super) policy: Option<(String, PolicyActivation)>,
     pub(super) done: Done,
-    /// Protection of an instance, which lies outside of the set's state.
-    pub(super) protect: Option<(u32, bool)>,
+    /// What it changes of an instance, which lies outside of the set's state.
+    pub(super) mark: Option<(u32, Mark)>,
     /// The shadow or canary that the command itself names.
     pub(super) named: Option<u64>,
 }
 
 impl Change {
     pub(super) fn new(next: SetState, kind: EventKind, text: String) -> Self {
-        Self { next, kind, text, policy: None, done: Done::Ok, protect: None, named: None }
+        Self { next, kind, text, policy: None, done: Done::Ok, mark: None, named: None }
     }
 
     /// The event is about this policy.
     pub(super) fn about(self, slot: &str, activation: &PolicyActivation) -> Self {
         Self { policy: Some((slot.to_owned(), activation.clone())), ..self }
+    }
+}
+
+/// What a command changes of an instance.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mark {
+    /// What it is protected from.
+    Protection(Protection),
+    /// What is asked for it.
+    Requested(Requested),
+}
+
+impl Mark {
+    pub(super) fn put(self, record: &mut InstanceRecord) {
+        match self {
+            Self::Protection(protection) => record.protection = protection,
+            Self::Requested(requested) => record.requested = Some(requested),
+        }
     }
 }
 
@@ -109,7 +131,9 @@ impl SetMachine {
             Command::Update(update) => self.update(*update),
             Command::Upgrade(action) => self.upgrade(&action),
             Command::Scale { capacity } => self.scale(capacity),
-            Command::Protect { id, protected } => self.protect(id, protected),
+            Command::Protect { id, protection } => self.protect(id, protection),
+            Command::Processes { suspend, resume } => Ok(self.processes(&suspend, &resume)),
+            Command::Instance { id, action } => self.instance_action(id, action),
             Command::Delete => Ok(self.delete()),
             Command::Swap { slot, policy } => self.swap(slot.as_deref(), *policy),
             Command::Rollback { slot, to } => self.rollback(slot.as_deref(), to),
@@ -146,8 +170,8 @@ impl SetMachine {
                 let mut batch = self.batch_of_command(change.next.clone(), event);
                 // The command's own event comes last.
                 batch.history.events.splice(0..0, beside);
-                if let Some((id, protected)) = change.protect {
-                    self.stage_protection(id, protected, &mut batch);
+                if let Some((id, mark)) = change.mark {
+                    self.stage_mark(id, mark, &mut batch);
                 }
                 if mutant::is(Mutant::ReplyBeforeCommit) {
                     effects.push(Effect::Reply { token, result: Ok(Done::Ok) });
@@ -207,14 +231,15 @@ impl SetMachine {
         let Pending { token, actor, stage: Stage::Storing(change) } = pending else { return };
         let result = match result {
             Ok(_) => {
-                let Change { next, text, done, protect, .. } = *change;
+                let Change { next, text, done, mark, .. } = *change;
                 self.operator.push(format!("{text} ({actor})").into());
-                if let Some((id, protected)) = protect {
-                    self.note(id, |record| record.protected = protected);
+                if let Some((id, mark)) = mark {
+                    self.note(id, |record| mark.put(record));
                 }
                 let updated = next.generation != self.state.generation;
                 let policies_changed = next.activations != self.state.activations;
                 self.state = next;
+                self.tell_withheld();
                 if updated {
                     self.updated(effects);
                 } else if policies_changed {

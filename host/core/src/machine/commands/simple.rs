@@ -3,10 +3,11 @@
 use crate::batch::Batch;
 use crate::event::EventKind;
 use crate::phase::Phase;
+use crate::protection::Protection;
 use crate::state::SetState;
 
 use super::super::{CommandError, SetMachine};
-use super::{Change, Step};
+use super::{Change, Mark, Step};
 
 impl SetMachine {
     pub(super) fn scale(&self, capacity: u32) -> Result<Step, CommandError> {
@@ -22,22 +23,31 @@ impl SetMachine {
         Ok(Step::Store(Box::new(Change::new(next, EventKind::ScaledByHand, text))))
     }
 
-    pub(super) fn protect(&self, id: u32, protected: bool) -> Result<Step, CommandError> {
-        let name = format!("{}-{id}", self.state.set.name);
-        if self.instances.get(&id).is_none_or(|instance| instance.record.phase == Phase::Gone) {
-            return Err(CommandError::NotFound(format!("there is no instance {name}")));
-        }
-        let what =
-            if protected { "is protected from scale-in" } else { "is no longer protected from scale-in" };
+    pub(super) fn protect(&self, id: u32, protection: Protection) -> Result<Step, CommandError> {
+        let name = self.living_name(id)?;
+        let what = match protection {
+            Protection::None => "is no longer protected",
+            Protection::ScaleIn => "is protected from scale-in",
+            Protection::All => "is protected from all actions of the set",
+        };
         let change = Change::new(self.state.clone(), EventKind::Protection, format!("{name} {what}"));
-        Ok(Step::Store(Box::new(Change { protect: Some((id, protected)), ..change })))
+        Ok(Step::Store(Box::new(Change { mark: Some((id, Mark::Protection(protection))), ..change })))
     }
 
-    /// Puts the protection of an instance into a batch.
-    pub(super) fn stage_protection(&self, id: u32, protected: bool, batch: &mut Batch) {
+    /// The name of an instance that is there.
+    pub(super) fn living_name(&self, id: u32) -> Result<String, CommandError> {
+        let name = format!("{}-{id}", self.state.set.name);
+        match self.instances.get(&id) {
+            Some(instance) if instance.record.phase != Phase::Gone => Ok(name),
+            _ => Err(CommandError::NotFound(format!("there is no instance {name}"))),
+        }
+    }
+
+    /// Puts what a command changes of an instance into a batch.
+    pub(super) fn stage_mark(&self, id: u32, mark: Mark, batch: &mut Batch) {
         let Some(instance) = self.instances.get(&id) else { return };
         let mut record = instance.record.clone();
-        record.protected = protected;
+        mark.put(&mut record);
         batch.state.instances.retain(|(_, other)| other.id != id);
         batch.state.instances.push((self.state.set.name.clone(), record));
     }

@@ -15,7 +15,9 @@ fn commands() -> Vec<Command> {
         update(manifest(LB)),
         Command::Update(Box::new(Update { policies: vec![Some(*new())], ..moved() })),
         Command::Scale { capacity: 3 },
-        Command::Protect { id: 1, protected: true },
+        Command::Protect { id: 1, protection: Protection::ScaleIn },
+        Command::Instance { id: 1, action: super::super::InstanceAction::Restart },
+        Command::Processes { suspend: crate::set_process::SetProcess::ALL.into(), resume: [].into() },
         Command::Swap { slot: None, policy: new() },
         Command::Rollback { slot: None, to: None },
         Command::Shadow { slot: None, policy: new() },
@@ -127,14 +129,14 @@ fn a_capacity_lies_within_the_limits() {
 #[test]
 fn a_protected_instance_is_not_scaled_in() {
     let mut rig = Rig::serving("");
-    rig.command(Command::Protect { id: 2, protected: true }).expect("done");
-    assert!(rig.store.instances[&2].protected);
+    rig.command(Command::Protect { id: 2, protection: Protection::ScaleIn }).expect("done");
+    assert_eq!(rig.store.instances[&2].protection, Protection::ScaleIn);
     rig.wish = 1;
     rig.tick();
     assert_eq!(rig.record(2).phase, Phase::InService);
-    rig.command(Command::Protect { id: 2, protected: false }).expect("done");
-    assert!(!rig.store.instances[&2].protected);
-    let told = ["web-2 is protected from scale-in", "web-2 is no longer protected from scale-in"];
+    rig.command(Command::Protect { id: 2, protection: Protection::None }).expect("done");
+    assert_eq!(rig.store.instances[&2].protection, Protection::None);
+    let told = ["web-2 is protected from scale-in", "web-2 is no longer protected"];
     assert_eq!(rig.store.told(EventKind::Protection), told);
 }
 
@@ -142,22 +144,22 @@ fn a_protected_instance_is_not_scaled_in() {
 fn only_an_instance_that_is_there_can_be_protected() {
     let mut rig = Rig::serving("");
     let missing = |id: u32| CommandError::NotFound(format!("there is no instance web-{id}"));
-    assert_eq!(rig.refused(Command::Protect { id: 9, protected: true }), missing(9));
+    assert_eq!(rig.refused(Command::Protect { id: 9, protection: Protection::ScaleIn }), missing(9));
     rig.wish = 1;
     rig.tick();
     rig.tick();
     rig.report(2, crate::agent::Report::Cleaned { note: None });
     assert_eq!(rig.record(2).phase, Phase::Gone);
-    assert_eq!(rig.refused(Command::Protect { id: 2, protected: true }), missing(2));
+    assert_eq!(rig.refused(Command::Protect { id: 2, protection: Protection::ScaleIn }), missing(2));
 }
 
 #[test]
 fn what_became_of_instances_is_stored_along() {
     let mut rig = Rig::serving("");
     rig.report(1, crate::agent::Report::GuestRebooted);
-    rig.command(Command::Protect { id: 2, protected: true }).expect("done");
-    let phases: Vec<_> = rig.store.instances.values().map(|it| (it.phase, it.protected)).collect();
-    assert_eq!(phases, [(Phase::Booting, false), (Phase::InService, true)]);
+    rig.command(Command::Protect { id: 2, protection: Protection::ScaleIn }).expect("done");
+    let phases: Vec<_> = rig.store.instances.values().map(|it| (it.phase, it.protection)).collect();
+    assert_eq!(phases, [(Phase::Booting, Protection::None), (Phase::InService, Protection::ScaleIn)]);
     assert_eq!(rig.store.state().clock.lived_ms, rig.store.instances[&1].phase_since_lived_ms);
 }
 
@@ -220,4 +222,15 @@ fn another_manifest_asks_the_image_anew() {
     assert!(!rig.machine.image_is_usable());
     rig.command(update(manifest(""))).expect("applied");
     assert!(rig.machine.image_is_usable() && rig.machine.problems().is_empty());
+}
+
+#[test]
+fn the_least_busy_instance_goes_by_what_the_record_holds() {
+    let more = "load_balancer: { listen: \"127.0.0.1:8000\" }\ncapacity: { min: 0, max: 9, initial: 3 }\nscale_in: { order: least-busy }";
+    let mut rig = Rig::serving(more);
+    let open = [(1, 4), (2, 1), (3, 2)].into();
+    rig.facts.traffic = Some(super::super::TrafficReading { open, ..Default::default() });
+    rig.wish = 2;
+    rig.tick();
+    assert_eq!(rig.record(2).phase, Phase::Draining, "the rig decides each record again");
 }

@@ -9,11 +9,19 @@ use serde_json::Value as Json;
 
 use super::*;
 use crate::combine::CombineRule;
+use crate::plan::ScaleInOrder;
 
 /// Any set that a manifest can describe.
 pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
     let first = ("[a-z]([a-z0-9-]{0,30}[a-z0-9])?", 100..=3_600_000_u64, capacity(), image(), instance());
-    (first, network(), of(load_balancer()), metrics(), (policies(), combine()), (repair(), upgrade()))
+    (
+        first,
+        network(),
+        of(load_balancer()),
+        metrics(),
+        (policies(), combine()),
+        (repair(), scale_in(), upgrade()),
+    )
         .prop_flat_map(
             |(
                 (name, tick_ms, capacity, image, instance),
@@ -21,7 +29,7 @@ pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
                 load_balancer,
                 metrics,
                 (mut policies, combine),
-                (repair, upgrade),
+                (repair, scale_in, upgrade),
             )| {
                 for policy in &mut policies {
                     policy.limits.deadline_ms = policy.limits.deadline_ms.min(tick_ms);
@@ -51,6 +59,7 @@ pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
                     guards,
                     repair,
                     upgrade: upgrade.clone(),
+                    scale_in,
                 })
             },
         )
@@ -471,6 +480,10 @@ fn guards(capacity: Capacity) -> impl Strategy<Value = Guards> {
             scale_in_limit,
         },
     )
+}
+
+fn scale_in() -> impl Strategy<Value = ScaleIn> {
+    prop::sample::select(&ScaleInOrder::ALL[..]).prop_map(|order| ScaleIn { order })
 }
 
 fn repair() -> impl Strategy<Value = Repair> {

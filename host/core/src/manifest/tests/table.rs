@@ -73,6 +73,7 @@ pub(super) fn full_manifest() -> Json {
         "repair": { "enabled": false, "grace": "1s", "max_percent": 7, "max_unhealthy": 8, "hold_after_apply": "2m" },
         "upgrade": { "mode": "rolling", "max_batch": 1, "max_surge": 2, "max_unavailable": 3, "max_unhealthy": 4,
             "max_unhealthy_upgraded": 5, "pause": "1s", "checkpoints": [{ "percent": 6, "bake": "2s" }], "rollback": false },
+        "scale_in": { "order": "oldest" },
     })
 }
 
