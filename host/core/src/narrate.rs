@@ -123,8 +123,12 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
 }
 
 fn repair_held(record: &TickRecord) -> Option<&PlanNote> {
-    let holds =
-        |note: &&PlanNote| matches!(note, PlanNote::RepairHeld { .. } | PlanNote::RepairAfterApply { .. });
+    let holds = |note: &&PlanNote| {
+        matches!(
+            note,
+            PlanNote::RepairHeld { .. } | PlanNote::RepairAfterApply { .. } | PlanNote::RepairInVain { .. }
+        )
+    };
     record.plan.notes.iter().find(holds)
 }
 

@@ -8,8 +8,8 @@ use regatta_core::combine::CombineRule;
 use regatta_core::event::Actor;
 use regatta_core::machine::{Command, Input, InstanceAction, NewPolicy, NewSet, Update, create};
 use regatta_core::manifest::{
-    Capacity, LoadBalancer, MissingData, Network, OnFailure, Probe, RateLimit, ScaleSet, StartMode,
-    read_manifest,
+    Capacity, LoadBalancer, MissingData, Network, OnFailure, Probe, RateLimit, RepairAction, ScaleSet,
+    StartMode, read_manifest,
 };
 use regatta_core::plan::ScaleInOrder;
 use regatta_core::protection::Protection;
@@ -116,6 +116,7 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
     }
     set.scale_in.order = dice.pick(&ScaleInOrder::ALL).unwrap_or_default();
     set.repair.max_unhealthy_percent = dice.small(20..=100);
+    set.repair.action = if dice.per_mille(300) { RepairAction::Restart } else { RepairAction::Replace };
     set.repair.enabled = dice.per_mille(850);
     set.repair.grace_ms = dice.within(0..=15_000);
     set.repair.max_percent = dice.small(0..=100);
@@ -190,27 +191,27 @@ impl World {
                 let policies = policies.collect();
                 Command::Update(Box::new(Update { policies, set, image: ImageDigests::default() }))
             }
-            34..=36 => {
-                let some = SetProcess::ALL.into_iter().filter(|_| dice.per_mille(300)).collect();
-                match dice.per_mille(500) {
+            34..=37 => {
+                let some = SetProcess::ALL.into_iter().filter(|_| dice.per_mille(400)).collect();
+                match dice.per_mille(700) {
                     true => Command::Processes { suspend: some, resume: BTreeSet::new() },
                     false => Command::Processes { suspend: BTreeSet::new(), resume: SetProcess::ALL.into() },
                 }
             }
-            37..=44 => {
+            38..=43 => {
                 let id = dice.pick(&ids).unwrap_or(99);
                 let action = match dice.small(0..=3) {
-                    0 => InstanceAction::Replace,
-                    1 | 2 => InstanceAction::Restart,
+                    0 | 1 => InstanceAction::Replace,
+                    2 => InstanceAction::Restart,
                     _ => InstanceAction::Delete { shrink: dice.per_mille(500) },
                 };
                 Command::Instance { id, action }
             }
-            45..=53 => {
+            44..=53 => {
                 let id = dice.pick(&ids).unwrap_or(99);
                 let level = match dice.small(0..=4) {
-                    0 | 1 => Protection::None,
-                    2 | 3 => Protection::ScaleIn,
+                    0 => Protection::None,
+                    1 | 2 => Protection::ScaleIn,
                     _ => Protection::All,
                 };
                 Command::Protect { id, protection: level }

@@ -11,7 +11,7 @@ use super::outbound::Outbound;
 use super::rate_limit::RateLimit;
 use super::types::{
     CloudInit, DrainMode, DrainPolicy, FileRef, GuestMetric, Image, InstanceTemplate, MissingData, OnFailure,
-    Overlay, PolicySpec, Probe, ScaleSet, SeedKind,
+    Overlay, PolicySpec, Probe, RepairAction, ScaleSet, SeedKind,
 };
 use super::units::{format_duration_ms, format_size_bytes};
 use super::value_range::ValueRange;
@@ -290,6 +290,10 @@ pub(crate) fn range(range: &ValueRange) -> Tree {
 
 pub(crate) fn map(fields: impl IntoIterator<Item = (&'static str, Tree)>) -> Tree {
     Tree::Map(fields.into_iter().map(|(name, tree)| (name.to_owned(), tree)).collect())
+}
+
+pub(crate) fn repair_action(action: &RepairAction) -> Tree {
+    text(action.as_str())
 }
 
 pub(crate) fn scale_in_order(order: &ScaleInOrder) -> Tree {

@@ -9,7 +9,7 @@ use super::rate_limit::RateLimit;
 use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
 use super::section::{Item, Section};
-use super::types::{DrainMode, DrainPolicy, MissingData, OnFailure, Probe};
+use super::types::{DrainMode, DrainPolicy, MissingData, OnFailure, Probe, RepairAction};
 use super::value_range::ValueRange;
 use crate::plan::ScaleInOrder;
 
@@ -483,6 +483,10 @@ section! {
     Repair, REPAIR: Exclusive::None;
     /// Replace unhealthy instances. Failed ones are always removed.
     enabled, "enabled": boolean() = "true";
+    /// What is done to an unhealthy instance: `replace` removes it, and another takes its place; `restart` resets its VM, which
+    /// keeps number, address and disks.
+    #[serde(default)]
+    action: RepairAction => export::repair_action, "action": Choice(&["replace", "restart"]) = "replace";
     /// How long an instance may be unhealthy first.
     grace_ms, "grace": duration(0, DAY) = "10s";
     /// Share of the capacity that is repaired at once, percent; at least one instance.

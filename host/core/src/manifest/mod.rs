@@ -42,6 +42,6 @@ pub use regatta_util::units;
 pub use types::{
     Capacity, CloudInit, DataDisk, DrainMode, DrainPolicy, FileRef, Guards, GuestMetric, Health, Image,
     ImageDisk, InstanceTemplate, LoadBalancer, MissingData, OnFailure, Overlay, PolicyLimits, PolicySpec,
-    Probe, Repair, ScaleIn, ScaleSet, SeedKind, SharedDisk, StartMode,
+    Probe, Repair, RepairAction, ScaleIn, ScaleSet, SeedKind, SharedDisk, StartMode,
 };
 pub use value_range::ValueRange;

@@ -1,7 +1,7 @@
 //! A plan in the making.
 
 use super::budget::{Budget, count};
-use super::{PlanInput, PlannedInstance, requests};
+use super::{PlanInput, PlannedInstance, RepairMemory, requests};
 
 /// What is left for the steps that follow: instances that no step has taken yet, and the rest of the budget.
 ///
@@ -15,6 +15,8 @@ pub(super) struct Draft<'a> {
     pub(super) lost: u32,
     /// Instances that this plan has taken and that still count as capacity: they are restarted.
     pub(super) returning: u32,
+    /// What repair remembers.
+    pub(super) repair_memory: RepairMemory,
 }
 
 impl<'a> Draft<'a> {
@@ -25,6 +27,7 @@ impl<'a> Draft<'a> {
             budget: Budget::of(input),
             lost: 0,
             returning: 0,
+            repair_memory: input.repair_memory,
         }
     }
 

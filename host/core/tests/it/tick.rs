@@ -55,6 +55,7 @@ pub(crate) fn set() -> ScaleSet {
         guards: Guards::default(),
         scale_in: Default::default(),
         repair: Repair {
+            action: Default::default(),
             enabled: true,
             grace_ms: 10_000,
             max_percent: 5,

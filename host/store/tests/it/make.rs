@@ -62,6 +62,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             guards: Guards::default(),
             scale_in: Default::default(),
             repair: Repair {
+                action: Default::default(),
                 enabled: true,
                 grace_ms: 10_000,
                 max_percent: 5,
@@ -75,6 +76,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
         last_tick,
         deleting: false,
         suspended: Default::default(),
+        repair: Default::default(),
         policies: vec![PolicySlot {
             name: "load".to_owned(),
             active: activation(digest),

@@ -187,6 +187,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                     ],
                     notes: Vec::new(),
                     short: None,
+                    repair_memory: Default::default(),
                 },
                 operator: operator.into_iter().map(Into::into).collect(),
             }

@@ -316,7 +316,7 @@ impl Generator {
                     Vec::new()
                 },
                 notes: Vec::new(),
-                short: None,
+                ..Plan::default()
             },
             operator: Vec::new(),
         }

@@ -68,7 +68,7 @@ pub(super) fn full_manifest() -> Json {
             "warm_up": "1s", "scale_out_limit": { "percent": 1, "count": 1, "per": "1s" },
             "scale_in_limit": { "percent": 1, "count": 1, "per": "1s" },
         },
-        "repair": { "enabled": false, "grace": "1s", "max_percent": 7, "max_unhealthy": 8, "hold_after_apply": "2m" },
+        "repair": { "enabled": false, "action": "restart", "grace": "1s", "max_percent": 7, "max_unhealthy": 8, "hold_after_apply": "2m" },
         "scale_in": { "order": "oldest" },
     })
 }
