@@ -106,7 +106,7 @@ event_kinds! {
     Unhealthy = "unhealthy",
     /// An unhealthy instance is replaced.
     Repair = "repair",
-    /// Repair waits: too large a share of a set is unhealthy.
+    /// Repair waits: too large a share of a set is unhealthy, or it does not help.
     RepairHeld = "repair-held",
     /// Repair no longer waits.
     RepairResumed = "repair-resumed",

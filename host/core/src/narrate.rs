@@ -158,8 +158,12 @@ fn upgrade_told(before: &Upgrade, after: &Upgrade) -> Option<(EventKind, String)
 }
 
 fn repair_held(record: &TickRecord) -> Option<&PlanNote> {
-    let holds =
-        |note: &&PlanNote| matches!(note, PlanNote::RepairHeld { .. } | PlanNote::RepairAfterApply { .. });
+    let holds = |note: &&PlanNote| {
+        matches!(
+            note,
+            PlanNote::RepairHeld { .. } | PlanNote::RepairAfterApply { .. } | PlanNote::RepairInVain { .. }
+        )
+    };
     record.plan.notes.iter().find(holds)
 }
 

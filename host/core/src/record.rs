@@ -14,7 +14,7 @@ use crate::metrics::MetricGap;
 use crate::node::{Placement, Placements};
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
-use crate::plan::Plan;
+use crate::plan::{Plan, RepairMemory};
 use crate::requested::Requested;
 use crate::set_process::SetProcess;
 use crate::upgrade::Upgrade;
@@ -92,6 +92,12 @@ pub struct PlanFacts {
     /// What is asked for single instances.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requested: Vec<(u32, Requested)>,
+    /// Instances that a repair made or restarted, and that have not shown yet that it helped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repaired: Vec<u32>,
+    /// What repair remembers.
+    #[serde(default, skip_serializing_if = "RepairMemory::is_empty")]
+    pub repair_memory: RepairMemory,
     /// What the set does not do by itself.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub suspended: BTreeSet<SetProcess>,

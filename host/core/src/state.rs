@@ -13,6 +13,7 @@ use crate::manifest::ScaleSet;
 use crate::metrics::MetricWish;
 use crate::node::Placement;
 use crate::phase::{IllegalTransition, InstanceEvent, Phase, step};
+use crate::plan::RepairMemory;
 use crate::protection::Protection;
 use crate::record::InstanceChange;
 use crate::requested::Requested;
@@ -73,6 +74,9 @@ pub struct SetState {
     /// What the guards remember.
     #[serde(default)]
     pub guard_memory: GuardMemory,
+    /// What repair remembers.
+    #[serde(default, skip_serializing_if = "RepairMemory::is_empty")]
+    pub repair: RepairMemory,
     /// What it does not do by itself, because an operator suspended it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub suspended: BTreeSet<SetProcess>,
@@ -282,6 +286,9 @@ pub struct InstanceRecord {
     /// What it is protected from.
     #[serde(rename = "protected")]
     pub protection: Protection,
+    /// A repair made or restarted it, and it has not shown yet that this helped.
+    #[serde(default)]
+    pub repaired: bool,
     /// What is asked for it and not done yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested: Option<Requested>,
@@ -337,6 +344,7 @@ impl InstanceRecord {
             generation,
             address: None,
             protection: Protection::None,
+            repaired: false,
             requested: None,
             restarts: 0,
             served: false,

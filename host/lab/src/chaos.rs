@@ -24,6 +24,8 @@ pub(crate) struct Temper {
     pub(crate) time: u32,
     pub(crate) guests: u32,
     pub(crate) operators: u32,
+    /// New guests that break soon after they answer.
+    pub(crate) sick: u32,
     /// Clients that never leave.
     pub(crate) sticky: bool,
     /// Milliseconds between two pieces of chaos, at most.
@@ -44,10 +46,12 @@ impl World {
             time: some(250),
             guests: some(500),
             operators: some(600),
+            sick: 0,
             late_ms: u64::from(some(30_000)),
             sticky: some(2) > 0,
             pause_ms: 0,
         };
+        self.temper.sick = if self.dice.per_mille(100) { 800 } else { 0 };
         self.temper.pause_ms = self.dice.within(500..=8_000);
     }
 

@@ -351,6 +351,9 @@ impl World {
             (LaunchStep::Boot, Stage::HalfMade) => {
                 vm.stage = Stage::Running;
                 vm.guest = Guest::booting(&mut self.dice, self.clock.real_ms, calm);
+                if !calm && self.dice.per_mille(self.temper.sick) {
+                    vm.guest.breaks_at_ms = self.clock.real_ms + self.dice.within(1_000..=6_000);
+                }
                 let running = vm.running();
                 self.news(&key, Report::Booted(running));
             }

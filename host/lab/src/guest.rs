@@ -9,6 +9,8 @@ pub(crate) struct Guest {
     pub(crate) answers_at_ms: u64,
     /// Its service is broken: probes fail.
     pub(crate) broken: bool,
+    /// True time from which it is broken without anybody's doing; 0 for never.
+    pub(crate) breaks_at_ms: u64,
     /// It passes probes although it is broken.
     pub(crate) lies: bool,
     /// Its kernel panicked: nothing answers.
@@ -62,13 +64,14 @@ impl Guest {
             lies: dice.per_mille(300),
             metrics,
             panicked: false,
+            breaks_at_ms: 0,
         }
     }
 
     pub(crate) fn probe(&self, now_ms: u64) -> Probed {
         if self.panicked || now_ms < self.answers_at_ms {
             Probed::Nothing
-        } else if self.broken && !self.lies {
+        } else if self.breaks_at_ms > 0 && now_ms >= self.breaks_at_ms || self.broken && !self.lies {
             Probed::Answered
         } else {
             Probed::Passed
@@ -79,5 +82,6 @@ impl Guest {
     pub(crate) fn heal(&mut self, now_ms: u64) {
         self.answers_at_ms = self.answers_at_ms.min(now_ms + 1_000);
         (self.broken, self.lies, self.metrics) = (false, false, Metrics::True);
+        self.breaks_at_ms = 0;
     }
 }

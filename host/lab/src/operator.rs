@@ -11,7 +11,7 @@ use regatta_core::machine::{
 };
 use regatta_core::manifest::{
     Capacity, Checkpoint, FlapRule, LoadBalancer, MaxCost, MissingData, Network, OnFailure, Probe, RateLimit,
-    ScaleSet, StartMode, UpgradeMode, UpgradePolicy, read_manifest,
+    RepairAction, ScaleSet, StartMode, UpgradeMode, UpgradePolicy, read_manifest,
 };
 use regatta_core::plan::ScaleInOrder;
 use regatta_core::protection::Protection;
@@ -129,6 +129,7 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
     }
     set.scale_in.order = dice.pick(&ScaleInOrder::ALL).unwrap_or_default();
     set.repair.max_unhealthy_percent = dice.small(20..=100);
+    set.repair.action = if dice.per_mille(300) { RepairAction::Restart } else { RepairAction::Replace };
     set.repair.enabled = dice.per_mille(850);
     set.repair.grace_ms = dice.within(0..=15_000);
     set.repair.max_percent = dice.small(0..=100);
@@ -253,27 +254,27 @@ impl World {
                     rolls_back: false,
                 }))
             }
-            34..=36 => {
-                let some = SetProcess::ALL.into_iter().filter(|_| dice.per_mille(300)).collect();
-                match dice.per_mille(500) {
+            34..=37 => {
+                let some = SetProcess::ALL.into_iter().filter(|_| dice.per_mille(400)).collect();
+                match dice.per_mille(700) {
                     true => Command::Processes { suspend: some, resume: BTreeSet::new() },
                     false => Command::Processes { suspend: BTreeSet::new(), resume: SetProcess::ALL.into() },
                 }
             }
-            37..=44 => {
+            38..=43 => {
                 let id = dice.pick(&ids).unwrap_or(99);
                 let action = match dice.small(0..=3) {
-                    0 => InstanceAction::Replace,
-                    1 | 2 => InstanceAction::Restart,
+                    0 | 1 => InstanceAction::Replace,
+                    2 => InstanceAction::Restart,
                     _ => InstanceAction::Delete { shrink: dice.per_mille(500) },
                 };
                 Command::Instance { id, action }
             }
-            45..=53 => {
+            44..=53 => {
                 let id = dice.pick(&ids).unwrap_or(99);
                 let level = match dice.small(0..=4) {
-                    0 | 1 => Protection::None,
-                    2 | 3 => Protection::ScaleIn,
+                    0 => Protection::None,
+                    1 | 2 => Protection::ScaleIn,
                     _ => Protection::All,
                 };
                 Command::Protect { id, protection: level }

@@ -524,8 +524,7 @@ mod tests {
                     Action::Terminate { id: 2, cause: RemovalCause::Failed },
                 ],
                 notes: Vec::new(),
-                short: None,
-                upgrade: None,
+                ..Plan::default()
             },
             operator: Vec::new(),
         }

@@ -314,7 +314,7 @@ pub(crate) fn record(tick: u64) -> TickRecord {
             limits: Vec::new(),
             memory: GuardMemory::default(),
         },
-        plan: Plan { actions: vec![create(4), create(5)], notes: Vec::new(), short: None, upgrade: None },
+        plan: Plan { actions: vec![create(4), create(5)], notes: Vec::new(), ..Plan::default() },
         operator: Vec::new(),
     }
 }

@@ -49,6 +49,7 @@ pub fn create(new: NewSet, now: Time, actor: Actor) -> (SetState, Batch) {
         last_tick: 0,
         deleting: false,
         suspended: Default::default(),
+        repair: Default::default(),
         activations: slots.len() as u64,
         policies: slots,
         shadows: Vec::new(),

@@ -12,7 +12,7 @@ use crate::mutant::{self, Mutant};
 use crate::node::Placements;
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
-use crate::plan::Action;
+use crate::plan::{Action, has_helped, replaced};
 use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
 use crate::requested::Requested;
 use crate::set_process::SetProcess;
@@ -179,6 +179,8 @@ impl SetMachine {
             drained: Vec::new(),
             protected_from_actions: Vec::new(),
             requested: Vec::new(),
+            repaired: Vec::new(),
+            repair_memory: self.state.repair,
             // A set that is deleted goes whatever is suspended.
             suspended: if self.state.deleting { BTreeSet::new() } else { self.state.suspended.clone() },
             next_id: self.state.next_instance_id
@@ -203,6 +205,7 @@ impl SetMachine {
             facts.phase.push(record.phase);
             facts.phase_since_ms.push(self.phase_since(record));
             facts.placement.push(&record.placement);
+            facts.repaired.extend(record.repaired.then_some(record.id));
             facts.requested.extend(record.requested.map(|requested| (record.id, requested)));
             if record.protection.from_actions() {
                 facts.protected_from_actions.push(record.id);
@@ -233,6 +236,7 @@ impl SetMachine {
         state.desired = record.guards.granted;
         state.last_tick = record.observation.tick - u64::from(mutant::is(Mutant::ReuseTick));
         state.guard_memory = record.guards.memory.clone();
+        state.repair = record.plan.repair_memory;
         state.clock = self.clock;
         for slot in &mut state.policies {
             let canary = slot.canary.as_mut().map(|canary| &mut canary.activation);
@@ -256,6 +260,7 @@ impl SetMachine {
         self.prune_manifests(&mut state);
 
         let mut instances = Vec::new();
+        let mut replaced = replaced(record.facts.repair_memory.owed, &record.plan);
         for action in &record.plan.actions {
             match action {
                 Action::Create { id, generation, placement, .. } => {
@@ -265,6 +270,8 @@ impl SetMachine {
                     instance.uid = instance_uid(state.incarnation, *id);
                     instance.placement = placement.clone();
                     instance.epoch = state.epoch;
+                    instance.repaired = replaced > 0;
+                    replaced = replaced.saturating_sub(1);
                     instances.push((instance, None));
                 }
                 Action::Drain { id, .. } => {
@@ -275,6 +282,7 @@ impl SetMachine {
                     let mut record = instance.record.clone();
                     // Another order only when the one before is carried out.
                     if record.requested != Some(Requested::Restarting) {
+                        record.repaired |= record.requested.is_none();
                         record.requested = Some(Requested::Restarting);
                         record.restarts += 1;
                     }
@@ -285,9 +293,20 @@ impl SetMachine {
                 }
             }
         }
+        instances.extend(self.helped(&record).map(|helped| (helped, None)));
         let nothing_left = self.instances.values().all(|instance| instance.record.phase == Phase::Gone);
         let removed = state.deleting && nothing_left && instances.is_empty() && self.snapshot_is_idle();
         Intent { record, state, instances, removed }
+    }
+
+    /// What repairs made and has served long enough since, unless the plan names it.
+    fn helped<'a>(&'a self, record: &'a TickRecord) -> impl Iterator<Item = InstanceRecord> + 'a {
+        let helped = |it: &&InstanceRecord| {
+            it.repaired && has_helped(it.phase, record.facts.lived_ms.saturating_sub(it.phase_since_lived_ms))
+        };
+        let named = |id| record.plan.actions.iter().any(|action| action.id() == id);
+        let helped = self.living().filter(helped).filter(move |it| !named(it.id));
+        helped.map(|it| InstanceRecord { repaired: false, ..it.clone() })
     }
 
     fn staged(

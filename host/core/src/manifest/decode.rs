@@ -16,8 +16,8 @@ use super::report::{Invalid, Report};
 use super::section::{Item, Section};
 use super::types::{
     Capacity, Checkpoint, DrainMode, DrainPolicy, FileRef, FlapRule, Guards, GuestMetric, Health, Image,
-    ImageDisk, LoadBalancer, MaxCost, MissingData, OnFailure, Overlay, Probe, Repair, ScaleIn, ScaleSet,
-    UpgradeMode, UpgradePolicy,
+    ImageDisk, LoadBalancer, MaxCost, MissingData, OnFailure, Overlay, Probe, Repair, RepairAction, ScaleIn,
+    ScaleSet, UpgradeMode, UpgradePolicy,
 };
 use super::value_range::ValueRange;
 use crate::plan::ScaleInOrder;
@@ -63,7 +63,10 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
     let known = metrics.as_ref().ok().map(Vec::as_slice);
     let guards =
         root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds, tick_ms.ok(), known));
-    let repair = root.item("repair").and_then(Item::section).and_then(|s| Repair::read(&s));
+    let repair = root
+        .item("repair")
+        .and_then(Item::section)
+        .and_then(|s| Repair::read(&s, s.item("action").and_then(Item::word).map(repair_action)));
     let upgrade = root.item("upgrade").and_then(Item::section).and_then(|s| upgrade(&s));
     let scale_in = root.item("scale_in").and_then(Item::section).and_then(|s| {
         let order = s.item("order").and_then(Item::word).map(scale_in_order);
@@ -229,6 +232,10 @@ fn disk(item: Item<'_>, base_dir: &str) -> Result<ImageDisk, Invalid> {
     let overlay = section.item("overlay").and_then(Item::word).map(overlay);
     let size_bytes = section.optional("size").and_then(|item| item.map(Item::size_bytes).transpose());
     Ok(ImageDisk { file: file?, overlay: overlay?, size_bytes: size_bytes? })
+}
+
+fn repair_action(word: &str) -> RepairAction {
+    if word == "restart" { RepairAction::Restart } else { RepairAction::Replace }
 }
 
 fn scale_in_order(word: &str) -> ScaleInOrder {

@@ -11,7 +11,8 @@ use super::outbound::Outbound;
 use super::rate_limit::RateLimit;
 use super::types::{
     Checkpoint, CloudInit, DrainMode, DrainPolicy, FileRef, FlapRule, GuestMetric, Image, InstanceTemplate,
-    MaxCost, MissingData, OnFailure, Overlay, PolicySpec, Probe, ScaleSet, SeedKind, UpgradeMode,
+    MaxCost, MissingData, OnFailure, Overlay, PolicySpec, Probe, RepairAction, ScaleSet, SeedKind,
+    UpgradeMode,
 };
 use super::units::{format_duration_ms, format_size_bytes};
 use super::value_range::ValueRange;
@@ -319,6 +320,10 @@ pub(super) fn max_cost(cost: &Option<MaxCost>) -> Tree {
             map([price, ("per_hour", decimal(cost.per_hour))])
         },
     )
+}
+
+pub(crate) fn repair_action(action: &RepairAction) -> Tree {
+    text(action.as_str())
 }
 
 pub(crate) fn scale_in_order(order: &ScaleInOrder) -> Tree {

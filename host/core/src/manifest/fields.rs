@@ -10,7 +10,8 @@ use super::report::Invalid;
 use super::schema::{Exclusive, Field, Kind, Object, Presence};
 use super::section::{Item, Section};
 use super::types::{
-    Checkpoint, DrainMode, DrainPolicy, FlapRule, MaxCost, MissingData, OnFailure, Probe, UpgradeMode,
+    Checkpoint, DrainMode, DrainPolicy, FlapRule, MaxCost, MissingData, OnFailure, Probe, RepairAction,
+    UpgradeMode,
 };
 use super::value_range::ValueRange;
 use crate::plan::ScaleInOrder;
@@ -539,6 +540,10 @@ section! {
     Repair, REPAIR: Exclusive::None;
     /// Replace unhealthy instances. Failed ones are always removed.
     enabled, "enabled": boolean() = "true";
+    /// What is done to an unhealthy instance: `replace` removes it, and another takes its place; `restart` resets its VM, which
+    /// keeps number, address and disks.
+    #[serde(default)]
+    action: RepairAction => export::repair_action, "action": Choice(&["replace", "restart"]) = "replace";
     /// How long an instance may be unhealthy first.
     grace_ms, "grace": duration(0, DAY) = "10s";
     /// Share of the capacity that is repaired at once, percent; at least one instance.

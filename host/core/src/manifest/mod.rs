@@ -42,7 +42,7 @@ pub use regatta_util::units;
 pub use types::{
     Capacity, Checkpoint, CloudInit, DataDisk, DrainMode, DrainPolicy, FileRef, FlapRule, Guards,
     GuestMetric, Health, Image, ImageDisk, InstanceTemplate, LoadBalancer, MaxCost, MissingData, OnFailure,
-    Overlay, PolicyLimits, PolicySpec, Probe, Repair, ScaleIn, ScaleSet, SeedKind, SharedDisk, StartMode,
-    UpgradeMode, UpgradePolicy,
+    Overlay, PolicyLimits, PolicySpec, Probe, Repair, RepairAction, ScaleIn, ScaleSet, SeedKind, SharedDisk,
+    StartMode, UpgradeMode, UpgradePolicy,
 };
 pub use value_range::ValueRange;

@@ -296,6 +296,28 @@ pub struct PolicySpec {
     pub follow: bool,
 }
 
+/// What repair does to an unhealthy instance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RepairAction {
+    /// Another takes its place.
+    #[default]
+    Replace,
+    /// Its guest is restarted.
+    Restart,
+}
+
+impl RepairAction {
+    /// The name that users read and write.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+            Self::Restart => "restart",
+        }
+    }
+}
+
 /// Sets that are stored without the field are repaired as they were.
 pub(super) fn all_percent() -> u32 {
     100

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::PlanInput;
+use crate::phase::Phase;
+use crate::requested::Requested;
 
 /// Creates per tick at most, so that one decision cannot flood the hosts.
 pub const CREATES_PER_TICK_MAX: usize = 1_000;
@@ -47,9 +49,13 @@ impl Budget {
     /// that is not finished (its replacement is warming) uses up its share.
     pub(super) fn of(input: &PlanInput<'_>) -> Self {
         let warming = count(input.instances.iter().filter(|i| i.phase.is_warming()).count());
+        let restarts = |i: &&super::PlannedInstance<'_>| {
+            i.phase == Phase::Unhealthy && i.requested == Some(Requested::Restarting)
+        };
+        let restarting = count(input.instances.iter().filter(restarts).count());
         let share = Self::repairs_at_once(input);
         Self {
-            unavailable: share.saturating_sub(warming),
+            unavailable: share.saturating_sub(warming + restarting),
             surge: input.budget.surge,
             in_flight: input.budget.in_flight.saturating_sub(warming),
             creates: input.budget.creates.min(count(CREATES_PER_TICK_MAX)),
@@ -98,7 +104,6 @@ pub(super) fn count(instances: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phase::Phase;
     use crate::plan::testing::{fleet, input};
 
     #[test]

@@ -1,7 +1,7 @@
 //! A plan in the making.
 
 use super::budget::{Budget, count};
-use super::{PlanInput, PlannedInstance, requests};
+use super::{PlanInput, PlannedInstance, RepairMemory, requests};
 use crate::upgrade::Upgrade;
 
 /// What is left for the steps that follow: instances that no step has taken yet, and the rest of the budget.
@@ -22,6 +22,8 @@ pub(super) struct Draft<'a> {
     pub(super) upgrade: Option<Upgrade>,
     /// Instances that this plan has taken and that still count as capacity: they are restarted.
     pub(super) returning: u32,
+    /// What repair remembers.
+    pub(super) repair_memory: RepairMemory,
 }
 
 impl<'a> Draft<'a> {
@@ -35,6 +37,7 @@ impl<'a> Draft<'a> {
             upgraded: 0,
             upgrade: None,
             returning: 0,
+            repair_memory: input.repair_memory,
         }
     }
 

@@ -9,6 +9,7 @@ mod create;
 mod draft;
 mod drains;
 mod failed;
+mod in_vain;
 mod note;
 mod order;
 mod placement;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, CreateCause, RemovalCause};
 pub use self::budget::{Budget, CREATES_PER_TICK_MAX};
+pub use self::in_vain::{HELPED_AFTER_MS, IN_VAIN_MAX, RepairMemory, has_helped, replaced};
 pub use self::note::PlanNote;
 pub use self::order::ScaleInOrder;
 pub use self::upgrade::{UpgradeInput, upgrade_order};
@@ -55,6 +57,8 @@ pub struct PlannedInstance<'a> {
     pub generation: u64,
     /// What it is protected from.
     pub protection: Protection,
+    /// A repair made or restarted it, and has not helped yet.
+    pub repaired: bool,
     /// What is asked for it.
     pub requested: Option<Requested>,
     /// Draining, and no connection is left.
@@ -80,6 +84,8 @@ pub struct PlanInput<'a> {
     pub next_id: u32,
     /// How broken instances are replaced.
     pub repair: Repair,
+    /// What repair remembers.
+    pub repair_memory: RepairMemory,
     /// How long ago the manifest replaced another, milliseconds; none when it is the first.
     pub since_change_ms: Option<u64>,
     /// How long a draining instance may finish its connections.
@@ -115,6 +121,9 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Why something that one might expect is not among them.
     pub notes: Vec<PlanNote>,
+    /// What repair remembers after this tick.
+    #[serde(default, skip_serializing_if = "RepairMemory::is_empty")]
+    pub repair_memory: RepairMemory,
     /// What the hosts are short of, when that keeps instances from being created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short: Option<String>,
@@ -147,12 +156,14 @@ const STEPS: [fn(&mut Draft<'_>) -> Report; 7] = [
 pub fn plan(input: &PlanInput<'_>) -> Plan {
     let mut draft = Draft::new(input);
     let mut plan = Plan::default();
+    in_vain::begin(&mut draft);
     for step in STEPS {
         let report = step(&mut draft);
         plan.actions.extend(report.actions);
         plan.notes.extend(report.notes);
         plan.short = plan.short.or(report.short);
     }
+    in_vain::end(&draft, &mut plan);
     plan.upgrade = draft.upgrade;
     plan
 }

@@ -128,6 +128,13 @@ pub enum PlanNote {
         /// How many are due.
         unhealthy: u32,
     },
+    /// Unhealthy instances stay: repair has suspended itself, because it does not help.
+    RepairInVain {
+        /// How many are due.
+        unhealthy: u32,
+        /// Repairs in a row that did not help.
+        in_vain: u32,
+    },
     /// Text of a record of version 1.
     #[serde(untagged)]
     Text(String),
@@ -202,6 +209,12 @@ impl fmt::Display for PlanNote {
             Self::RepairSuspended { unhealthy } => {
                 write!(f, "{} unhealthy: process repair is suspended", Instances(*unhealthy))
             }
+            Self::RepairInVain { unhealthy, in_vain } => write!(
+                f,
+                "{} unhealthy: repair suspended itself, {in_vain} repairs in a row did not help; it resumes when no instance is \
+                 unhealthy, with another manifest, or by `regatta process resume SET repair`",
+                Instances(*unhealthy)
+            ),
             Self::Text(text) => f.write_str(text),
         }
     }

@@ -5,12 +5,13 @@ use std::collections::HashSet;
 
 use super::budget::{Budget, count};
 use super::draft::Draft;
-use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report};
+use super::{Action, PlanNote, PlannedInstance, RemovalCause, Report, in_vain};
+use crate::manifest::RepairAction;
 use crate::phase::Phase;
 use crate::set_process::SetProcess;
 
 /// Removes instances that have been unhealthy for longer than their grace, the longest first and as many as the budget
-/// allows. Their replacements are created by the step that creates what is missing.
+/// allows; their replacements are created by the step that creates what is missing. Or restarts them, if the set wants that.
 pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
     let input = draft.input;
     let is_due =
@@ -29,7 +30,8 @@ pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
         report.notes.push(PlanNote::RepairSuspended { unhealthy });
         return report;
     }
-    if input.is_suspended(SetProcess::Terminate) {
+    let restarts = input.repair.action == RepairAction::Restart;
+    if input.is_suspended(SetProcess::Terminate) && !restarts {
         report.notes.push(PlanNote::RemovalSuspended { instances: unhealthy });
         return report;
     }
@@ -60,12 +62,19 @@ pub(super) fn remove(draft: &mut Draft<'_>) -> Report {
     }
     due.sort_by_key(|i| (Reverse(i.in_phase_ms), i.id));
     due.truncate(now as usize);
+    if !in_vain::may_repair(draft, &due) {
+        let in_vain = draft.repair_memory.in_vain;
+        return Report { notes: vec![PlanNote::RepairInVain { unhealthy, in_vain }], ..report };
+    }
     let ids: HashSet<u32> = due.iter().map(|i| i.id).collect();
     draft.take(|i| ids.contains(&i.id));
     draft.budget.unavailable -= now;
-    draft.lost += now;
-    report.actions =
-        due.iter().map(|i| Action::Terminate { id: i.id, cause: RemovalCause::Unhealthy }).collect();
+    *if restarts { &mut draft.returning } else { &mut draft.lost } += now;
+    let action = |i: &&PlannedInstance<'_>| match restarts {
+        true => Action::Restart { id: i.id },
+        false => Action::Terminate { id: i.id, cause: RemovalCause::Unhealthy },
+    };
+    report.actions = due.iter().map(action).collect();
     report
 }
 
@@ -85,6 +94,20 @@ mod tests {
         assert_eq!(report.actions, [Action::Terminate { id: 2, cause: RemovalCause::Unhealthy }]);
         assert_eq!(report.notes, [PlanNote::RepairLimited { unhealthy: 3, now: 1, at_once: 1 }]);
         assert_eq!((draft.budget.unavailable, draft.lost, draft.counted()), (0, 1, 2));
+    }
+
+    #[test]
+    fn a_set_may_have_them_restarted_which_still_counts_and_spends_the_budget() {
+        let mut instances = fleet(&[Phase::Unhealthy; 2]);
+        let mut of_two = input(&instances, 2);
+        of_two.repair.action = RepairAction::Restart;
+        let mut draft = Draft::new(&of_two);
+        assert_eq!(remove(&mut draft).actions, [Action::Restart { id: 1 }]);
+        assert_eq!((draft.lost, draft.counted()), (0, 2));
+        instances[0].requested = Some(crate::requested::Requested::Restarting);
+        let mut of_two = input(&instances, 2);
+        of_two.repair.action = RepairAction::Restart;
+        assert_eq!(crate::plan::plan(&of_two).actions, [Action::Restart { id: 1 }], "again, and nobody else");
     }
 
     #[test]

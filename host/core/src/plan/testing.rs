@@ -26,6 +26,7 @@ pub(super) fn fleet(phases: &[Phase]) -> Vec<PlannedInstance<'static>> {
         generation: 1,
         protection: Protection::None,
         requested: None,
+        repaired: false,
         drained: false,
         connections: 0,
     };
@@ -42,12 +43,14 @@ pub(super) fn input<'a>(instances: &'a [PlannedInstance<'a>], capacity: u32) -> 
         generation: 1,
         next_id: 100,
         repair: Repair {
+            action: Default::default(),
             enabled: true,
             grace_ms: 10_000,
             max_percent: 5,
             max_unhealthy_percent: 100,
             hold_after_apply_ms: 0,
         },
+        repair_memory: Default::default(),
         drain_timeout_ms: 30_000,
         launches_resume_in_ms: 0,
         one_at_a_time: false,

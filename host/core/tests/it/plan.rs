@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use regatta_core::manifest::Repair;
+use regatta_core::manifest::{Repair, RepairAction};
 use regatta_core::node::{FaultDomain, NodeId, Placement};
 use regatta_core::phase::{PHASES, Phase as P};
 use regatta_core::plan::{
@@ -13,6 +13,7 @@ use regatta_core::protection::Protection;
 use regatta_core::record::NodeCapacity;
 
 const REPAIR: Repair = Repair {
+    action: RepairAction::Replace,
     enabled: true,
     grace_ms: 10_000,
     max_percent: 5,
@@ -74,6 +75,7 @@ impl Given<'_> {
                 generation: i.generation,
                 protection: i.protection,
                 requested: None,
+                repaired: false,
                 drained: i.drained,
                 connections: i.connections,
             })
@@ -86,6 +88,7 @@ impl Given<'_> {
             generation: 1,
             next_id: self.next_id,
             repair: REPAIR,
+            repair_memory: Default::default(),
             drain_timeout_ms: 30_000,
             launches_resume_in_ms: self.launches_resume_in_ms,
             one_at_a_time: false,

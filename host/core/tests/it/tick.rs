@@ -56,6 +56,7 @@ pub(crate) fn set() -> ScaleSet {
         upgrade: UpgradePolicy::default(),
         scale_in: Default::default(),
         repair: Repair {
+            action: Default::default(),
             enabled: true,
             grace_ms: 10_000,
             max_percent: 5,

@@ -109,6 +109,10 @@ impl Checks {
         };
         self.hold(was.uid == record.uid, "ids", || format!("{name} changes its unique id to {}", record.uid));
         let (from, to) = (was.phase, record.phase);
+        let forgotten = returns(from, was.requested)
+            && record.requested.is_none()
+            && (from, was.phase_since_lived_ms) == (to, record.phase_since_lived_ms);
+        self.hold(!forgotten, "restart", || format!("{name} drained to be restarted, and will not be"));
         let left = match from {
             Phase::Terminating | Phase::Gone => to != from,
             Phase::Failed | Phase::Refused => to != from && to != Phase::Terminating,

@@ -7,7 +7,7 @@ use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::{MissingData, OnFailure, ScaleSet};
 use regatta_core::metric::MetricValue;
 use regatta_core::phase::Phase;
-use regatta_core::plan::{Action, RemovalCause};
+use regatta_core::plan::{Action, IN_VAIN_MAX, RemovalCause};
 use regatta_core::record::TickRecord;
 use regatta_core::requested::returns;
 use regatta_core::set_process::SetProcess;
@@ -134,7 +134,7 @@ impl Checks {
     /// What is suspended does not happen, but for what operators ask for single instances.
     fn suspended(&mut self, before: &StoredSet, record: &TickRecord) {
         let suspended = &before.state.suspended;
-        let asked = |id| before.instances.get(id).is_some_and(|it| it.requested.is_some());
+        let asked = |id: &u32| before.instances.get(id).is_some_and(|it| it.requested.is_some());
         for action in &record.plan.actions {
             let process = match action {
                 Action::Create { .. } => SetProcess::Launch,
@@ -148,9 +148,14 @@ impl Checks {
                 format!("tick {tick} of set {set}: {action:?}, and {} is suspended", process.as_str())
             });
         }
-        let repairs =
-            |action: &Action| matches!(action, Action::Terminate { cause: RemovalCause::Unhealthy, .. });
-        let repaired = suspended.contains(&SetProcess::Repair) && record.plan.actions.iter().any(repairs);
+        let repairs = |action: &&Action| match action {
+            Action::Terminate { cause, .. } => *cause == RemovalCause::Unhealthy,
+            Action::Restart { id } => !asked(id),
+            _ => false,
+        };
+        let repairs: Vec<u32> = record.plan.actions.iter().filter(repairs).map(Action::id).collect();
+        self.in_vain(before, record, &repairs);
+        let repaired = suspended.contains(&SetProcess::Repair) && !repairs.is_empty();
         let decided = suspended.contains(&SetProcess::Policy) && !record.runs.is_empty();
         self.hold(!repaired && !decided, "suspended", || {
             format!(
@@ -158,6 +163,25 @@ impl Checks {
                 record.observation.tick, before.state.set.name
             )
         });
+    }
+
+    /// Repair ends when it does not help.
+    fn in_vain(&mut self, before: &StoredSet, record: &TickRecord, repairs: &[u32]) {
+        let made_by_repair = |id: &&u32| before.instances.get(id).is_some_and(|it| it.repaired);
+        let again = u32::try_from(repairs.iter().filter(made_by_repair).count()).unwrap_or(u32::MAX);
+        let memory = before.state.repair;
+        let in_vain = memory.suspended || memory.in_vain + again >= IN_VAIN_MAX;
+        // Reset within this very tick: one has helped, or all were well.
+        let anew = record.plan.repair_memory.in_vain <= again;
+        self.hold(repairs.is_empty() || !in_vain || anew, "in-vain", || {
+            format!(
+                "tick {} of set {} repairs after {memory:?}",
+                record.observation.tick, before.state.set.name
+            )
+        });
+        let protected =
+            repairs.iter().any(|id| before.instances.get(id).is_some_and(|it| it.protection.from_actions()));
+        self.hold(!protected, "protected", || format!("{repairs:?} are repaired, and protected from that"));
     }
 
     /// With one slot, what is wanted stays near what the active policy wants.

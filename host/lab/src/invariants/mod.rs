@@ -16,6 +16,7 @@
 //! | `replay` | a stored record decides itself again |
 //! | `launch`, `stop`, `restart` | what is launched, stopped or restarted is stored as such |
 //! | `suspended` | what is suspended does not happen |
+//! | `in-vain` | repair that does not help suspends itself |
 //! | `requested` | only what an operator asked for goes because of that, and it is carried out |
 //! | `unique` | no two live instances with one address, one directory or one unique id |
 //! | `accounted` | everything on the node has its record in the store |

@@ -5,7 +5,8 @@ use regatta_core::machine::Input;
 use regatta_core::phase::{InstanceEvent, Phase};
 use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
-use regatta_core::state::SetState;
+use regatta_core::requested::Requested;
+use regatta_core::state::{InstanceRecord, SetState};
 
 use super::Checks;
 use crate::store::{Store, StoredSet};
@@ -43,7 +44,15 @@ impl Checks {
                         self.drains_since_ms.insert(was.uid.clone(), now_ms);
                     }
                 }
-                Action::Terminate { id, cause: RemovalCause::DrainTimeout } => {
+                Action::Terminate { id, cause: RemovalCause::DrainTimeout } | Action::Restart { id } => {
+                    let was = before.instances.get(id);
+                    let waits = |it: &InstanceRecord| {
+                        it.phase == Phase::Draining && it.requested == Some(Requested::Restart)
+                    };
+                    let at_once = record.facts.drained.contains(id) || !was.is_some_and(waits);
+                    if matches!(action, Action::Restart { .. }) && at_once {
+                        continue;
+                    }
                     let since_ms = before.instances.get(id).and_then(|it| self.drains_since_ms.get(&it.uid));
                     let timeout_ms =
                         before.state.set.load_balancer.as_ref().map_or(0, |lb| lb.drain.timeout_ms);

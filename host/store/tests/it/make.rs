@@ -63,6 +63,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
             upgrade: regatta_core::manifest::UpgradePolicy::default(),
             scale_in: Default::default(),
             repair: Repair {
+                action: Default::default(),
                 enabled: true,
                 grace_ms: 10_000,
                 max_percent: 5,
@@ -76,6 +77,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
         last_tick,
         deleting: false,
         suspended: Default::default(),
+        repair: Default::default(),
         policies: vec![PolicySlot {
             name: "load".to_owned(),
             active: activation(digest),

@@ -188,6 +188,7 @@ fn record() -> impl Strategy<Value = TickRecord> {
                     notes: Vec::new(),
                     short: None,
                     upgrade: None,
+                    repair_memory: Default::default(),
                 },
                 operator: operator.into_iter().map(Into::into).collect(),
             }

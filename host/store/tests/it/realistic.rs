@@ -319,8 +319,7 @@ impl Generator {
                     Vec::new()
                 },
                 notes: Vec::new(),
-                short: None,
-                upgrade: None,
+                ..Plan::default()
             },
             operator: Vec::new(),
         }

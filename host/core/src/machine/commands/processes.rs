@@ -19,19 +19,23 @@ impl SetMachine {
             .filter(|process| !resume.contains(process))
             .copied()
             .collect();
-        if suspended == self.state.suspended {
+        // Repair may have suspended itself as well.
+        let by_itself = self.state.repair.suspended && resume.contains(&SetProcess::Repair);
+        if suspended == self.state.suspended && !by_itself {
             return Step::Nothing;
         }
+        let mut before = self.state.suspended.clone();
+        before.extend(by_itself.then_some(SetProcess::Repair));
         let names = |of: &BTreeSet<SetProcess>, before: &BTreeSet<SetProcess>| {
             of.difference(before).map(|process| process.as_str()).collect::<Vec<_>>().join(", ")
         };
-        let told = [
-            ("suspended", names(&suspended, &self.state.suspended)),
-            ("resumed", names(&self.state.suspended, &suspended)),
-        ];
+        let told = [("suspended", names(&suspended, &before)), ("resumed", names(&before, &suspended))];
         let told = told.iter().filter(|(_, names)| !names.is_empty());
         let text: Vec<String> = told.map(|(what, names)| format!("{what}: {names}")).collect();
-        let next = SetState { suspended, ..self.state.clone() };
+        let mut next = SetState { suspended, ..self.state.clone() };
+        if by_itself {
+            next.repair = Default::default();
+        }
         let text = format!("processes {}", text.join("; "));
         Step::Store(Box::new(Change::new(next, EventKind::ProcessesChanged, text)))
     }
@@ -150,6 +154,53 @@ mod tests {
         assert!(
             rig.machine.problems().contains(&"1 instance unhealthy: process repair is suspended".to_owned())
         );
+    }
+
+    #[test]
+    fn repair_that_does_not_help_suspends_itself_and_an_operator_resumes_it() {
+        let more = "capacity: { min: 1, max: 1, initial: 1 }\nrepair: { max_unhealthy: 100, grace: 0s }";
+        let mut rig = Rig::serving(more);
+        let mut id = 1;
+        for round in 0..4 {
+            rig.probed(id, InstanceEvent::BecameUnhealthy, None);
+            rig.tick_after(60_000);
+            if round == 3 {
+                break;
+            }
+            assert_eq!(rig.record(id).phase, Phase::Terminating, "repair {round}");
+            for _ in 0..60 {
+                if rig.record(rig.store.state().next_instance_id - 1).phase == Phase::Pending {
+                    break;
+                }
+                rig.tick();
+            }
+            id = rig.store.state().next_instance_id - 1;
+            assert!(rig.record(id).repaired);
+            rig.serve(id);
+        }
+        assert_eq!(rig.record(id).phase, Phase::Unhealthy);
+        assert_eq!(rig.store.told(EventKind::RepairHeld).len(), 1);
+        rig.restart_after(1_000, |_| crate::agent::Found::Running(Default::default()));
+        rig.tick_after(120_000);
+        assert_eq!(rig.record(id).phase, Phase::Unhealthy, "it is stored");
+        set(&mut rig, &[], &[SetProcess::Repair]);
+        assert_eq!(rig.store.told(EventKind::ProcessesChanged), ["processes resumed: repair"]);
+        rig.tick();
+        assert_eq!(rig.record(id).phase, Phase::Terminating);
+    }
+
+    #[test]
+    fn a_repair_by_restart_keeps_the_instance_and_counts_until_it_has_helped() {
+        let mut rig = Rig::serving("repair: { max_unhealthy: 100, grace: 0s, action: restart }");
+        rig.probed(1, InstanceEvent::BecameUnhealthy, None);
+        rig.tick();
+        assert_eq!(rig.wants().iter().filter_map(|want| want.restart).collect::<Vec<_>>(), [1]);
+        rig.report(1, Report::GuestRebooted);
+        rig.probed(1, InstanceEvent::BecameHealthy, None);
+        assert!(rig.record(1).repaired && rig.record(1).phase == Phase::InService);
+        rig.tick_after(120_000);
+        assert!(!rig.record(1).repaired, "it has helped");
+        assert_eq!(rig.phases().len(), 2);
     }
 
     #[test]

@@ -37,6 +37,8 @@ impl SetMachine {
             launch_failures_in_a_row: 0,
             launches_resume_ms: 0,
             early_deaths: 0,
+            // … and what kept repairs from helping.
+            repair: Default::default(),
             launch_failure: String::new(),
             early_death_ms: 0,
             set,

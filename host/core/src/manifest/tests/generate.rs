@@ -487,9 +487,11 @@ fn scale_in() -> impl Strategy<Value = ScaleIn> {
 }
 
 fn repair() -> impl Strategy<Value = Repair> {
-    (any::<bool>(), 0..=86_400_000_u64, 1..=100_u32, 1..=100_u32, 0..=86_400_000_u64).prop_map(
-        |(enabled, grace_ms, max_percent, max_unhealthy_percent, hold_after_apply_ms)| Repair {
+    let action = prop::sample::select(vec![RepairAction::Replace, RepairAction::Restart]);
+    (any::<bool>(), 0..=86_400_000_u64, 1..=100_u32, 1..=100_u32, 0..=86_400_000_u64, action).prop_map(
+        |(enabled, grace_ms, max_percent, max_unhealthy_percent, hold_after_apply_ms, action)| Repair {
             enabled,
+            action,
             grace_ms,
             max_percent,
             max_unhealthy_percent,

@@ -70,7 +70,7 @@ pub(super) fn full_manifest() -> Json {
             "scale_in_cooldown": "2s", "flapping": [{ "metric": "cpu", "above": 0.5 }],
             "max_cost": { "per_instance_hour": 0.25, "per_hour": 4 },
         },
-        "repair": { "enabled": false, "grace": "1s", "max_percent": 7, "max_unhealthy": 8, "hold_after_apply": "2m" },
+        "repair": { "enabled": false, "action": "restart", "grace": "1s", "max_percent": 7, "max_unhealthy": 8, "hold_after_apply": "2m" },
         "upgrade": { "mode": "rolling", "max_batch": 1, "max_surge": 2, "max_unavailable": 3, "max_unhealthy": 4,
             "max_unhealthy_upgraded": 5, "pause": "1s", "checkpoints": [{ "percent": 6, "bake": "2s" }], "rollback": false },
         "scale_in": { "order": "oldest" },
