@@ -58,6 +58,14 @@ macro_rules! endpoints {
             post "/v1/sets/{set}/scale" [sets, Operator, SHORT]
             scale(set: &str) request: Json<ScaleRequest> => SetSummary;
 
+            /// Holds the size: policies are asked and recorded, and change nothing. Replaces a hold that is in force.
+            put "/v1/sets/{set}/hold" [sets, Operator, SHORT]
+            hold(set: &str) request: Json<HoldRequest> => SetSummary;
+
+            /// Ends a hold: policies decide the size again.
+            delete "/v1/sets/{set}/hold" [sets, Operator, SHORT]
+            resume(set: &str) => SetSummary;
+
             /// The instances of a set that are not gone, by id.
             get "/v1/sets/{set}/instances" [instances, Viewer, SHORT]
             instances(set: &str) => Vec<InstanceInfo>;

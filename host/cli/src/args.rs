@@ -14,6 +14,7 @@ use super::orphan_args::OrphansCommand;
 use super::policy_tools::args::PolicyToolCommand;
 use super::record_args::{RecordCommand, ReplayArgs};
 use super::serve_args::ServeArgs;
+use super::size_args::{HoldArgs, ScaleArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -118,6 +119,17 @@ Examples:
 Example:
   regatta scale web 5 --wait")]
     Scale(ScaleArgs),
+    /// Hold the size: policies are asked and change nothing
+    ///
+    /// What they want is still recorded, so `regatta why` shows it. The set's min and max still bind, and broken instances
+    /// are still replaced. A second hold replaces the first.
+    #[command(after_long_help = "\
+Examples:
+  regatta hold web --for 1h --reason 'load test'
+  regatta hold web --capacity 8")]
+    Hold(HoldArgs),
+    /// End a hold: policies decide the size again
+    Resume(SetArg),
     /// Delete a scale set and all its instances
     Delete(DeleteArgs),
     /// Protect an instance from scale-in
@@ -307,19 +319,6 @@ pub struct DiffArgs {
     /// Exit with 8 when there are differences
     #[arg(long)]
     pub exit_code: bool,
-}
-
-/// Arguments of `scale`.
-#[derive(Debug, Args)]
-pub struct ScaleArgs {
-    /// The set
-    #[arg(value_parser = set_name, add = sets())]
-    pub set: String,
-    /// Instances in service; within the set's min and max
-    pub capacity: u32,
-    /// Whether to wait until they are in service.
-    #[command(flatten)]
-    pub wait: WaitArgs,
 }
 
 /// Arguments of `delete`.

@@ -1,22 +1,22 @@
-//! `regatta get`, `describe`, `instances`, `scale`, `protect` and `delete`.
+//! `regatta get`, `describe`, `instances`, `protect` and `delete`.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 
 use regatta_api::Client;
 use regatta_api::types::{
-    EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest, ScaleRequest, SetDetail,
-    SetSummary, WhyQuery,
+    EventsQuery, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProtectRequest, SetDetail, SetSummary,
+    WhyQuery,
 };
 use regatta_core::metrics::{CONNECTIONS, MEMORY};
 
 use super::Io;
-use super::args::{DeleteArgs, Output, ScaleArgs};
+use super::args::{DeleteArgs, Output};
 use super::exit::{Exit, Outcome, Stop, usage};
 use super::policy::named;
 use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, plain_line, right, text};
-use super::time::{age, number, size, span};
-use super::{events, wait};
+use super::time::{age, number, size as bytes, span};
+use super::{events, size, wait};
 
 /// Events that a description ends with.
 const EVENTS_SHOWN: u32 = 10;
@@ -60,7 +60,7 @@ pub(super) async fn get(client: &Client, set: Option<&str>, output: Output, io: 
 }
 
 /// The active policies by name.
-fn policies(set: &SetSummary) -> String {
+pub(super) fn policies(set: &SetSummary) -> String {
     let each: Vec<&str> = set.policies.iter().map(|it| it.name.as_str()).collect();
     each.join(", ")
 }
@@ -72,8 +72,10 @@ fn condition(set: &SetSummary) -> &'static str {
         "stuck"
     } else if set.deleting {
         "deleting"
-    } else if !set.problems.is_empty() {
+    } else if set.problems.len() > usize::from(set.size.hold.is_some()) {
         "problem"
+    } else if set.size.hold.is_some() {
+        "held"
     } else if in_service < set.desired || set.instances.values().sum::<u32>() > in_service {
         "changing"
     } else {
@@ -147,6 +149,9 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
     }
     pair("Generation", &set.generation.to_string(), io)?;
     pair("Capacity", &format!("{} desired (min {}, max {})", set.desired, set.min, set.max), io)?;
+    if let Some(hold) = &set.size.hold {
+        pair("Held", &size::told(hold, "resume", &set.name, now_ms), io)?;
+    }
     let instances = counts(&set.instances, "");
     pair("Instances", if instances.is_empty() { "none" } else { &instances }, io)?;
     pair("Tick", &format!("{}, one every {}", set.last_tick, span(set.tick_ms)), io)?;
@@ -215,7 +220,7 @@ fn metrics_table(metrics: &[MetricNow], io: &Io<'_>) -> Columns {
 fn measured(metric: &str, value: f64) -> String {
     match metric {
         // A metric of a count of bytes, below 2^53.
-        MEMORY => size(value.max(0.0) as u64),
+        MEMORY => bytes(value.max(0.0) as u64),
         _ => number(value),
     }
 }
@@ -272,29 +277,6 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
         table.row(row);
     }
     table
-}
-
-pub(super) async fn scale(client: &Client, args: &ScaleArgs, output: Output, io: &mut Io<'_>) -> Outcome {
-    let set = client.scale(&args.set, &ScaleRequest { capacity: args.capacity }).await?;
-    if output == Output::Json {
-        json(&set, io)?;
-    } else {
-        writeln!(
-            io.out,
-            "{}: desired capacity is {} (min {}, max {})",
-            set.name, set.desired, set.min, set.max
-        )?;
-    }
-    if args.wait.wait {
-        io.out.flush()?;
-        let until = wait::Until {
-            after_tick: Some(set.last_tick),
-            capacity: Some(args.capacity),
-            ..wait::Until::default()
-        };
-        wait::until_settled(client, &args.set, until, args.wait.timeout, io).await?;
-    }
-    Ok(())
 }
 
 /// Both are how people know an instance: `3` and `web-3`.

@@ -80,6 +80,10 @@ event_kinds! {
     ManifestApplied = "manifest-applied",
     /// The capacity was set by an operator.
     ScaledByHand = "scaled-by-hand",
+    /// An operator holds the size.
+    SizeHeld = "size-held",
+    /// Policies decide the size again.
+    SizeResumed = "size-resumed",
     /// An instance was protected from scale-in, or no longer is.
     Protection = "protection",
     /// The capacity went up.

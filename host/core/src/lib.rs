@@ -37,6 +37,7 @@ pub mod record;
 pub mod recovery;
 pub mod replay;
 pub mod settle;
+pub mod sizing;
 pub mod state;
 pub mod template;
 pub mod tick;

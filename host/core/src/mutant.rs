@@ -86,6 +86,12 @@ mutants! {
     StuckAfterFailure,
     /// A command is answered before it is stored.
     ReplyBeforeCommit,
+    /// A tick does not know that its size is held.
+    ForgetHold,
+    /// A policy that only wants more passes a hold.
+    HoldLetsScaleOutThrough,
+    /// What an operator said for a while counts for ever.
+    TermNeverEnds,
 }
 
 #[cfg(feature = "mutants")]

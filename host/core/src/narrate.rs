@@ -75,6 +75,17 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         }
         (None, None) | (Some(_), Some(_)) => {}
     }
+    // What an operator ended was told then.
+    if let (None, Some(hold)) =
+        (&record.facts.in_force.hold, last.and_then(|last| last.facts.in_force.hold.as_ref()))
+        && hold.is_over(record.facts.lived_ms)
+    {
+        let text = format!(
+            "capacity {} is no longer held: its time is over, policies decide again",
+            record.observation.desired
+        );
+        events.push(event(now, EventKind::SizeResumed, None, text));
+    }
     match (repair_held(record), last.and_then(repair_held)) {
         (Some(note), None) => events.push(event(now, EventKind::RepairHeld, None, note.to_string())),
         (None, Some(_)) => {

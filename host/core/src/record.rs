@@ -13,6 +13,7 @@ use crate::node::{Placement, Placements};
 use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Plan;
+use crate::sizing::InForce;
 use regatta_util::Said;
 
 /// Version of the record's shape. Version 1 lacked what the plan rests on, so its ticks can be read but not decided again.
@@ -123,6 +124,9 @@ pub struct PlanFacts {
     /// The load balancer has as many connections as it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancer_full: Option<BalancerFull>,
+    /// What operators say about the size.
+    #[serde(default, skip_serializing_if = "InForce::is_default")]
+    pub in_force: InForce,
 }
 
 /// How many more instances of a set a node has capacity for.

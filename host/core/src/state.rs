@@ -14,6 +14,7 @@ use crate::metrics::MetricWish;
 use crate::node::Placement;
 use crate::phase::{IllegalTransition, InstanceEvent, Phase, step};
 use crate::record::InstanceChange;
+use crate::sizing::Sizing;
 use crate::time::SetClock;
 use regatta_util::Said;
 
@@ -72,6 +73,9 @@ pub struct SetState {
     /// The manifests that live instances were made from, by generation: SHA-256 of each as JSON.
     #[serde(default)]
     pub manifests: BTreeMap<u64, Digest>,
+    /// What operators said about its size.
+    #[serde(default, skip_serializing_if = "Sizing::is_empty")]
+    pub sizing: Sizing,
 }
 
 /// A place among the policies of a set, and who holds it.

@@ -72,6 +72,8 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
             lived_ms: facts.lived_ms,
             resumed_ms: facts.resumed_ms,
             memory: &facts.guard_memory,
+            in_force: &facts.in_force,
+            wall_ms,
         };
         judge(&set.guards, &guards_of(&set.guards), &context, &combined)
     };

@@ -174,7 +174,13 @@ impl World {
             Box::new(NewPolicy { activation, state_origin: "built in the rehearsal".to_owned() })
         };
         let command = match dice.small(0..=99) {
-            0..=21 => Command::Scale { capacity: dice.small(0..=8) },
+            0..=13 => Command::Scale { capacity: dice.small(0..=8) },
+            14..=18 => Command::Hold {
+                capacity: dice.per_mille(300).then(|| dice.small(0..=8)),
+                for_ms: dice.per_mille(800).then(|| dice.within(1..=120_000)),
+                reason: String::new(),
+            },
+            19..=21 => Command::Resume,
             22..=33 => {
                 let (set, policies) = manifest(dice, &name);
                 let policies = policies.into_iter().zip(&set.policies).map(|(activation, spec)| {

@@ -11,6 +11,7 @@ use regatta_api::image_types::*;
 use regatta_api::log_types::*;
 use regatta_api::recording_types::*;
 use regatta_api::recovery_types::*;
+use regatta_api::size_types::*;
 use regatta_api::types::*;
 use regatta_api::{Answer, Caller, Control};
 use regatta_core::combine::Combined;
@@ -183,6 +184,7 @@ pub(crate) fn web() -> SetSummary {
         deleting: false,
         problems: Vec::new(),
         steady_ms: 0,
+        size: SizeInfo::default(),
     }
 }
 
@@ -618,6 +620,25 @@ impl Control for Canned {
             return Err(ApiError::conflict(format!("{capacity} is more than the max of {set}, 10")));
         }
         Ok(SetSummary { desired: capacity, ..web() })
+    }
+
+    async fn hold(
+        &self,
+        set: &str,
+        request: HoldRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<SetSummary> {
+        self.note(format!("hold {set} {request:?} by {actor}"));
+        let HoldRequest { capacity, for_ms, reason } = request;
+        let until_ms = for_ms.map(|for_ms| NOW_MS + for_ms);
+        let hold = Some(TermInfo { since_ms: NOW_MS, until_ms, actor: actor.clone(), reason });
+        let size = SizeInfo { hold };
+        Ok(SetSummary { desired: capacity.unwrap_or(5), size, ..web() })
+    }
+
+    async fn resume(&self, set: &str, Caller { name: actor, .. }: &Caller) -> Answer<SetSummary> {
+        self.note(format!("resume {set} by {actor}"));
+        Ok(web())
     }
 
     async fn delete(&self, set: &str, Caller { name: actor, .. }: &Caller) -> Answer<SetSummary> {

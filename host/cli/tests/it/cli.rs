@@ -19,6 +19,9 @@ shows!(a_log_as_json, "logs", "web", "4", "--log", "vmm", "--bytes", "9", "-o", 
 shows!(a_log_that_is_not_there, "logs", "web", "9");
 shows!(scale, "scale", "web", "7");
 shows!(scale_too_far, "scale", "web", "11");
+shows!(hold, "hold", "web", "--capacity", "7", "--for", "1h", "--reason", "load test");
+shows!(hold_until_resumed, "hold", "web");
+shows!(resume, "resume", "web");
 shows!(protect, "protect", "web", "web-4");
 shows!(protect_off, "protect", "web", "4", "--off");
 shows!(protect_nothing, "protect", "web", "5");

@@ -5,6 +5,7 @@
 //! are not a guard: they bind whatever came before.
 
 mod after_absence;
+mod hold;
 mod limits;
 mod missing_data;
 mod on_failure;
@@ -23,6 +24,7 @@ pub use self::trail::{BudgetLimit, GuardName, GuardStep, GuardTrail};
 use serde::{Deserialize, Serialize};
 
 use self::after_absence::AfterAbsenceGuard;
+use self::hold::HoldGuard;
 use self::missing_data::MissingDataGuard;
 use self::rate::RateGuard;
 use self::stabilization::StabilizationGuard;
@@ -32,6 +34,7 @@ use crate::manifest::{Guards, RateLimit};
 use crate::mutant::{self, Mutant};
 use crate::observation::Observation;
 use crate::plan::Budget;
+use crate::sizing::InForce;
 
 /// What a guard may look at.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +46,14 @@ pub struct GuardContext<'a> {
     pub metrics_without_data: &'a [String],
     /// How long daemons have run this set, milliseconds. Guards measure time on it.
     pub lived_ms: u64,
+    /// Wall clock, Unix milliseconds, for what guards say to people.
+    pub wall_ms: u64,
     /// When the daemon last came back after it was away, on the same clock.
     pub resumed_ms: Option<u64>,
     /// What the guards remembered before this tick.
     pub memory: &'a GuardMemory,
+    /// What operators say about the size.
+    pub in_force: &'a InForce,
 }
 
 /// A host rule that may narrow a proposal.
@@ -88,7 +95,7 @@ pub struct GuardMemory {
 #[must_use]
 pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
     let mut guards: Vec<Box<dyn Guard + Send + Sync>> =
-        vec![Box::new(MissingDataGuard(settings.missing_data))];
+        vec![Box::new(HoldGuard), Box::new(MissingDataGuard(settings.missing_data))];
     if settings.warm_up_ms > 0 && !mutant::is(Mutant::ForgetAbsence) {
         guards.push(Box::new(AfterAbsenceGuard { hold_ms: settings.warm_up_ms }));
     }
@@ -106,7 +113,7 @@ pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
 ///
 /// `settings` supplies a capacity where the policies cannot: `on_failure` when
 /// all of them failed, `missing_data: {default}` when a wanted metric has no data. Clients that wait at the load balancer
-/// of a set without instances get the first, whatever policies and guards say.
+/// of a set without instances get the first, whatever policies and guards say. None of this moves a size that is held.
 #[must_use]
 pub fn judge(
     settings: &Guards,
@@ -120,7 +127,8 @@ pub fn judge(
         let (after, reason) = on_failure::stand_in(settings.on_failure, desired);
         trail.step(GuardName::OnFailure, None, after, reason);
     }
-    let wake = scale_from_zero::wake(context.observation);
+    let held = context.in_force.hold.is_some();
+    let wake = scale_from_zero::wake(context.observation).filter(|_| !held);
     start_first(&mut trail, wake.as_ref());
     let wanted = trail.granted;
     for guard in guards {
@@ -136,7 +144,7 @@ pub fn judge(
             trail.change(guard.name(), after, reason);
         }
     }
-    if let Some((after, reason)) = missing_data::stand_in(settings.missing_data, context) {
+    if let Some((after, reason)) = missing_data::stand_in(settings.missing_data, context).filter(|_| !held) {
         trail.change(GuardName::MissingData, after.max(trail.granted), reason);
     }
     start_first(&mut trail, wake.as_ref());

@@ -74,6 +74,8 @@ impl GuardTrail {
 pub enum GuardName {
     /// `on_failure`: no policy returned a decision.
     OnFailure,
+    /// The size is held.
+    Hold,
     /// `missing_data`: a wanted metric has no fresh value.
     MissingData,
     /// `warm_up`: the daemon was away a short while ago.
@@ -96,6 +98,7 @@ impl GuardName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OnFailure => "on-failure",
+            Self::Hold => "hold",
             Self::MissingData => "missing-data",
             Self::AfterAbsence => "after-absence",
             Self::ScaleInStabilization => "scale-in-stabilization",

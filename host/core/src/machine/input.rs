@@ -174,6 +174,17 @@ pub enum Command {
         /// The capacity.
         capacity: u32,
     },
+    /// Policies shall not change the size for a while.
+    Hold {
+        /// Another capacity first; none keeps the present one.
+        capacity: Option<u32>,
+        /// For how long, milliseconds; none until [`Command::Resume`].
+        for_ms: Option<u64>,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// Policies decide the size again.
+    Resume,
     /// Protection of an instance from scale-in, or no longer.
     Protect {
         /// Which.

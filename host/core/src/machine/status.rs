@@ -9,7 +9,8 @@ use crate::manifest::{LoadBalancer, ScaleSet};
 use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
 use crate::record::TickRecord;
-use crate::state::{InstanceRecord, SetState};
+use crate::sizing::{self, InForce};
+use crate::state::{InstanceRecord, Moment, SetState};
 
 use super::{Busy, SetMachine};
 
@@ -122,12 +123,25 @@ impl SetMachine {
         Some((record.address?, self.manifest_of(record).network.port()?).into())
     }
 
+    /// What operators say about its size now.
+    #[must_use]
+    pub fn in_force(&self) -> InForce {
+        sizing::in_force(&self.state, self.moment())
+    }
+
+    /// When it last took an input in.
+    #[must_use]
+    pub fn at(&self) -> Moment {
+        self.moment()
+    }
+
     /// What keeps the set from being as wanted, for people.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.store_error.iter().cloned().collect();
         problems.extend(self.listen_error.iter().cloned());
         problems.extend(self.image_problem.iter().cloned());
+        problems.extend(self.in_force().problems(&self.state.set.name));
         if self.fails_open() {
             let unhealthy = self.instances().filter(|record| record.phase == Phase::Unhealthy).count();
             problems.push(format!(

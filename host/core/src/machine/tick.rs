@@ -13,6 +13,7 @@ use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Action;
 use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
+use crate::sizing;
 use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
 
@@ -189,6 +190,7 @@ impl SetMachine {
             changed_ms: self.state.changed_ms,
             metric_gaps: self.metric_gaps(observation),
             balancer_full,
+            in_force: sizing::in_force(&self.state, self.moment()),
         };
         for record in self.living() {
             facts.phase.push(record.phase);
@@ -221,6 +223,7 @@ impl SetMachine {
         state.last_tick = record.observation.tick - u64::from(mutant::is(Mutant::ReuseTick));
         state.guard_memory = record.guards.memory.clone();
         state.clock = self.clock;
+        state.sizing = state.sizing.at(record.facts.lived_ms);
         for slot in &mut state.policies {
             let canary = slot.canary.as_mut().map(|canary| &mut canary.activation);
             for activation in std::iter::once(&mut slot.active).chain(canary) {

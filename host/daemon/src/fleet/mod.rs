@@ -38,6 +38,7 @@ use crate::api::recovery_types::{
     BackupOutcome, BackupRequest, ConditionKind, CopyInfo, DeleteOrphansOutcome, DeleteOrphansRequest,
     OrphanInfo, RecoverOutcome, RecoverRequest,
 };
+use crate::api::size_types::HoldRequest;
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
     EventEntry, EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest,
@@ -160,6 +161,14 @@ impl Fleet {
     }
 }
 
+/// Refuses a time that is over before it begins.
+fn lasting(for_ms: Option<u64>) -> Answer<()> {
+    match for_ms {
+        Some(0) => Err(error(ErrorCode::Invalid, "the time that it lasts must be longer than 0")),
+        _ => Ok(()),
+    }
+}
+
 /// An error without problems.
 #[must_use]
 pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ApiError {
@@ -238,6 +247,18 @@ impl Control for Fleet {
 
     async fn scale(&self, set: &str, request: ScaleRequest, caller: &Caller) -> Answer<SetSummary> {
         self.command(set, Command::Scale { capacity: request.capacity }, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn hold(&self, set: &str, request: HoldRequest, caller: &Caller) -> Answer<SetSummary> {
+        let HoldRequest { capacity, for_ms, reason } = request;
+        lasting(for_ms)?;
+        self.command(set, Command::Hold { capacity, for_ms, reason }, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn resume(&self, set: &str, caller: &Caller) -> Answer<SetSummary> {
+        self.command(set, Command::Resume, &caller.name).await?;
         self.summary_of(set).await
     }
 

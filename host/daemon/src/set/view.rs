@@ -15,6 +15,8 @@ use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
 use regatta_traffic::LbStats;
 
 use super::beat::Beat;
+use super::size::size_info;
+use crate::api::size_types::SizeInfo;
 use crate::api::types::{
     InstanceInfo, MetricNow, PolicyEntry, PolicyInfo, PolicyRole, SetDetail, SetSummary, TrafficInfo,
 };
@@ -33,6 +35,8 @@ pub(crate) struct SetView {
     pub last: Option<Arc<TickRecord>>,
     /// What keeps the set from being as wanted.
     pub problems: Vec<String>,
+    /// Who decides its size.
+    pub size: SizeInfo,
     /// Instances can start from its image, as far as is known.
     pub image_usable: bool,
     /// Instances that this host could not probe the last time, and why.
@@ -63,6 +67,7 @@ impl SetView {
             services: Arc::new(services.collect()),
             last: machine.last().cloned(),
             problems: machine.problems(),
+            size: size_info(machine),
             image_usable: machine.image_is_usable(),
             not_probed: BTreeMap::new(),
             beat,
@@ -93,6 +98,7 @@ impl SetView {
             stuck: self.stuck(),
             problems: self.problems.clone(),
             steady_ms: regatta_core::settle::steady_ms(&state.set),
+            size: self.size.clone(),
         }
     }
 

@@ -143,6 +143,7 @@ impl Checks {
         self.decided_by(before, record);
         self.intents(set, after, record);
         self.limits(before, after, record);
+        self.sizing(before, next, record);
         self.times(store, before, next, record);
         for change in &record.changes {
             self.death(before, node, change);

@@ -8,6 +8,7 @@
 //! | `intent` | every action of a stored plan is stored as the phase that it leads to |
 //! | `generation` | a tick is decided by the manifest and the policies that are stored, with the states that are stored |
 //! | `minimum`, `maximum`, `canary` | missing data and failures never scale in; limits bind; a canary stays near |
+//! | `hold` | nothing but the limits moves a size that is held; a hold ends with its time |
 //! | `protected` | no protected instance goes for a scale-in |
 //! | `boot-time`, `repair-time`, `drain-time`, `back-off` | nothing expires before its time has been lived |
 //! | `replay` | a stored record decides itself again |
@@ -26,6 +27,7 @@ mod commit;
 mod limits;
 mod node;
 mod settle;
+mod sizing;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet};

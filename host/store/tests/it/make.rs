@@ -92,6 +92,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
         epoch: 1,
         clock: SetClock { lived_ms: last_tick * 5_000, steady_ms: last_tick * 5_000 },
         guard_memory: GuardMemory::default(),
+        sizing: Default::default(),
         changed_ms: None,
         manifests: std::collections::BTreeMap::new(),
     }

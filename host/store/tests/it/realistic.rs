@@ -275,6 +275,7 @@ impl Generator {
                 guard_memory: GuardMemory::default(),
                 metric_gaps: Vec::new(),
                 balancer_full: None,
+                in_force: Default::default(),
             },
             runs: vec![PolicyRun {
                 slot: String::new(),

@@ -4,6 +4,7 @@
 //! ([`update`]), states of policies are migrated, the next state is stored.
 
 mod simple;
+mod size;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -89,13 +90,13 @@ impl SetMachine {
         command: Command,
         effects: &mut Vec<Effect>,
     ) {
-        match self.begin(command) {
+        match self.begin(command, &actor) {
             Ok(step) => self.step(token, actor, step, effects),
             Err(error) => effects.push(Effect::Reply { token, result: Err(error) }),
         }
     }
 
-    fn begin(&self, command: Command) -> Result<Step, CommandError> {
+    fn begin(&self, command: Command, actor: &Actor) -> Result<Step, CommandError> {
         if self.state.deleting {
             return match command {
                 Command::Delete => Ok(Step::Nothing),
@@ -105,6 +106,8 @@ impl SetMachine {
         match command {
             Command::Update(update) => Ok(self.update(*update)),
             Command::Scale { capacity } => self.scale(capacity),
+            Command::Hold { capacity, for_ms, reason } => self.hold_size(capacity, for_ms, &reason, actor),
+            Command::Resume => Ok(self.resume()),
             Command::Protect { id, protected } => self.protect(id, protected),
             Command::Delete => Ok(self.delete()),
             Command::Swap { slot, policy } => self.swap(slot.as_deref(), *policy),

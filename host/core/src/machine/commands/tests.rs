@@ -7,7 +7,7 @@ use crate::phase::Phase;
 
 const LB: &str = "load_balancer: { listen: \"127.0.0.1:8000\" }";
 
-/// One of each, all of which a set with a canary #2, a shadow #3 and a previous policy would carry out.
+/// One of each, all of which a set with a canary #2, a shadow #3, a previous policy and a held size would carry out.
 fn commands() -> Vec<Command> {
     let new = || Box::new(policy("step", 2));
     vec![
@@ -15,6 +15,8 @@ fn commands() -> Vec<Command> {
         update(manifest(LB)),
         Command::Update(Box::new(Update { policies: vec![Some(*new())], ..moved() })),
         Command::Scale { capacity: 3 },
+        Command::Hold { capacity: Some(4), for_ms: Some(60_000), reason: "load test".to_owned() },
+        Command::Resume,
         Command::Protect { id: 1, protected: true },
         Command::Swap { slot: None, policy: new() },
         Command::Rollback { slot: None, to: None },
@@ -39,6 +41,7 @@ fn rig() -> Rig {
         Command::Swap { slot: None, policy: Box::new(policy("step", 1)) },
         Command::Canary { slot: None, policy: Box::new(policy("new", 1)), within: 1 },
         Command::Shadow { slot: None, policy: Box::new(policy("new", 1)) },
+        Command::Hold { capacity: None, for_ms: None, reason: String::new() },
     ] {
         rig.command(command).expect("done");
     }

@@ -1,0 +1,40 @@
+//! Who decides the size of a set, as it crosses the API.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A hold of the size.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HoldRequest {
+    /// Another capacity first, within the set's min and max; none keeps the present one.
+    #[serde(default)]
+    pub capacity: Option<u32>,
+    /// For how long the daemon must run until it ends; none until it is resumed.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// What operators say about the size of a set now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct SizeInfo {
+    /// Policies do not change the size.
+    pub hold: Option<TermInfo>,
+}
+
+/// For how long an operator's word counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TermInfo {
+    /// Since when.
+    pub since_ms: u64,
+    /// When it ends if the daemon runs until then; none until an operator ends it.
+    pub until_ms: Option<u64>,
+    /// Who said so.
+    pub actor: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
