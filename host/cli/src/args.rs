@@ -14,7 +14,7 @@ use super::orphan_args::OrphansCommand;
 use super::policy_tools::args::PolicyToolCommand;
 use super::record_args::{RecordCommand, ReplayArgs};
 use super::serve_args::ServeArgs;
-use super::size_args::{HoldArgs, ScaleArgs};
+use super::size_args::{FreezeArgs, HoldArgs, LimitsArgs, ScaleArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -130,6 +130,24 @@ Examples:
     Hold(HoldArgs),
     /// End a hold: policies decide the size again
     Resume(SetArg),
+    /// Show the limits, or override min and max for a while
+    ///
+    /// An override counts instead of the manifest's limits (and survives an apply) until its time is over or it is cleared;
+    /// another one replaces it. Without options, shows the limits in force and where they come from.
+    #[command(after_long_help = "\
+Examples:
+  regatta limits web
+  regatta limits web --min 10 --for 4h --reason 'sale'
+  regatta limits web --clear")]
+    Limits(LimitsArgs),
+    /// Freeze a set: remove nothing that serves
+    ///
+    /// No scale-in, no repair, no roll-out. Failed instances are still cleaned up and replaced, and the set may scale out.
+    #[command(after_long_help = "\
+Examples:
+  regatta freeze web --for 1h --reason 'incident'
+  regatta freeze web --end")]
+    Freeze(FreezeArgs),
     /// Delete a scale set and all its instances
     Delete(DeleteArgs),
     /// Protect an instance from scale-in

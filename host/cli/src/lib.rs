@@ -198,6 +198,8 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Scale(args) => size::scale(client, &args, output, io).await?,
         Command::Hold(args) => size::hold(client, &args, output, io).await?,
         Command::Resume(args) => size::resume(client, &args.set, output, io).await?,
+        Command::Limits(args) => size::limits(client, &args, output, io).await?,
+        Command::Freeze(args) => size::freeze(client, &args, output, io).await?,
         Command::Delete(args) => sets::delete(client, &args, output, io).await?,
         Command::Protect { set, instance, off } => {
             sets::protect(client, &set, &instance, !off, output, io).await?;

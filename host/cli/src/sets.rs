@@ -72,10 +72,14 @@ fn condition(set: &SetSummary) -> &'static str {
         "stuck"
     } else if set.deleting {
         "deleting"
-    } else if set.problems.len() > usize::from(set.size.hold.is_some()) {
+    } else if set.problems.len()
+        > usize::from(set.size.hold.is_some()) + usize::from(set.size.freeze.is_some())
+    {
         "problem"
     } else if set.size.hold.is_some() {
         "held"
+    } else if set.size.freeze.is_some() {
+        "frozen"
     } else if in_service < set.desired || set.instances.values().sum::<u32>() > in_service {
         "changing"
     } else {
@@ -148,7 +152,17 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
         pair("Problem", problem, io)?;
     }
     pair("Generation", &set.generation.to_string(), io)?;
-    pair("Capacity", &format!("{} desired (min {}, max {})", set.desired, set.min, set.max), io)?;
+    let limits = match &set.size.limits {
+        None if set.size.max_from != "freeze" => format!("min {}, max {}", set.min, set.max),
+        _ => size::limits_told(set),
+    };
+    pair("Capacity", &format!("{} desired ({limits})", set.desired), io)?;
+    if let Some(term) = &set.size.limits {
+        pair("Override", &size::told(term, "limits", &format!("{} --clear", set.name), now_ms), io)?;
+    }
+    if let Some(freeze) = &set.size.freeze {
+        pair("Frozen", &size::told(freeze, "freeze", &format!("{} --end", set.name), now_ms), io)?;
+    }
     if let Some(hold) = &set.size.hold {
         pair("Held", &size::told(hold, "resume", &set.name, now_ms), io)?;
     }

@@ -1,14 +1,14 @@
-//! `regatta scale`, `hold` and `resume`: the size by hand.
+//! `regatta scale`, `hold`, `resume`, `limits` and `freeze`: the size by hand.
 
 use regatta_api::Client;
-use regatta_api::size_types::{HoldRequest, TermInfo};
+use regatta_api::size_types::{FreezeRequest, HoldRequest, LimitsRequest, TermInfo};
 use regatta_api::types::{ScaleRequest, SetSummary};
 
 use super::args::Output;
 use super::exit::Outcome;
 use super::render::json;
 use super::sets::policies;
-use super::size_args::{HoldArgs, ScaleArgs};
+use super::size_args::{FreezeArgs, HoldArgs, LimitsArgs, ScaleArgs};
 use super::time::{age, span, utc_seconds};
 use super::{Io, wait};
 
@@ -68,6 +68,58 @@ pub(super) async fn resume(client: &Client, set: &str, output: Output, io: &mut 
         return json(&set, io);
     }
     writeln!(io.out, "{}: {} decides again, from capacity {}", set.name, policies(&set), set.desired)?;
+    Ok(())
+}
+
+pub(super) async fn limits(client: &Client, args: &LimitsArgs, output: Output, io: &mut Io<'_>) -> Outcome {
+    let LimitsArgs { set, min, max, clear, term } = args;
+    let set = match (clear, min, max) {
+        (true, ..) => client.clear_limits(set).await?,
+        (false, None, None) if term.for_time.is_none() => client.set(set).await?.summary,
+        (false, min, max) => {
+            let request =
+                LimitsRequest { min: *min, max: *max, for_ms: term.for_ms(), reason: term.reason.clone() };
+            client.override_limits(set, &request).await?
+        }
+    };
+    if output == Output::Json {
+        return json(&set, io);
+    }
+    writeln!(io.out, "{}: {}", set.name, limits_told(&set))?;
+    if let Some(term) = &set.size.limits {
+        writeln!(
+            io.out,
+            "Overridden {}",
+            told(term, "limits", &format!("{} --clear", set.name), (io.clock_ms)())
+        )?;
+    }
+    Ok(())
+}
+
+/// The limits in force, and where each comes from.
+pub(super) fn limits_told(set: &SetSummary) -> String {
+    format!("min {} ({}), max {} ({})", set.min, set.size.min_from, set.max, set.size.max_from)
+}
+
+pub(super) async fn freeze(client: &Client, args: &FreezeArgs, output: Output, io: &mut Io<'_>) -> Outcome {
+    let FreezeArgs { set, end, term } = args;
+    let set = match end {
+        true => client.thaw(set).await?,
+        false => {
+            let request = FreezeRequest { for_ms: term.for_ms(), reason: term.reason.clone() };
+            client.freeze(set, &request).await?
+        }
+    };
+    if output == Output::Json {
+        return json(&set, io);
+    }
+    match &set.size.freeze {
+        Some(freeze) => {
+            let until = until(freeze, "freeze", &format!("{} --end", set.name), (io.clock_ms)());
+            writeln!(io.out, "{}: nothing that serves is removed {until}", set.name)?;
+        }
+        None => writeln!(io.out, "{}: instances may be removed again", set.name)?,
+    }
     Ok(())
 }
 

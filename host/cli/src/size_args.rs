@@ -1,4 +1,4 @@
-//! The arguments of `regatta scale`, `hold` and `resume`.
+//! The arguments of `regatta scale`, `hold`, `limits` and `freeze`.
 
 use std::time::Duration;
 
@@ -47,6 +47,40 @@ pub struct HoldArgs {
     /// Set this capacity first; within the set's min and max [default: the present one]
     #[arg(long, value_name = "N")]
     pub capacity: Option<u32>,
+    /// For how long, and why.
+    #[command(flatten)]
+    pub term: TermArgs,
+}
+
+/// Arguments of `limits`.
+#[derive(Debug, Args)]
+pub struct LimitsArgs {
+    /// The set
+    #[arg(value_parser = set_name, add = sets())]
+    pub set: String,
+    /// Least capacity [default: the manifest's]
+    #[arg(long, value_name = "N")]
+    pub min: Option<u32>,
+    /// Greatest capacity [default: the manifest's]
+    #[arg(long, value_name = "N")]
+    pub max: Option<u32>,
+    /// End the override: the manifest's limits count again
+    #[arg(long, conflicts_with_all = ["min", "max", "for_time", "reason"])]
+    pub clear: bool,
+    /// For how long, and why.
+    #[command(flatten)]
+    pub term: TermArgs,
+}
+
+/// Arguments of `freeze`.
+#[derive(Debug, Args)]
+pub struct FreezeArgs {
+    /// The set
+    #[arg(value_parser = set_name, add = sets())]
+    pub set: String,
+    /// End the freeze
+    #[arg(long, conflicts_with_all = ["for_time", "reason"])]
+    pub end: bool,
     /// For how long, and why.
     #[command(flatten)]
     pub term: TermArgs,

@@ -84,6 +84,14 @@ event_kinds! {
     SizeHeld = "size-held",
     /// Policies decide the size again.
     SizeResumed = "size-resumed",
+    /// An operator put other limits in the place of the manifest's.
+    LimitsOverridden = "limits-overridden",
+    /// The limits of the manifest count again.
+    LimitsRestored = "limits-restored",
+    /// Nothing that serves is removed.
+    Frozen = "frozen",
+    /// What serves may be removed again.
+    Thawed = "thawed",
     /// An instance was protected from scale-in, or no longer is.
     Protection = "protection",
     /// The capacity went up.

@@ -90,6 +90,10 @@ mutants! {
     ForgetHold,
     /// A policy that only wants more passes a hold.
     HoldLetsScaleOutThrough,
+    /// A frozen set still scales in.
+    FreezeLetsScaleInThrough,
+    /// A frozen set still replaces what is unhealthy.
+    FreezeLetsRepairThrough,
     /// What an operator said for a while counts for ever.
     TermNeverEnds,
 }

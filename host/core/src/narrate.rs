@@ -7,6 +7,7 @@ use crate::metrics::MetricGap;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::{Action, PlanNote, RemovalCause};
 use crate::record::{Direction, InstanceChange, TickRecord};
+use crate::sizing::{InForce, Term};
 use regatta_util::Said;
 
 /// The events of a tick. What lasts since the tick before, `last`, is told once.
@@ -75,17 +76,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         }
         (None, None) | (Some(_), Some(_)) => {}
     }
-    // What an operator ended was told then.
-    if let (None, Some(hold)) =
-        (&record.facts.in_force.hold, last.and_then(|last| last.facts.in_force.hold.as_ref()))
-        && hold.is_over(record.facts.lived_ms)
-    {
-        let text = format!(
-            "capacity {} is no longer held: its time is over, policies decide again",
-            record.observation.desired
-        );
-        events.push(event(now, EventKind::SizeResumed, None, text));
-    }
+    events.extend(ended(record, last).into_iter().map(|(kind, text)| event(now, kind, None, text)));
     match (repair_held(record), last.and_then(repair_held)) {
         (Some(note), None) => events.push(event(now, EventKind::RepairHeld, None, note.to_string())),
         (None, Some(_)) => {
@@ -131,6 +122,31 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         }
     }
     events
+}
+
+/// What operators said for a while and is over by itself; what they ended was told then.
+fn ended(record: &TickRecord, last: Option<&TickRecord>) -> Vec<(EventKind, String)> {
+    let Some(before) = last.map(|last| &last.facts.in_force) else { return Vec::new() };
+    let (now, lived_ms) = (&record.facts.in_force, record.facts.lived_ms);
+    let over = |before: Option<&Term>, now: Option<&Term>| {
+        now.is_none() && before.is_some_and(|term| term.is_over(lived_ms))
+    };
+    let mut ended = Vec::new();
+    if over(before.hold.as_ref(), now.hold.as_ref()) {
+        let desired = record.observation.desired;
+        let text = format!("capacity {desired} is no longer held: its time is over, policies decide again");
+        ended.push((EventKind::SizeResumed, text));
+    }
+    let term = |it: &InForce| it.overridden.as_ref().map(|it| it.term.clone());
+    if over(term(before).as_ref(), term(now).as_ref()) {
+        let (min, max) = (record.observation.min, record.observation.max);
+        let text = format!("the override of the limits is over: they are {min} to {max}");
+        ended.push((EventKind::LimitsRestored, text));
+    }
+    if over(before.freeze.as_ref(), now.freeze.as_ref()) {
+        ended.push((EventKind::Thawed, "the freeze is over: instances may be removed again".to_owned()));
+    }
+    ended
 }
 
 fn repair_held(record: &TickRecord) -> Option<&PlanNote> {

@@ -85,7 +85,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
     let instances = planned_instances(&observation, &facts, &nowhere);
     let plan = plan(&PlanInput {
         instances: &instances,
-        capacity: guards.granted.saturating_sub(warming_twice(&facts)),
+        capacity: to_be(&facts, guards.granted).saturating_sub(warming_twice(&facts)),
         victims: &combined.victims,
         generation: observation.generation,
         next_id: facts.next_id,
@@ -149,6 +149,15 @@ fn mutated(combined: Combined, canaries: &[CanaryRun]) -> Combined {
         (None, _) if mutant::is(Mutant::ScaleInOnFailure) => Combined { capacity: Some(0), ..combined },
         (_, Some(_)) if mutant::is(Mutant::CanaryUnbounded) => Combined { capacity: unbounded, ..combined },
         _ => combined,
+    }
+}
+
+/// How many instances the plan works towards: while nothing may be removed, not fewer than there are.
+fn to_be(facts: &PlanFacts, granted: u32) -> u32 {
+    let there = facts.phase.iter().filter(|phase| phase.counts_as_capacity()).count();
+    match facts.in_force.freeze.is_some() && !facts.deleting {
+        true => granted.max(u32::try_from(there).unwrap_or(u32::MAX)),
+        false => granted,
     }
 }
 

@@ -180,7 +180,19 @@ impl World {
                 for_ms: dice.per_mille(800).then(|| dice.within(1..=120_000)),
                 reason: String::new(),
             },
-            19..=21 => Command::Resume,
+            19 => Command::Resume,
+            20 => Command::Limits {
+                min: dice.per_mille(500).then(|| dice.small(0..=4)),
+                max: dice.per_mille(500).then(|| dice.small(1..=9)),
+                for_ms: dice.per_mille(800).then(|| dice.within(1..=120_000)),
+                reason: String::new(),
+            },
+            21 => match dice.small(0..=3) {
+                0 => Command::ClearLimits,
+                1 => Command::Thaw,
+                // Always with an end: what is too many may go then.
+                _ => Command::Freeze { for_ms: Some(dice.within(1..=120_000)), reason: String::new() },
+            },
             22..=33 => {
                 let (set, policies) = manifest(dice, &name);
                 let policies = policies.into_iter().zip(&set.policies).map(|(activation, spec)| {

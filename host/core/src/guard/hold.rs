@@ -3,7 +3,6 @@
 use super::{Guard, GuardContext, GuardMemory, GuardName};
 use crate::decision::Reason;
 use crate::mutant::{self, Mutant};
-use crate::state::Moment;
 
 /// Refuses every change while the size is held.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +19,7 @@ impl Guard for HoldGuard {
         if mutant::is(Mutant::HoldLetsScaleOutThrough) && proposed > desired {
             return None;
         }
-        let at = Moment { wall_ms: context.wall_ms, lived_ms: context.lived_ms };
-        let until = hold.told(at, &format!("regatta resume {}", context.observation.set));
+        let until = hold.told(context.at(), &format!("regatta resume {}", context.observation.set));
         let reason = Reason {
             code: "held".into(),
             text: format!("the size is held {until}").into(),
@@ -46,7 +44,7 @@ mod tests {
 
     fn held() -> InForce {
         let hold = Some(Term::begin(Moment::default(), None, Actor::User("ann".into()), ""));
-        InForce { hold }
+        InForce { hold, ..InForce::NONE }
     }
 
     #[test]

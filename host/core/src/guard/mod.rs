@@ -5,6 +5,7 @@
 //! are not a guard: they bind whatever came before.
 
 mod after_absence;
+mod freeze;
 mod hold;
 mod limits;
 mod missing_data;
@@ -24,6 +25,7 @@ pub use self::trail::{BudgetLimit, GuardName, GuardStep, GuardTrail};
 use serde::{Deserialize, Serialize};
 
 use self::after_absence::AfterAbsenceGuard;
+use self::freeze::FreezeGuard;
 use self::hold::HoldGuard;
 use self::missing_data::MissingDataGuard;
 use self::rate::RateGuard;
@@ -35,6 +37,7 @@ use crate::mutant::{self, Mutant};
 use crate::observation::Observation;
 use crate::plan::Budget;
 use crate::sizing::InForce;
+use crate::state::Moment;
 
 /// What a guard may look at.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,13 @@ pub struct GuardContext<'a> {
     pub memory: &'a GuardMemory,
     /// What operators say about the size.
     pub in_force: &'a InForce,
+}
+
+impl GuardContext<'_> {
+    /// When the tick is.
+    fn at(&self) -> Moment {
+        Moment { wall_ms: self.wall_ms, lived_ms: self.lived_ms }
+    }
 }
 
 /// A host rule that may narrow a proposal.
@@ -95,7 +105,7 @@ pub struct GuardMemory {
 #[must_use]
 pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
     let mut guards: Vec<Box<dyn Guard + Send + Sync>> =
-        vec![Box::new(HoldGuard), Box::new(MissingDataGuard(settings.missing_data))];
+        vec![Box::new(HoldGuard), Box::new(FreezeGuard), Box::new(MissingDataGuard(settings.missing_data))];
     if settings.warm_up_ms > 0 && !mutant::is(Mutant::ForgetAbsence) {
         guards.push(Box::new(AfterAbsenceGuard { hold_ms: settings.warm_up_ms }));
     }

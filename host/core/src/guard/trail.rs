@@ -76,6 +76,8 @@ pub enum GuardName {
     OnFailure,
     /// The size is held.
     Hold,
+    /// The set is frozen.
+    Freeze,
     /// `missing_data`: a wanted metric has no fresh value.
     MissingData,
     /// `warm_up`: the daemon was away a short while ago.
@@ -99,6 +101,7 @@ impl GuardName {
         match self {
             Self::OnFailure => "on-failure",
             Self::Hold => "hold",
+            Self::Freeze => "freeze",
             Self::MissingData => "missing-data",
             Self::AfterAbsence => "after-absence",
             Self::ScaleInStabilization => "scale-in-stabilization",

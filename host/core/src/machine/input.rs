@@ -185,6 +185,28 @@ pub enum Command {
     },
     /// Policies decide the size again.
     Resume,
+    /// Other limits than those of the manifest; replaces what an operator put in their place before.
+    Limits {
+        /// Least capacity; none takes the manifest's.
+        min: Option<u32>,
+        /// Greatest capacity; none takes the manifest's.
+        max: Option<u32>,
+        /// For how long, milliseconds; none until [`Command::ClearLimits`].
+        for_ms: Option<u64>,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// The manifest's limits again.
+    ClearLimits,
+    /// Nothing that serves shall be removed for a while.
+    Freeze {
+        /// For how long, milliseconds; none until [`Command::Thaw`].
+        for_ms: Option<u64>,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// What serves may be removed again.
+    Thaw,
     /// Protection of an instance from scale-in, or no longer.
     Protect {
         /// Which.

@@ -163,13 +163,14 @@ impl SetMachine {
         let mut metrics = self.windows.build_metrics(now_ms, &instances);
         self.forget_warming(now_ms, &instances, &mut metrics);
         let state = &self.state;
+        let limits = self.limits();
         let observation = Observation {
             set: state.set.name.clone(),
             tick: state.last_tick + 1,
             now_ms,
             generation: state.generation,
-            min: state.set.capacity.min,
-            max: state.set.capacity.max,
+            min: limits.min,
+            max: limits.max,
             desired: state.desired,
             instances,
             metrics,

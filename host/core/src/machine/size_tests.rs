@@ -86,6 +86,84 @@ fn instances_are_replaced_under_a_hold_and_limits_bind() {
     rig.command(update(manifest("capacity: { min: 5, max: 8 }"))).expect("applied");
     rig.tick();
     assert_eq!(desired(&rig), 5);
-    let why = "capacity 9 is outside the set's limits, 5 to 8; change them in the manifest first";
+    let why = "capacity 9 is outside the set's limits, 5 to 8; change them in the manifest, or for a while with `regatta limits web`";
     assert_eq!(rig.refused(hold(Some(9), None)), CommandError::Conflict(why.into()));
+}
+
+fn limits(min: Option<u32>, max: Option<u32>, for_ms: Option<u64>) -> Command {
+    Command::Limits { min, max, for_ms, reason: String::new() }
+}
+
+#[test]
+fn other_limits_bind_for_a_while_and_then_no_longer() {
+    let mut rig = Rig::serving("");
+    rig.command(limits(Some(4), None, Some(60_000))).expect("done");
+    rig.tick_after(30_000);
+    assert_eq!((desired(&rig), rig.store.last_record().observation.min), (4, 4));
+    rig.restart_after(3_600_000, |_| Found::Running(Running::default()));
+    rig.tick_after(29_999);
+    assert_eq!(desired(&rig), 4);
+    rig.tick_after(1);
+    assert_eq!((desired(&rig), rig.store.last_record().observation.min), (2, 0));
+    assert_eq!(
+        rig.store.told(EventKind::LimitsRestored),
+        ["the override of the limits is over: they are 0 to 10"]
+    );
+    rig.command(limits(None, Some(12), None)).expect("above the manifest's");
+    assert_eq!(rig.command(Command::Scale { capacity: 12 }), Ok(Done::Ok));
+    rig.command(Command::ClearLimits).expect("done");
+    rig.tick();
+    assert_eq!(desired(&rig), 2);
+}
+
+#[test]
+fn limits_that_are_not_possible_are_refused_with_all_that_is_wrong() {
+    let mut rig = Rig::serving("capacity: { min: 3, max: 10 }");
+    let why = |rig: &mut Rig, min, max| match rig.refused(limits(min, max, None)) {
+        CommandError::Conflict(why) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why(&mut rig, None, None), "these limits are not possible: neither a min nor a max is given");
+    assert_eq!(
+        why(&mut rig, None, Some(0)),
+        "these limits are not possible: max must be at least 1; min would be 3 and max 0: give both"
+    );
+    assert_eq!(
+        why(&mut rig, Some(20_000), Some(300)),
+        "these limits are not possible: 20000 is more than 10000, the most that a set may have; the set's network has \
+         addresses for 254 instances, max would be 300; min would be 20000 and max 300: give both"
+    );
+    // Another manifest may contradict what was possible.
+    rig.command(limits(None, Some(4), None)).expect("done");
+    rig.command(update(manifest("capacity: { min: 6, max: 8 }"))).expect("applied");
+    rig.tick();
+    assert_eq!(desired(&rig), 4);
+    assert!(
+        rig.machine.problems().contains(&"min 6 (manifest) is above max 4 (override): max wins".to_owned())
+    );
+}
+
+#[test]
+fn a_frozen_set_removes_nothing_that_serves() {
+    let mut rig = Rig::serving("repair: { grace: 0s, max_unhealthy: 100, hold_after_apply: 0s }");
+    let freeze = Command::Freeze { for_ms: Some(60_000), reason: "change freeze".to_owned() };
+    rig.command(freeze).expect("frozen");
+    rig.wish = 0;
+    rig.probed(1, InstanceEvent::BecameUnhealthy, None);
+    rig.tick();
+    assert_eq!(rig.phases(), [(1, Phase::Unhealthy), (2, Phase::InService)]);
+    let record = rig.store.last_record();
+    assert_eq!((record.guards.granted, record.guards.steps[0].guard), (2, GuardName::Freeze));
+    assert!(matches!(rig.refused(Command::Scale { capacity: 1 }), CommandError::Conflict(_)));
+    rig.command(update(manifest("capacity: { min: 1, max: 1 }"))).expect("applied");
+    rig.tick();
+    assert_eq!((desired(&rig), rig.ids().len()), (2, 2), "not even for the limits");
+    // What is broken is cleaned up and replaced, and more may be made.
+    rig.report(1, crate::agent::Report::Exited { why: "killed".to_owned() });
+    rig.tick();
+    rig.tick();
+    assert_eq!(rig.ids(), [1, 2, 3]);
+    rig.tick_after(60_000);
+    assert_eq!(desired(&rig), 1);
+    assert_eq!(rig.store.told(EventKind::Thawed), ["the freeze is over: instances may be removed again"]);
 }

@@ -9,7 +9,7 @@ use crate::manifest::{LoadBalancer, ScaleSet};
 use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
 use crate::record::TickRecord;
-use crate::sizing::{self, InForce};
+use crate::sizing::{self, InForce, Limits};
 use crate::state::{InstanceRecord, Moment, SetState};
 
 use super::{Busy, SetMachine};
@@ -75,7 +75,7 @@ impl SetMachine {
     #[must_use]
     pub fn launches_max(&self) -> u32 {
         let counted = self.instances.values().filter(|it| it.record.phase.counts_as_capacity()).count();
-        self.state.set.capacity.max.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
+        self.limits().max.saturating_sub(u32::try_from(counted).unwrap_or(u32::MAX))
     }
 
     /// When the next tick is due, milliseconds after the last one: a tick, or earlier when a policy wishes so, within its limit.
@@ -127,6 +127,12 @@ impl SetMachine {
     #[must_use]
     pub fn in_force(&self) -> InForce {
         sizing::in_force(&self.state, self.moment())
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.in_force().limits.unwrap_or_else(|| Limits::of(self.state.set.capacity))
     }
 
     /// When it last took an input in.

@@ -38,7 +38,7 @@ use crate::api::recovery_types::{
     BackupOutcome, BackupRequest, ConditionKind, CopyInfo, DeleteOrphansOutcome, DeleteOrphansRequest,
     OrphanInfo, RecoverOutcome, RecoverRequest,
 };
-use crate::api::size_types::HoldRequest;
+use crate::api::size_types::{FreezeRequest, HoldRequest, LimitsRequest};
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
     EventEntry, EventsQuery, InstanceInfo, PlacedOutcome, PolicyHistoryEntry, PolicyList, PromoteRequest,
@@ -262,6 +262,35 @@ impl Control for Fleet {
         self.summary_of(set).await
     }
 
+    async fn override_limits(
+        &self,
+        set: &str,
+        request: LimitsRequest,
+        caller: &Caller,
+    ) -> Answer<SetSummary> {
+        let LimitsRequest { min, max, for_ms, reason } = request;
+        lasting(for_ms)?;
+        self.command(set, Command::Limits { min, max, for_ms, reason }, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn clear_limits(&self, set: &str, caller: &Caller) -> Answer<SetSummary> {
+        self.command(set, Command::ClearLimits, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn freeze(&self, set: &str, request: FreezeRequest, caller: &Caller) -> Answer<SetSummary> {
+        let FreezeRequest { for_ms, reason } = request;
+        lasting(for_ms)?;
+        self.command(set, Command::Freeze { for_ms, reason }, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn thaw(&self, set: &str, caller: &Caller) -> Answer<SetSummary> {
+        self.command(set, Command::Thaw, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
     async fn delete(&self, set: &str, caller: &Caller) -> Answer<SetSummary> {
         let before = self.summary_of(set).await?;
         self.command(set, Command::Delete, &caller.name).await?;
@@ -412,6 +441,7 @@ impl Control for Fleet {
             self.shared.exposition.observe_set(
                 &name,
                 &view.state,
+                (view.limits.min, view.limits.max),
                 &view.instances,
                 view.traffic.as_ref().map(|traffic| &traffic.stats.totals),
             );

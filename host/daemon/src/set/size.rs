@@ -8,8 +8,14 @@ use crate::api::size_types::{SizeInfo, TermInfo};
 
 /// What operators say about the size of a set now.
 pub(super) fn size_info(machine: &SetMachine) -> SizeInfo {
-    let (in_force, at) = (machine.in_force(), machine.at());
-    SizeInfo { hold: in_force.hold.as_ref().map(|term| term_info(term, at)) }
+    let (in_force, limits, at) = (machine.in_force(), machine.limits(), machine.at());
+    SizeInfo {
+        hold: in_force.hold.as_ref().map(|term| term_info(term, at)),
+        min_from: limits.min_from.to_string(),
+        max_from: limits.max_from.to_string(),
+        limits: in_force.overridden.as_ref().map(|it| term_info(&it.term, at)),
+        freeze: in_force.freeze.as_ref().map(|term| term_info(term, at)),
+    }
 }
 
 fn term_info(term: &Term, at: Moment) -> TermInfo {

@@ -11,6 +11,7 @@ use regatta_core::metric::MetricValue;
 use regatta_core::observation::{MetricObservation, MetricScope};
 use regatta_core::phase::Phase;
 use regatta_core::record::TickRecord;
+use regatta_core::sizing::Limits;
 use regatta_core::state::{InstanceRecord, PolicyActivation, SetState};
 use regatta_traffic::LbStats;
 
@@ -35,6 +36,8 @@ pub(crate) struct SetView {
     pub last: Option<Arc<TickRecord>>,
     /// What keeps the set from being as wanted.
     pub problems: Vec<String>,
+    /// The limits in force.
+    pub limits: Limits,
     /// Who decides its size.
     pub size: SizeInfo,
     /// Instances can start from its image, as far as is known.
@@ -67,6 +70,7 @@ impl SetView {
             services: Arc::new(services.collect()),
             last: machine.last().cloned(),
             problems: machine.problems(),
+            limits: machine.limits(),
             size: size_info(machine),
             image_usable: machine.image_is_usable(),
             not_probed: BTreeMap::new(),
@@ -86,8 +90,8 @@ impl SetView {
         SetSummary {
             name: state.set.name.clone(),
             generation: state.generation,
-            min: state.set.capacity.min,
-            max: state.set.capacity.max,
+            min: self.limits.min,
+            max: self.limits.max,
             desired: state.desired,
             instances,
             policies: state.policies.iter().map(|slot| policy_info(&slot.name, &slot.active)).collect(),

@@ -11,6 +11,7 @@ use regatta_core::state::{InstanceRecord, SetState};
 use regatta_core::tick::conclude;
 
 use super::Checks;
+use super::sizing::bounds;
 use crate::node::{Node, Stage};
 use crate::store::{Store, StoredSet};
 
@@ -67,20 +68,15 @@ impl Checks {
         for (name, was, is) in rising {
             self.hold(is >= was, "ids", || format!("{name} of set {set} goes back from {was} to {is}"));
         }
+        let (min, max) = bounds(before, next.clock.lived_ms);
         self.hold(next.incarnation == before.incarnation, "ids", || format!("set {set} is another one"));
         self.hold(
-            (next.set.capacity.min..=next.set.capacity.max).contains(&next.desired)
+            (min..=max).contains(&next.desired)
                 || next.deleting
                 || next.generation != before.generation
                 || next.desired == before.desired,
             "maximum",
-            || {
-                let capacity = next.set.capacity;
-                format!(
-                    "set {set} wants {}, its limits are {} to {}",
-                    next.desired, capacity.min, capacity.max
-                )
-            },
+            || format!("set {set} wants {}, its limits are {min} to {max}", next.desired),
         );
     }
 

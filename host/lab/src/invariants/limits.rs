@@ -6,11 +6,13 @@ use regatta_core::combine::CombineRule;
 use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::{MissingData, OnFailure, ScaleSet};
 use regatta_core::metric::MetricValue;
+use regatta_core::observation::Observation;
 use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
 use regatta_core::state::InstanceRecord;
 
 use super::Checks;
+use super::sizing::bounds;
 use crate::store::StoredSet;
 
 impl Checks {
@@ -26,7 +28,7 @@ impl Checks {
         let (set, tick) = (&before.state.set, record.observation.tick);
         let name = &set.name;
         let (granted, desired) = (record.guards.granted, before.state.desired);
-        let (min, max) = (set.capacity.min, set.capacity.max);
+        let (min, max) = bounds(&before.state, record.facts.lived_ms);
         self.hold((min..=max).contains(&granted), "maximum", || {
             format!("tick {tick} of set {name} grants {granted}, the limits are {min} to {max}")
         });
@@ -69,12 +71,19 @@ impl Checks {
         let (granted, desired) = (record.guards.granted, before.state.desired);
         let limit = set.guards.scale_out_limit;
         let furthest = desired.saturating_add(limit.step(desired));
-        self.hold(granted <= furthest.max(set.capacity.min) || stands_in(set, granted), "rate", || {
-            format!("tick {} of set {} goes from {desired} to {granted}: {limit}", observation.tick, set.name)
-        });
+        self.hold(
+            granted <= furthest.max(observation.min) || stands_in(set, observation, granted),
+            "rate",
+            || {
+                format!(
+                    "tick {} of set {} goes from {desired} to {granted}: {limit}",
+                    observation.tick, set.name
+                )
+            },
+        );
         let limit = set.guards.scale_in_limit;
         let furthest = desired.saturating_sub(limit.step(desired));
-        self.hold(granted >= furthest.min(set.capacity.max), "rate", || {
+        self.hold(granted >= furthest.min(observation.max), "rate", || {
             format!("tick {} of set {} goes from {desired} to {granted}: {limit}", observation.tick, set.name)
         });
         let Some(load) = observation.metric("utilization") else { return };
@@ -109,9 +118,8 @@ impl Checks {
 }
 
 /// Whether that is the size that the set goes to without a decision or without data.
-fn stands_in(set: &ScaleSet, granted: u32) -> bool {
-    let bounds = set.capacity.min..=set.capacity.max;
-    let within = |capacity: u32| capacity.max(*bounds.start()).min(*bounds.end()) == granted;
+fn stands_in(set: &ScaleSet, observation: &Observation, granted: u32) -> bool {
+    let within = |capacity: u32| capacity.max(observation.min).min(observation.max) == granted;
     matches!(set.guards.on_failure, OnFailure::Static { capacity } if within(capacity))
         || matches!(set.guards.missing_data, MissingData::Default { capacity } if within(capacity))
 }

@@ -9,6 +9,8 @@
 //! | `generation` | a tick is decided by the manifest and the policies that are stored, with the states that are stored |
 //! | `minimum`, `maximum`, `canary` | missing data and failures never scale in; limits bind; a canary stays near |
 //! | `hold` | nothing but the limits moves a size that is held; a hold ends with its time |
+//! | `override` | other limits count for their time and no longer |
+//! | `freeze` | nothing that serves is removed from a frozen set; a freeze ends with its time |
 //! | `protected` | no protected instance goes for a scale-in |
 //! | `boot-time`, `repair-time`, `drain-time`, `back-off` | nothing expires before its time has been lived |
 //! | `replay` | a stored record decides itself again |

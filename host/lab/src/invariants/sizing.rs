@@ -1,7 +1,8 @@
 //! Who decides the size: what operators say for a while counts for so long, and no longer.
 
+use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
-use regatta_core::sizing::Term;
+use regatta_core::sizing::{Sizing, Term};
 use regatta_core::state::SetState;
 
 use super::Checks;
@@ -20,13 +21,54 @@ impl Checks {
         self.hold(!held || granted == state.desired.max(min).min(max), "hold", || {
             format!("tick {tick} of set {set} goes from {} to {granted}, and its size is held", state.desired)
         });
-        let (now, after) = (record.facts.in_force.hold.is_some(), next.sizing.hold.is_some());
-        self.hold(now == held && after == held, "hold", || {
-            format!(
-                "tick {tick} of set {set} at {lived_ms} ms: the hold is stored as {:?}, in force {now}, after it {after}",
-                state.sizing.hold
-            )
+        let (seen, after) = (&record.facts.in_force, &next.sizing);
+        let limits = |sizing: &Sizing| sizing.limits.as_ref().map(|it| it.term.clone());
+        let seen_limits = seen.overridden.as_ref().map(|it| it.term.clone());
+        for (name, stored, seen, after) in [
+            ("hold", state.sizing.hold.clone(), seen.hold.clone(), after.hold.clone()),
+            ("override", limits(&state.sizing), seen_limits, limits(after)),
+            ("freeze", state.sizing.freeze.clone(), seen.freeze.clone(), after.freeze.clone()),
+        ] {
+            let lasting = stored.clone().filter(|term| lasts(Some(term), lived_ms));
+            self.hold(seen == lasting && after == lasting, name, || {
+                format!(
+                    "tick {tick} of set {set} at {lived_ms} ms: stored is {stored:?}, it sees {seen:?} and leaves {after:?}"
+                )
+            });
+        }
+        let bound = bounds(state, lived_ms);
+        self.hold((min, max) == bound, "override", || {
+            format!("tick {tick} of set {set} sees the limits {min} to {max}, they are {bound:?}")
         });
+        if lasts(state.sizing.freeze.as_ref(), lived_ms) {
+            self.freeze(before, record);
+        }
+    }
+
+    fn freeze(&mut self, before: &StoredSet, record: &TickRecord) {
+        let (set, tick) = (&record.observation.set, record.observation.tick);
+        let (desired, granted) = (before.state.desired, record.guards.granted);
+        self.hold(granted >= desired, "freeze", || {
+            format!("tick {tick} of set {set}, which is frozen, scales in from {desired} to {granted}")
+        });
+        for action in &record.plan.actions {
+            let (Action::Drain { id, cause } | Action::Terminate { id, cause }) = action else { continue };
+            let takes = matches!(cause, RemovalCause::ScaleIn | RemovalCause::Unhealthy);
+            self.hold(!takes, "freeze", || format!("{set}-{id} is removed from a frozen set: {cause:?}"));
+        }
+    }
+}
+
+/// The limits in force at that moment of the set's own clock.
+pub(super) fn bounds(state: &SetState, lived_ms: u64) -> (u32, u32) {
+    let capacity = state.set.capacity;
+    let other = state.sizing.limits.as_ref().filter(|it| lasts(Some(&it.term), lived_ms));
+    let min = other.and_then(|it| it.min).unwrap_or(capacity.min);
+    let max = other.and_then(|it| it.max).unwrap_or(capacity.max);
+    let least = min.min(max);
+    match lasts(state.sizing.freeze.as_ref(), lived_ms) {
+        true => (least, max.max(state.desired)),
+        false => (least, max),
     }
 }
 

@@ -108,6 +108,12 @@ impl SetMachine {
             Command::Scale { capacity } => self.scale(capacity),
             Command::Hold { capacity, for_ms, reason } => self.hold_size(capacity, for_ms, &reason, actor),
             Command::Resume => Ok(self.resume()),
+            Command::Limits { min, max, for_ms, reason } => {
+                self.override_limits(min, max, for_ms, &reason, actor)
+            }
+            Command::ClearLimits => Ok(self.clear_limits()),
+            Command::Freeze { for_ms, reason } => Ok(self.freeze(for_ms, &reason, actor)),
+            Command::Thaw => Ok(self.thaw()),
             Command::Protect { id, protected } => self.protect(id, protected),
             Command::Delete => Ok(self.delete()),
             Command::Swap { slot, policy } => self.swap(slot.as_deref(), *policy),

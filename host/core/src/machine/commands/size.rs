@@ -1,7 +1,8 @@
-//! Commands about who decides the size: hold it, and leave it to the policies again.
+//! Commands about who decides the size: hold it, put other limits in force, freeze the set, and end that again.
 
 use crate::event::{Actor, EventKind};
-use crate::sizing::{Sizing, Term};
+use crate::manifest::MAX_CAPACITY;
+use crate::sizing::{self, LimitsOverride, Sizing, Term};
 use crate::state::SetState;
 
 use super::super::{CommandError, SetMachine};
@@ -37,6 +38,80 @@ impl SetMachine {
         Step::Store(Box::new(Change::new(next, EventKind::SizeResumed, text)))
     }
 
+    pub(super) fn override_limits(
+        &self,
+        min: Option<u32>,
+        max: Option<u32>,
+        for_ms: Option<u64>,
+        reason: &str,
+        actor: &Actor,
+    ) -> Result<Step, CommandError> {
+        let at = self.moment();
+        let term = Term::begin(at, for_ms, actor.clone(), reason);
+        let until = term.told(at, &format!("regatta limits {} --clear", self.state.set.name));
+        let limits = LimitsOverride { min, max, term };
+        let values = limits.values();
+        let next = self.sized(|sizing| sizing.limits = Some(limits));
+        let mut problems = Vec::new();
+        if values.is_empty() {
+            problems.push("neither a min nor a max is given".to_owned());
+        }
+        if max == Some(0) {
+            problems.push("max must be at least 1".to_owned());
+        }
+        if let Some(limit) = min.into_iter().chain(max).find(|limit| u64::from(*limit) > MAX_CAPACITY) {
+            problems.push(format!("{limit} is more than {MAX_CAPACITY}, the most that a set may have"));
+        }
+        let room = self.state.set.network.room();
+        if let Some(max) = max.filter(|max| *max > room) {
+            problems
+                .push(format!("the set's network has addresses for {room} instances, max would be {max}"));
+        }
+        let bounds = sizing::in_force(&next, at).limits;
+        if let Some(min) = bounds.as_ref().and_then(|bounds| bounds.beyond_max) {
+            let max = bounds.map_or(0, |bounds| bounds.max);
+            problems.push(format!("min would be {min} and max {max}: give both"));
+        }
+        if !problems.is_empty() {
+            return Err(CommandError::Conflict(format!(
+                "these limits are not possible: {}",
+                problems.join("; ")
+            )));
+        }
+        let text = format!("{values} instead of the manifest's {until}");
+        Ok(Step::Store(Box::new(Change::new(next, EventKind::LimitsOverridden, text))))
+    }
+
+    pub(super) fn clear_limits(&self) -> Step {
+        if self.state.sizing.at(self.clock.lived_ms).limits.is_none() {
+            return Step::Nothing;
+        }
+        let next = self.sized(|sizing| sizing.limits = None);
+        let capacity = self.state.set.capacity;
+        let text = format!("the manifest's limits count again, {} to {}", capacity.min, capacity.max);
+        Step::Store(Box::new(Change::new(next, EventKind::LimitsRestored, text)))
+    }
+
+    pub(super) fn freeze(&self, for_ms: Option<u64>, reason: &str, actor: &Actor) -> Step {
+        let at = self.moment();
+        let term = Term::begin(at, for_ms, actor.clone(), reason);
+        let until = term.told(at, &format!("regatta freeze {} --end", self.state.set.name));
+        let next = self.sized(|sizing| sizing.freeze = Some(term));
+        Step::Store(Box::new(Change::new(next, EventKind::Frozen, format!("nothing is removed {until}"))))
+    }
+
+    pub(super) fn thaw(&self) -> Step {
+        if self.state.sizing.at(self.clock.lived_ms).freeze.is_none() {
+            return Step::Nothing;
+        }
+        let next = self.sized(|sizing| sizing.freeze = None);
+        Step::Store(Box::new(Change::new(
+            next,
+            EventKind::Thawed,
+            "instances may be removed again".to_owned(),
+        )))
+    }
+
     /// The state with something else that an operator says about the size.
     fn sized(&self, change: impl FnOnce(&mut Sizing)) -> SetState {
         let mut next = self.state.clone();
@@ -46,12 +121,19 @@ impl SetMachine {
 
     /// `capacity` as a size that may be set now.
     pub(super) fn capacity_within(&self, capacity: u32) -> Result<u32, CommandError> {
-        let limits = self.state.set.capacity;
-        if (limits.min..=limits.max).contains(&capacity) {
+        let (in_force, limits, set) = (self.in_force(), self.limits(), &self.state.set.name);
+        if in_force.freeze.is_some() && capacity < self.state.desired {
+            return Err(CommandError::Conflict(format!(
+                "the set is frozen, so capacity {capacity} would remove nothing; \
+                 `regatta freeze {set} --end` ends that"
+            )));
+        }
+        if limits.contains(capacity) {
             return Ok(capacity);
         }
         Err(CommandError::Conflict(format!(
-            "capacity {capacity} is outside the set's limits, {} to {}; change them in the manifest first",
+            "capacity {capacity} is outside the set's limits, {} to {}; change them in the manifest, or for a while \
+             with `regatta limits {set}`",
             limits.min, limits.max
         )))
     }
