@@ -54,14 +54,18 @@ pub struct FreezeRequest {
 pub struct SizeInfo {
     /// Policies do not change the size.
     pub hold: Option<TermInfo>,
-    /// Where the least capacity comes from: `manifest`, `override`.
+    /// Where the least capacity comes from: `manifest`, `schedule NAME`, `override`.
     pub min_from: String,
-    /// Where the greatest capacity comes from: `manifest`, `override`, or `freeze` when it would be less than there is.
+    /// Where the greatest capacity comes from: `manifest`, `schedule NAME`, `override`, or `freeze` when it would be less than there is.
     pub max_from: String,
     /// The override of the limits.
     pub limits: Option<TermInfo>,
     /// Nothing that serves is removed.
     pub freeze: Option<TermInfo>,
+    /// The schedule entry by which nothing that serves is removed.
+    pub frozen_by: Option<String>,
+    /// Names of the schedule entries in force.
+    pub schedules: Vec<String>,
 }
 
 /// For how long an operator's word counts.

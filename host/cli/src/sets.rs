@@ -67,18 +67,17 @@ pub(super) fn policies(set: &SetSummary) -> String {
 
 /// A set in one word.
 fn condition(set: &SetSummary) -> &'static str {
+    let frozen = set.size.freeze.is_some() || set.size.frozen_by.is_some();
     let in_service = set.instances.get("in-service").copied().unwrap_or(0);
     if set.stuck.is_some() {
         "stuck"
     } else if set.deleting {
         "deleting"
-    } else if set.problems.len()
-        > usize::from(set.size.hold.is_some()) + usize::from(set.size.freeze.is_some())
-    {
+    } else if set.problems.len() > usize::from(set.size.hold.is_some()) + usize::from(frozen) {
         "problem"
     } else if set.size.hold.is_some() {
         "held"
-    } else if set.size.freeze.is_some() {
+    } else if frozen {
         "frozen"
     } else if in_service < set.desired || set.instances.values().sum::<u32>() > in_service {
         "changing"
@@ -153,12 +152,17 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
     }
     pair("Generation", &set.generation.to_string(), io)?;
     let limits = match &set.size.limits {
-        None if set.size.max_from != "freeze" => format!("min {}, max {}", set.min, set.max),
+        None if set.size.schedules.is_empty() && set.size.max_from != "freeze" => {
+            format!("min {}, max {}", set.min, set.max)
+        }
         _ => size::limits_told(set),
     };
     pair("Capacity", &format!("{} desired ({limits})", set.desired), io)?;
     if let Some(term) = &set.size.limits {
         pair("Override", &size::told(term, "limits", &format!("{} --clear", set.name), now_ms), io)?;
+    }
+    if !set.size.schedules.is_empty() {
+        pair("Schedules", &set.size.schedules.join(", "), io)?;
     }
     if let Some(freeze) = &set.size.freeze {
         pair("Frozen", &size::told(freeze, "freeze", &format!("{} --end", set.name), now_ms), io)?;

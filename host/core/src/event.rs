@@ -88,6 +88,10 @@ event_kinds! {
     LimitsOverridden = "limits-overridden",
     /// The limits of the manifest count again.
     LimitsRestored = "limits-restored",
+    /// An entry of the schedules begins.
+    ScheduleBegan = "schedule-began",
+    /// An entry of the schedules ends.
+    ScheduleEnded = "schedule-ended",
     /// Nothing that serves is removed.
     Frozen = "frozen",
     /// What serves may be removed again.

@@ -28,6 +28,9 @@ pub fn explain(record: &TickRecord, when: &str) -> String {
     for line in &record.operator {
         row(&mut out, "operator", line);
     }
+    if !observation.schedule.is_empty() {
+        row(&mut out, "schedule", &observation.schedule.join(", "));
+    }
     let at = Moment { wall_ms: record.at_ms(), lived_ms: record.facts.lived_ms };
     for line in record.facts.in_force.told(&observation.set, at) {
         row(&mut out, "size", &line);

@@ -94,6 +94,10 @@ mutants! {
     FreezeLetsScaleInThrough,
     /// A frozen set still replaces what is unhealthy.
     FreezeLetsRepairThrough,
+    /// Schedules run on the set's own clock.
+    ScheduleOnLivedClock,
+    /// The capacity of a schedule entry is gone to in every tick.
+    ScheduleBeginsAgain,
     /// What an operator said for a while counts for ever.
     TermNeverEnds,
 }

@@ -124,14 +124,21 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
     events
 }
 
-/// What operators said for a while and is over by itself; what they ended was told then.
+/// Schedule entries that begin and end, and what operators said for a while and is over by itself; what they ended was told
+/// then.
 fn ended(record: &TickRecord, last: Option<&TickRecord>) -> Vec<(EventKind, String)> {
-    let Some(before) = last.map(|last| &last.facts.in_force) else { return Vec::new() };
+    let was = last.map_or(&[][..], |last| &last.observation.schedule);
+    let is = &record.observation.schedule;
+    let mut ended: Vec<(EventKind, String)> = Vec::new();
+    let began = is.iter().filter(|name| !was.contains(name));
+    ended.extend(began.map(|name| (EventKind::ScheduleBegan, format!("schedule {name} begins"))));
+    let over = was.iter().filter(|name| !is.contains(name));
+    ended.extend(over.map(|name| (EventKind::ScheduleEnded, format!("schedule {name} has ended"))));
+    let Some(before) = last.map(|last| &last.facts.in_force) else { return ended };
     let (now, lived_ms) = (&record.facts.in_force, record.facts.lived_ms);
     let over = |before: Option<&Term>, now: Option<&Term>| {
         now.is_none() && before.is_some_and(|term| term.is_over(lived_ms))
     };
-    let mut ended = Vec::new();
     if over(before.hold.as_ref(), now.hold.as_ref()) {
         let desired = record.observation.desired;
         let text = format!("capacity {desired} is no longer held: its time is over, policies decide again");

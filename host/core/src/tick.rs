@@ -155,7 +155,7 @@ fn mutated(combined: Combined, canaries: &[CanaryRun]) -> Combined {
 /// How many instances the plan works towards: while nothing may be removed, not fewer than there are.
 fn to_be(facts: &PlanFacts, granted: u32) -> u32 {
     let there = facts.phase.iter().filter(|phase| phase.counts_as_capacity()).count();
-    match facts.in_force.freeze.is_some() && !facts.deleting {
+    match facts.in_force.is_frozen() && !facts.deleting {
         true => granted.max(u32::try_from(there).unwrap_or(u32::MAX)),
         false => granted,
     }

@@ -10,6 +10,7 @@ use regatta_core::manifest::{
     Capacity, LoadBalancer, MissingData, Network, OnFailure, Probe, RateLimit, ScaleSet, StartMode,
     read_manifest,
 };
+use regatta_core::sizing::{Cron, ScheduleEntry, When, Zone};
 use regatta_core::state::{ImageDigests, PolicyActivation};
 
 use crate::dice::Dice;
@@ -110,6 +111,24 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
         };
         (set.guards.scale_out_limit, set.guards.scale_in_limit) = (limit(), limit());
     }
+    let entry = |dice: &mut Dice, name: &str| {
+        let cron = dice.pick(&["*/2 * * * *", "*/3 * * * *", "*/5 * * * *"]).unwrap_or("* * * * *");
+        ScheduleEntry {
+            name: name.to_owned(),
+            when: When::Recurring {
+                cron: Cron::parse(cron).unwrap_or_else(|why| panic!("{cron} {why}")),
+                duration_ms: 60_000,
+            },
+            time_zone: Zone::default(),
+            min: dice.per_mille(400).then(|| dice.small(min..=max)),
+            max: dice.per_mille(400).then(|| max + dice.small(0..=2)),
+            capacity: dice.per_mille(500).then(|| dice.small(min..=max)),
+            freeze: dice.per_mille(200),
+        }
+    };
+    if dice.per_mille(300) {
+        set.schedules = vec![entry(dice, "even"), entry(dice, "odd")];
+    }
     set.repair.max_unhealthy_percent = dice.small(20..=100);
     set.repair.enabled = dice.per_mille(850);
     set.repair.grace_ms = dice.within(0..=15_000);
@@ -174,20 +193,20 @@ impl World {
             Box::new(NewPolicy { activation, state_origin: "built in the rehearsal".to_owned() })
         };
         let command = match dice.small(0..=99) {
-            0..=13 => Command::Scale { capacity: dice.small(0..=8) },
-            14..=18 => Command::Hold {
+            0..=9 => Command::Scale { capacity: dice.small(0..=8) },
+            10..=13 => Command::Hold {
                 capacity: dice.per_mille(300).then(|| dice.small(0..=8)),
                 for_ms: dice.per_mille(800).then(|| dice.within(1..=120_000)),
                 reason: String::new(),
             },
-            19 => Command::Resume,
-            20 => Command::Limits {
+            14 => Command::Resume,
+            15..=16 => Command::Limits {
                 min: dice.per_mille(500).then(|| dice.small(0..=4)),
                 max: dice.per_mille(500).then(|| dice.small(1..=9)),
                 for_ms: dice.per_mille(800).then(|| dice.within(1..=120_000)),
                 reason: String::new(),
             },
-            21 => match dice.small(0..=3) {
+            17..=21 => match dice.small(0..=5) {
                 0 => Command::ClearLimits,
                 1 => Command::Thaw,
                 // Always with an end: what is too many may go then.

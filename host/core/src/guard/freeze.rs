@@ -31,9 +31,7 @@ impl Guard for FreezeGuard {
 
 /// Why nothing is removed; none when the set is not frozen.
 fn reason(context: &GuardContext<'_>, what: String) -> Option<Reason> {
-    let freeze = context.in_force.freeze.as_ref()?;
-    let at = context.at();
-    let until = freeze.told(at, &format!("regatta freeze {} --end", context.observation.set));
-    let text = format!("{what}nothing is removed {until}");
+    let told = context.in_force.frozen_told(&context.observation.set, context.at())?;
+    let text = format!("{what}{told}");
     Some(Reason { code: "frozen".into(), text: text.into(), evidence: Vec::new() })
 }

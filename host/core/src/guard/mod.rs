@@ -138,13 +138,20 @@ pub fn judge(
         trail.step(GuardName::OnFailure, None, after, reason);
     }
     let held = context.in_force.hold.is_some();
+    let policies_want = trail.granted;
+    if let Some(it) = context.in_force.beginning() {
+        let text = format!("schedule {} begins with capacity {}", it.entry, it.capacity);
+        let reason = Reason { code: "schedule".into(), text: text.into(), evidence: Vec::new() };
+        trail.change(GuardName::Schedule, it.capacity, reason);
+    }
     let wake = scale_from_zero::wake(context.observation).filter(|_| !held);
     start_first(&mut trail, wake.as_ref());
-    let wanted = trail.granted;
     for guard in guards {
-        guard.remember(context, wanted, &mut trail.memory);
+        guard.remember(context, policies_want.max(trail.granted), &mut trail.memory);
     }
-    for guard in guards {
+    // Guards narrow what policies want; a schedule's capacity is what the manifest says, but for a hold and a freeze.
+    let scheduled = context.in_force.beginning().is_some();
+    for guard in guards.iter().filter(|guard| !scheduled || guard.name().narrows_schedules()) {
         let proposed = trail.granted;
         if proposed == desired {
             break;

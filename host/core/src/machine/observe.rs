@@ -164,6 +164,7 @@ impl SetMachine {
         self.forget_warming(now_ms, &instances, &mut metrics);
         let state = &self.state;
         let limits = self.limits();
+        let schedule = self.in_force().schedule;
         let observation = Observation {
             set: state.set.name.clone(),
             tick: state.last_tick + 1,
@@ -175,7 +176,7 @@ impl SetMachine {
             instances,
             metrics,
             last: self.last_decision.clone(),
-            schedule: Vec::new(),
+            schedule,
         };
         self.windows.end_tick(&observation);
         observation

@@ -167,3 +167,79 @@ fn a_frozen_set_removes_nothing_that_serves() {
     assert_eq!(desired(&rig), 1);
     assert_eq!(rig.store.told(EventKind::Thawed), ["the freeze is over: instances may be removed again"]);
 }
+
+/// A set with an hour of every day from the rig's first tick on, 22:13:20 UTC.
+fn scheduled(entry: &str) -> Rig {
+    Rig::serving(&format!("schedules: [{{ name: night, cron: \"15 22 * * *\", duration: 1h, {entry} }}]"))
+}
+
+#[test]
+fn what_covers_now_counts_whatever_happened_meanwhile() {
+    let mut rig = scheduled("min: 5");
+    rig.wish = 1;
+    rig.tick();
+    assert_eq!((desired(&rig), rig.store.last_record().observation.min), (1, 0));
+    rig.tick_after(120_000);
+    let observation = &rig.store.last_record().observation;
+    assert_eq!((observation.min, observation.schedule.as_slice()), (5, &["night".to_owned()][..]));
+    assert_eq!(desired(&rig), 5);
+    // A clock that is set back before its beginning, and forward over its end.
+    rig.now.wall_ms -= 600_000;
+    rig.tick();
+    assert_eq!(desired(&rig), 1);
+    rig.now.wall_ms += 600_000;
+    rig.tick();
+    assert_eq!(desired(&rig), 5);
+    rig.restart_after(2 * 3_600_000, |_| Found::Running(Running::default()));
+    rig.tick();
+    assert_eq!(desired(&rig), 1, "the daemon was away over its end");
+    rig.restart_after(22 * 3_600_000 + 600_000, |_| Found::Running(Running::default()));
+    rig.tick();
+    assert_eq!(desired(&rig), 5, "and over its beginning");
+    assert_eq!(rig.store.told(EventKind::ScheduleEnded).len(), 2);
+}
+
+#[test]
+fn a_capacity_counts_once_when_its_entry_begins() {
+    let mut rig = scheduled("capacity: 7");
+    rig.tick_after(120_000);
+    let record = rig.store.last_record();
+    assert_eq!((desired(&rig), record.guards.steps[0].guard), (7, GuardName::Schedule));
+    rig.wish = 4;
+    rig.tick();
+    assert_eq!(desired(&rig), 4, "policies go on from there");
+    rig.now.wall_ms -= 600_000;
+    rig.tick();
+    rig.now.wall_ms += 600_000;
+    rig.tick();
+    assert_eq!(desired(&rig), 4, "the same beginning does not count twice");
+    rig.command(hold(None, None)).expect("held");
+    rig.tick_after(24 * 3_600_000);
+    assert_eq!(desired(&rig), 4, "a hold holds");
+    rig.command(Command::Resume).expect("done");
+    rig.tick();
+    assert_eq!(desired(&rig), 4, "and it is not made up for");
+}
+
+#[test]
+fn of_entries_that_overlap_the_largest_counts_and_an_override_beats_them() {
+    let entry = |name: &str, rest: &str| {
+        format!("{{ name: {name}, start: 2023-01-01T00:00, end: 2023-12-31T00:00, {rest} }}")
+    };
+    let entries =
+        [entry("low", "min: 3, max: 5"), entry("high", "min: 4, max: 8"), entry("calm", "freeze: true")];
+    let mut rig = Rig::serving(&format!("schedules: [{}]", entries.join(", ")));
+    rig.tick();
+    let observation = &rig.store.last_record().observation;
+    assert_eq!((observation.min, observation.max), (4, 8));
+    let from = rig.machine.limits();
+    assert_eq!(
+        (from.min_from.to_string(), from.max_from.to_string()),
+        ("schedule high".into(), "schedule high".into())
+    );
+    rig.command(limits(Some(2), None, None)).expect("done");
+    rig.wish = 0;
+    rig.tick();
+    assert_eq!(desired(&rig), 4, "it is frozen");
+    assert_eq!(rig.store.last_record().observation.min, 2);
+}

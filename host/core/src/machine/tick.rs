@@ -13,7 +13,6 @@ use crate::observation::Observation;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::Action;
 use crate::record::{CanaryRun, InstanceChange, NodeCapacity, PlanFacts, TickRecord};
-use crate::sizing;
 use crate::state::{InstanceRecord, Moment, SetState, instance_uid};
 use crate::tick::{TickInput, conclude};
 
@@ -190,7 +189,7 @@ impl SetMachine {
             changed_ms: self.state.changed_ms,
             metric_gaps: self.metric_gaps(observation),
             balancer_full,
-            in_force: sizing::in_force(&self.state, self.moment()),
+            in_force: self.in_force().recorded(),
         };
         for record in self.living() {
             facts.phase.push(record.phase);
@@ -224,6 +223,9 @@ impl SetMachine {
         state.guard_memory = record.guards.memory.clone();
         state.clock = self.clock;
         state.sizing = state.sizing.at(record.facts.lived_ms);
+        state.sizing.begun.retain(|name, _| state.set.schedules.iter().any(|entry| entry.name == *name));
+        let begins = record.facts.in_force.begins.iter();
+        state.sizing.begun.extend(begins.map(|it| (it.entry.clone(), it.start_ms)));
         for slot in &mut state.policies {
             let canary = slot.canary.as_mut().map(|canary| &mut canary.activation);
             for activation in std::iter::once(&mut slot.active).chain(canary) {

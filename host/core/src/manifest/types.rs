@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 pub use super::fields::{Guards, GuestMetric, Health, LoadBalancer, PolicyLimits, Repair};
 use super::network::Network;
 use crate::combine::CombineRule;
+use crate::sizing::ScheduleEntry;
 
 /// A named group of identical instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct ScaleSet {
     pub policies: Vec<PolicySpec>,
     /// How the decisions of several policies become one.
     pub combine: CombineRule,
+    /// Times at which something else counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<ScheduleEntry>,
     /// What the host does not leave to the policy.
     pub guards: Guards,
     /// What happens to broken instances.

@@ -35,6 +35,8 @@ pub enum Source {
     /// The manifest's `capacity`.
     #[default]
     Manifest,
+    /// An entry of the schedules, by name.
+    Schedule(String),
     /// An operator's override.
     Override,
     /// A freeze: the size may not be above the greatest capacity, and nothing may be removed.
@@ -43,11 +45,12 @@ pub enum Source {
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Manifest => "manifest",
-            Self::Override => "override",
-            Self::Freeze => "freeze",
-        })
+        match self {
+            Self::Manifest => f.write_str("manifest"),
+            Self::Schedule(name) => write!(f, "schedule {name}"),
+            Self::Override => f.write_str("override"),
+            Self::Freeze => f.write_str("freeze"),
+        }
     }
 }
 

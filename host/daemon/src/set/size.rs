@@ -14,6 +14,8 @@ pub(super) fn size_info(machine: &SetMachine) -> SizeInfo {
         min_from: limits.min_from.to_string(),
         max_from: limits.max_from.to_string(),
         limits: in_force.overridden.as_ref().map(|it| term_info(&it.term, at)),
+        schedules: in_force.schedule.clone(),
+        frozen_by: in_force.frozen_by.clone(),
         freeze: in_force.freeze.as_ref().map(|term| term_info(term, at)),
     }
 }

@@ -7,11 +7,11 @@ use regatta_core::metric::MetricValue;
 use regatta_core::phase::{InstanceEvent, Phase};
 use regatta_core::plan::Action;
 use regatta_core::record::{InstanceChange, TickRecord};
-use regatta_core::state::{InstanceRecord, SetState};
+use regatta_core::state::{InstanceRecord, Moment, SetState};
 use regatta_core::tick::conclude;
 
 use super::Checks;
-use super::sizing::bounds;
+use super::sizing::{at, bounds};
 use crate::node::{Node, Stage};
 use crate::store::{Store, StoredSet};
 
@@ -26,7 +26,15 @@ impl Checks {
         });
         let Some(before) = store.sets.get(set) else { return };
         for next in &batch.state.sets {
-            self.counters(&before.state, next);
+            let of_command = Moment {
+                wall_ms: batch.history.events.last().map_or(0, |event| event.at_ms),
+                lived_ms: next.clock.lived_ms,
+            };
+            self.counters(
+                &before.state,
+                next,
+                batch.history.records.first().map_or(of_command, |record| at(record)),
+            );
         }
         for (_, record) in &batch.state.instances {
             self.instance(before, record);
@@ -53,7 +61,7 @@ impl Checks {
         }
     }
 
-    fn counters(&mut self, before: &SetState, next: &SetState) {
+    fn counters(&mut self, before: &SetState, next: &SetState, at: Moment) {
         let set = &next.set.name;
         let rising = [
             ("generation", before.generation, next.generation),
@@ -68,7 +76,7 @@ impl Checks {
         for (name, was, is) in rising {
             self.hold(is >= was, "ids", || format!("{name} of set {set} goes back from {was} to {is}"));
         }
-        let (min, max) = bounds(before, next.clock.lived_ms);
+        let (min, max) = bounds(before, at);
         self.hold(next.incarnation == before.incarnation, "ids", || format!("set {set} is another one"));
         self.hold(
             (min..=max).contains(&next.desired)

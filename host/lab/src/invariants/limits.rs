@@ -12,7 +12,7 @@ use regatta_core::record::TickRecord;
 use regatta_core::state::InstanceRecord;
 
 use super::Checks;
-use super::sizing::bounds;
+use super::sizing::{at, bounds};
 use crate::store::StoredSet;
 
 impl Checks {
@@ -28,11 +28,12 @@ impl Checks {
         let (set, tick) = (&before.state.set, record.observation.tick);
         let name = &set.name;
         let (granted, desired) = (record.guards.granted, before.state.desired);
-        let (min, max) = bounds(&before.state, record.facts.lived_ms);
+        let (min, max) = bounds(&before.state, at(record));
         self.hold((min..=max).contains(&granted), "maximum", || {
             format!("tick {tick} of set {name} grants {granted}, the limits are {min} to {max}")
         });
-        if let Some(why) = no_scale_in(before, record) {
+        let scheduled = !record.facts.in_force.begins.is_empty();
+        if let Some(why) = no_scale_in(before, record).filter(|_| !scheduled) {
             self.hold(granted >= desired.min(max), "minimum", || {
                 format!("tick {tick} of set {name} scales in from {desired} to {granted} although {why}")
             });
@@ -69,10 +70,12 @@ impl Checks {
     fn guards(&mut self, before: &StoredSet, record: &TickRecord) {
         let (set, observation) = (&before.state.set, &record.observation);
         let (granted, desired) = (record.guards.granted, before.state.desired);
+        // A schedule says what it says at once.
+        let scheduled = !record.facts.in_force.begins.is_empty();
         let limit = set.guards.scale_out_limit;
         let furthest = desired.saturating_add(limit.step(desired));
         self.hold(
-            granted <= furthest.max(observation.min) || stands_in(set, observation, granted),
+            granted <= furthest.max(observation.min) || stands_in(set, observation, granted) || scheduled,
             "rate",
             || {
                 format!(
@@ -83,7 +86,7 @@ impl Checks {
         );
         let limit = set.guards.scale_in_limit;
         let furthest = desired.saturating_sub(limit.step(desired));
-        self.hold(granted >= furthest.min(observation.max), "rate", || {
+        self.hold(granted >= furthest.min(observation.max) || scheduled, "rate", || {
             format!("tick {} of set {} goes from {desired} to {granted}: {limit}", observation.tick, set.name)
         });
         let Some(load) = observation.metric("utilization") else { return };

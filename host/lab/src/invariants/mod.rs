@@ -10,6 +10,7 @@
 //! | `minimum`, `maximum`, `canary` | missing data and failures never scale in; limits bind; a canary stays near |
 //! | `hold` | nothing but the limits moves a size that is held; a hold ends with its time |
 //! | `override` | other limits count for their time and no longer |
+//! | `schedule` | the entries that cover the moment are in force; the capacity of each beginning counts once |
 //! | `freeze` | nothing that serves is removed from a frozen set; a freeze ends with its time |
 //! | `protected` | no protected instance goes for a scale-in |
 //! | `boot-time`, `repair-time`, `drain-time`, `back-off` | nothing expires before its time has been lived |

@@ -2,8 +2,8 @@
 
 use regatta_core::plan::{Action, RemovalCause};
 use regatta_core::record::TickRecord;
-use regatta_core::sizing::{Sizing, Term};
-use regatta_core::state::SetState;
+use regatta_core::sizing::{ScheduleEntry, Sizing, Term};
+use regatta_core::state::{Moment, SetState};
 
 use super::Checks;
 use crate::store::StoredSet;
@@ -36,11 +36,25 @@ impl Checks {
                 )
             });
         }
-        let bound = bounds(state, lived_ms);
+        let covering = |entry: &&ScheduleEntry| entry.covers(record.wall_ms).is_some();
+        let names: Vec<&String> =
+            state.set.schedules.iter().filter(covering).map(|entry| &entry.name).collect();
+        self.hold(record.observation.schedule.iter().eq(names.iter().copied()), "schedule", || {
+            format!("tick {tick} of set {set} sees {:?}, in force are {names:?}", record.observation.schedule)
+        });
+        for it in &record.facts.in_force.begins {
+            self.hold(state.sizing.begun.get(&it.entry) != Some(&it.start_ms), "schedule", || {
+                format!("tick {tick} of set {set}: the capacity of {it:?} counts twice")
+            });
+            self.hold(next.sizing.begun.get(&it.entry) == Some(&it.start_ms), "schedule", || {
+                format!("tick {tick} of set {set} forgets that {it:?} began")
+            });
+        }
+        let bound = bounds(state, at(record));
         self.hold((min, max) == bound, "override", || {
             format!("tick {tick} of set {set} sees the limits {min} to {max}, they are {bound:?}")
         });
-        if lasts(state.sizing.freeze.as_ref(), lived_ms) {
+        if frozen(state, at(record)) {
             self.freeze(before, record);
         }
     }
@@ -59,14 +73,32 @@ impl Checks {
     }
 }
 
-/// The limits in force at that moment of the set's own clock.
-pub(super) fn bounds(state: &SetState, lived_ms: u64) -> (u32, u32) {
+/// When the tick was, on both clocks.
+pub(super) fn at(record: &TickRecord) -> Moment {
+    Moment { wall_ms: record.wall_ms, lived_ms: record.facts.lived_ms }
+}
+
+fn frozen(state: &SetState, at: Moment) -> bool {
+    let scheduled = state.set.schedules.iter().any(|it| it.freeze && it.covers(at.wall_ms).is_some());
+    scheduled || lasts(state.sizing.freeze.as_ref(), at.lived_ms)
+}
+
+/// The limits in force at that moment.
+pub(super) fn bounds(state: &SetState, at: Moment) -> (u32, u32) {
+    let lived_ms = at.lived_ms;
+    let entries = || state.set.schedules.iter().filter(|entry| entry.covers(at.wall_ms).is_some());
     let capacity = state.set.capacity;
     let other = state.sizing.limits.as_ref().filter(|it| lasts(Some(&it.term), lived_ms));
-    let min = other.and_then(|it| it.min).unwrap_or(capacity.min);
-    let max = other.and_then(|it| it.max).unwrap_or(capacity.max);
+    let min = other
+        .and_then(|it| it.min)
+        .or_else(|| entries().filter_map(|it| it.min).max())
+        .unwrap_or(capacity.min);
+    let max = other
+        .and_then(|it| it.max)
+        .or_else(|| entries().filter_map(|it| it.max).max())
+        .unwrap_or(capacity.max);
     let least = min.min(max);
-    match lasts(state.sizing.freeze.as_ref(), lived_ms) {
+    match frozen(state, at) {
         true => (least, max.max(state.desired)),
         false => (least, max),
     }

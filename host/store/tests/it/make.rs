@@ -59,6 +59,7 @@ pub(crate) fn set(name: &str, last_tick: u64, digest: &str) -> SetState {
                 follow: false,
             }],
             combine: CombineRule::default(),
+            schedules: Vec::new(),
             guards: Guards::default(),
             repair: Repair {
                 enabled: true,

@@ -122,10 +122,10 @@ impl SetMachine {
     /// `capacity` as a size that may be set now.
     pub(super) fn capacity_within(&self, capacity: u32) -> Result<u32, CommandError> {
         let (in_force, limits, set) = (self.in_force(), self.limits(), &self.state.set.name);
-        if in_force.freeze.is_some() && capacity < self.state.desired {
+        if in_force.is_frozen() && capacity < self.state.desired {
             return Err(CommandError::Conflict(format!(
-                "the set is frozen, so capacity {capacity} would remove nothing; \
-                 `regatta freeze {set} --end` ends that"
+                "set {set} is frozen, so capacity {capacity} would remove nothing: {}",
+                in_force.frozen_told(set, self.moment()).unwrap_or_default()
             )));
         }
         if limits.contains(capacity) {
