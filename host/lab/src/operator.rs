@@ -123,10 +123,10 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
             min: dice.per_mille(400).then(|| dice.small(min..=max)),
             max: dice.per_mille(400).then(|| max + dice.small(0..=2)),
             capacity: dice.per_mille(500).then(|| dice.small(min..=max)),
-            freeze: dice.per_mille(200),
+            freeze: dice.per_mille(50),
         }
     };
-    if dice.per_mille(300) {
+    if dice.per_mille(200) {
         set.schedules = vec![entry(dice, "even"), entry(dice, "odd")];
     }
     set.repair.max_unhealthy_percent = dice.small(20..=100);
@@ -193,24 +193,24 @@ impl World {
             Box::new(NewPolicy { activation, state_origin: "built in the rehearsal".to_owned() })
         };
         let command = match dice.small(0..=99) {
-            0..=9 => Command::Scale { capacity: dice.small(0..=8) },
-            10..=13 => Command::Hold {
+            0..=13 => Command::Scale { capacity: dice.small(0..=8) },
+            14..=16 => Command::Hold {
                 capacity: dice.per_mille(300).then(|| dice.small(0..=8)),
-                for_ms: dice.per_mille(800).then(|| dice.within(1..=120_000)),
+                for_ms: dice.per_mille(800).then(|| dice.within(1..=60_000)),
                 reason: String::new(),
             },
-            14 => Command::Resume,
-            15..=16 => Command::Limits {
+            17 => Command::Resume,
+            18..=19 => Command::Limits {
                 min: dice.per_mille(500).then(|| dice.small(0..=4)),
                 max: dice.per_mille(500).then(|| dice.small(1..=9)),
-                for_ms: dice.per_mille(800).then(|| dice.within(1..=120_000)),
+                for_ms: dice.per_mille(800).then(|| dice.within(1..=60_000)),
                 reason: String::new(),
             },
-            17..=21 => match dice.small(0..=5) {
+            20..=21 => match dice.small(0..=5) {
                 0 => Command::ClearLimits,
                 1 => Command::Thaw,
                 // Always with an end: what is too many may go then.
-                _ => Command::Freeze { for_ms: Some(dice.within(1..=120_000)), reason: String::new() },
+                _ => Command::Freeze { for_ms: Some(dice.within(1..=30_000)), reason: String::new() },
             },
             22..=33 => {
                 let (set, policies) = manifest(dice, &name);

@@ -65,6 +65,11 @@ impl Checks {
         self.hold(granted >= desired, "freeze", || {
             format!("tick {tick} of set {set}, which is frozen, scales in from {desired} to {granted}")
         });
+        // Repairs are rare, so what the plan may spend on them is looked at, too.
+        let budget = record.guards.budget();
+        self.hold(budget.unavailable == 0 && budget.surge == 0, "freeze", || {
+            format!("tick {tick} of set {set}, which is frozen, may replace instances: {budget}")
+        });
         for action in &record.plan.actions {
             let (Action::Drain { id, cause } | Action::Terminate { id, cause }) = action else { continue };
             let takes = matches!(cause, RemovalCause::ScaleIn | RemovalCause::Unhealthy);
