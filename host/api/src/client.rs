@@ -17,6 +17,7 @@ use crate::input::{Json, Query, QueryRules, Upload};
 use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
+use crate::size_types::*;
 use crate::types::*;
 use crate::upgrade_types::*;
 

@@ -12,6 +12,7 @@ use crate::image_types::*;
 use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
+use crate::size_types::*;
 use crate::types::*;
 use crate::upgrade_types::*;
 

@@ -66,6 +66,30 @@ macro_rules! endpoints {
             post "/v1/sets/{set}/upgrade" [instances, Operator, SHORT]
             change_upgrade(set: &str) request: Json<UpgradeRequest> => UpgradeInfo;
 
+            /// Holds the size: policies are asked and recorded, and change nothing. Replaces a hold that is in force.
+            put "/v1/sets/{set}/hold" [sets, Operator, SHORT]
+            hold(set: &str) request: Json<HoldRequest> => SetSummary;
+
+            /// Ends a hold: policies decide the size again.
+            delete "/v1/sets/{set}/hold" [sets, Operator, SHORT]
+            resume(set: &str) => SetSummary;
+
+            /// Puts other limits in the place of the manifest's, for a while.
+            put "/v1/sets/{set}/limits" [sets, Operator, SHORT]
+            override_limits(set: &str) request: Json<LimitsRequest> => SetSummary;
+
+            /// The limits of the manifest count again.
+            delete "/v1/sets/{set}/limits" [sets, Operator, SHORT]
+            clear_limits(set: &str) => SetSummary;
+
+            /// Freezes a set: nothing that serves is removed, by scale-in, repair or roll-out.
+            put "/v1/sets/{set}/freeze" [sets, Operator, SHORT]
+            freeze(set: &str) request: Json<FreezeRequest> => SetSummary;
+
+            /// Ends a freeze.
+            delete "/v1/sets/{set}/freeze" [sets, Operator, SHORT]
+            thaw(set: &str) => SetSummary;
+
             /// The instances of a set that are not gone, by id.
             get "/v1/sets/{set}/instances" [instances, Viewer, SHORT]
             instances(set: &str) => Vec<InstanceInfo>;

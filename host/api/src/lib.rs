@@ -19,6 +19,7 @@ pub mod recording_types;
 pub mod recovery_types;
 #[cfg(feature = "server")]
 mod server;
+pub mod size_types;
 pub mod types;
 pub mod upgrade_types;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::recovery_types::{CopyInfo, DaemonCondition};
+use crate::size_types::SizeInfo;
 use crate::upgrade_types::{UpgradePreview, UpgradeRun};
 
 /// An error as clients see it.
@@ -201,6 +202,9 @@ pub struct SetSummary {
     /// How long its instances must stay healthy after a change until its probes would have found a fault.
     #[serde(default)]
     pub steady_ms: u64,
+    /// What operators say about its size.
+    #[serde(default)]
+    pub size: SizeInfo,
 }
 
 /// A policy that is or was active.

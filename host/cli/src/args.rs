@@ -17,6 +17,7 @@ use super::policy_tools::args::PolicyToolCommand;
 use super::process_args::ProcessCommand;
 use super::record_args::{RecordCommand, ReplayArgs};
 use super::serve_args::ServeArgs;
+use super::size_args::{FreezeArgs, HoldArgs, LimitsArgs, ScaleArgs};
 use super::upgrade::UpgradeCommand;
 
 const EXIT_CODES: &str = "\
@@ -122,6 +123,35 @@ Examples:
 Example:
   regatta scale web 5 --wait")]
     Scale(ScaleArgs),
+    /// Hold the size: policies are asked and change nothing
+    ///
+    /// What they want is still recorded, so `regatta why` shows it. The set's min and max still bind, and broken instances
+    /// are still replaced. A second hold replaces the first.
+    #[command(after_long_help = "\
+Examples:
+  regatta hold web --for 1h --reason 'load test'
+  regatta hold web --capacity 8")]
+    Hold(HoldArgs),
+    /// End a hold: policies decide the size again
+    Resume(SetArg),
+    /// Show the limits, or override min and max for a while
+    ///
+    /// An override counts instead of the manifest's limits (and survives an apply) until its time is over or it is cleared;
+    /// another one replaces it. Without options, shows the limits in force and where they come from.
+    #[command(after_long_help = "\
+Examples:
+  regatta limits web
+  regatta limits web --min 10 --for 4h --reason 'sale'
+  regatta limits web --clear")]
+    Limits(LimitsArgs),
+    /// Freeze a set: remove nothing that serves
+    ///
+    /// No scale-in, no repair, no roll-out. Failed instances are still cleaned up and replaced, and the set may scale out.
+    #[command(after_long_help = "\
+Examples:
+  regatta freeze web --for 1h --reason 'incident'
+  regatta freeze web --end")]
+    Freeze(FreezeArgs),
     /// Delete a scale set and all its instances
     Delete(DeleteArgs),
     /// Protect an instance from scale-in, or from all actions
@@ -354,19 +384,6 @@ pub struct DiffArgs {
     /// Exit with 8 when there are differences
     #[arg(long)]
     pub exit_code: bool,
-}
-
-/// Arguments of `scale`.
-#[derive(Debug, Args)]
-pub struct ScaleArgs {
-    /// The set
-    #[arg(value_parser = set_name, add = sets())]
-    pub set: String,
-    /// Instances in service; within the set's min and max
-    pub capacity: u32,
-    /// Whether to wait until they are in service.
-    #[command(flatten)]
-    pub wait: WaitArgs,
 }
 
 /// Arguments of `delete`.

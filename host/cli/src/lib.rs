@@ -28,6 +28,8 @@ mod render;
 mod replay;
 pub mod serve_args;
 mod sets;
+mod size;
+mod size_args;
 mod status;
 mod ticks;
 pub mod time;
@@ -199,7 +201,11 @@ async fn call(command: Command, client: &Client, output: Output, io: &mut Io<'_>
         Command::Describe(args) => sets::describe(client, &args.set, output, io).await?,
         Command::Instances(args) => sets::instances(client, &args.set, output, io).await?,
         Command::Logs(args) => logs::logs(client, &args, output, io).await?,
-        Command::Scale(args) => sets::scale(client, &args, output, io).await?,
+        Command::Scale(args) => size::scale(client, &args, output, io).await?,
+        Command::Hold(args) => size::hold(client, &args, output, io).await?,
+        Command::Resume(args) => size::resume(client, &args.set, output, io).await?,
+        Command::Limits(args) => size::limits(client, &args, output, io).await?,
+        Command::Freeze(args) => size::freeze(client, &args, output, io).await?,
         Command::Delete(args) => sets::delete(client, &args, output, io).await?,
         Command::Protect { set, instance, from } => {
             let level = match from {

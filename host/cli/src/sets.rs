@@ -1,4 +1,4 @@
-//! `regatta get`, `describe`, `instances`, `scale`, `protect` and `delete`.
+//! `regatta get`, `describe`, `instances`, `protect` and `delete`.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
@@ -6,20 +6,20 @@ use std::io::{BufRead, Read};
 use regatta_api::Client;
 use regatta_api::types::{
     EventsQuery, InstanceActionRequest, InstanceInfo, MetricNow, PolicyEntry, PolicyRole, ProcessName,
-    ProcessesRequest, ProtectRequest, ProtectionLevel, ScaleRequest, SetDetail, SetSummary, WhyQuery,
+    ProcessesRequest, ProtectRequest, ProtectionLevel, SetDetail, SetSummary, WhyQuery,
 };
 use regatta_core::metrics::{CONNECTIONS, MEMORY};
 use regatta_core::set_process::SetProcess;
 
 use super::Io;
-use super::args::{DeleteArgs, Output, ScaleArgs};
+use super::args::{DeleteArgs, Output};
 use super::exit::{Exit, Outcome, Stop, usage};
 use super::instance_args::{InstanceArg, InstanceCommand};
 use super::policy::named;
 use super::process_args::{Process, ProcessCommand};
 use super::render::{BOLD, Columns, counts, json, leaves, or_dash, paint, pair, plain_line, right, text};
-use super::time::{age, number, size, span};
-use super::{events, wait};
+use super::time::{age, number, size as bytes, span};
+use super::{events, size, wait};
 
 /// Events that a description ends with.
 const EVENTS_SHOWN: u32 = 10;
@@ -63,22 +63,27 @@ pub(super) async fn get(client: &Client, set: Option<&str>, output: Output, io: 
 }
 
 /// The active policies by name.
-fn policies(set: &SetSummary) -> String {
+pub(super) fn policies(set: &SetSummary) -> String {
     let each: Vec<&str> = set.policies.iter().map(|it| it.name.as_str()).collect();
     each.join(", ")
 }
 
 /// A set in one word.
 fn condition(set: &SetSummary) -> &'static str {
+    let frozen = set.size.freeze.is_some() || set.size.frozen_by.is_some();
     let in_service = set.instances.get("in-service").copied().unwrap_or(0);
     if set.stuck.is_some() {
         "stuck"
     } else if set.deleting {
         "deleting"
-    } else if !set.problems.is_empty() {
+    } else if set.problems.len() > usize::from(set.size.hold.is_some()) + usize::from(frozen) {
         "problem"
     } else if set.upgrade.as_ref().is_some_and(|upgrade| !upgrade.has_ended()) {
         "upgrading"
+    } else if set.size.hold.is_some() {
+        "held"
+    } else if frozen {
+        "frozen"
     } else if in_service < set.desired || set.instances.values().sum::<u32>() > in_service {
         "changing"
     } else {
@@ -151,7 +156,25 @@ fn overview(detail: &SetDetail, io: &mut Io<'_>) -> Outcome {
         pair("Problem", problem, io)?;
     }
     pair("Generation", &set.generation.to_string(), io)?;
-    pair("Capacity", &format!("{} desired (min {}, max {})", set.desired, set.min, set.max), io)?;
+    let limits = match &set.size.limits {
+        None if set.size.schedules.is_empty() && set.size.max_from != "freeze" => {
+            format!("min {}, max {}", set.min, set.max)
+        }
+        _ => size::limits_told(set),
+    };
+    pair("Capacity", &format!("{} desired ({limits})", set.desired), io)?;
+    if let Some(term) = &set.size.limits {
+        pair("Override", &size::told(term, "limits", &format!("{} --clear", set.name), now_ms), io)?;
+    }
+    if !set.size.schedules.is_empty() {
+        pair("Schedules", &set.size.schedules.join(", "), io)?;
+    }
+    if let Some(freeze) = &set.size.freeze {
+        pair("Frozen", &size::told(freeze, "freeze", &format!("{} --end", set.name), now_ms), io)?;
+    }
+    if let Some(hold) = &set.size.hold {
+        pair("Held", &size::told(hold, "resume", &set.name, now_ms), io)?;
+    }
     if let Some(upgrade) = set.upgrade.as_ref().filter(|upgrade| !upgrade.has_ended()) {
         pair("Upgrade", &upgrade.line(), io)?;
     } else if set.outdated > 0 {
@@ -229,7 +252,7 @@ fn metrics_table(metrics: &[MetricNow], io: &Io<'_>) -> Columns {
 fn measured(metric: &str, value: f64) -> String {
     match metric {
         // A metric of a count of bytes, below 2^53.
-        MEMORY => size(value.max(0.0) as u64),
+        MEMORY => bytes(value.max(0.0) as u64),
         _ => number(value),
     }
 }
@@ -296,29 +319,6 @@ fn instance_table(instances: &[InstanceInfo], io: &Io<'_>) -> Columns {
         table.row(row);
     }
     table
-}
-
-pub(super) async fn scale(client: &Client, args: &ScaleArgs, output: Output, io: &mut Io<'_>) -> Outcome {
-    let set = client.scale(&args.set, &ScaleRequest { capacity: args.capacity }).await?;
-    if output == Output::Json {
-        json(&set, io)?;
-    } else {
-        writeln!(
-            io.out,
-            "{}: desired capacity is {} (min {}, max {})",
-            set.name, set.desired, set.min, set.max
-        )?;
-    }
-    if args.wait.wait {
-        io.out.flush()?;
-        let until = wait::Until {
-            after_tick: Some(set.last_tick),
-            capacity: Some(args.capacity),
-            ..wait::Until::default()
-        };
-        wait::until_settled(client, &args.set, until, args.wait.timeout, io).await?;
-    }
-    Ok(())
 }
 
 /// Both are how people know an instance: `3` and `web-3`.

@@ -17,6 +17,12 @@ pub fn utc(unix_ms: u64) -> String {
     time.map_or_else(|| format!("{unix_ms} ms"), |time| time.strftime("%Y-%m-%d %H:%M:%S%.3fZ").to_string())
 }
 
+/// The same without milliseconds, for moments that nobody needs more exactly.
+#[must_use]
+pub fn utc_seconds(unix_ms: u64) -> String {
+    regatta_core::sizing::utc(unix_ms)
+}
+
 /// The time from `since_ms` to `now_ms` by its two greatest units: `3m12s`.
 #[must_use]
 pub fn age(since_ms: u64, now_ms: u64) -> String {

@@ -80,6 +80,22 @@ event_kinds! {
     ManifestApplied = "manifest-applied",
     /// The capacity was set by an operator.
     ScaledByHand = "scaled-by-hand",
+    /// An operator holds the size.
+    SizeHeld = "size-held",
+    /// Policies decide the size again.
+    SizeResumed = "size-resumed",
+    /// An operator put other limits in the place of the manifest's.
+    LimitsOverridden = "limits-overridden",
+    /// The limits of the manifest count again.
+    LimitsRestored = "limits-restored",
+    /// An entry of the schedules begins.
+    ScheduleBegan = "schedule-began",
+    /// An entry of the schedules ends.
+    ScheduleEnded = "schedule-ended",
+    /// Nothing that serves is removed.
+    Frozen = "frozen",
+    /// What serves may be removed again.
+    Thawed = "thawed",
     /// An instance was protected, or no longer is.
     Protection = "protection",
     /// The capacity went up.

@@ -8,6 +8,7 @@ use crate::metric::MetricValue;
 use crate::node::Placement;
 use crate::plan::Action;
 use crate::record::{Direction, TickRecord};
+use crate::state::Moment;
 use crate::upgrade::Upgrade;
 
 /// Width of the first column.
@@ -27,6 +28,13 @@ pub fn explain(record: &TickRecord, when: &str) -> String {
     seen(record, &mut out);
     for line in &record.operator {
         row(&mut out, "operator", line);
+    }
+    if !observation.schedule.is_empty() {
+        row(&mut out, "schedule", &observation.schedule.join(", "));
+    }
+    let at = Moment { wall_ms: record.at_ms(), lived_ms: record.facts.lived_ms };
+    for line in record.facts.in_force.told(&observation.set, at) {
+        row(&mut out, "size", &line);
     }
     policies(record, &mut out);
     guards(record, &mut out);

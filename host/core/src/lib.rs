@@ -41,6 +41,7 @@ pub mod replay;
 pub mod requested;
 pub mod set_process;
 pub mod settle;
+pub mod sizing;
 pub mod state;
 pub mod template;
 pub mod tick;

@@ -110,6 +110,20 @@ mutants! {
     UpgradeIgnoresPause,
     /// A rollback that is due is forgotten.
     ForgetRollback,
+    /// A tick does not know that its size is held.
+    ForgetHold,
+    /// A policy that only wants more passes a hold.
+    HoldLetsScaleOutThrough,
+    /// A frozen set still scales in.
+    FreezeLetsScaleInThrough,
+    /// A frozen set still replaces what is unhealthy.
+    FreezeLetsRepairThrough,
+    /// Schedules run on the set's own clock.
+    ScheduleOnLivedClock,
+    /// The capacity of a schedule entry is gone to in every tick.
+    ScheduleBeginsAgain,
+    /// What an operator said for a while counts for ever.
+    TermNeverEnds,
 }
 
 #[cfg(feature = "mutants")]

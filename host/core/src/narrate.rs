@@ -7,6 +7,7 @@ use crate::metrics::MetricGap;
 use crate::phase::{InstanceEvent, Phase};
 use crate::plan::{Action, PlanNote, RemovalCause};
 use crate::record::{Direction, InstanceChange, TickRecord};
+use crate::sizing::{InForce, Term};
 use crate::upgrade::{Upgrade, UpgradeStatus};
 use regatta_util::Said;
 
@@ -76,6 +77,7 @@ pub fn events_of(record: &TickRecord, last: Option<&TickRecord>) -> Vec<Event> {
         }
         (None, None) | (Some(_), Some(_)) => {}
     }
+    events.extend(ended(record, last).into_iter().map(|(kind, text)| event(now, kind, None, text)));
     match (repair_held(record), last.and_then(repair_held)) {
         (Some(note), None) => events.push(event(now, EventKind::RepairHeld, None, note.to_string())),
         (None, Some(_)) => {
@@ -155,6 +157,38 @@ fn upgrade_told(before: &Upgrade, after: &Upgrade) -> Option<(EventKind, String)
         }
         UpgradeStatus::Rolling | UpgradeStatus::RollingBack | UpgradeStatus::Canceled => None,
     }
+}
+
+/// Schedule entries that begin and end, and what operators said for a while and is over by itself; what they ended was told
+/// then.
+fn ended(record: &TickRecord, last: Option<&TickRecord>) -> Vec<(EventKind, String)> {
+    let was = last.map_or(&[][..], |last| &last.observation.schedule);
+    let is = &record.observation.schedule;
+    let mut ended: Vec<(EventKind, String)> = Vec::new();
+    let began = is.iter().filter(|name| !was.contains(name));
+    ended.extend(began.map(|name| (EventKind::ScheduleBegan, format!("schedule {name} begins"))));
+    let over = was.iter().filter(|name| !is.contains(name));
+    ended.extend(over.map(|name| (EventKind::ScheduleEnded, format!("schedule {name} has ended"))));
+    let Some(before) = last.map(|last| &last.facts.in_force) else { return ended };
+    let (now, lived_ms) = (&record.facts.in_force, record.facts.lived_ms);
+    let over = |before: Option<&Term>, now: Option<&Term>| {
+        now.is_none() && before.is_some_and(|term| term.is_over(lived_ms))
+    };
+    if over(before.hold.as_ref(), now.hold.as_ref()) {
+        let desired = record.observation.desired;
+        let text = format!("capacity {desired} is no longer held: its time is over, policies decide again");
+        ended.push((EventKind::SizeResumed, text));
+    }
+    let term = |it: &InForce| it.overridden.as_ref().map(|it| it.term.clone());
+    if over(term(before).as_ref(), term(now).as_ref()) {
+        let (min, max) = (record.observation.min, record.observation.max);
+        let text = format!("the override of the limits is over: they are {min} to {max}");
+        ended.push((EventKind::LimitsRestored, text));
+    }
+    if over(before.freeze.as_ref(), now.freeze.as_ref()) {
+        ended.push((EventKind::Thawed, "the freeze is over: instances may be removed again".to_owned()));
+    }
+    ended
 }
 
 fn repair_held(record: &TickRecord) -> Option<&PlanNote> {

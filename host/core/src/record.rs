@@ -17,6 +17,7 @@ use crate::phase::{InstanceEvent, Phase};
 use crate::plan::{Plan, RepairMemory};
 use crate::requested::Requested;
 use crate::set_process::SetProcess;
+use crate::sizing::InForce;
 use crate::upgrade::Upgrade;
 use regatta_util::Said;
 
@@ -146,6 +147,9 @@ pub struct PlanFacts {
     /// The load balancer has as many connections as it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancer_full: Option<BalancerFull>,
+    /// What operators say about the size.
+    #[serde(default, skip_serializing_if = "InForce::is_default")]
+    pub in_force: InForce,
 }
 
 /// What a plan rests on when it goes on with an upgrade.

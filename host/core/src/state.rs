@@ -18,6 +18,7 @@ use crate::protection::Protection;
 use crate::record::InstanceChange;
 use crate::requested::Requested;
 use crate::set_process::SetProcess;
+use crate::sizing::Sizing;
 use crate::time::SetClock;
 use crate::upgrade::Upgrade;
 use regatta_util::Said;
@@ -89,6 +90,9 @@ pub struct SetState {
     /// The upgrade that is under way, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<Upgrade>,
+    /// What operators said about its size.
+    #[serde(default, skip_serializing_if = "Sizing::is_empty")]
+    pub sizing: Sizing,
 }
 
 /// A place among the policies of a set, and who holds it.

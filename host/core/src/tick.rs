@@ -78,6 +78,8 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
             lived_ms: facts.lived_ms,
             resumed_ms: facts.resumed_ms,
             memory: &facts.guard_memory,
+            in_force: &facts.in_force,
+            wall_ms,
         };
         judge(&set.guards, &guards_of(&set.guards), &context, &combined)
     };
@@ -91,7 +93,7 @@ pub fn conclude(set: &ScaleSet, input: TickInput) -> TickRecord {
         changes.iter().filter(|change| change.is_failure()).map(|change| change.id).collect();
     let plan = plan(&PlanInput {
         instances: &instances,
-        capacity: guards.granted.saturating_sub(warming_twice(&facts)),
+        capacity: to_be(&facts, guards.granted).saturating_sub(warming_twice(&facts)),
         victims: &combined.victims,
         scale_in_order: set.scale_in.order,
         generation: observation.generation,
@@ -193,6 +195,15 @@ fn mutated(combined: Combined, canaries: &[CanaryRun]) -> Combined {
         (None, _) if mutant::is(Mutant::ScaleInOnFailure) => Combined { capacity: Some(0), ..combined },
         (_, Some(_)) if mutant::is(Mutant::CanaryUnbounded) => Combined { capacity: unbounded, ..combined },
         _ => combined,
+    }
+}
+
+/// How many instances the plan works towards: while nothing may be removed, not fewer than there are.
+fn to_be(facts: &PlanFacts, granted: u32) -> u32 {
+    let there = facts.phase.iter().filter(|phase| phase.counts_as_capacity()).count();
+    match facts.in_force.is_frozen() && !facts.deleting {
+        true => granted.max(u32::try_from(there).unwrap_or(u32::MAX)),
+        false => granted,
     }
 }
 

@@ -16,6 +16,7 @@ use regatta_core::manifest::{
 use regatta_core::plan::ScaleInOrder;
 use regatta_core::protection::Protection;
 use regatta_core::set_process::SetProcess;
+use regatta_core::sizing::{Cron, ScheduleEntry, When, Zone};
 use regatta_core::state::{ImageDigests, PolicyActivation};
 
 use crate::dice::Dice;
@@ -128,6 +129,24 @@ fn manifest(dice: &mut Dice, name: &str) -> (ScaleSet, Vec<PolicyActivation>) {
         (set.guards.scale_out_limit, set.guards.scale_in_limit) = (limit(), limit());
     }
     set.scale_in.order = dice.pick(&ScaleInOrder::ALL).unwrap_or_default();
+    let entry = |dice: &mut Dice, name: &str| {
+        let cron = dice.pick(&["*/2 * * * *", "*/3 * * * *", "*/5 * * * *"]).unwrap_or("* * * * *");
+        ScheduleEntry {
+            name: name.to_owned(),
+            when: When::Recurring {
+                cron: Cron::parse(cron).unwrap_or_else(|why| panic!("{cron} {why}")),
+                duration_ms: 60_000,
+            },
+            time_zone: Zone::default(),
+            min: dice.per_mille(400).then(|| dice.small(min..=max)),
+            max: dice.per_mille(400).then(|| max + dice.small(0..=2)),
+            capacity: dice.per_mille(500).then(|| dice.small(min..=max)),
+            freeze: dice.per_mille(50),
+        }
+    };
+    if dice.per_mille(200) {
+        set.schedules = vec![entry(dice, "even"), entry(dice, "odd")];
+    }
     set.repair.max_unhealthy_percent = dice.small(20..=100);
     set.repair.action = if dice.per_mille(300) { RepairAction::Restart } else { RepairAction::Replace };
     set.repair.enabled = dice.per_mille(850);
@@ -229,7 +248,25 @@ impl World {
         let command = match dice.small(0..=99) {
             // An upgrade is short, too.
             _ if rolling && dice.per_mille(250) => Command::Upgrade(upgrade_action(dice, rolling)),
-            0..=21 => Command::Scale { capacity: dice.small(0..=8) },
+            0..=13 => Command::Scale { capacity: dice.small(0..=8) },
+            14..=16 => Command::Hold {
+                capacity: dice.per_mille(300).then(|| dice.small(0..=8)),
+                for_ms: dice.per_mille(800).then(|| dice.within(1..=60_000)),
+                reason: String::new(),
+            },
+            17 => Command::Resume,
+            18..=19 => Command::Limits {
+                min: dice.per_mille(500).then(|| dice.small(0..=4)),
+                max: dice.per_mille(500).then(|| dice.small(1..=9)),
+                for_ms: dice.per_mille(800).then(|| dice.within(1..=60_000)),
+                reason: String::new(),
+            },
+            20..=21 => match dice.small(0..=5) {
+                0 => Command::ClearLimits,
+                1 => Command::Thaw,
+                // Always with an end: what is too many may go then.
+                _ => Command::Freeze { for_ms: Some(dice.within(1..=30_000)), reason: String::new() },
+            },
             // What instances are made of changes, and nothing else.
             22..=27 => {
                 let mut set = present;

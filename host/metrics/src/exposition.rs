@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use regatta_core::decision::PolicyRun;
 use regatta_core::instance_state::{INSTANCE_STATES, InstanceState};
 use regatta_core::machine::fails_open;
-use regatta_core::manifest::{Capacity, ScaleSet};
+use regatta_core::manifest::ScaleSet;
 use regatta_core::metrics::Reading;
 use regatta_core::plan::Action;
 use regatta_core::record::{Direction, TickRecord};
@@ -197,10 +197,11 @@ impl Exposition {
         &self,
         set: &str,
         state: &SetState,
+        limits: (u32, u32),
         instances: &[InstanceRecord],
         load_balancer: Option<&LbTotals>,
     ) {
-        self.observe_capacity(set, state.set.capacity, state.desired, state.generation);
+        self.observe_capacity(set, limits, state.desired, state.generation);
         self.observe_instances(set, instances.iter().map(|instance| instance.phase.state()));
         if let Some(totals) = load_balancer {
             self.observe_load_balancer(set, totals);
@@ -216,12 +217,12 @@ impl Exposition {
         self.families.stuck.get_or_create(&self.labels(set, &[])).set(i64::from(stuck));
     }
 
-    fn observe_capacity(&self, set: &str, capacity: Capacity, desired: u32, generation: u64) {
+    fn observe_capacity(&self, set: &str, (min, max): (u32, u32), desired: u32, generation: u64) {
         let families = &self.families;
         let labels = self.labels(set, &[]);
         families.desired.get_or_create(&labels).set(i64::from(desired));
-        families.min.get_or_create(&labels).set(i64::from(capacity.min));
-        families.max.get_or_create(&labels).set(i64::from(capacity.max));
+        families.min.get_or_create(&labels).set(i64::from(min));
+        families.max.get_or_create(&labels).set(i64::from(max));
         families.generation.get_or_create(&labels).set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
@@ -550,7 +551,7 @@ mod tests {
         exposition.policy_ran("web", &run(Ok(())));
         exposition.policy_ran("web", &run(Err(FailureKind::OutOfFuel)));
         exposition.ticked(&record("web"));
-        exposition.observe_capacity("web", Capacity { min: 1, max: 9, initial: 1 }, 3, 7);
+        exposition.observe_capacity("web", (1, 9), 3, 7);
         exposition.observe_instances(
             "web",
             [InstanceState::InService, InstanceState::InService, InstanceState::Booting].into_iter(),
@@ -617,7 +618,7 @@ mod tests {
             exposition.tick_took(set, Duration::ZERO);
             exposition.policy_ran(set, &run(Err(FailureKind::Trap)));
             exposition.ticked(&record(set));
-            exposition.observe_capacity(set, Capacity { min: 1, max: 9, initial: 1 }, 3, 7);
+            exposition.observe_capacity(set, (1, 9), 3, 7);
             exposition.observe_instances(set, std::iter::empty());
             exposition.observe_load_balancer(set, &LbTotals::default());
         }

@@ -23,6 +23,7 @@ use crate::input::{Json, Query, Upload};
 use crate::log_types::*;
 use crate::recording_types::*;
 use crate::recovery_types::*;
+use crate::size_types::*;
 use crate::types::*;
 use crate::upgrade_types::*;
 

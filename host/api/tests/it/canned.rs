@@ -11,6 +11,7 @@ use regatta_api::image_types::*;
 use regatta_api::log_types::*;
 use regatta_api::recording_types::*;
 use regatta_api::recovery_types::*;
+use regatta_api::size_types::*;
 use regatta_api::types::*;
 use regatta_api::upgrade_types::*;
 use regatta_api::{Answer, Caller, Control};
@@ -168,6 +169,10 @@ fn placed() -> PlacedOutcome {
     }
 }
 
+fn manifest_size() -> SizeInfo {
+    SizeInfo { min_from: "manifest".into(), max_from: "manifest".into(), ..SizeInfo::default() }
+}
+
 pub(crate) fn web() -> SetSummary {
     SetSummary {
         name: "web".into(),
@@ -186,6 +191,7 @@ pub(crate) fn web() -> SetSummary {
         outdated: 0,
         problems: Vec::new(),
         steady_ms: 0,
+        size: manifest_size(),
     }
 }
 
@@ -680,6 +686,63 @@ impl Control for Canned {
             return Err(ApiError::conflict(format!("{capacity} is more than the max of {set}, 10")));
         }
         Ok(SetSummary { desired: capacity, ..web() })
+    }
+
+    async fn hold(
+        &self,
+        set: &str,
+        request: HoldRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<SetSummary> {
+        self.note(format!("hold {set} {request:?} by {actor}"));
+        let HoldRequest { capacity, for_ms, reason } = request;
+        let until_ms = for_ms.map(|for_ms| NOW_MS + for_ms);
+        let hold = Some(TermInfo { since_ms: NOW_MS, until_ms, actor: actor.clone(), reason });
+        let size = SizeInfo { hold, ..manifest_size() };
+        Ok(SetSummary { desired: capacity.unwrap_or(5), size, ..web() })
+    }
+
+    async fn resume(&self, set: &str, Caller { name: actor, .. }: &Caller) -> Answer<SetSummary> {
+        self.note(format!("resume {set} by {actor}"));
+        Ok(web())
+    }
+
+    async fn override_limits(
+        &self,
+        set: &str,
+        request: LimitsRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<SetSummary> {
+        self.note(format!("limits {set} {request:?} by {actor}"));
+        let LimitsRequest { min, max, for_ms, reason } = request;
+        let from = |limit: Option<u32>| limit.map_or("manifest", |_| "override").to_owned();
+        let until_ms = for_ms.map(|for_ms| NOW_MS + for_ms);
+        let limits = Some(TermInfo { since_ms: NOW_MS, until_ms, actor: actor.clone(), reason });
+        let size = SizeInfo { min_from: from(min), max_from: from(max), limits, ..manifest_size() };
+        Ok(SetSummary { min: min.unwrap_or(2), max: max.unwrap_or(10), size, ..web() })
+    }
+
+    async fn clear_limits(&self, set: &str, Caller { name: actor, .. }: &Caller) -> Answer<SetSummary> {
+        self.note(format!("clear limits of {set} by {actor}"));
+        Ok(web())
+    }
+
+    async fn freeze(
+        &self,
+        set: &str,
+        request: FreezeRequest,
+        Caller { name: actor, .. }: &Caller,
+    ) -> Answer<SetSummary> {
+        self.note(format!("freeze {set} {request:?} by {actor}"));
+        let FreezeRequest { for_ms, reason } = request;
+        let until_ms = for_ms.map(|for_ms| NOW_MS + for_ms);
+        let freeze = Some(TermInfo { since_ms: NOW_MS, until_ms, actor: actor.clone(), reason });
+        Ok(SetSummary { size: SizeInfo { freeze, ..manifest_size() }, ..web() })
+    }
+
+    async fn thaw(&self, set: &str, Caller { name: actor, .. }: &Caller) -> Answer<SetSummary> {
+        self.note(format!("thaw {set} by {actor}"));
+        Ok(web())
     }
 
     async fn delete(&self, set: &str, Caller { name: actor, .. }: &Caller) -> Answer<SetSummary> {

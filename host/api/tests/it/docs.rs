@@ -17,7 +17,7 @@ fn the_openapi_document_is_that_of_the_routes() {
 fn every_route_documents_its_errors_and_its_parameters() {
     let document = serde_json::to_value(regatta_api::openapi()).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 37, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 40, "{:?}", paths.keys());
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
             let error = &operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"];

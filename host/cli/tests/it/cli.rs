@@ -19,6 +19,14 @@ shows!(a_log_as_json, "logs", "web", "4", "--log", "vmm", "--bytes", "9", "-o", 
 shows!(a_log_that_is_not_there, "logs", "web", "9");
 shows!(scale, "scale", "web", "7");
 shows!(scale_too_far, "scale", "web", "11");
+shows!(hold, "hold", "web", "--capacity", "7", "--for", "1h", "--reason", "load test");
+shows!(hold_until_resumed, "hold", "web");
+shows!(resume, "resume", "web");
+shows!(limits, "limits", "web");
+shows!(limits_override, "limits", "web", "--max", "20", "--for", "4h", "--reason", "sale");
+shows!(limits_clear, "limits", "web", "--clear");
+shows!(freeze, "freeze", "web", "--for", "1h");
+shows!(freeze_end, "freeze", "web", "--end");
 shows!(protect, "protect", "web", "web-4");
 shows!(protect_all, "protect", "web", "4", "--from", "all");
 shows!(unprotect, "unprotect", "web", "4");

@@ -7,6 +7,8 @@
 mod after_absence;
 mod cooldown;
 mod flapping;
+mod freeze;
+mod hold;
 mod limits;
 mod max_cost;
 mod missing_data;
@@ -30,6 +32,8 @@ use serde::{Deserialize, Serialize};
 use self::after_absence::AfterAbsenceGuard;
 use self::cooldown::CooldownGuard;
 use self::flapping::FlappingGuard;
+use self::freeze::FreezeGuard;
+use self::hold::HoldGuard;
 use self::max_cost::MaxCostGuard;
 use self::missing_data::MissingDataGuard;
 use self::rate::RateGuard;
@@ -41,6 +45,8 @@ use crate::manifest::{Guards, RateLimit};
 use crate::mutant::{self, Mutant};
 use crate::observation::Observation;
 use crate::plan::Budget;
+use crate::sizing::InForce;
+use crate::state::Moment;
 
 /// What a guard may look at.
 #[derive(Debug, Clone, Copy)]
@@ -52,10 +58,21 @@ pub struct GuardContext<'a> {
     pub metrics_without_data: &'a [String],
     /// How long daemons have run this set, milliseconds. Guards measure time on it.
     pub lived_ms: u64,
+    /// Wall clock, Unix milliseconds, for what guards say to people.
+    pub wall_ms: u64,
     /// When the daemon last came back after it was away, on the same clock.
     pub resumed_ms: Option<u64>,
     /// What the guards remembered before this tick.
     pub memory: &'a GuardMemory,
+    /// What operators say about the size.
+    pub in_force: &'a InForce,
+}
+
+impl GuardContext<'_> {
+    /// When the tick is.
+    fn at(&self) -> Moment {
+        Moment { wall_ms: self.wall_ms, lived_ms: self.lived_ms }
+    }
 }
 
 /// A host rule that may narrow a proposal.
@@ -100,7 +117,7 @@ pub struct GuardMemory {
 #[must_use]
 pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
     let mut guards: Vec<Box<dyn Guard + Send + Sync>> =
-        vec![Box::new(MissingDataGuard(settings.missing_data))];
+        vec![Box::new(HoldGuard), Box::new(FreezeGuard), Box::new(MissingDataGuard(settings.missing_data))];
     if settings.warm_up_ms > 0 && !mutant::is(Mutant::ForgetAbsence) {
         guards.push(Box::new(AfterAbsenceGuard { hold_ms: settings.warm_up_ms }));
     }
@@ -129,7 +146,7 @@ pub fn guards_of(settings: &Guards) -> Vec<Box<dyn Guard + Send + Sync>> {
 ///
 /// `settings` supplies a capacity where the policies cannot: `on_failure` when
 /// all of them failed, `missing_data: {default}` when a wanted metric has no data. Clients that wait at the load balancer
-/// of a set without instances get the first, whatever policies and guards say.
+/// of a set without instances get the first, whatever policies and guards say. None of this moves a size that is held.
 #[must_use]
 pub fn judge(
     settings: &Guards,
@@ -143,13 +160,21 @@ pub fn judge(
         let (after, reason) = on_failure::stand_in(settings.on_failure, desired);
         trail.step(GuardName::OnFailure, None, after, reason);
     }
-    let wake = scale_from_zero::wake(context.observation);
-    start_first(&mut trail, wake.as_ref());
-    let wanted = trail.granted;
-    for guard in guards {
-        guard.remember(context, wanted, &mut trail.memory);
+    let held = context.in_force.hold.is_some();
+    let policies_want = trail.granted;
+    if let Some(it) = context.in_force.beginning() {
+        let text = format!("schedule {} begins with capacity {}", it.entry, it.capacity);
+        let reason = Reason { code: "schedule".into(), text: text.into(), evidence: Vec::new() };
+        trail.change(GuardName::Schedule, it.capacity, reason);
     }
+    let wake = scale_from_zero::wake(context.observation).filter(|_| !held);
+    start_first(&mut trail, wake.as_ref());
     for guard in guards {
+        guard.remember(context, policies_want.max(trail.granted), &mut trail.memory);
+    }
+    // Guards narrow what policies want; a schedule's capacity is what the manifest says, but for a hold and a freeze.
+    let scheduled = context.in_force.beginning().is_some();
+    for guard in guards.iter().filter(|guard| !scheduled || guard.name().narrows_schedules()) {
         let proposed = trail.granted;
         if proposed == desired {
             break;
@@ -159,7 +184,7 @@ pub fn judge(
             trail.change(guard.name(), after, reason);
         }
     }
-    if let Some((after, reason)) = missing_data::stand_in(settings.missing_data, context) {
+    if let Some((after, reason)) = missing_data::stand_in(settings.missing_data, context).filter(|_| !held) {
         trail.change(GuardName::MissingData, after.max(trail.granted), reason);
     }
     start_first(&mut trail, wake.as_ref());

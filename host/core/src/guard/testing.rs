@@ -2,8 +2,11 @@
 
 use super::{GuardContext, GuardMemory};
 use crate::observation::Observation;
+use crate::sizing::InForce;
 
 static EMPTY: GuardMemory = GuardMemory { wanted: Vec::new(), sizes: Vec::new(), changes: None };
+
+static FREE: InForce = InForce::NONE;
 
 /// A set without instances.
 pub(super) fn observation(min: u32, max: u32, desired: u32) -> Observation {
@@ -24,5 +27,13 @@ pub(super) fn observation(min: u32, max: u32, desired: u32) -> Observation {
 
 /// All data are there, and nothing is remembered.
 pub(super) fn context(observation: &Observation) -> GuardContext<'_> {
-    GuardContext { observation, metrics_without_data: &[], lived_ms: 0, resumed_ms: None, memory: &EMPTY }
+    GuardContext {
+        observation,
+        metrics_without_data: &[],
+        lived_ms: 0,
+        wall_ms: 0,
+        resumed_ms: None,
+        memory: &EMPTY,
+        in_force: &FREE,
+    }
 }

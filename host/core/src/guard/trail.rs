@@ -74,6 +74,12 @@ impl GuardTrail {
 pub enum GuardName {
     /// `on_failure`: no policy returned a decision.
     OnFailure,
+    /// A schedule entry with a capacity begins.
+    Schedule,
+    /// The size is held.
+    Hold,
+    /// The set is frozen.
+    Freeze,
     /// `missing_data`: a wanted metric has no fresh value.
     MissingData,
     /// `warm_up`: the daemon was away a short while ago.
@@ -99,11 +105,19 @@ pub enum GuardName {
 }
 
 impl GuardName {
+    /// Whether it also holds back the capacity of a schedule entry that begins.
+    pub(super) fn narrows_schedules(self) -> bool {
+        matches!(self, Self::Hold | Self::Freeze)
+    }
+
     /// The name that users read.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OnFailure => "on-failure",
+            Self::Schedule => "schedule",
+            Self::Hold => "hold",
+            Self::Freeze => "freeze",
             Self::MissingData => "missing-data",
             Self::AfterAbsence => "after-absence",
             Self::ScaleInStabilization => "scale-in-stabilization",

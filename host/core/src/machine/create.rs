@@ -6,6 +6,7 @@ use crate::batch::{Batch, History, Revision, StateChange};
 use crate::event::{Actor, Event, EventKind};
 use crate::guard::GuardMemory;
 use crate::manifest::ScaleSet;
+use crate::sizing::Sizing;
 use crate::state::{ImageDigests, PolicyActivation, PolicySlot, SetState};
 use crate::time::{SetClock, Time};
 
@@ -67,6 +68,7 @@ pub fn create(new: NewSet, now: Time, actor: Actor) -> (SetState, Batch) {
         guard_memory: GuardMemory::default(),
         changed_ms: None,
         manifests: BTreeMap::from([(1, blob.0.clone())]),
+        sizing: Sizing::default(),
         set,
     };
     let name = state.set.name.clone();

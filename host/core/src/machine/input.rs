@@ -178,6 +178,39 @@ pub enum Command {
         /// The capacity.
         capacity: u32,
     },
+    /// Policies shall not change the size for a while.
+    Hold {
+        /// Another capacity first; none keeps the present one.
+        capacity: Option<u32>,
+        /// For how long, milliseconds; none until [`Command::Resume`].
+        for_ms: Option<u64>,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// Policies decide the size again.
+    Resume,
+    /// Other limits than those of the manifest; replaces what an operator put in their place before.
+    Limits {
+        /// Least capacity; none takes the manifest's.
+        min: Option<u32>,
+        /// Greatest capacity; none takes the manifest's.
+        max: Option<u32>,
+        /// For how long, milliseconds; none until [`Command::ClearLimits`].
+        for_ms: Option<u64>,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// The manifest's limits again.
+    ClearLimits,
+    /// Nothing that serves shall be removed for a while.
+    Freeze {
+        /// For how long, milliseconds; none until [`Command::Thaw`].
+        for_ms: Option<u64>,
+        /// Why, for people; may be empty.
+        reason: String,
+    },
+    /// What serves may be removed again.
+    Thaw,
     /// Protection of an instance.
     Protect {
         /// Which.

@@ -27,6 +27,8 @@ mod recordable;
 mod recover;
 mod report;
 mod shadows;
+#[cfg(test)]
+mod size_tests;
 mod slots;
 #[cfg(test)]
 mod slots_tests;

@@ -163,18 +163,20 @@ impl SetMachine {
         let mut metrics = self.windows.build_metrics(now_ms, &instances);
         self.forget_warming(now_ms, &instances, &mut metrics);
         let state = &self.state;
+        let limits = self.limits();
+        let schedule = self.in_force().schedule;
         let observation = Observation {
             set: state.set.name.clone(),
             tick: state.last_tick + 1,
             now_ms,
             generation: state.generation,
-            min: state.set.capacity.min,
-            max: state.set.capacity.max,
+            min: limits.min,
+            max: limits.max,
             desired: state.desired,
             instances,
             metrics,
             last: self.last_decision.clone(),
-            schedule: Vec::new(),
+            schedule,
         };
         self.windows.end_tick(&observation);
         observation

@@ -9,7 +9,8 @@ use crate::manifest::{LoadBalancer, ScaleSet};
 use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
 use crate::record::TickRecord;
-use crate::state::{InstanceRecord, SetState};
+use crate::sizing::{self, InForce, Limits};
+use crate::state::{InstanceRecord, Moment, SetState};
 
 use super::{Busy, SetMachine};
 
@@ -74,7 +75,7 @@ impl SetMachine {
     #[must_use]
     pub fn launches_max(&self) -> u32 {
         let counted = self.instances.values().filter(|it| it.record.phase.counts_as_capacity()).count();
-        let max = self.state.set.capacity.max;
+        let max = self.limits().max;
         // An upgrade has more for a while.
         let under_way = self.state.upgrade.as_ref().filter(|upgrade| upgrade.status.replaces());
         let most = max.saturating_add(under_way.map_or(0, |_| self.state.set.upgrade.surge(max)));
@@ -126,6 +127,24 @@ impl SetMachine {
         Some((record.address?, self.manifest_of(record).network.port()?).into())
     }
 
+    /// What operators say about its size now.
+    #[must_use]
+    pub fn in_force(&self) -> InForce {
+        sizing::in_force(&self.state, self.moment())
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.in_force().limits.unwrap_or_else(|| Limits::of(self.state.set.capacity))
+    }
+
+    /// When it last took an input in.
+    #[must_use]
+    pub fn at(&self) -> Moment {
+        self.moment()
+    }
+
     /// What keeps the set from being as wanted, for people.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
@@ -143,6 +162,7 @@ impl SetMachine {
             problems
                 .push(format!("{what} suspended by an operator: `regatta process resume {name} {given}`"));
         }
+        problems.extend(self.in_force().problems(&self.state.set.name));
         if self.fails_open() {
             let unhealthy = self.instances().filter(|record| record.phase == Phase::Unhealthy).count();
             problems.push(format!(

@@ -200,6 +200,7 @@ impl SetMachine {
             metric_gaps: self.metric_gaps(observation),
             upgrade: self.upgrade_facts(),
             balancer_full,
+            in_force: self.in_force().recorded(),
         };
         for record in self.living() {
             facts.phase.push(record.phase);
@@ -238,6 +239,10 @@ impl SetMachine {
         state.guard_memory = record.guards.memory.clone();
         state.repair = record.plan.repair_memory;
         state.clock = self.clock;
+        state.sizing = state.sizing.at(record.facts.lived_ms);
+        state.sizing.begun.retain(|name, _| state.set.schedules.iter().any(|entry| entry.name == *name));
+        let begins = record.facts.in_force.begins.iter();
+        state.sizing.begun.extend(begins.map(|it| (it.entry.clone(), it.start_ms)));
         for slot in &mut state.policies {
             let canary = slot.canary.as_mut().map(|canary| &mut canary.activation);
             for activation in std::iter::once(&mut slot.active).chain(canary) {

@@ -3,11 +3,13 @@
 mod instance;
 mod network;
 mod policy;
+mod schedule;
 
 use self::instance::{instance, start_fits};
 use self::network::network;
 pub use self::policy::default_policy_name;
 use self::policy::{combine_rule, policies};
+use self::schedule::schedules;
 use super::formats;
 use super::network::Network;
 use super::node::Node;
@@ -60,6 +62,9 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
     }
     let policies = policies(&root, tick_ms.ok(), base_dir);
     let combine = root.item("combine").and_then(Item::word).map(combine_rule);
+    let schedules = root
+        .optional("schedules")
+        .and_then(|item| item.map_or(Ok(Vec::new()), |item| schedules(item, bounds, network.as_ref().ok())));
     let known = metrics.as_ref().ok().map(Vec::as_slice);
     let guards =
         root.item("guards").and_then(Item::section).and_then(|s| guards(&s, bounds, tick_ms.ok(), known));
@@ -87,6 +92,7 @@ pub(crate) fn scale_set(report: &Report<'_>, node: &Node, base_dir: &str) -> Res
         metrics: metrics?,
         policies: policies?,
         combine: combine?,
+        schedules: schedules?,
         guards: guards?,
         repair: repair?,
         upgrade: upgrade?,

@@ -17,6 +17,7 @@ use super::types::{
 use super::units::{format_duration_ms, format_size_bytes};
 use super::value_range::ValueRange;
 use crate::plan::ScaleInOrder;
+use crate::sizing::{ScheduleEntry, When};
 
 /// A manifest in the order in which people write it.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,10 +69,28 @@ pub(crate) fn tree(set: &ScaleSet) -> Tree {
         several => fields.push(("policies", Tree::List(several.iter().map(policy).collect()))),
     }
     fields.push(("combine", text(set.combine.as_str())));
+    if !set.schedules.is_empty() {
+        fields.push(("schedules", Tree::List(set.schedules.iter().map(schedule).collect())));
+    }
     fields.push(("guards", set.guards.tree()));
     fields.push(("repair", set.repair.tree()));
     fields.push(("upgrade", set.upgrade.tree()));
     fields.push(("scale_in", set.scale_in.tree()));
+    map(fields)
+}
+
+fn schedule(entry: &ScheduleEntry) -> Tree {
+    let mut fields = vec![("name", text(&entry.name))];
+    match &entry.when {
+        When::Recurring { cron, duration_ms } => {
+            fields.extend([("cron", text(cron.as_str())), ("duration", duration(*duration_ms))]);
+        }
+        When::Fixed { start, end, .. } => fields.extend([("start", text(start)), ("end", text(end))]),
+    }
+    fields.push(("time_zone", text(entry.time_zone.as_str())));
+    let sizes = [("min", entry.min), ("max", entry.max), ("capacity", entry.capacity)];
+    fields.extend(sizes.into_iter().filter_map(|(name, size)| Some((name, number(size?)))));
+    fields.push(("freeze", boolean(entry.freeze)));
     map(fields)
 }
 

@@ -126,6 +126,12 @@ pub(crate) static MANIFEST: Object = Object {
              to scale in, the largest wins; `max`, `min`: the largest, the smallest; `first`: that of the first \
              policy that gave one. A policy that failed abstains; with `any-out-all-in` nothing scales in then.",
         ),
+        field(
+            "schedules",
+            Kind::List { of: &SCHEDULE, max: 128 },
+            Optional,
+            "Times at which other limits count, a capacity is gone to, or nothing is removed.",
+        ),
         field("guards", Kind::Object(&GUARDS), Empty, "What the host does not leave to the policy."),
         field("repair", Kind::Object(&REPAIR), Empty, "What happens to broken instances."),
         field(
@@ -136,6 +142,65 @@ pub(crate) static MANIFEST: Object = Object {
              its image, has changed.",
         ),
         field("scale_in", Kind::Object(&SCALE_IN), Empty, "Which instances a scale-in removes."),
+    ],
+};
+
+static SCHEDULE: Object = Object {
+    exclusive: Exclusive::ExactlyOne(&["cron", "start"]),
+    fields: &[
+        field("name", Kind::Text(Format::Name), Required, "Its name, unique among the entries."),
+        field(
+            "cron",
+            Kind::Text(Format::Cron),
+            Optional,
+            "When it begins, again and again: minute, hour, day of month, month and day of week, as in crontab(5). Needs \
+             `duration`. Exactly one of `cron` and `start`.",
+        ),
+        field(
+            "duration",
+            duration(MINUTE, 366 * DAY),
+            Optional,
+            "How long it lasts after each beginning. Only with `cron`.",
+        ),
+        field(
+            "start",
+            Kind::Text(Format::Moment),
+            Optional,
+            "When it begins, once: RFC 3339, or a local time without an offset. Needs `end`.",
+        ),
+        field("end", Kind::Text(Format::Moment), Optional, "When it ends. Only with `start`."),
+        field(
+            "time_zone",
+            Kind::Text(Format::TimeZone),
+            Default("UTC"),
+            "IANA time zone of `cron` and of local times. A local time that the clock skips counts after the gap; one that \
+             comes twice counts the first time.",
+        ),
+        field(
+            "min",
+            integer(0, MAX_CAPACITY),
+            Optional,
+            "Least capacity meanwhile, instead of `capacity.min`. Where entries overlap, the largest counts.",
+        ),
+        field(
+            "max",
+            integer(1, MAX_CAPACITY),
+            Optional,
+            "Greatest capacity meanwhile, instead of `capacity.max`. Where entries overlap, the largest counts.",
+        ),
+        field(
+            "capacity",
+            integer(0, MAX_CAPACITY),
+            Optional,
+            "Capacity to go to once, when it begins; policies go on from there. Where entries begin together, the largest \
+             counts.",
+        ),
+        field(
+            "freeze",
+            Kind::Boolean,
+            Default("false"),
+            "Nothing that serves is removed meanwhile: no scale-in, no repair, no roll-out.",
+        ),
     ],
 };
 

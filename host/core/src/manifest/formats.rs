@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::problem::quote;
+use crate::sizing::{Cron, Zone};
 
 mod host;
 
@@ -28,6 +29,11 @@ pub(crate) struct Complaint {
 
 fn complain<T>(message: impl Into<String>) -> Result<T, Complaint> {
     Err(Complaint { message: message.into(), hint: None })
+}
+
+/// A complaint without a hint.
+pub(crate) fn complaint(message: String) -> Complaint {
+    Complaint { message, hint: None }
 }
 
 fn complain_with<T>(message: impl Into<String>, hint: impl Into<String>) -> Result<T, Complaint> {
@@ -57,6 +63,9 @@ pub(crate) enum Format {
     SshKey,
     Url,
     Listen,
+    Cron,
+    TimeZone,
+    Moment,
 }
 
 impl Format {
@@ -68,6 +77,9 @@ impl Format {
             Self::Module => "the name of a policy or the path of a `.wasm` file",
             Self::Cmdline => "a kernel command line",
             Self::Sha256 => "a SHA-256 digest",
+            Self::Cron => "a cron expression such as `0 8 * * mon-fri`",
+            Self::TimeZone => "a time zone such as `Europe/Berlin`",
+            Self::Moment => "a time such as `2026-12-24T08:00`",
             Self::HttpPath => "a path such as `/healthz`",
             Self::Ipv4Network => "a network such as `10.213.0.0/16`",
             Self::HostAddress => "an address with its prefix length, such as `10.9.0.1/24`",
@@ -92,6 +104,9 @@ impl Format {
             Self::Path | Self::Module => "^[^\\u0000-\\u001f\\u007f]+$",
             Self::Cmdline => "^[^\\u0000-\\u001f\\u007f]*$",
             Self::Sha256 => "^[0-9a-fA-F]{64}$",
+            Self::Cron => "^\\s*\\S+(\\s+\\S+){4}\\s*$",
+            Self::TimeZone => "^[A-Za-z][A-Za-z0-9/_+-]*$",
+            Self::Moment => "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ].+$",
             Self::HttpPath => "^/[!-~]*$",
             Self::Ipv4Network | Self::HostAddress | Self::Destination => {
                 "^[0-9]+\\.[0-9]+\\.[0-9]+\\.[0-9]+/[0-9]+$"
@@ -117,6 +132,10 @@ impl Format {
             Self::Module => module(text),
             Self::Cmdline => cmdline(text),
             Self::Sha256 => sha256(text),
+            Self::Cron => Cron::parse(text).map(drop).or_else(complain),
+            Self::TimeZone => Zone::try_from(text.to_owned()).map(drop).or_else(complain),
+            // Which moment a local time is depends on the zone beside it.
+            Self::Moment => Zone::default().moment(text).map(drop).or_else(complain),
             Self::HttpPath => http_path(text),
             Self::Ipv4Network => ipv4_network(text).map(drop),
             Self::HostAddress => host_address(text).map(drop),

@@ -30,6 +30,7 @@ mod value_range;
 pub use self::decode::default_policy_name;
 pub use diff::{Change, affects_new_instances_only, diff};
 pub use export::{to_manifest_json, to_manifest_yaml};
+pub(crate) use fields::MAX_CAPACITY;
 pub use formats::{BUILT_IN_METRICS, cmdline_problem, name_problem};
 pub use hints::nearest;
 pub use json_schema::manifest_schema;

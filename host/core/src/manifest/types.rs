@@ -8,6 +8,7 @@ pub use super::fields::{
 };
 use super::network::Network;
 use crate::combine::CombineRule;
+use crate::sizing::ScheduleEntry;
 
 /// A named group of identical instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct ScaleSet {
     pub policies: Vec<PolicySpec>,
     /// How the decisions of several policies become one.
     pub combine: CombineRule,
+    /// Times at which something else counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<ScheduleEntry>,
     /// What the host does not leave to the policy.
     pub guards: Guards,
     /// What happens to broken instances.

@@ -26,12 +26,22 @@ fn wants(capacity: Option<u32>) -> Combined {
     Combined { capacity, ..Combined::default() }
 }
 
+static FREE: regatta_core::sizing::InForce = regatta_core::sizing::InForce::NONE;
+
 fn context<'a>(
     observation: &'a Observation,
     missing: &'a [String],
     memory: &'a GuardMemory,
 ) -> GuardContext<'a> {
-    GuardContext { observation, metrics_without_data: missing, lived_ms: 0, resumed_ms: None, memory }
+    GuardContext {
+        observation,
+        metrics_without_data: missing,
+        lived_ms: 0,
+        wall_ms: 0,
+        resumed_ms: None,
+        memory,
+        in_force: &FREE,
+    }
 }
 
 fn granted(settings: Guards, desired: u32, wanted: Option<u32>, missing: &[&str]) -> (u32, Vec<GuardName>) {

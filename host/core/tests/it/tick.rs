@@ -52,6 +52,7 @@ pub(crate) fn set() -> ScaleSet {
             follow: false,
         }],
         combine: CombineRule::default(),
+        schedules: Vec::new(),
         guards: Guards::default(),
         upgrade: UpgradePolicy::default(),
         scale_in: Default::default(),

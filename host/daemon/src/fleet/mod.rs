@@ -38,6 +38,7 @@ use crate::api::recovery_types::{
     BackupOutcome, BackupRequest, ConditionKind, CopyInfo, DeleteOrphansOutcome, DeleteOrphansRequest,
     OrphanInfo, RecoverOutcome, RecoverRequest,
 };
+use crate::api::size_types::{FreezeRequest, HoldRequest, LimitsRequest};
 use crate::api::types::{
     ApiError, ApplyOutcome, ApplyRequest, BlobContent, CanaryRequest, CompareQuery, DaemonStatus, ErrorCode,
     EventEntry, EventsQuery, InstanceActionRequest, InstanceInfo, PlacedOutcome, PolicyHistoryEntry,
@@ -167,6 +168,14 @@ impl Fleet {
     }
 }
 
+/// Refuses a time that is over before it begins.
+fn lasting(for_ms: Option<u64>) -> Answer<()> {
+    match for_ms {
+        Some(0) => Err(error(ErrorCode::Invalid, "the time that it lasts must be longer than 0")),
+        _ => Ok(()),
+    }
+}
+
 /// An error without problems.
 #[must_use]
 pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ApiError {
@@ -293,6 +302,47 @@ impl Control for Fleet {
 
     async fn scale(&self, set: &str, request: ScaleRequest, caller: &Caller) -> Answer<SetSummary> {
         self.command(set, Command::Scale { capacity: request.capacity }, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn hold(&self, set: &str, request: HoldRequest, caller: &Caller) -> Answer<SetSummary> {
+        let HoldRequest { capacity, for_ms, reason } = request;
+        lasting(for_ms)?;
+        self.command(set, Command::Hold { capacity, for_ms, reason }, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn resume(&self, set: &str, caller: &Caller) -> Answer<SetSummary> {
+        self.command(set, Command::Resume, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn override_limits(
+        &self,
+        set: &str,
+        request: LimitsRequest,
+        caller: &Caller,
+    ) -> Answer<SetSummary> {
+        let LimitsRequest { min, max, for_ms, reason } = request;
+        lasting(for_ms)?;
+        self.command(set, Command::Limits { min, max, for_ms, reason }, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn clear_limits(&self, set: &str, caller: &Caller) -> Answer<SetSummary> {
+        self.command(set, Command::ClearLimits, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn freeze(&self, set: &str, request: FreezeRequest, caller: &Caller) -> Answer<SetSummary> {
+        let FreezeRequest { for_ms, reason } = request;
+        lasting(for_ms)?;
+        self.command(set, Command::Freeze { for_ms, reason }, &caller.name).await?;
+        self.summary_of(set).await
+    }
+
+    async fn thaw(&self, set: &str, caller: &Caller) -> Answer<SetSummary> {
+        self.command(set, Command::Thaw, &caller.name).await?;
         self.summary_of(set).await
     }
 
@@ -446,6 +496,7 @@ impl Control for Fleet {
             self.shared.exposition.observe_set(
                 &name,
                 &view.state,
+                (view.limits.min, view.limits.max),
                 &view.instances,
                 view.traffic.as_ref().map(|traffic| &traffic.stats.totals),
             );

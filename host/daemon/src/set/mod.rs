@@ -6,6 +6,7 @@ mod balancer;
 mod beat;
 mod pace;
 mod policies;
+mod size;
 mod view;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

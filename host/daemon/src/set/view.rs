@@ -13,11 +13,14 @@ use regatta_core::phase::Phase;
 use regatta_core::plan::PlanNote;
 use regatta_core::record::TickRecord;
 use regatta_core::set_process::SetProcess;
+use regatta_core::sizing::Limits;
 use regatta_core::state::{ImageDigests, InstanceRecord, PolicyActivation, SetState};
 use regatta_core::upgrade::UpgradeStatus;
 use regatta_traffic::LbStats;
 
 use super::beat::Beat;
+use super::size::size_info;
+use crate::api::size_types::SizeInfo;
 use crate::api::types::{
     InstanceInfo, MetricNow, PolicyEntry, PolicyInfo, PolicyRole, SetDetail, SetSummary, TrafficInfo,
 };
@@ -40,6 +43,10 @@ pub(crate) struct SetView {
     pub(super) models: Models,
     /// What keeps the set from being as wanted.
     pub problems: Vec<String>,
+    /// The limits in force.
+    pub limits: Limits,
+    /// Who decides its size.
+    pub size: SizeInfo,
     /// Instances can start from its image, as far as is known.
     pub image_usable: bool,
     /// Instances that this host could not probe the last time, and why.
@@ -72,6 +79,8 @@ impl SetView {
             manifests: Arc::new(machine.manifests().clone()),
             models: machine.models().clone(),
             problems: machine.problems(),
+            limits: machine.limits(),
+            size: size_info(machine),
             image_usable: machine.image_is_usable(),
             not_probed: BTreeMap::new(),
             beat,
@@ -90,8 +99,8 @@ impl SetView {
         SetSummary {
             name: state.set.name.clone(),
             generation: state.generation,
-            min: state.set.capacity.min,
-            max: state.set.capacity.max,
+            min: self.limits.min,
+            max: self.limits.max,
             desired: state.desired,
             instances,
             policies: state.policies.iter().map(|slot| policy_info(&slot.name, &slot.active)).collect(),
@@ -104,6 +113,7 @@ impl SetView {
             stuck: self.stuck(),
             problems: self.problems.clone(),
             steady_ms: regatta_core::settle::steady_ms(&state.set),
+            size: self.size.clone(),
         }
     }
 

@@ -91,7 +91,9 @@ impl Checks {
     /// An operator asks.
     pub(crate) fn on_command(&mut self, token: Token, command: &Command) {
         let asked = match command {
-            Command::Scale { capacity } => Asked::Capacity(*capacity),
+            Command::Scale { capacity } | Command::Hold { capacity: Some(capacity), .. } => {
+                Asked::Capacity(*capacity)
+            }
             Command::Protect { id, protection } => Asked::Protected(*id, *protection),
             Command::Delete => Asked::Deleted,
             Command::Update(update) => Asked::Manifest(regatta_core::machine::manifest_blob(&update.set).0),

@@ -9,10 +9,11 @@ use regatta_core::plan::Action;
 use regatta_core::record::{InstanceChange, TickRecord};
 use regatta_core::requested::{Requested, returns};
 use regatta_core::set_process::SetProcess;
-use regatta_core::state::{InstanceRecord, SetState};
+use regatta_core::state::{InstanceRecord, Moment, SetState};
 use regatta_core::tick::conclude;
 
 use super::Checks;
+use super::sizing::{at, bounds};
 use crate::node::{Node, Stage};
 use crate::store::{Store, StoredSet};
 
@@ -27,7 +28,15 @@ impl Checks {
         });
         let Some(before) = store.sets.get(set) else { return };
         for next in &batch.state.sets {
-            self.counters(&before.state, next);
+            let of_command = Moment {
+                wall_ms: batch.history.events.last().map_or(0, |event| event.at_ms),
+                lived_ms: next.clock.lived_ms,
+            };
+            self.counters(
+                &before.state,
+                next,
+                batch.history.records.first().map_or(of_command, |record| at(record)),
+            );
         }
         for (_, record) in &batch.state.instances {
             self.instance(before, record);
@@ -54,7 +63,7 @@ impl Checks {
         }
     }
 
-    fn counters(&mut self, before: &SetState, next: &SetState) {
+    fn counters(&mut self, before: &SetState, next: &SetState, at: Moment) {
         let set = &next.set.name;
         let rising = [
             ("generation", before.generation, next.generation),
@@ -69,20 +78,15 @@ impl Checks {
         for (name, was, is) in rising {
             self.hold(is >= was, "ids", || format!("{name} of set {set} goes back from {was} to {is}"));
         }
+        let (min, max) = bounds(before, at);
         self.hold(next.incarnation == before.incarnation, "ids", || format!("set {set} is another one"));
         self.hold(
-            (next.set.capacity.min..=next.set.capacity.max).contains(&next.desired)
+            (min..=max).contains(&next.desired)
                 || next.deleting
                 || next.generation != before.generation
                 || next.desired == before.desired,
             "maximum",
-            || {
-                let capacity = next.set.capacity;
-                format!(
-                    "set {set} wants {}, its limits are {} to {}",
-                    next.desired, capacity.min, capacity.max
-                )
-            },
+            || format!("set {set} wants {}, its limits are {min} to {max}", next.desired),
         );
     }
 
@@ -153,6 +157,7 @@ impl Checks {
         self.intents(set, after, record);
         self.limits(before, after, record);
         self.upgrade(store, before, next, after, record);
+        self.sizing(before, next, record);
         self.times(store, before, next, record);
         for change in &record.changes {
             self.death(before, node, change);

@@ -6,6 +6,7 @@ use regatta_core::combine::CombineRule;
 use regatta_core::instance_state::InstanceState;
 use regatta_core::manifest::{MissingData, OnFailure, ScaleSet};
 use regatta_core::metric::MetricValue;
+use regatta_core::observation::Observation;
 use regatta_core::phase::Phase;
 use regatta_core::plan::{Action, IN_VAIN_MAX, RemovalCause};
 use regatta_core::record::TickRecord;
@@ -14,6 +15,7 @@ use regatta_core::set_process::SetProcess;
 use regatta_core::state::InstanceRecord;
 
 use super::Checks;
+use super::sizing::{at, bounds};
 use crate::store::StoredSet;
 
 impl Checks {
@@ -29,11 +31,12 @@ impl Checks {
         let (set, tick) = (&before.state.set, record.observation.tick);
         let name = &set.name;
         let (granted, desired) = (record.guards.granted, before.state.desired);
-        let (min, max) = (set.capacity.min, set.capacity.max);
+        let (min, max) = bounds(&before.state, at(record));
         self.hold((min..=max).contains(&granted), "maximum", || {
             format!("tick {tick} of set {name} grants {granted}, the limits are {min} to {max}")
         });
-        if let Some(why) = no_scale_in(before, record) {
+        let scheduled = !record.facts.in_force.begins.is_empty();
+        if let Some(why) = no_scale_in(before, record).filter(|_| !scheduled) {
             self.hold(granted >= desired.min(max), "minimum", || {
                 format!("tick {tick} of set {name} scales in from {desired} to {granted} although {why}")
             });
@@ -88,14 +91,23 @@ impl Checks {
     fn guards(&mut self, before: &StoredSet, record: &TickRecord) {
         let (set, observation) = (&before.state.set, &record.observation);
         let (granted, desired) = (record.guards.granted, before.state.desired);
+        // A schedule says what it says at once.
+        let scheduled = !record.facts.in_force.begins.is_empty();
         let limit = set.guards.scale_out_limit;
         let furthest = desired.saturating_add(limit.step(desired));
-        self.hold(granted <= furthest.max(set.capacity.min) || stands_in(set, granted), "rate", || {
-            format!("tick {} of set {} goes from {desired} to {granted}: {limit}", observation.tick, set.name)
-        });
+        self.hold(
+            granted <= furthest.max(observation.min) || stands_in(set, observation, granted) || scheduled,
+            "rate",
+            || {
+                format!(
+                    "tick {} of set {} goes from {desired} to {granted}: {limit}",
+                    observation.tick, set.name
+                )
+            },
+        );
         let limit = set.guards.scale_in_limit;
         let furthest = desired.saturating_sub(limit.step(desired));
-        self.hold(granted >= furthest.min(set.capacity.max), "rate", || {
+        self.hold(granted >= furthest.min(observation.max) || scheduled, "rate", || {
             format!("tick {} of set {} goes from {desired} to {granted}: {limit}", observation.tick, set.name)
         });
         self.cooldown(before, record);
@@ -122,7 +134,9 @@ impl Checks {
         let grew_ms = self.grew_ms.get(&set.name).filter(|(grown, _)| *grown == of);
         let since_ms = grew_ms.map(|(_, grew_ms)| now_ms.saturating_sub(*grew_ms));
         let held = since_ms.is_some_and(|since_ms| since_ms < set.guards.scale_out_cooldown_ms);
-        let excused = granted <= set.capacity.min.max(1) || stands_in(set, granted);
+        let observation = &record.observation;
+        let scheduled = !record.facts.in_force.begins.is_empty();
+        let excused = granted <= observation.min.max(1) || stands_in(set, observation, granted) || scheduled;
         self.hold(!held || granted <= desired || excused, "cooldown", || {
             format!("set {} goes from {desired} to {granted} {since_ms:?} ms after it grew", set.name)
         });
@@ -202,9 +216,8 @@ impl Checks {
 }
 
 /// Whether that is the size that the set goes to without a decision or without data.
-fn stands_in(set: &ScaleSet, granted: u32) -> bool {
-    let bounds = set.capacity.min..=set.capacity.max;
-    let within = |capacity: u32| capacity.max(*bounds.start()).min(*bounds.end()) == granted;
+fn stands_in(set: &ScaleSet, observation: &Observation, granted: u32) -> bool {
+    let within = |capacity: u32| capacity.max(observation.min).min(observation.max) == granted;
     matches!(set.guards.on_failure, OnFailure::Static { capacity } if within(capacity))
         || matches!(set.guards.missing_data, MissingData::Default { capacity } if within(capacity))
 }

@@ -9,6 +9,10 @@
 //! | `generation` | a tick is decided by the manifest and the policies that are stored, with the states that are stored |
 //! | `minimum`, `maximum`, `canary` | missing data and failures never scale in; limits bind; a canary stays near |
 //! | `cooldown` | nothing grows again before its cooldown is over |
+//! | `hold` | nothing but the limits moves a size that is held; a hold ends with its time |
+//! | `override` | other limits count for their time and no longer |
+//! | `schedule` | the entries that cover the moment are in force; the capacity of each beginning counts once |
+//! | `freeze` | nothing that serves is removed from a frozen set; a freeze ends with its time |
 //! | `protected` | no protected instance goes for a scale-in |
 //! | `upgrade`, `floor`, `bake` | an upgrade replaces only what is outdated, keeps enough in service, waits at its checkpoints, and ends when its instances fail |
 //! | `protected` | no protected instance goes for a scale-in; one protected from all actions does not go at all |
@@ -32,6 +36,7 @@ mod commit;
 mod limits;
 mod node;
 mod settle;
+mod sizing;
 mod time;
 mod upgrade;
 

@@ -41,11 +41,11 @@ fn of_set(machine: &SetMachine, agent: &Agent) -> Option<String> {
     if state.deleting {
         return Some("it is being deleted".to_owned());
     }
-    let capacity = state.set.capacity;
-    if !(capacity.min..=capacity.max).contains(&state.desired) {
+    let limits = machine.limits();
+    if !limits.contains(state.desired) {
         return Some(format!(
             "{} are wanted, the limits are {} to {}",
-            state.desired, capacity.min, capacity.max
+            state.desired, limits.min, limits.max
         ));
     }
     // What is protected from all actions stays as it is.

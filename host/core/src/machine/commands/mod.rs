@@ -6,6 +6,7 @@
 mod instance;
 mod processes;
 mod simple;
+mod size;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -114,13 +115,13 @@ impl SetMachine {
         command: Command,
         effects: &mut Vec<Effect>,
     ) {
-        match self.begin(command) {
+        match self.begin(command, &actor) {
             Ok(step) => self.step(token, actor, step, effects),
             Err(error) => effects.push(Effect::Reply { token, result: Err(error) }),
         }
     }
 
-    fn begin(&self, command: Command) -> Result<Step, CommandError> {
+    fn begin(&self, command: Command, actor: &Actor) -> Result<Step, CommandError> {
         if self.state.deleting {
             return match command {
                 Command::Delete => Ok(Step::Nothing),
@@ -134,6 +135,14 @@ impl SetMachine {
             Command::Protect { id, protection } => self.protect(id, protection),
             Command::Processes { suspend, resume } => Ok(self.processes(&suspend, &resume)),
             Command::Instance { id, action } => self.instance_action(id, action),
+            Command::Hold { capacity, for_ms, reason } => self.hold_size(capacity, for_ms, &reason, actor),
+            Command::Resume => Ok(self.resume()),
+            Command::Limits { min, max, for_ms, reason } => {
+                self.override_limits(min, max, for_ms, &reason, actor)
+            }
+            Command::ClearLimits => Ok(self.clear_limits()),
+            Command::Freeze { for_ms, reason } => Ok(self.freeze(for_ms, &reason, actor)),
+            Command::Thaw => Ok(self.thaw()),
             Command::Delete => Ok(self.delete()),
             Command::Swap { slot, policy } => self.swap(slot.as_deref(), *policy),
             Command::Rollback { slot, to } => self.rollback(slot.as_deref(), to),

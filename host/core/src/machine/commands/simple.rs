@@ -11,13 +11,7 @@ use super::{Change, Mark, Step};
 
 impl SetMachine {
     pub(super) fn scale(&self, capacity: u32) -> Result<Step, CommandError> {
-        let limits = self.state.set.capacity;
-        if !(limits.min..=limits.max).contains(&capacity) {
-            return Err(CommandError::Conflict(format!(
-                "capacity {capacity} is outside the set's limits, {} to {}; change them in the manifest first",
-                limits.min, limits.max
-            )));
-        }
+        let capacity = self.capacity_within(capacity)?;
         let text = format!("capacity {} → {capacity} (set by an operator)", self.state.desired);
         let next = SetState { desired: capacity, ..self.state.clone() };
         Ok(Step::Store(Box::new(Change::new(next, EventKind::ScaledByHand, text))))

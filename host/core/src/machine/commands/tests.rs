@@ -7,7 +7,7 @@ use crate::phase::Phase;
 
 const LB: &str = "load_balancer: { listen: \"127.0.0.1:8000\" }";
 
-/// One of each, all of which a set with a canary #2, a shadow #3 and a previous policy would carry out.
+/// One of each, all of which a set with a canary #2, a shadow #3, a previous policy a held size, other limits and a freeze would carry out.
 fn commands() -> Vec<Command> {
     let new = || Box::new(policy("step", 2));
     vec![
@@ -18,6 +18,12 @@ fn commands() -> Vec<Command> {
         Command::Protect { id: 1, protection: Protection::ScaleIn },
         Command::Instance { id: 1, action: super::super::InstanceAction::Restart },
         Command::Processes { suspend: crate::set_process::SetProcess::ALL.into(), resume: [].into() },
+        Command::Hold { capacity: Some(4), for_ms: Some(60_000), reason: "load test".to_owned() },
+        Command::Resume,
+        Command::Limits { min: Some(1), max: Some(12), for_ms: None, reason: String::new() },
+        Command::ClearLimits,
+        Command::Freeze { for_ms: Some(60_000), reason: String::new() },
+        Command::Thaw,
         Command::Swap { slot: None, policy: new() },
         Command::Rollback { slot: None, to: None },
         Command::Shadow { slot: None, policy: new() },
@@ -41,6 +47,9 @@ fn rig() -> Rig {
         Command::Swap { slot: None, policy: Box::new(policy("step", 1)) },
         Command::Canary { slot: None, policy: Box::new(policy("new", 1)), within: 1 },
         Command::Shadow { slot: None, policy: Box::new(policy("new", 1)) },
+        Command::Hold { capacity: None, for_ms: None, reason: String::new() },
+        Command::Limits { min: None, max: Some(9), for_ms: None, reason: String::new() },
+        Command::Freeze { for_ms: None, reason: String::new() },
     ] {
         rig.command(command).expect("done");
     }
@@ -114,7 +123,7 @@ fn a_capacity_lies_within_the_limits() {
     let mut rig = Rig::serving("capacity: { min: 1, max: 4, initial: 2 }");
     for capacity in [0, 5] {
         let why = format!(
-            "capacity {capacity} is outside the set's limits, 1 to 4; change them in the manifest first"
+            "capacity {capacity} is outside the set's limits, 1 to 4; change them in the manifest, or for a while with `regatta limits web`"
         );
         assert_eq!(rig.refused(Command::Scale { capacity }), CommandError::Conflict(why));
     }

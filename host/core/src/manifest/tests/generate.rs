@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::*;
 use crate::combine::CombineRule;
 use crate::plan::ScaleInOrder;
+use crate::sizing::{Cron, ScheduleEntry, When, Zone};
 
 /// Any set that a manifest can describe.
 pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
@@ -43,8 +44,8 @@ pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
                     instance.start = StartMode::Cold;
                 }
                 let metrics = if reachable { metrics } else { Vec::new() };
-                let rest = (health(network.port()), guards(capacity));
-                rest.prop_map(move |(health, guards)| ScaleSet {
+                let rest = (health(network.port()), guards(capacity), schedules(capacity));
+                rest.prop_map(move |(health, guards, schedules)| ScaleSet {
                     name: name.clone(),
                     tick_ms,
                     capacity,
@@ -56,6 +57,7 @@ pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
                     metrics: metrics.clone(),
                     policies: policies.clone(),
                     combine,
+                    schedules: schedules.clone(),
                     guards,
                     repair,
                     upgrade: upgrade.clone(),
@@ -63,6 +65,32 @@ pub(super) fn scale_set() -> impl Strategy<Value = ScaleSet> {
                 })
             },
         )
+}
+
+/// Entries of either kind, whose sizes fit the set's limits.
+fn schedules(capacity: Capacity) -> impl Strategy<Value = Vec<ScheduleEntry>> {
+    let zone = prop::sample::select(vec!["UTC", "Europe/Berlin", "Australia/Lord_Howe"]);
+    let cron = prop::sample::select(vec!["0 8 * * mon-fri", "*/15 * 1,31 jan-mar 7"]);
+    let entry = (zone, cron, 60_000..=86_400_000_u64, any::<bool>(), any::<bool>());
+    vec(entry, 0..3).prop_map(move |entries| {
+        let entry =
+            |(index, (zone, cron, duration_ms, fixed, freeze)): (usize, (&str, &str, u64, bool, bool))| {
+                let when = match fixed {
+                    true => When::Fixed {
+                        start: "2026-12-24T08:00:00Z".into(),
+                        end: "2026-12-25T08:00:00Z".into(),
+                        start_ms: 1_798_099_200_000,
+                        end_ms: 1_798_185_600_000,
+                    },
+                    false => When::Recurring { cron: Cron::parse(cron).unwrap(), duration_ms },
+                };
+                let time_zone = Zone::try_from(zone.to_owned()).unwrap();
+                let (min, max) = (Some(capacity.min), freeze.then_some(capacity.max));
+                let name = format!("entry-{index}");
+                ScheduleEntry { name, when, time_zone, min, max, capacity: Some(capacity.initial), freeze }
+            };
+        entries.into_iter().enumerate().map(entry).collect()
+    })
 }
 
 /// JSON with texts that YAML might take for something else.

@@ -64,6 +64,7 @@ pub(super) fn full_manifest() -> Json {
             "limits": { "fuel": 20_000, "deadline": "1ms", "memory": "1MiB", "output": "1KiB", "log_lines": 1, "wake_after": "20ms", "table": 2 },
         },
         "combine": "max",
+        "schedules": [{ "name": "day", "cron": "0 8 * * 1-5", "duration": "10h", "time_zone": "Europe/Berlin", "min": 2, "max": 7, "capacity": 3, "freeze": true }],
         "guards": { "on_failure": { "static": 3 }, "missing_data": { "default": 3 }, "scale_in_stabilization": "5m",
             "warm_up": "1s", "scale_out_limit": { "percent": 1, "count": 1, "per": "1s" },
             "scale_in_limit": { "percent": 1, "count": 1, "per": "1s" }, "tolerance": 7, "scale_out_cooldown": "1s",
@@ -81,6 +82,8 @@ pub(super) fn full_manifest() -> Json {
 fn other_manifest() -> Json {
     let mut manifest = full_manifest();
     manifest["image"] = json!({ "disk": "d", "firmware": { "path": "f", "sha256": "0".repeat(64) } });
+    manifest["schedules"] =
+        json!([{ "name": "eve", "start": "2026-12-24T08:00", "end": "2026-12-25T08:00:00Z", "min": 2 }]);
     manifest["health"] = json!({ "tcp": { "port": 83 } });
     manifest["instance"]["cloud_init"] = json!({ "seed": "smbios", "seed_url": "http://10.88.0.1/" });
     manifest["network"] = json!({
