@@ -301,8 +301,8 @@ impl World {
             38..=43 => {
                 let id = dice.pick(&ids).unwrap_or(99);
                 let action = match dice.small(0..=3) {
-                    0 | 1 => InstanceAction::Replace,
-                    2 => InstanceAction::Restart,
+                    0 => InstanceAction::Replace,
+                    1 | 2 => InstanceAction::Restart,
                     _ => InstanceAction::Delete { shrink: dice.per_mille(500) },
                 };
                 Command::Instance { id, action }

@@ -120,6 +120,17 @@ impl Bench {
             _ if self.machine.is_none() => return Err("there is no set yet: `apply` makes one".to_owned()),
             Step::Instance(id, event) => self.event(id, event)?,
             Step::Scale(capacity) => self.command(Command::Scale { capacity }),
+            Step::Hold(capacity, for_ms) => {
+                self.command(Command::Hold { capacity, for_ms, reason: String::new() });
+            }
+            Step::Resume => self.command(Command::Resume),
+            Step::Limits(min, max, ms) => {
+                let (min, max, for_ms) = (Some(min), Some(max), Some(ms));
+                self.command(Command::Limits { min, max, for_ms, reason: String::new() });
+            }
+            Step::ClearLimits => self.command(Command::ClearLimits),
+            Step::Freeze(ms) => self.command(Command::Freeze { for_ms: Some(ms), reason: String::new() }),
+            Step::Thaw => self.command(Command::Thaw),
             Step::Protect(id, protection) => self.command(Command::Protect { id, protection }),
             Step::Action(id, action) => self.command(Command::Instance { id, action }),
             Step::Process(process, suspend) => {

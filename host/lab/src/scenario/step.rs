@@ -11,7 +11,7 @@ use regatta_core::set_process::SetProcess;
 const WAIT_MS_MAX: u64 = 7 * 24 * 3_600_000;
 
 /// All steps as they are written, with what they do.
-pub const STEPS: [(&str, &str); 18] = [
+pub const STEPS: [(&str, &str); 21] = [
     ("apply", "applies the manifest in the lines below, indented by four spaces"),
     ("image NAME", "the content of the image from the next apply on"),
     ("policy wants N", "every policy wants N instances, instead of deciding by itself"),
@@ -23,6 +23,9 @@ pub const STEPS: [(&str, &str); 18] = [
     ("unhealthy ID", "an instance's probes fail; `healthy ID` lets them pass"),
     ("kill ID", "an instance's VMM dies"),
     ("scale N", "an operator sets the capacity"),
+    ("hold N for TIME", "an operator holds the size; N and `for TIME` may be left out; `resume` ends it"),
+    ("limits MIN MAX for TIME", "other limits for a while; `limits clear` ends that"),
+    ("freeze TIME", "nothing that serves is removed; `thaw` ends it"),
     (
         "protect ID",
         "protects an instance from scale-in; `protect ID all` from all actions; `unprotect ID` ends that",
@@ -47,6 +50,12 @@ pub(super) enum Step {
     Generation(u64, bool),
     Instance(u32, InstanceEvent),
     Scale(u32),
+    Hold(Option<u32>, Option<u64>),
+    Resume,
+    Limits(u32, u32, u64),
+    ClearLimits,
+    Freeze(u64),
+    Thaw,
     Protect(u32, Protection),
     Action(u32, InstanceAction),
     Process(SetProcess, bool),
@@ -83,6 +92,15 @@ impl Step {
             ["healthy", id] => Self::Instance(number(id)?, InstanceEvent::BecameHealthy),
             ["kill", id] => Self::Instance(number(id)?, InstanceEvent::VmmExited),
             ["scale", capacity] => Self::Scale(number(capacity)?),
+            ["hold"] => Self::Hold(None, None),
+            ["hold", "for", time] => Self::Hold(None, Some(duration(time)?)),
+            ["hold", capacity] => Self::Hold(Some(number(capacity)?), None),
+            ["hold", capacity, "for", time] => Self::Hold(Some(number(capacity)?), Some(duration(time)?)),
+            ["resume"] => Self::Resume,
+            ["limits", "clear"] => Self::ClearLimits,
+            ["limits", min, max, "for", time] => Self::Limits(number(min)?, number(max)?, duration(time)?),
+            ["freeze", time] => Self::Freeze(duration(time)?),
+            ["thaw"] => Self::Thaw,
             ["protect", id] => Self::Protect(number(id)?, Protection::ScaleIn),
             ["protect", id, "all"] => Self::Protect(number(id)?, Protection::All),
             ["unprotect", id] => Self::Protect(number(id)?, Protection::None),
@@ -101,7 +119,7 @@ impl Step {
             }),
             ["restart"] => Self::Restart,
             ["wait", time] => {
-                let ms = parse_duration_ms(time).map_err(|error| error.to_string())?;
+                let ms = duration(time)?;
                 Self::Wait(if ms <= WAIT_MS_MAX { ms } else { return Err("wait at most 7d".to_owned()) })
             }
             ["show"] => Self::Show,
@@ -109,6 +127,10 @@ impl Step {
             _ => return Err(unknown(&words)),
         })
     }
+}
+
+fn duration(text: &str) -> Result<u64, String> {
+    parse_duration_ms(text).map_err(|error| format!("`{text}` is no time: {error}"))
 }
 
 fn process(name: &str) -> Result<SetProcess, String> {
