@@ -73,7 +73,7 @@ fn show(info: &UpgradeInfo, output: Output, io: &mut Io<'_>) -> Outcome {
     };
     pair("Outdated", &outdated, io)?;
     for (paths, instances) in by_difference(&info.outdated) {
-        pair("", &format!("{} in {paths}", differs(instances)), io)?;
+        pair("Differs", &format!("{} in {paths}", count(instances)), io)?;
     }
     Ok(())
 }
@@ -88,7 +88,9 @@ fn run_of(upgrade: &UpgradeRun, io: &mut Io<'_>) -> Outcome {
         Some(ended_ms) => {
             let took = span(ended_ms.saturating_sub(upgrade.started_ms));
             pair("Ended", &format!("{} ago, after {took}", age(ended_ms, now_ms)), io)?;
-            pair("Instances", &format!("{total} to replace"), io)?;
+            if *total > 0 {
+                pair("Instances", &format!("{total} to replace"), io)?;
+            }
         }
         None => {
             pair("Started", &format!("{} ago", age(upgrade.started_ms, now_ms)), io)?;
@@ -141,6 +143,6 @@ fn by_difference(instances: &[OutdatedInstance]) -> BTreeMap<String, usize> {
     by
 }
 
-fn differs(instances: usize) -> String {
-    if instances == 1 { "1 differs".to_owned() } else { format!("{instances} differ") }
+fn count(instances: usize) -> String {
+    if instances == 1 { "1 instance".to_owned() } else { format!("{instances} instances") }
 }

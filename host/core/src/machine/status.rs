@@ -8,6 +8,7 @@ use crate::batch::Revision;
 use crate::manifest::{LoadBalancer, ScaleSet};
 use crate::mutant::{self, Mutant};
 use crate::phase::Phase;
+use crate::plan::PlanNote;
 use crate::record::TickRecord;
 use crate::sizing::{self, InForce, Limits};
 use crate::state::{InstanceRecord, Moment, SetState};
@@ -185,7 +186,9 @@ impl SetMachine {
             problems.extend(last.facts.back_off.as_ref().map(BackOff::told));
             problems.extend(last.facts.balancer_full.map(|full| full.told()));
             problems.extend(last.facts.metric_gaps.iter().map(|gap| gap.told(&self.state.set.name)));
-            problems.extend(last.plan.notes.iter().map(ToString::to_string));
+            // A batch that bakes is the usual course of an upgrade.
+            let notes = last.plan.notes.iter().filter(|note| !matches!(note, PlanNote::UpgradeWaits { .. }));
+            problems.extend(notes.map(ToString::to_string));
         }
         problems
     }

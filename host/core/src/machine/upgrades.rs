@@ -102,7 +102,7 @@ impl SetMachine {
                 "the upgrade to generation {to} is paused{why}; `regatta upgrade resume {set}` goes on, `rollback` goes back"
             )),
             UpgradeStatus::RollbackDue | UpgradeStatus::RollingBack => {
-                Some(format!("the upgrade to generation {to} is rolled back{why}"))
+                Some(format!("the upgrade is being rolled back{why}"))
             }
             UpgradeStatus::Failed => Some(format!(
                 "the upgrade failed{why}; apply a manifest that works, or `regatta upgrade start {set}`"

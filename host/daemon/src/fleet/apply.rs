@@ -155,7 +155,8 @@ impl Fleet {
             warnings.extend(self.shortcomings(&checked).await);
         }
         let name = checked.set.name.clone();
-        let upgrade = old.as_ref().and_then(|old| old.upgrade_preview(&checked.set, &checked.digests));
+        let updated = old.as_ref().filter(|_| result == ApplyResult::Updated);
+        let upgrade = updated.and_then(|old| old.upgrade_preview(&checked.set, &checked.digests));
         let mut outcome = ApplyOutcome { set: name.clone(), result, generation, changes, upgrade, warnings };
         let Some(images) = checked.images.clone().filter(|_| result != ApplyResult::Unchanged) else {
             return Ok(outcome);

@@ -40,6 +40,9 @@ const DEFAULTS: [&str; 8] = [
     "guards: { warm_up: 0s, scale_in_stabilization: 0s }",
 ];
 
+/// Ticks of one scenario, over all its steps.
+const TICKS_MAX: u32 = 100_000;
+
 /// What the one node has room for.
 const NODE_LAUNCHES: u32 = 10_000;
 
@@ -57,6 +60,8 @@ pub(super) struct Bench {
     open: BTreeMap<u32, u32>,
     /// Generations whose launches fail.
     fails: BTreeSet<u64>,
+    /// Ticks so far.
+    ticks: u32,
     /// The last restart of each guest.
     restarts: BTreeMap<u32, u32>,
     /// What nodes report before the next tick.
@@ -80,6 +85,7 @@ impl Bench {
             metrics: BTreeMap::new(),
             open: BTreeMap::new(),
             fails: BTreeSet::new(),
+            ticks: 0,
             restarts: BTreeMap::new(),
             reports: Vec::new(),
             refusal: None,
@@ -140,7 +146,7 @@ impl Bench {
             }
             Step::Upgrade(action) => self.command(Command::Upgrade(action)),
             Step::Restart => self.restart(),
-            Step::Wait(ms) => self.wait(ms),
+            Step::Wait(ms) => self.wait(ms)?,
             Step::Show => self.show(),
             Step::Why => self.why(),
         }
@@ -237,13 +243,18 @@ impl Bench {
         Ok(())
     }
 
-    fn wait(&mut self, ms: u64) {
+    fn wait(&mut self, ms: u64) -> Result<(), String> {
         let until_ms = self.now.mono_ms + ms;
-        loop {
-            let Some(machine) = &self.machine else { return };
+        while let Some(machine) = &self.machine {
             let tick_ms = machine.manifest().tick_ms;
             if self.now.mono_ms + tick_ms > until_ms {
                 break;
+            }
+            self.ticks += 1;
+            if self.ticks > TICKS_MAX {
+                return Err(format!(
+                    "a scenario has at most {TICKS_MAX} ticks: wait less, or give the set a longer `tick`"
+                ));
             }
             self.now = Time { wall_ms: self.now.wall_ms + tick_ms, mono_ms: self.now.mono_ms + tick_ms };
             for report in std::mem::take(&mut self.reports) {
@@ -254,6 +265,7 @@ impl Bench {
         }
         let rest_ms = until_ms - self.now.mono_ms;
         self.now = Time { wall_ms: self.now.wall_ms + rest_ms, mono_ms: until_ms };
+        Ok(())
     }
 
     fn facts(&self) -> TickFacts {
